@@ -1,0 +1,43 @@
+# `make` lists the targets. Everything lives in .venv and out; no root rights, no ROS and no GPU are needed.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := out/demo
+# More arguments for pip, for instance another index: make demo PIP_ARGS="--extra-index-url URL"
+PIP_ARGS ?=
+
+.PHONY: help install demo test lint clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')" 2>/dev/null \
+	  || grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## create .venv and install BridgeTA with everything it needs
+
+$(VENV)/.installed: setup.py constraints.txt
+	@set -e; for python in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+	  echo "BridgeTA needs Python 3.10, 3.11 or 3.12 and found none. On Debian or Ubuntu: sudo apt install python3 python3-venv," >&2; \
+	  echo "or name one: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
+	if ! $$found -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	  echo "$$found has no venv module. On Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; fi; \
+	echo "Installing into $(VENV) with $$($$found --version)"; \
+	$$found -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+demo: install  ## synthesise a drive, put it into a ROS 2 bag, replay it through the network, write the report
+	@$(BIN)/bridgeta demo $(OUT)
+
+test: install  ## run the tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: install  ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

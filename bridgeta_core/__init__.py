@@ -1,0 +1,1 @@
+"""BridgeTA: camera-only BEV map segmentation, distilled from a LiDAR-camera teacher."""

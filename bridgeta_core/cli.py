@@ -1,0 +1,139 @@
+"""The `bridgeta` command: what works on datasets and weights. bridgeta_ros.cli adds what works on bags."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bridgeta_core import config
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.files import replace_when_done
+
+# Heavy imports (torch, Lightning, the devkit) stand inside the commands: `bridgeta --help` answers at once, and a
+# vehicle without the [train] extra can run the commands that do not need it.
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
+app.add_typer(train_app, name="train")
+console = Console()
+
+
+def run(application: typer.Typer) -> None:
+    """Run a command line: a user's error is one message on stderr and an exit code, not a traceback."""
+    try:
+        application()
+    except BridgeTAError as error:
+        print(f"bridgeta: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in {"bridgeta_core", "bridgeta_ros"}:
+            raise
+        print(f"bridgeta: this command needs {error.name}. Install the rest: pip install '.[train]'", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("bridgeta: interrupted; nothing half-written was left", file=sys.stderr)
+        sys.exit(1)
+
+
+def table_version(root: Path, version: str | None) -> str:
+    """The folder of tables in a nuScenes root: `version`, or the only one that is there."""
+    if version is not None:
+        return version
+    found = sorted(p.name for p in root.glob("v1.0-*") if p.is_dir()) if root.is_dir() else []
+    if len(found) != 1:
+        what = f"has the table folders {', '.join(found)}" if found else "has no table folder v1.0-*"
+        fix = "Choose one with --version" if found else "Give the folder that holds v1.0-*, maps and samples"
+        raise BridgeTAError(what, where=root, fix=fix, exit_code=2)
+    return found[0]
+
+
+Version = Annotated[str | None, typer.Option(help="Folder of the tables, such as v1.0-mini; found when there is one.")]
+Root = Annotated[Path, typer.Argument(help="nuScenes-format folder (with v1.0-*, maps, samples).")]
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist or be empty.")],
+    scenes: Annotated[int, typer.Option(help="Number of scenes.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    duration: Annotated[float, typer.Option(help="Length of a scene in seconds.")] = 5.0,
+    version: Annotated[str, typer.Option(help="Name of the table folder.")] = "v1.0-trainval",
+    keyframes_only: Annotated[bool, typer.Option(help="Leave out the sweeps between the 2 Hz keyframes.")] = False,
+    image_scale: Annotated[float, typer.Option(help="Image size as a share of 1600x900.")] = 1.0,
+    device: Annotated[str, typer.Option(help="Where to render: cpu or cuda.")] = "cpu",
+) -> None:
+    """Write a synthetic dataset in the nuScenes schema: towns with maps, drives, camera images and LiDAR."""
+    from bridgeta_core.synth.writer import SynthSettings, write_dataset
+
+    settings = SynthSettings(
+        scenes=scenes,
+        seed=seed,
+        duration=duration,
+        version=version,
+        keyframes_only=keyframes_only,
+        image_scale=image_scale,
+    )
+    write_dataset(out, settings, device=device)
+    console.print(f"Wrote {out}")
+
+
+@train_app.command()
+def student(
+    configuration: Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, swin_t.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("runs/student"),
+    resume: Annotated[bool, typer.Option(help="Go on after the last finished epoch.")] = False,
+) -> None:
+    """Train the camera-only student on its labels."""
+    from bridgeta_core.training import train_student
+
+    experiment = config.load(config.Experiment, configuration, overrides or [])
+    console.print(f"Wrote {train_student(experiment, out, resume)}")
+
+
+@app.command(name="eval")
+def evaluate(
+    weights: Annotated[str, typer.Argument(help="A .safetensors file or the name of shipped weights: tiny.")],
+    root: Root,
+    version: Version = None,
+    scenes: Annotated[str, typer.Option(help="all, an official split (val), or scene names with commas.")] = "all",
+    baseline: Annotated[
+        Path | None, typer.Option(help="Training root whose mean mask, thresholded, is reported as a baseline.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and evaluation.png.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """IoU per class and by range over a dataset, by BEVFusion's protocol."""
+    from bridgeta_core.evaluation import constant_baseline, evaluate_weights
+
+    report = evaluate_weights(weights, root, table_version(root, version), scenes, device=device)
+    console.print(report.table())
+    if baseline is not None:
+        constant = constant_baseline(baseline, table_version(baseline, None), root, table_version(root, version), scenes)
+        console.print(constant.table("Best constant prediction (mean training mask)"))
+    if out is not None:
+        with replace_when_done(out / "evaluation.json") as temporary:
+            temporary.write_text(json.dumps(report.to_mapping(), indent=2))
+        with replace_when_done(out / "evaluation.png") as temporary:
+            report.figure(temporary)
+        console.print(f"Wrote {out / 'evaluation.json'} and {out / 'evaluation.png'}")
+
+
+@app.command()
+def view(
+    root: Root,
+    out: Annotated[Path, typer.Argument(help="PNG to write.")],
+    sample: Annotated[str | None, typer.Option(help="Token or index of the sample; the first by default.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Also draw the prediction of these weights.")] = None,
+    version: Version = None,
+) -> None:
+    """A picture of a sample: cameras with the map drawn into them, LiDAR, ground truth and prediction."""
+    from bridgeta_core.visual import write_sample_picture
+
+    write_sample_picture(root, table_version(root, version), sample, out, weights=weights)
+    console.print(f"Wrote {out}")

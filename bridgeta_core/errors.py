@@ -1,0 +1,16 @@
+"""The one exception type that reaches a user."""
+
+from __future__ import annotations
+
+
+class BridgeTAError(Exception):
+    """A failure that the user can act on: what went wrong, where, and what to do about it.
+
+    The command line prints the message as it stands, without a traceback, and exits with `exit_code`:
+    2 when the command or its configuration is wrong, 1 when the data or the machine is.
+    """
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None, exit_code: int = 1) -> None:
+        self.what, self.where, self.fix, self.exit_code = what, where, fix, exit_code
+        message = what if where is None else f"{where}: {what}"
+        super().__init__(message if fix is None else f"{message}. {fix}")

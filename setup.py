@@ -1,0 +1,60 @@
+"""One install for pip and for colcon (ament_python). The base runs the node and the replay; extras add the rest."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "bridgeta_ros"
+HERE = Path(__file__).parent
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Camera-only bird's-eye-view map segmentation, distilled from a LiDAR-camera teacher, with ROS 2",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    maintainer="BridgeTA maintainers",
+    maintainer_email="maintainers@bridgeta.invalid",
+    packages=find_packages(include=["bridgeta_core*", "bridgeta_ros*"]),
+    package_data={"bridgeta_core": ["configs/*.yaml", "pretrained/*.safetensors", "py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+    ],
+    zip_safe=False,
+    python_requires=">=3.10,<3.13",
+    install_requires=[
+        "numpy>=1.23,<2",
+        "omegaconf>=2.3,<3",
+        "opencv-python-headless>=4.8,<5",
+        "PyYAML>=6,<7",
+        "rich>=13",
+        "rosbags>=0.10.4,<0.12",
+        "rosbags-image>=0.10,<0.12",
+        "safetensors>=0.4",
+        "torch>=2.4,<3",
+        "transformers>=4.45,<6",
+        "typer>=0.12",
+    ],
+    extras_require={
+        "train": [
+            "lightning>=2.6,<3",
+            "matplotlib>=3.7,<4",
+            "nuscenes-devkit>=1.1.11,<2",
+            "shapely>=2,<3",
+            "tensorboard>=2.14",
+        ],
+        "dev": [
+            "hypothesis>=6.80",
+            "mcap>=1.1",
+            "mcap-ros2-support>=0.5",
+            "mypy>=1.10",
+            "pytest>=8,<9",
+            "pytest-xdist>=3.5",
+            "ruff>=0.6",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["bridgeta = bridgeta_ros.cli:main"]},
+)
