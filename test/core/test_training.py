@@ -1,0 +1,93 @@
+"""A training run: what it writes, what it refuses, and that a broken run ends where an unbroken one does."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from bridgeta_core import config
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.training import StudentTask, train_student
+from bridgeta_core.weights import load_student, read_info
+
+SMALL = [
+    "model.image.width=96",
+    "model.image.height=64",
+    "model.backbone.options={embedding_size: 8, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], layer_type: basic}",
+    "model.backbone.channels=16",
+    "model.lift.depth_step=4.0",
+    "model.lift.channels=8",
+    "model.lift.grid.resolution=3.2",
+    "model.decoder={width: 16, stages: [16, 16], blocks: 1, channels: 8}",
+    "model.head.width=8",
+    "grid.resolution=2.0",
+    "data.batch_size=2",
+    "data.workers=0",
+    "train.epochs=2",
+]
+
+
+def experiment(root: Path, *overrides: str) -> config.Experiment:
+    roots = [f"data.train_root={root}", f"data.val_root={root}", "data.version=v1.0-mini"]
+    return config.load(config.Experiment, "tiny", [*SMALL, *roots, *overrides])
+
+
+@pytest.fixture(scope="module")
+def finished(synthetic_root, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train_student(experiment(synthetic_root), folder)
+    return folder
+
+
+def test_a_run_leaves_settings_logs_checkpoints_and_weights(finished):
+    assert config.load(config.Experiment, finished / "experiment.yaml").train.epochs == 2
+    rows = list(csv.DictReader((finished / "metrics.csv").open()))
+    assert any(row.get("train/loss") for row in rows)
+    assert len([row for row in rows if row.get("val/miou")]) == 2
+    assert list(finished.glob("events.out.tfevents.*"))
+    assert (finished / "checkpoints/last.ckpt").exists()
+    assert (finished / "checkpoints/best.ckpt").exists()
+
+
+def test_the_weights_say_where_they_come_from(finished, synthetic_root):
+    info = read_info(finished / "student.safetensors")
+    assert info.provenance["data"]["train_root"] == str(synthetic_root)
+    assert info.provenance["train"]["epochs"] == 2
+    assert info.provenance["steps"] > 0
+    student, _ = load_student(finished / "student.safetensors")
+    assert sum(p.numel() for p in student.parameters()) > 0
+
+
+def test_a_run_that_was_broken_off_ends_with_the_weights_of_an_unbroken_one(
+    finished, synthetic_root, tmp_path, monkeypatch
+):
+    def break_off(task: StudentTask) -> None:
+        if task.current_epoch == 1:
+            raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTask, "on_train_epoch_start", break_off)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_student(experiment(synthetic_root), tmp_path)
+    assert not (tmp_path / "student.safetensors").exists()
+    train_student(experiment(synthetic_root), tmp_path, resume=True)
+    last = [torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in (finished, tmp_path)]
+    assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_a_finished_run_is_not_overwritten(finished, synthetic_root):
+    with pytest.raises(BridgeTAError, match="already holds a run"):
+        train_student(experiment(synthetic_root), finished)
+
+
+def test_a_run_is_not_resumed_with_other_settings(finished, synthetic_root):
+    with pytest.raises(BridgeTAError, match="other settings"):
+        train_student(experiment(synthetic_root, "train.seed=5"), finished, resume=True)
+
+
+def test_there_is_nothing_to_resume_in_an_empty_folder(synthetic_root, tmp_path):
+    with pytest.raises(BridgeTAError, match="no checkpoint"):
+        train_student(experiment(synthetic_root), tmp_path, resume=True)
