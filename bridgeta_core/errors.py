@@ -11,6 +11,9 @@ class BridgeTAError(Exception):
     """
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None, exit_code: int = 1) -> None:
+        if what.startswith("Caught BridgeTAError in DataLoader worker"):
+            # PyTorch raises a loader process's error anew in this process, with that traceback for its message.
+            what = what.rpartition("BridgeTAError: ")[2].strip()
         self.what, self.where, self.fix, self.exit_code = what, where, fix, exit_code
         message = what if where is None else f"{where}: {what}"
         super().__init__(message if fix is None else f"{message}. {fix}")

@@ -1,0 +1,171 @@
+"""Frames for training and evaluation: camera images with their calibration, map labels, and LiDAR points if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from bridgeta_core.config import ImageConfig
+from bridgeta_core.data.augment import Augment, Change
+from bridgeta_core.data.index import LIDAR, Sample, SampleIndex, SensorRecord
+from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.data.pointcloud import move, read_lidar
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import ImageFit
+from bridgeta_core.grid import BevGrid
+from bridgeta_core.images import Image, decode_and_fit
+
+
+@dataclass
+class Frame:
+    """One sample as the networks take it.
+
+    `images` uint8 `[N, 3, h, w]` RGB; `intrinsics` float32 `[N, 3, 3]` of these images; `ego_T_cam` float32
+    `[N, 4, 4]`; `masks` uint8 `[6, Y, X]`; `known` bool `[6]`, False where the city's map says nothing of a class;
+    `points` float32 `[n, 5]` (x, y, z, intensity, ring) in the ego frame.
+    """
+
+    images: Tensor
+    intrinsics: Tensor
+    ego_T_cam: Tensor
+    masks: Tensor
+    known: Tensor
+    token: str
+    points: Tensor | None = None
+
+
+@dataclass
+class Batch:
+    """Frames stacked along a new first axis B; `tokens` and `points` stay lists, since points differ in number."""
+
+    images: Tensor
+    intrinsics: Tensor
+    ego_T_cam: Tensor
+    masks: Tensor
+    known: Tensor
+    tokens: list[str]
+    points: list[Tensor] | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch with all tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; a DataLoader with pin_memory calls it."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Any) -> Batch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: function(v) for name, v in values.items() if isinstance(v, Tensor)}
+        if self.points is not None:
+            moved["points"] = [function(points) for points in self.points]
+        return replace(self, **moved)
+
+
+def collate(frames: Sequence[Frame]) -> Batch:
+    """Stack frames; the `collate_fn` of a DataLoader over a FrameDataset."""
+    points = [frame.points for frame in frames if frame.points is not None]
+    return Batch(
+        images=torch.stack([frame.images for frame in frames]),
+        intrinsics=torch.stack([frame.intrinsics for frame in frames]),
+        ego_T_cam=torch.stack([frame.ego_T_cam for frame in frames]),
+        masks=torch.stack([frame.masks for frame in frames]),
+        known=torch.stack([frame.known for frame in frames]),
+        tokens=[frame.token for frame in frames],
+        points=points if len(points) == len(frames) else None,
+    )
+
+
+class FrameDataset(Dataset[Frame]):
+    """The samples of some scenes of a nuScenes root as frames.
+
+    `scenes` is "all", an official split, or scene names with commas; `cameras` are channels in the order of the
+    network's camera axis. The maps of all cities are read at once, so that what is missing shows before training.
+    Without `augment` a frame depends on nothing but its position.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        version: str,
+        scenes: str,
+        cameras: Sequence[str],
+        image: ImageConfig,
+        grid: BevGrid,
+        augment: Augment | None = None,
+        with_points: bool = False,
+    ) -> None:
+        self.index = SampleIndex.open(root, version)
+        self.positions = self.index.select(scenes)
+        if not self.positions:
+            raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=root, exit_code=2)
+        self.cameras, self.image, self.grid = tuple(cameras), image, grid
+        self.augment, self.with_points = augment, with_points
+        chosen = set(self.positions)
+        cities = {scene.location for scene in self.index.scenes if any(i in chosen for i in scene.samples)}
+        self.maps = {city: MapRaster.load(self.index.root, city) for city in sorted(cities)}
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
+        self._threads_are_set = False
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that, with the seed and the position, decides the augmentation."""
+        self._epoch.fill_(epoch)
+
+    def sample(self, position: int) -> Sample:
+        """The indexed sample at a position of this dataset."""
+        return self.index[self.positions[position]]
+
+    def labels(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Masks `[6, Y, X]` and known `[6]` without augmentation, and without reading any image."""
+        sample = self.sample(position)
+        raster = self.maps[sample.location]
+        return raster.masks(sample.global_T_ego, self.grid), np.array(raster.known)
+
+    def __getitem__(self, position: int) -> Frame:
+        if get_worker_info() is not None and not self._threads_are_set:
+            cv2.setNumThreads(0)  # the loader's processes share the cores already
+            self._threads_are_set = True
+        sample = self.sample(position)
+        change = self.augment.draw(int(self._epoch), position) if self.augment else Change()
+        rig = sample.rig(self.cameras)
+        size = (self.image.width, self.image.height)
+        fits = [ImageFit.bottom((c.width, c.height), size, self.image.margin) for c in rig.cameras]
+        images = np.stack([_read(sample.record(c), fit) for c, fit in zip(self.cameras, fits, strict=True)])
+        images = change.images(images).transpose(0, 3, 1, 2)
+        intrinsics = np.stack([fit.matrix @ c.intrinsics for fit, c in zip(fits, rig.cameras, strict=True)])
+        ego_T_cam = np.stack([camera.ego_T_cam for camera in rig.cameras])
+        raster = self.maps[sample.location]
+        masks = change.masks(raster, sample.global_T_ego, self.grid)
+        points = None
+        if self.with_points:
+            lidar = sample.record(LIDAR)
+            points = torch.from_numpy(move(change.world @ lidar.ego_T_sensor, read_lidar(lidar.path)))
+        return Frame(
+            images=torch.from_numpy(np.ascontiguousarray(images)),
+            intrinsics=torch.from_numpy(change.intrinsics(intrinsics, size[0])).float(),
+            ego_T_cam=torch.from_numpy(change.ego_T_cam(ego_T_cam)).float(),
+            masks=torch.from_numpy(np.ascontiguousarray(masks)),
+            known=torch.tensor(raster.known),
+            token=sample.token,
+            points=points,
+        )
+
+
+def _read(record: SensorRecord, fit: ImageFit) -> Image:
+    data = record.read_bytes()
+    try:
+        return decode_and_fit(data, fit)
+    except BridgeTAError as error:
+        raise BridgeTAError(error.what, where=record.path, fix="Download and extract this file again") from error

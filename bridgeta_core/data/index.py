@@ -1,0 +1,237 @@
+"""The samples of a nuScenes root as one compact table: read through the devkit once, from a small file afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_core.data.tables import Columns, load_columns, no_devkit, text_at, text_column
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import Matrix, rigid
+from bridgeta_core.rig import Camera, Rig
+
+LIDAR = "LIDAR_TOP"
+
+
+@dataclass(frozen=True, eq=False)
+class SensorRecord:
+    """One file of one sensor. `width`, `height` and `intrinsics` (3x3) are 0, 0 and None for a LiDAR.
+
+    `ego_T_sensor` is the sensor's static calibration; `global_T_ego` is the vehicle's pose at `timestamp_us`.
+    """
+
+    channel: str
+    path: Path
+    timestamp_us: int
+    is_keyframe: bool
+    token: str
+    width: int
+    height: int
+    intrinsics: Matrix | None
+    ego_T_sensor: Matrix
+    global_T_ego: Matrix
+
+    def read_bytes(self) -> bytes:
+        """The file's content. Raises BridgeTAError that names the file when it is not there or cannot be read."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise BridgeTAError(
+                f"{self.channel} file cannot be read ({error.strerror})",
+                where=self.path,
+                fix="Download and extract the nuScenes file blobs that hold it into the same root",
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A keyframe: one record per sensor channel. `location` is the city of its map."""
+
+    token: str
+    scene: str
+    location: str
+    timestamp_us: int
+    records: Mapping[str, SensorRecord]
+
+    def record(self, channel: str) -> SensorRecord:
+        """The record of `channel`; BridgeTAError that lists the channels when there is none."""
+        try:
+            return self.records[channel]
+        except KeyError:
+            raise BridgeTAError(
+                f"has no {channel}; its sensors are {', '.join(sorted(self.records))}", where=f"sample {self.token}"
+            ) from None
+
+    def rig(self, cameras: Sequence[str]) -> Rig:
+        """The calibrated cameras `cameras`, in that order. BridgeTAError for a channel that is no camera."""
+        rig = []
+        for name in cameras:
+            record = self.record(name)
+            if record.intrinsics is None:
+                raise BridgeTAError(f"{name} is not a camera", where=f"sample {self.token}", exit_code=2)
+            rig.append(Camera(name, record.width, record.height, record.intrinsics, record.ego_T_sensor))
+        return Rig(tuple(rig))
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """The channels that have intrinsics, sorted."""
+        return tuple(sorted(name for name, record in self.records.items() if record.intrinsics is not None))
+
+    @property
+    def global_T_ego(self) -> Matrix:
+        """The pose of the labels: the vehicle at the LiDAR's stamp, or without LiDAR at the stamp nearest to ours."""
+        if LIDAR in self.records:
+            return self.records[LIDAR].global_T_ego
+        return min(self.records.values(), key=lambda r: abs(r.timestamp_us - self.timestamp_us)).global_T_ego
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drive of about 20 s. `samples` are the positions of its keyframes in the index, in order of time."""
+
+    name: str
+    description: str
+    location: str
+    samples: range
+
+
+class SampleIndex:
+    """All samples of one nuScenes-format root; a sequence of `Sample`, ordered by scene and time."""
+
+    def __init__(self, root: Path, version: str, columns: Columns) -> None:
+        self.root, self.version = root, version
+        self._columns = columns
+        self._channels = text_column(columns, "channels")
+        names, descriptions, places = (text_column(columns, f"scene_{k}") for k in ("name", "description", "location"))
+        spans = [range(first, past) for first, past in columns["scene_samples"].tolist()]
+        self.scenes = tuple(map(Scene, names, descriptions, places, spans))
+        self._scene_number = {scene.name: number for number, scene in enumerate(self.scenes)}
+
+    @classmethod
+    def open(cls, root: str | Path, version: str) -> SampleIndex:
+        """Load the index of `root`, building it through the nuScenes devkit when it is new or its tables changed.
+
+        The compact copy lies in `tables.cache_folder()`, never in `root`, which may be read-only.
+        Raises BridgeTAError that says what is missing or broken.
+        """
+        root = Path(root).expanduser().resolve()
+        return cls(root, version, load_columns(root, version))
+
+    def __len__(self) -> int:
+        return len(self._columns["sample_stamp"])
+
+    def __getitem__(self, position: int) -> Sample:
+        if not -len(self) <= position < len(self):
+            raise IndexError(position)
+        position %= len(self)
+        c = self._columns
+        scene = self.scenes[int(c["sample_scene"][position])]
+        rows = c["sample_records"][position]
+        return Sample(
+            token=text_at(c, "sample_token", position),
+            scene=scene.name,
+            location=scene.location,
+            timestamp_us=int(c["sample_stamp"][position]),
+            records={self._channels[i]: self._record(int(row)) for i, row in enumerate(rows) if row >= 0},
+        )
+
+    def find(self, name: str) -> int:
+        """The position of a sample given as its token, as the beginning of only its token, or as the position."""
+        if name.isdecimal() and int(name) < len(self):
+            return int(name)
+        tokens = text_column(self._columns, "sample_token")
+        found = (
+            [tokens.index(name)] if name in tokens else [i for i, token in enumerate(tokens) if token.startswith(name)]
+        )
+        if len(found) != 1:
+            problem = f"{len(found)} samples start with {name!r}" if found else f"no sample {name!r}"
+            fix = f"Give a token such as {tokens[0]}, or a position from 0 to {len(self) - 1}"
+            raise BridgeTAError(problem, where=self.root, fix=fix, exit_code=2)
+        return found[0]
+
+    def scene(self, name: str) -> Scene:
+        """The scene of this name; BridgeTAError that lists some names when there is none."""
+        if name not in self._scene_number:
+            raise BridgeTAError(
+                f"no scene {name!r} in {self.version}", where=self.root, fix=f"There are {self._names()}", exit_code=2
+            )
+        return self.scenes[self._scene_number[name]]
+
+    def select(self, split: str) -> list[int]:
+        """Positions of the samples of "all", of an official split (train, val, mini_val, ...) or of scenes "a,b"."""
+        if split == "all":
+            return list(range(len(self)))
+        official = _official_splits()
+        if split in official:
+            wanted = set(official[split])
+            scenes = [scene for scene in self.scenes if scene.name in wanted]
+            if not scenes:
+                raise BridgeTAError(
+                    f"{self.version} has no scene of the official split {split!r}",
+                    where=self.root,
+                    fix=f"There are {self._names()}; name some of them, or use all",
+                    exit_code=2,
+                )
+        else:
+            scenes = [self.scene(name.strip()) for name in split.split(",") if name.strip()]
+        return sorted({i for scene in scenes for i in scene.samples})
+
+    def records(
+        self, scene_name: str, channels: Sequence[str] | None = None, keyframes_only: bool = False
+    ) -> list[SensorRecord]:
+        """The files of a scene, sweeps included, sorted by time; BridgeTAError for a channel that the scene lacks."""
+        self.scene(scene_name)
+        c = self._columns
+        rows = np.arange(*c["scene_records"][self._scene_number[scene_name]])
+        if channels is not None:
+            present = {self._channels[i] for i in np.unique(c["record_channel"][rows])}
+            missing = [name for name in channels if name not in present]
+            if missing:
+                raise BridgeTAError(
+                    f"has no {', '.join(missing)}; its sensors are {', '.join(sorted(present))}",
+                    where=f"scene {scene_name}",
+                    exit_code=2,
+                )
+            wanted = [self._channels.index(name) for name in channels]
+            rows = rows[np.isin(c["record_channel"][rows], wanted)]
+        if keyframes_only:
+            rows = rows[c["record_keyframe"][rows]]
+        return [self._record(int(row)) for row in rows]
+
+    def _record(self, row: int) -> SensorRecord:
+        c = self._columns
+        calibration = int(c["record_calibration"][row])
+        intrinsics = c["calibration_intrinsics"][calibration]
+        width, height = c["record_size"][row].tolist()
+        return SensorRecord(
+            channel=self._channels[int(c["record_channel"][row])],
+            path=self.root / text_at(c, "record_path", row),
+            timestamp_us=int(c["record_stamp"][row]),
+            is_keyframe=bool(c["record_keyframe"][row]),
+            token=text_at(c, "record_token", row),
+            width=width,
+            height=height,
+            intrinsics=None if np.isnan(intrinsics[0, 0]) else intrinsics.copy(),
+            ego_T_sensor=_rigid(c["calibration_sensor"][calibration]),
+            global_T_ego=_rigid(c["record_ego"][row]),
+        )
+
+    def _names(self, limit: int = 5) -> str:
+        names = [scene.name for scene in self.scenes]
+        return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _rigid(seven: NDArray[np.float64]) -> Matrix:
+    return rigid(seven[:3], seven[3:])
+
+
+def _official_splits() -> dict[str, list[str]]:
+    try:
+        from nuscenes.utils.splits import create_splits_scenes
+    except ImportError as error:
+        raise no_devkit(error) from error
+    return create_splits_scenes()

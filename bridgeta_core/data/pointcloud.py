@@ -1,0 +1,36 @@
+"""LiDAR sweeps of nuScenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import Matrix
+
+_FIELDS = 5  # x, y, z in metres, intensity 0-255, ring number, all float32 (nuScenes schema, .pcd.bin)
+_AGAIN = "Download and extract the nuScenes file blobs that hold it into the same root"
+
+
+def read_lidar(path: str | Path) -> NDArray[np.float32]:
+    """Points `[n, 5]` (x, y, z, intensity, ring) of a .pcd.bin file, in the frame of the LiDAR, metres.
+
+    Raises BridgeTAError when the file is missing, empty, or not a whole number of points long.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise BridgeTAError(f"LiDAR file cannot be read ({error.strerror})", where=path, fix=_AGAIN) from error
+    if not data or len(data) % (4 * _FIELDS):
+        problem = "is empty" if not data else f"of {len(data)} bytes is truncated (a point has {4 * _FIELDS})"
+        raise BridgeTAError(f"LiDAR file {problem}", where=path, fix=_AGAIN)
+    return np.frombuffer(data, dtype="<f4").reshape(-1, _FIELDS).astype(np.float32)
+
+
+def move(target_T_source: Matrix, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Points `[n, 3 + k]` with x, y, z taken to another frame and the rest kept. The 4x4 matrix may mirror."""
+    result = points.copy()
+    result[:, :3] = points[:, :3] @ target_T_source[:3, :3].T.astype(np.float32) + target_T_source[:3, 3]
+    return result

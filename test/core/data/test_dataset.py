@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from bridgeta_core.config import ImageConfig
+from bridgeta_core.data.augment import Augment
+from bridgeta_core.data.dataset import FrameDataset, collate
+from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import ImageFit, invert, transform
+from bridgeta_core.grid import BevGrid
+from bridgeta_core.images import decode_and_fit
+
+VERSION, CAMERAS = "v1.0-mini", ("CAM_BACK", "CAM_FRONT")
+IMAGE = ImageConfig(width=48, height=32, margin=1.0)
+GRID = BevGrid(-30, 30, -20, 20, 1.0)
+
+
+def dataset(root, scenes="all", augment=None, cameras=CAMERAS, **more):
+    return FrameDataset(root, VERSION, scenes, cameras, IMAGE, GRID, augment, **more)
+
+
+def test_a_frame_holds_what_the_network_takes(small_root):
+    data = dataset(small_root, with_points=True)
+    frame, sample = data[2], data.sample(2)
+    fit = ImageFit.bottom((64, 36), (48, 32))
+    assert frame.token == sample.token == "scene-0103-0"
+    assert frame.images.shape == (2, 3, 32, 48)
+    for i, name in enumerate(CAMERAS):
+        record = sample.records[name]
+        picture = decode_and_fit(record.read_bytes(), fit)
+        np.testing.assert_array_equal(frame.images[i].permute(1, 2, 0), picture)
+        np.testing.assert_allclose(frame.intrinsics[i], fit.matrix @ record.intrinsics, rtol=1e-6)
+        np.testing.assert_allclose(frame.ego_T_cam[i], record.ego_T_sensor, rtol=1e-6)
+    raster = MapRaster.load(small_root, "boston-seaport")
+    np.testing.assert_array_equal(frame.masks, raster.masks(sample.global_T_ego, GRID))
+    assert tuple(frame.known.tolist()) == raster.known
+    assert not frame.known.all()
+    assert frame.points.shape == (50, 5)
+    kinds = (frame.images.dtype, frame.intrinsics.dtype, frame.ego_T_cam.dtype, frame.masks.dtype, frame.known.dtype)
+    assert kinds == (torch.uint8, torch.float32, torch.float32, torch.uint8, torch.bool)
+
+
+def test_points_are_in_the_ego_frame_and_follow_the_augmentation(small_root):
+    plain = dataset(small_root, with_points=True)[0]
+    data = dataset(small_root, augment=Augment(rotate=90), with_points=True)
+    epoch = next(e for e in range(9) if data.augment.draw(e, 0).flip)
+    data.set_epoch(epoch)
+    change = data.augment.draw(epoch, 0)
+    np.testing.assert_allclose(
+        data[0].points[:, :3], transform(change.world, plain.points[:, :3].numpy()), atol=1e-4
+    )
+
+
+def test_a_point_is_seen_by_every_augmented_camera_at_the_mirrored_pixel(small_root):
+    plain = dataset(small_root)[0]
+    data = dataset(small_root, augment=Augment(rotate=180))
+    for epoch in range(6):
+        data.set_epoch(epoch)
+        frame, change = data[0], data.augment.draw(epoch, 0)
+        for i in range(len(CAMERAS)):
+            cam_T_ego = invert(plain.ego_T_cam[i].double().numpy())
+            point = transform(invert(cam_T_ego), np.array([1.0, 0.5, 8.0]))
+            u, v, w = plain.intrinsics[i].numpy() @ transform(cam_T_ego, point)
+            there = transform(invert(frame.ego_T_cam[i].double().numpy()), transform(change.world, point))
+            seen = frame.intrinsics[i].numpy() @ there
+            expected = (47 - u / w if change.flip else u / w, v / w)
+            np.testing.assert_allclose(seen[:2] / seen[2], expected, atol=1e-3)
+
+
+def test_an_epoch_decides_the_augmentation_also_in_living_workers(small_root):
+    data = dataset(small_root, augment=Augment(rotate=45, colour=0.3))
+    loader = DataLoader(data, 4, collate_fn=collate, num_workers=1, persistent_workers=True)
+    seen = []
+    for epoch in (0, 1, 0):
+        data.set_epoch(epoch)
+        (batch,) = loader
+        seen.append(batch)
+        torch.testing.assert_close(batch.images[1], data[1].images)
+    assert torch.equal(seen[0].images, seen[2].images)
+    assert torch.equal(seen[0].masks, seen[2].masks)
+    assert not torch.equal(seen[0].ego_T_cam, seen[1].ego_T_cam)
+
+
+def test_batches_stack_frames_and_keep_points_apart(small_root):
+    data = dataset(small_root, with_points=True)
+    frames = [data[0], data[3]]
+    batch = collate(frames)
+    assert batch.images.shape == (2, 2, 3, 32, 48)
+    assert batch.masks.shape == (2, 6, *GRID.shape)
+    assert batch.tokens == ["scene-0061-0", "scene-0103-1"]
+    assert torch.equal(batch.known[1], frames[1].known)
+    assert torch.equal(batch.points[1], frames[1].points)
+    moved = batch.to("meta")
+    assert {moved.images.device.type, moved.points[0].device.type} == {"meta"}
+    assert moved.tokens == batch.tokens
+    assert collate([dataset(small_root)[0]]).points is None
+
+
+def test_labels_need_no_images(broken_root):
+    for path in (broken_root / "samples").rglob("*.jpg"):
+        path.unlink()
+    data = dataset(broken_root, cameras=())
+    masks, known = data.labels(3)
+    assert masks.shape == (6, *GRID.shape)
+    assert known.tolist() == [True, True, True, False, True, True]
+
+
+def test_only_the_maps_of_the_chosen_scenes_are_needed(broken_root):
+    (broken_root / "maps" / "expansion" / "boston-seaport.json").unlink()
+    assert len(dataset(broken_root, "mini_train")) == 2
+    with pytest.raises(BridgeTAError, match="boston-seaport.json: the map expansion is missing"):
+        dataset(broken_root, "mini_val")
+
+
+def test_a_selection_without_samples_is_an_error(small_root):
+    with pytest.raises(BridgeTAError, match="hold no samples"):
+        dataset(small_root, ",")
+
+
+def _missing(path):
+    path.unlink()
+
+
+def _truncated(path):
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def _not_an_image(path):
+    path.write_bytes(b"hello")
+
+
+def _other_size(path):
+    import cv2
+
+    cv2.imwrite(str(path), np.zeros((30, 30, 3), np.uint8))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_missing, "CAM_FRONT file cannot be read"),
+        (_truncated, "truncated"),
+        (_not_an_image, "5 bytes are not a JPEG or PNG image"),
+        (_other_size, "30x30 pixels, its calibration is for 64x36"),
+    ],
+)
+def test_a_bad_image_is_one_short_message_that_names_the_file(broken_root, damage, message, workers):
+    data = dataset(broken_root)
+    path = data.sample(0).records["CAM_FRONT"].path
+    damage(path)
+    with pytest.raises(BridgeTAError) as error:
+        next(iter(DataLoader(data, 1, collate_fn=collate, num_workers=workers)))
+    text = str(error.value)
+    assert text.startswith(f"{path}: ")
+    assert message in text
+    assert "Traceback" not in text

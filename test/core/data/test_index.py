@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from bridgeta_core.data import tables
+from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import invert
+
+VERSION = "v1.0-mini"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_agrees_with_the_devkit_on_every_record(small_root):
+    from nuscenes.nuscenes import NuScenes
+    from pyquaternion import Quaternion
+
+    devkit = NuScenes(VERSION, str(small_root), verbose=False)
+    index = SampleIndex.open(small_root, VERSION)
+    records = [record for scene in index.scenes for record in index.records(scene.name)]
+    assert len(records) == len(devkit.sample_data)
+    for record in records:
+        data = devkit.get("sample_data", record.token)
+        calibration = devkit.get("calibrated_sensor", data["calibrated_sensor_token"])
+        pose = devkit.get("ego_pose", data["ego_pose_token"])
+        assert str(record.path) == devkit.get_sample_data_path(record.token)
+        assert (record.channel, record.timestamp_us) == (data["channel"], data["timestamp"])
+        assert (record.is_keyframe, record.width, record.height) == (data["is_key_frame"], data["width"], data["height"])
+        for matrix, row in ((record.ego_T_sensor, calibration), (record.global_T_ego, pose)):
+            np.testing.assert_allclose(matrix[:3, :3], Quaternion(row["rotation"]).rotation_matrix, atol=1e-12)
+            np.testing.assert_allclose(matrix[:3, 3], row["translation"])
+        if calibration["camera_intrinsic"]:
+            np.testing.assert_array_equal(record.intrinsics, calibration["camera_intrinsic"])
+        else:
+            assert record.intrinsics is None
+
+
+def test_samples_agree_with_the_devkit_and_stand_in_order_of_time(small_root):
+    from nuscenes.nuscenes import NuScenes
+
+    devkit = NuScenes(VERSION, str(small_root), verbose=False)
+    index = SampleIndex.open(small_root, VERSION)
+    assert len(index) == len(devkit.sample)
+    for scene in index.scenes:
+        stamps = [index[i].timestamp_us for i in scene.samples]
+        assert stamps == sorted(stamps)
+        for i in scene.samples:
+            sample = index[i]
+            assert {c: r.token for c, r in sample.records.items()} == devkit.get("sample", sample.token)["data"]
+            assert (sample.scene, sample.location) == (scene.name, scene.location)
+
+
+def test_the_pose_of_a_sample_is_the_one_at_the_lidars_stamp(small_root):
+    sample = SampleIndex.open(small_root, VERSION)[1]
+    np.testing.assert_array_equal(sample.global_T_ego, sample.records["LIDAR_TOP"].global_T_ego)
+    assert np.linalg.norm((invert(sample.global_T_ego) @ sample.records["CAM_FRONT"].global_T_ego)[:3, 3]) > 0.01
+
+
+def test_a_rig_has_the_chosen_cameras_in_the_chosen_order(small_root):
+    sample = SampleIndex.open(small_root, VERSION)[0]
+    rig = sample.rig(["CAM_FRONT", "CAM_BACK"])
+    assert rig.names == ("CAM_FRONT", "CAM_BACK")
+    assert (rig.cameras[0].width, rig.cameras[0].height) == (64, 36)
+    np.testing.assert_allclose(rig.cameras[0].ego_T_cam[:3, 2], (1, 0, 0), atol=1e-12)  # looks forward
+    np.testing.assert_allclose(rig.cameras[1].ego_T_cam[:3, 2], (-1, 0, 0), atol=1e-12)
+    with pytest.raises(BridgeTAError, match="has no CAM_LEFT; its sensors are CAM_BACK, CAM_FRONT, LIDAR_TOP"):
+        sample.rig(["CAM_LEFT"])
+    with pytest.raises(BridgeTAError, match="LIDAR_TOP is not a camera"):
+        sample.rig(["LIDAR_TOP"])
+
+
+@pytest.mark.parametrize(
+    ("split", "positions"),
+    [
+        ("all", [0, 1, 2, 3]),
+        ("mini_train", [0, 1]),
+        ("mini_val", [2, 3]),
+        ("scene-0103", [2, 3]),
+        ("scene-0103, scene-0061", [0, 1, 2, 3]),
+    ],
+)
+def test_selects_official_splits_and_scene_names(small_root, split, positions):
+    assert SampleIndex.open(small_root, VERSION).select(split) == positions
+
+
+@pytest.mark.parametrize(("split", "message"), [("test", "no scene of the official split"), ("scene-1", "no scene")])
+def test_an_empty_or_unknown_selection_names_the_scenes_that_there_are(small_root, split, message):
+    with pytest.raises(BridgeTAError, match=f"{message}.*scene-0061, scene-0103") as error:
+        SampleIndex.open(small_root, VERSION).select(split)
+    assert error.value.exit_code == 2
+
+
+def test_records_hold_sweeps_sorted_by_time_and_can_be_filtered(small_root):
+    index = SampleIndex.open(small_root, VERSION)
+    records = index.records("scene-0103")
+    assert len(records) == 2 * 2 * 3
+    assert [r.timestamp_us for r in records] == sorted(r.timestamp_us for r in records)
+    front = index.records("scene-0103", ["CAM_FRONT"], keyframes_only=True)
+    assert [(r.channel, r.is_keyframe) for r in front] == [("CAM_FRONT", True)] * 2
+    with pytest.raises(BridgeTAError, match="has no RADAR"):
+        index.records("scene-0103", ["RADAR"])
+
+
+def test_a_sample_is_found_by_token_beginning_or_position(small_root):
+    index = SampleIndex.open(small_root, VERSION)
+    assert index.find("scene-0103-1") == index.find("3") == 3
+    assert index.find("scene-0061-0") == 0
+    with pytest.raises(BridgeTAError, match="2 samples start with 'scene-0061'"):
+        index.find("scene-0061")
+    with pytest.raises(BridgeTAError, match="no sample 'x'.*scene-0061-0"):
+        index.find("x")
+
+
+def test_the_devkit_is_asked_only_once(small_root, cache, monkeypatch):
+    first = SampleIndex.open(small_root, VERSION)
+    monkeypatch.setattr(tables, "_load_devkit", lambda *_: pytest.fail("asked again"))
+    second = SampleIndex.open(small_root, VERSION)
+    assert [s.token for s in second] == [s.token for s in first]
+    assert second.scenes == first.scenes
+    assert not list(small_root.glob("*.npz"))
+
+
+def test_a_changed_table_is_read_again(broken_root, cache):
+    before = SampleIndex.open(broken_root, VERSION)
+    path = broken_root / VERSION / "scene.json"
+    path.write_text(path.read_text().replace("Night", "Dawn"))
+    assert before.scenes[1].description == "Night, rain"
+    assert SampleIndex.open(broken_root, VERSION).scenes[1].description == "Dawn, rain"
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "other"])
+def test_a_broken_cache_is_rebuilt(small_root, cache, damage):
+    SampleIndex.open(small_root, VERSION)
+    (file,) = cache.rglob("*.npz")
+    whole = file.read_bytes()
+    if damage == "other":
+        np.savez(file, x=np.zeros(3))
+    else:
+        file.write_bytes(whole[: len(whole) // 2] if damage == "half" else b"")
+    assert len(SampleIndex.open(small_root, VERSION)) == 4
+    assert file.read_bytes() == whole
+
+
+def test_works_without_a_writable_cache(small_root, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("a file is no folder")
+    monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "file"))
+    assert len(SampleIndex.open(small_root, VERSION)) == 4
+    assert "not kept" in caplog.text
+
+
+def test_a_root_without_lidar_takes_the_pose_nearest_to_the_sample(broken_root):
+    path = broken_root / VERSION / "sample_data.json"
+    path.write_text(json.dumps([row for row in json.loads(path.read_text()) if "LIDAR" not in row["token"]]))
+    sample = SampleIndex.open(broken_root, VERSION)[0]
+    np.testing.assert_array_equal(sample.global_T_ego, sample.records["CAM_BACK"].global_T_ego)
+
+
+def test_a_missing_file_is_named_when_it_is_read(broken_root):
+    record = SampleIndex.open(broken_root, VERSION)[0].records["CAM_FRONT"]
+    assert record.read_bytes()[:2] == b"\xff\xd8"
+    record.path.unlink()
+    with pytest.raises(BridgeTAError, match=rf"{record.path.name}: CAM_FRONT file cannot be read.*[Dd]ownload"):
+        record.read_bytes()
+
+
+def _no_root(root):
+    os.rename(root, root.with_name("elsewhere"))
+
+
+def _no_version(root):
+    os.rename(root / VERSION, root / "v1.0-test")
+
+
+def _no_table(root):
+    (root / VERSION / "ego_pose.json").unlink()
+
+
+def _half_table(root):
+    path = root / VERSION / "sample_data.json"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _foreign_table(root):
+    path = root / VERSION / "calibrated_sensor.json"
+    path.write_text(path.read_text().replace("c-CAM_BACK", "c-OTHER"))
+
+
+def _no_field(root):
+    path = root / VERSION / "ego_pose.json"
+    path.write_text(path.read_text().replace('"rotation"', '"orientation"'))
+
+
+def _no_basemap(root):
+    next((root / "maps").glob("*.png")).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_no_root, "root: is not a folder.*samples/ and maps/"),
+        (_no_version, "has no tables of version v1.0-mini. Use version v1.0-test"),
+        (_no_table, "v1.0-mini: lacks ego_pose.json. Extract the metadata"),
+        (_half_table, "sample_data.json: is not JSON, perhaps truncated.*Extract the metadata"),
+        (_foreign_table, "do not belong together: nothing has the token 'c-CAM_BACK'"),
+        (_no_field, "not those of nuScenes v1.0 .*rotation"),
+        (_no_basemap, "basemap images in maps/"),
+    ],
+)
+def test_what_is_missing_or_broken_is_said_with_what_to_do(broken_root, cache, damage, message):
+    damage(broken_root)
+    with pytest.raises(BridgeTAError, match=message):
+        SampleIndex.open(broken_root, VERSION)
+    assert not list(cache.rglob("*.npz"))
+
+
+def test_the_real_keyframe(real_root):
+    index = SampleIndex.open(real_root, VERSION)
+    (sample,) = index
+    assert (sample.scene, sample.location) == ("scene-0061", "singapore-onenorth")
+    assert len(sample.camera_names) == 6
+    front = sample.rig(["CAM_FRONT"]).cameras[0]
+    assert (front.width, front.height) == (1600, 900)
+    assert abs(front.ego_T_cam[0, 3] - 1.7) < 0.05  # the sensor sheet: 1.70 m before the rear axle
