@@ -66,6 +66,7 @@ class LiftConfig:
     z_min: float = setting(-10.0, "lowest height above the ego origin that is lifted, metres")
     z_max: float = setting(10.0, "highest height above the ego origin that is lifted, metres")
     downsample: int = setting(2, "stride of the convolutions after the lift", among=(1, 2, 4))
+    ground_prior: bool = setting(False, "start the depth of every image cell from where its ray meets the plane z = 0")
 
 
 @dataclass

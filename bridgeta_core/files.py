@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bridgeta_core.errors import BridgeTAError
@@ -44,4 +44,5 @@ def replace_when_done(target: Path, *, overwrite: bool = True) -> Iterator[Path]
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # it may never have come to be, and an error on its way must not be hidden
+                temporary.unlink()

@@ -17,7 +17,8 @@ from bridgeta_core.geometry import Matrix, quaternion, rigid
 @dataclass(frozen=True, eq=False)
 class Camera:
     """One pinhole camera: image size in pixels, 3x3 intrinsics in pixels, 4x4 ego_T_cam (optical frame), and the
-    plumb_bob distortion coefficients (k1, k2, p1, p2, k3, ...; empty when the images are rectified)."""
+    plumb_bob distortion coefficients (k1, k2, p1, p2, k3, ...; empty when the images are rectified).
+    """
 
     name: str
     width: int

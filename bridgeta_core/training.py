@@ -16,7 +16,13 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
@@ -29,6 +35,7 @@ from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.evaluation import MapIoU
 from bridgeta_core.files import replace_when_done
 from bridgeta_core.losses import focal_loss
+from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.student import Student
 from bridgeta_core.weights import save_weights
 
@@ -44,10 +51,14 @@ class StudentTask(L.LightningModule):
         self.student = Student(experiment.model, experiment.grid)
         self.metric = MapIoU(experiment.grid)
 
+    def setup(self, stage: str) -> None:
+        """Not in the constructor, because averaging the weights copies the module, and a cache holds a lock."""
+        # A fleet has few calibrations, and mirroring doubles them; only turned samples need a plan of their own.
+        self.plans = PlanCache(self.student.plan, size=64)
+
     def forward(self, batch: Batch) -> Tensor:
         """Logits `[B, 6, Y, X]` of a batch."""
-        plan = self.student.plan(batch.intrinsics, batch.ego_T_cam)
-        return self.student(batch.images, plan).Z
+        return self.student(batch.images, self.plans(batch.intrinsics, batch.ego_T_cam)).Z
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         loss = focal_loss(self(batch), batch.masks, batch.known, self.experiment.train.gamma)
@@ -149,8 +160,8 @@ def provenance(experiment: Experiment, frames: Frames, metrics: dict[str, float]
 def train_student(experiment: Experiment, folder: Path, resume: bool = False) -> Path:
     """Train the student and return the path of its exported weights, `folder`/student.safetensors.
 
-    `folder` receives experiment.yaml, metrics.csv, TensorBoard events, checkpoints/last.ckpt and checkpoints/best.ckpt
-    (best validation mIoU). With `resume` the run goes on after the last finished epoch, and the settings must be those
+    `folder` receives experiment.yaml, logs/version_N (metrics.csv and TensorBoard events; N counts the resumptions),
+    checkpoints/last.ckpt and checkpoints/best.ckpt (best validation mIoU). With `resume` the run goes on after the last finished epoch, and the settings must be those
     of the run. Raises BridgeTAError when the folder holds a run and `resume` is off, or the other way round.
     """
     checkpoints, settings = folder / "checkpoints", folder / _SETTINGS
@@ -163,7 +174,7 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
         raise BridgeTAError("is a run with other settings", where=folder, fix=f"Resume with those of {settings}", exit_code=2)
     L.seed_everything(experiment.train.seed, workers=True, verbose=False)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|GPU available but not used|pin_memory).*")
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|isinstance.treespec|pin_memory).*")
     frames = Frames(experiment)
     task = StudentTask(experiment)
     with replace_when_done(settings) as temporary:
@@ -174,12 +185,13 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
     callbacks: list[Callback] = [best, LearningRateMonitor("step"), RichProgressBar()]
     if experiment.train.ema:
         callbacks.append(EMAWeightAveraging(decay=experiment.train.ema))
+    version = len(list((folder / "logs").glob("version_*")))  # a resumed run must not overwrite the earlier log
     trainer = L.Trainer(
         max_epochs=experiment.train.epochs,
         gradient_clip_val=experiment.train.clip or None,
         precision=experiment.train.precision,  # type: ignore[arg-type]  # its range is checked by the settings
         callbacks=callbacks,
-        logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")],
+        logger=[CSVLogger(folder, "logs", version), TensorBoardLogger(folder, "logs", version)],
         log_every_n_steps=10,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,

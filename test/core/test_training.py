@@ -44,10 +44,10 @@ def finished(synthetic_root, tmp_path_factory) -> Path:
 
 def test_a_run_leaves_settings_logs_checkpoints_and_weights(finished):
     assert config.load(config.Experiment, finished / "experiment.yaml").train.epochs == 2
-    rows = list(csv.DictReader((finished / "metrics.csv").open()))
+    rows = list(csv.DictReader((finished / "logs/version_0/metrics.csv").open()))
     assert any(row.get("train/loss") for row in rows)
     assert len([row for row in rows if row.get("val/miou")]) == 2
-    assert list(finished.glob("events.out.tfevents.*"))
+    assert list(finished.glob("logs/version_0/events.out.tfevents.*"))
     assert (finished / "checkpoints/last.ckpt").exists()
     assert (finished / "checkpoints/best.ckpt").exists()
 

@@ -1,0 +1,130 @@
+"""Image encoder: any backbone that `transformers` knows, and a feature pyramid on top of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoBackbone, AutoConfig
+from transformers.utils import logging
+
+from bridgeta_core.config import BackboneConfig
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.model.layers import convolution
+
+_PROBE = 128  # pixels; a multiple of every stride in use
+
+
+class ImageEncoder(nn.Module):
+    """Images `[B, 3, H, W]` to features `[B, config.channels, H / stride, W / stride]` of the finest chosen stage.
+
+    The pyramid is that of Lin et al. 2017: a 1x1 convolution per stage, sums from coarse to fine, and one 3x3
+    convolution at the end. `config` is the configuration as built: after loading pretrained weights its options
+    spell out their architecture, so that the network can be rebuilt without them. With `pretrained` off the
+    backbone is built from the configuration alone, and no hub is asked.
+    """
+
+    def __init__(self, config: BackboneConfig, pretrained: bool = True) -> None:
+        super().__init__()
+        if not config.stages or sorted(set(config.stages)) != list(config.stages):
+            raise BridgeTAError(f"model.backbone.stages = {list(config.stages)} must ascend", exit_code=2)
+        self.backbone, options = _from_scratch(config)
+        if pretrained and config.pretrained:
+            self.backbone, options = _from_pretrained(config, self.backbone)
+        self.config = replace(config, options=options)
+        widths = cast(Any, self.backbone).channels
+        self.lateral = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in widths)
+        self.output = convolution(config.channels, config.channels)
+        self.stride = self._measure_stride()
+
+    def _measure_stride(self) -> int:
+        """Backbones do not tell their strides alike, so one small image is sent through."""
+        with torch.no_grad():
+            self.backbone.eval()
+            maps = self.backbone(torch.zeros(1, 3, _PROBE, _PROBE)).feature_maps
+            self.backbone.train()
+        heights = [m.shape[-2] for m in maps]
+        if any(m.ndim != 4 for m in maps) or _PROBE % heights[0] or sorted(heights, reverse=True) != heights:
+            raise BridgeTAError(
+                f"model.backbone: stages {list(self.config.stages)} of {self.config.architecture} give maps of "
+                f"{[list(m.shape) for m in maps]}, which no pyramid can be built on",
+                exit_code=2,
+            )
+        return int(_PROBE // heights[0])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images `[B, 3, H, W]` to `[B, config.channels, H / stride, W / stride]`."""
+        maps = self.backbone(images).feature_maps
+        laterals = [layer(m) for layer, m in zip(self.lateral, maps, strict=True)]
+        result = laterals[-1]
+        for finer in reversed(laterals[:-1]):
+            result = finer + functional.interpolate(result, size=finer.shape[-2:], mode="nearest")
+        return cast(Tensor, self.output(result))
+
+
+def _from_scratch(config: BackboneConfig) -> tuple[nn.Module, dict[str, Any]]:
+    options = dict(config.options)
+    try:
+        known = AutoConfig.for_model(config.architecture)
+    except ValueError as error:
+        raise BridgeTAError(
+            f"model.backbone.architecture = {config.architecture!r} is not a model type of transformers",
+            fix="Name one of its AutoBackbone types, e.g. swin, resnet or convnext",
+            exit_code=2,
+        ) from error
+    unknown = [key for key in options if not hasattr(known, key)]
+    if unknown:
+        raise BridgeTAError(f"model.backbone.options: {config.architecture} has no {', '.join(unknown)}", exit_code=2)
+    try:
+        # transformers 5 has tuples as defaults that some of its backbones (convnext) then add to lists.
+        defaults = {key: getattr(known, key, None) for key in known.to_dict()}
+        lists = {key: list(value) for key, value in defaults.items() if isinstance(value, tuple)}
+        settings = AutoConfig.for_model(config.architecture, **{**lists, **options}, out_features=_stage_names(config))
+        return AutoBackbone.from_config(settings), options
+    except (ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BridgeTAError(f"model.backbone: {config.architecture} cannot be built ({reason})", exit_code=2) from error
+
+
+def _from_pretrained(config: BackboneConfig, blank: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+    """The backbone with downloaded (or local) weights, and the options that rebuild its architecture."""
+    name, fix = config.pretrained, "Connect to the hub once, name a local folder, or set model.backbone.pretrained=null"
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it reports the classifier's unused weights at length
+    try:
+        settings = AutoConfig.from_pretrained(name, **config.options, out_features=_stage_names(config))
+        if settings.model_type != config.architecture:
+            raise BridgeTAError(
+                f"model.backbone.pretrained = {name} is a {settings.model_type}, not a {config.architecture}",
+                exit_code=2,
+            )
+        backbone, report = cast(Any, type(blank)).from_pretrained(
+            name, config=settings, output_loading_info=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BridgeTAError(f"pretrained weights {name} cannot be had ({reason})", fix=fix) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    # Norms of the tapped stages are new in every backbone; more than that and the file is of something else.
+    missing = [key for key in report["missing_keys"] if "norm" not in key]
+    if missing:
+        raise BridgeTAError(f"pretrained weights {name} lack {len(missing)} tensors, e.g. {missing[0]}", fix=fix)
+    default = AutoConfig.for_model(config.architecture).to_dict()
+    stored, neutral = settings.to_dict(), _NOT_ARCHITECTURE
+    options = {k: v for k, v in stored.items() if k in default and v != default[k] and k not in neutral}
+    return backbone, {**options, **config.options}
+
+
+# Fields of a stored configuration that say nothing about the backbone's layers, or that we set ourselves.
+_NOT_ARCHITECTURE = frozenset(
+    {"architectures", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "out_features"}
+    | {"out_indices", "stage_names", "_name_or_path", "problem_type", "num_labels"}
+)
+
+
+def _stage_names(config: BackboneConfig) -> list[str]:
+    return [f"stage{stage}" for stage in config.stages]

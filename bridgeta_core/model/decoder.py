@@ -1,0 +1,80 @@
+"""Convolutions over the bird's-eye view: after the lift, into the shared feature F, and from F to D."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bridgeta_core.config import DecoderConfig
+from bridgeta_core.model.layers import convolution
+
+
+def downsampling(channels: int, stride: int) -> nn.Sequential:
+    """Brings lifted features `[B, C, Y, X]` to `[B, C, Y / stride, X / stride]`; nothing at all for stride 1.
+
+    Per halving: a 3x3 convolution, one of 2x2 with stride 2, a 3x3. (A strided 3x3, as is common, would move the
+    features by half a cell against the metric grid.)
+    """
+    layers: list[nn.Module] = []
+    while stride > 1:
+        layers += [convolution(channels, channels), convolution(channels, channels, 2, 2)]
+        stride //= 2
+    if layers:
+        layers.append(convolution(channels, channels))
+    return nn.Sequential(*layers)
+
+
+class CameraNeck(nn.Module):
+    """Lifted features `[B, C, Y, X]` to F `[B, width, Y, X]`, before its ReLU: the camera's counterpart of a fuser."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.layers = convolution(channels, width, relu=False)
+
+    def forward(self, lifted: Tensor) -> Tensor:
+        """F before its ReLU."""
+        return cast(Tensor, self.layers(lifted))
+
+
+class _Residual(nn.Module):
+    """One 3x3 convolution around which its input is added; a convolution each keeps the cost of a stage plain."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = convolution(channels, channels, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.layers(x))
+
+
+class BevDecoder(nn.Module):
+    """ReLU(F) `[B, width, Y, X]` to D `[B, channels * stages, Y, X]`; the same type for student and teacher.
+
+    Stages of 3x3 convolutions, each after the first at half the size (after SECOND, Yan et al. 2018); every stage is
+    brought to `channels` and to the size of the first, and all are concatenated.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.stages, self.up = nn.ModuleList(), nn.ModuleList()
+        inputs = config.width
+        for i, width in enumerate(config.stages):
+            entry = convolution(inputs, width, stride=1 if i == 0 else 2)
+            self.stages.append(nn.Sequential(entry, *(_Residual(width) for _ in range(config.blocks - 1))))
+            self.up.append(convolution(width, config.channels, kernel=1, stride=1))
+            inputs = width
+        self.channels = config.channels * len(config.stages)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """D on the cells of `features`."""
+        size, maps = features.shape[-2:], []
+        for stage, up in zip(self.stages, self.up, strict=True):
+            features = stage(features)
+            level = up(features)
+            if level.shape[-2:] != size:
+                level = functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
+            maps.append(level)
+        return torch.cat(maps, dim=1)

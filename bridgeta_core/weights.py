@@ -1,0 +1,171 @@
+"""Weights that describe themselves: one safetensors file with settings, grid, classes and origin in its metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from bridgeta_core.classes import CLASS_NAMES
+from bridgeta_core.config import StudentConfig, from_mapping, to_mapping
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.files import replace_when_done
+from bridgeta_core.grid import BevGrid
+from bridgeta_core.model.student import Student
+
+FORMAT = "bridgeta-student/1"
+_FOLDER = Path(str(resources.files("bridgeta_core"))) / "pretrained"
+
+SHIPPED: dict[str, Path] = {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
+"""Weights that come with the package: name to path."""
+
+
+@dataclass
+class WeightsInfo:
+    """What a weights file says about itself; `grid` is the output grid, `cameras` the order it was trained with."""
+
+    model: StudentConfig
+    grid: BevGrid
+    classes: tuple[str, ...]
+    cameras: tuple[str, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The path of shipped weights given by name, or of a file. Raises BridgeTAError that lists the shipped names."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if str(name_or_path) in SHIPPED:
+        return SHIPPED[str(name_or_path)]
+    raise BridgeTAError(
+        "no such weights file",
+        where=name_or_path,
+        fix=f"Name a .safetensors file or one of the shipped weights: {', '.join(SHIPPED) or '(none)'}",
+        exit_code=2,
+    )
+
+
+def save_weights(path: Path, student: Student, cameras: Sequence[str], provenance: Mapping[str, Any]) -> None:
+    """Write the student to `path`, whole or not at all.
+
+    `provenance` is any mapping that JSON can hold: command, date, revision, data seed, steps, metrics.
+    """
+    metadata = {
+        "format": FORMAT,
+        "model": json.dumps(to_mapping(student.config)),
+        "grid": json.dumps(dataclasses.asdict(student.grid)),
+        "classes": json.dumps(CLASS_NAMES),
+        "cameras": json.dumps(list(cameras)),
+        "provenance": json.dumps(dict(provenance)),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    with replace_when_done(Path(path)) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # it wraps the system's error, disk full above all, in its own
+            raise OSError(str(error)) from error
+
+
+def read_info(path: str | Path) -> WeightsInfo:
+    """The description inside a weights file.
+
+    Raises BridgeTAError for a file that is no safetensors file, is truncated, was not written by `save_weights`, has
+    another format version or other classes.
+    """
+    path = resolve(path)
+    metadata = _metadata(path)
+    version = metadata.get("format")
+    if version is None:
+        raise BridgeTAError("holds weights without BridgeTA's description", where=path, fix=_TRAIN)
+    if version != FORMAT:
+        raise BridgeTAError(
+            f"has format {version}, this version reads {FORMAT}", where=path, fix="Use the version that wrote it"
+        )
+    try:
+        classes = tuple(json.loads(metadata["classes"]))
+        grid = from_mapping(BevGrid, json.loads(metadata["grid"]))
+        cameras = tuple(json.loads(metadata["cameras"]))
+        model = from_mapping(StudentConfig, json.loads(metadata["model"]))
+        provenance = json.loads(metadata["provenance"])
+    except KeyError as error:
+        raise BridgeTAError(f"lacks {error} in its description", where=path, fix=_TRAIN) from error
+    except (ValueError, TypeError) as error:
+        raise BridgeTAError(f"has a damaged description ({error})", where=path, fix=_TRAIN) from error
+    except BridgeTAError as error:
+        raise BridgeTAError(f"has settings that this version does not know: {error.what}", where=path) from error
+    if classes != CLASS_NAMES:
+        odd = sorted(set(classes) ^ set(CLASS_NAMES))
+        difference = f"they differ in {', '.join(odd)}" if odd else "their order differs"
+        raise BridgeTAError(
+            f"was trained for the classes {', '.join(classes)}; {difference}",
+            where=path,
+            fix=f"This version has {', '.join(CLASS_NAMES)}",
+        )
+    return WeightsInfo(model, grid, classes, cameras, provenance)
+
+
+_TRAIN = "Export it with `bridgeta train`"
+
+
+def load_student(path: str | Path, grid: BevGrid | None = None) -> tuple[Student, WeightsInfo]:
+    """The student of a weights file or shipped name, in eval mode on the CPU, and its description.
+
+    Asks no hub. With `grid` given, weights for another output grid are refused. Raises BridgeTAError as `read_info`
+    does, and when tensors are missing, unexpected or misshapen.
+    """
+    path = resolve(path)
+    info = read_info(path)
+    if grid is not None and grid != info.grid:
+        differences = [
+            f"{f.name} is {getattr(info.grid, f.name):g}, not {getattr(grid, f.name):g}"
+            for f in dataclasses.fields(BevGrid)
+            if getattr(info.grid, f.name) != getattr(grid, f.name)
+        ]
+        raise BridgeTAError(
+            f"was trained for another grid: {', '.join(differences)}", where=path, fix="Set the same grid or train anew"
+        )
+    student = Student(info.model, info.grid, pretrained=False)
+    wanted = student.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise BridgeTAError(f"cannot be read ({error})", where=path) from error
+    problems = [f"{name} is missing" for name in wanted.keys() - stored.keys()]
+    problems += [f"{name} is unexpected" for name in stored.keys() - wanted.keys()]
+    problems += [
+        f"{name} is {_kind(stored[name])}, not {_kind(wanted[name])}"
+        for name in wanted.keys() & stored.keys()
+        if _kind(stored[name]) != _kind(wanted[name])
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise BridgeTAError(f"does not fit its own description: {shown}", where=path, fix=_TRAIN)
+    broken = [name for name, value in stored.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        raise BridgeTAError(f"holds numbers that are not finite, e.g. in {broken[0]}", where=path, fix=_TRAIN)
+    student.load_state_dict(stored)
+    return student.eval(), info
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{list(tensor.shape)} {tensor.dtype}"
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise BridgeTAError(
+            f"is not a whole safetensors file ({error})", where=path, fix="Copy or download it again"
+        ) from error
