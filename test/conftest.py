@@ -1,0 +1,40 @@
+"""Data that many tests share: one small synthetic root per session, and the real keyframe where it is present."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's cache."""
+    before = os.environ.get("BRIDGETA_CACHE")
+    os.environ["BRIDGETA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["BRIDGETA_CACHE"]
+    if before is not None:
+        os.environ["BRIDGETA_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A nuScenes root, version v1.0-mini: one scene of 2 s (5 keyframes) with sweeps, images of 400x225."""
+    from bridgeta_core.synth import SynthSettings, write_dataset
+
+    root = tmp_path_factory.mktemp("synthetic") / "root"
+    settings = SynthSettings(scenes=1, seed=7, duration=2.0, version="v1.0-mini", image_scale=0.25)
+    write_dataset(root, settings, progress=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_root() -> Path:
+    """The dataroot with one real nuScenes keyframe, which lies beside the repository and is not part of it."""
+    root = Path(__file__).resolve().parents[2] / "shared" / "data" / "nuscenes_real"
+    if not (root / "v1.0-mini" / "sample.json").is_file():
+        pytest.skip(f"the real keyframe is not at {root}")
+    return root
