@@ -1,0 +1,204 @@
+"""The picture of a sample: its cameras with the map and the LiDAR drawn into them, and bird's-eye views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_core.classes import CLASSES
+from bridgeta_core.drawing import FAR, PAPER, QUIET, draw_map, draw_points, paint_bev, paint_points, turbo, write
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.files import replace_when_done
+from bridgeta_core.geometry import invert
+from bridgeta_core.grid import BevGrid
+from bridgeta_core.images import Image, decode, decode_and_fit
+from bridgeta_core.rig import Rig
+
+Array = NDArray[np.float64]
+
+_GAP = 12  # pixels between the parts of a picture
+
+
+@dataclass(frozen=True, eq=False)
+class Scenery:
+    """All that can be drawn of a sample, in its ego frame; what is None is left out.
+
+    `lines` are polylines `[n, 3]` per class name, `points` `[n, 3 + k]` LiDAR points, `truth` and `prediction`
+    `[6, Y, X]` in [0, 1] on `grid`, and `known` `[6]` says of which classes the map tells anything.
+    """
+
+    rig: Rig
+    images: Sequence[Image]
+    grid: BevGrid
+    lines: Mapping[str, Sequence[Array]] | None = None
+    points: NDArray[np.floating] | None = None
+    truth: NDArray[np.generic] | None = None
+    prediction: NDArray[np.generic] | None = None
+    known: Sequence[bool] = (True,) * len(CLASSES)
+
+
+def sample_picture(scenery: Scenery, title: str = "", width: int = 1920, points_in_cameras: bool = True) -> Image:
+    """One picture `[H, width, 3]` RGB.
+
+    On top stand the cameras as they sit on the vehicle, below the bird's-eye views and a legend.
+    """
+    rows = arrange(scenery.rig)
+    cell = min((width - _GAP) // max(len(row) for row in rows) - _GAP, width // 2)
+    strips = []
+    for row in rows:
+        cells = [_camera_cell(scenery, i, cell, points_in_cameras) for i in row]
+        strips.append(_beside(cells, width))
+    views: list[tuple[str, Image]] = []
+    panels = sum(v is not None for v in (scenery.prediction, scenery.truth, scenery.points))
+    side = min((width - _GAP) // (panels + 1) - _GAP, 620)
+    if scenery.prediction is not None:
+        views.append(("prediction", paint_bev(scenery.prediction, scenery.grid, side)))
+    if scenery.truth is not None:
+        views.append(("ground truth (map)", paint_bev(scenery.truth, scenery.grid, side)))
+    if scenery.points is not None:
+        views.append(("LiDAR, colour = height", paint_points(scenery.points, scenery.grid, side)))
+    boxes = [_label(view, name) for name, view in views]
+    used = _GAP + sum(box.shape[1] + _GAP for box in boxes)
+    height = max((box.shape[0] for box in boxes), default=240)
+    boxes.append(_legend(scenery, title, width - used - _GAP, height))
+    strips.append(_beside(boxes, width))
+    return np.concatenate(strips)
+
+
+def arrange(rig: Rig) -> list[list[int]]:
+    """Positions of the cameras in rows: those that look forward, then those that look back, each from left to right.
+
+    Left is the vehicle's left in both rows. At most four stand in a row.
+    """
+    looking = [camera.ego_T_cam[:2, 2] for camera in rig.cameras]  # the optical axis in the ground plane
+    azimuth = np.degrees([np.arctan2(y, x) for x, y in looking])
+    front = sorted((i for i in range(len(azimuth)) if abs(azimuth[i]) < 90), key=lambda i: -azimuth[i])
+    back = sorted((i for i in range(len(azimuth)) if abs(azimuth[i]) >= 90), key=lambda i: azimuth[i] % 360)
+    return [row[i : i + 4] for row in (front, back) for i in range(0, len(row), 4)]
+
+
+def _camera_cell(scenery: Scenery, i: int, width: int, with_points: bool) -> Image:
+    camera = scenery.rig.cameras[i]
+    size = (width, max(1, round(width * camera.height / camera.width)))
+    picture = cv2.resize(scenery.images[i], size, interpolation=cv2.INTER_AREA)
+    if with_points and scenery.points is not None:
+        draw_points(picture, camera, scenery.points)
+    if scenery.lines is not None:
+        draw_map(picture, camera, scenery.lines)
+    return _label(picture, camera.name)
+
+
+def _legend(scenery: Scenery, title: str, width: int, height: int) -> Image:
+    box = np.full((height, max(width, 1), 3), PAPER, dtype=np.uint8)
+    y = 28
+    for line in title.splitlines():
+        write(box, line, (8, y))
+        y += 22
+    y += 12
+    for c, known in zip(CLASSES, scenery.known, strict=True):
+        swatch = box[y - 15 : y + 3, 8:38]
+        swatch[:] = c.colour if known else PAPER
+        if not known:
+            for x in range(-20, 40, 6):
+                cv2.line(swatch, (x, 20), (x + 20, 0), c.colour, 1, cv2.LINE_AA)
+        cv2.rectangle(box, (8, y - 15), (38, y + 3), QUIET, 1)
+        write(box, c.name + ("" if known else ": not in this map, unknown"), (48, y))
+        y += 28
+    y += 8
+    if scenery.points is not None:
+        ramp = turbo(np.linspace(1, 0, 150))
+        box[y - 12 : y + 2, 8:158] = ramp
+        write(box, "LiDAR in cameras: near to 60 m", (166, y), 0.45)
+        y += 26
+    write(box, "rings: 20, 35, 50 m; up is forward", (8, y), 0.45)
+    return box
+
+
+def _label(picture: Image, text: str) -> Image:
+    """The picture under a line of text."""
+    strip = np.full((24, picture.shape[1], 3), PAPER, dtype=np.uint8)
+    write(strip, text, (2, 17))
+    return np.concatenate([strip, picture])
+
+
+def _beside(boxes: Sequence[Image], width: int) -> Image:
+    """Boxes in a row on paper of `width`, with gaps around them."""
+    height = max(box.shape[0] for box in boxes)
+    paper = np.full((height + _GAP, width, 3), PAPER, dtype=np.uint8)
+    x = _GAP
+    for box in boxes:
+        paper[: box.shape[0], x : x + box.shape[1]] = box
+        x += box.shape[1] + _GAP
+    return paper
+
+
+def write_sample_picture(
+    root: str | Path,
+    version: str,
+    sample: str | None,
+    out: Path,
+    *,
+    weights: str | Path | None = None,
+    points_in_cameras: bool = True,
+) -> None:
+    """Write the picture of a sample of a nuScenes root as PNG, with the prediction of `weights` when they are given.
+
+    `sample` is a token, the beginning of one, or a position in the index; None takes the first. Cameras and LiDAR are
+    drawn where the vehicle was at their own stamps. Raises BridgeTAError when something is missing or broken.
+    """
+    from bridgeta_core.data.index import LIDAR, SampleIndex
+    from bridgeta_core.data.mapmask import MapRaster
+    from bridgeta_core.data.pointcloud import move, read_lidar
+
+    index = SampleIndex.open(root, version)
+    chosen = index[index.find(sample or "0")]
+    raster = MapRaster.load(index.root, chosen.location)
+    files = {name: chosen.record(name).read_bytes() for name in chosen.camera_names}
+    grid, prediction = BevGrid(), None
+    if weights is not None:
+        from bridgeta_core.runtime import Runtime
+
+        runtime = Runtime(weights)
+        grid, rig = runtime.grid, chosen.rig(runtime.info.cameras)
+        inputs = [
+            _named(chosen.record(name).path, decode_and_fit, files[name], fit)
+            for name, fit in zip(rig.names, runtime.fits(rig), strict=True)
+        ]
+        prediction = runtime.infer(np.stack(inputs), rig)
+    ego = chosen.global_T_ego
+    cameras = []
+    for camera in chosen.rig(chosen.camera_names).cameras:
+        at_its_stamp = invert(ego) @ chosen.record(camera.name).global_T_ego @ camera.ego_T_cam
+        cameras.append(replace(camera, ego_T_cam=at_its_stamp))
+    points = None
+    if LIDAR in chosen.records:
+        lidar = chosen.record(LIDAR)
+        points = move(lidar.ego_T_sensor, read_lidar(lidar.path))
+    scenery = Scenery(
+        rig=Rig(tuple(cameras)),
+        images=[_named(chosen.record(name).path, decode, data) for name, data in files.items()],
+        grid=grid,
+        lines=raster.polylines(ego, radius=FAR),
+        points=points,
+        truth=raster.masks(ego, grid),
+        prediction=prediction,
+        known=raster.known,
+    )
+    title = f"{chosen.scene}, {chosen.location}\nsample {chosen.token}"
+    picture = sample_picture(scenery, title, points_in_cameras=points_in_cameras)
+    encoded = cv2.imencode(".png", picture[..., ::-1])[1]
+    with replace_when_done(out) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _named(path: Path, decoder: Callable[..., Image], *arguments: object) -> Image:
+    """The decoder's result; its error names the file."""
+    try:
+        return decoder(*arguments)
+    except BridgeTAError as error:
+        raise BridgeTAError(error.what, where=path, fix="Download and extract this file again") from error
