@@ -26,8 +26,9 @@ _CHUNK = {"cpu": 1 << 16}
 
 
 class Hits(NamedTuple):
-    """What rays meet first: `distance [n]` in units of the ray's direction (inf: nothing), `solid [n]` (index, GROUND or
-    NOTHING), and for every (solid, ray) pair tested with success the two indices, whether or not it was the first."""
+    """What rays meet first: `distance [n]` in units of the ray's direction (inf: nothing), `solid [n]` (index, GROUND
+    or NOTHING), and for every (solid, ray) pair tested with success the two indices, whether or not it was the first.
+    """
 
     distance: Tensor
     solid: Tensor
@@ -75,7 +76,7 @@ class SolidTensors:
 def camera_rectangles(
     solids: Solids, cam_T_global: Matrix, intrinsics: Matrix, width: int, height: int
 ) -> NDArray[np.int64]:
-    """Pixel rectangles (u0, u1, v0, v1), ends excluded, that enclose the solids in an image; empty ones have u0 >= u1."""
+    """Pixel rectangles (u0, u1, v0, v1), ends excluded, that enclose the solids in an image; u0 >= u1 if outside."""
     if not len(solids):
         return np.zeros((0, 4), dtype=np.int64)
     corners = transform(cam_T_global, solids.corners())
@@ -201,7 +202,8 @@ def _box(s: SolidTensors, w: Tensor, dx: Tensor, dy: Tensor, dz: Tensor) -> tupl
         low, high = torch.minimum(t1, t2), torch.maximum(t1, t2)
         enter = low if enter is None else torch.maximum(enter, low)
         leave = high if leave is None else torch.minimum(leave, high)
-    assert enter is not None and leave is not None
+    assert enter is not None
+    assert leave is not None
     return enter, (enter < leave) & (enter > 0.02)
 
 

@@ -88,7 +88,11 @@ def _to_pixels(ring: NDArray[np.float64], bounds: Bounds, step: float) -> NDArra
 
 
 def paint(
-    surface: list[tuple[int, Polygon]], shadows: list[NDArray[np.float64]], bounds: Bounds, step: float, noise: NDArray[np.uint8]
+    surface: list[tuple[int, Polygon]],
+    shadows: list[NDArray[np.float64]],
+    bounds: Bounds,
+    step: float,
+    noise: NDArray[np.uint8],
 ) -> NDArray[np.uint8]:
     """Colour and reflectivity `[rows, columns, 4]` of a piece of ground; row 0 at the smallest y.
 
@@ -136,12 +140,14 @@ class Ground:
     ) -> None:
         rng = np.random.default_rng([seed, 3])
         field = _octaves(rng, 1024, (16, 64, 256, 512))
-        noise = (np.clip((field + 2) * 2, 0, 7.99).astype(np.uint8)) << 1
+        noise = np.left_shift(np.clip((field + 2) * 2, 0, 7.99).astype(np.uint8), 1, dtype=np.uint8)
         low, high = np.floor(path.min(axis=0)), np.ceil(path.max(axis=0))
         core = Bounds(*low, *high)
         fine = core.grown(28.0)
         wide = core.grown(reach)
-        levels: list[tuple[Bounds, NDArray[np.uint8]]] = [(fine, paint(surface, shadows, fine, _FINE, noise))]
+        # The blur takes the stairs off slanting paint, which is drawn without antialiasing.
+        closest = cv2.GaussianBlur(paint(surface, shadows, fine, _FINE, noise), (3, 3), 0.7)
+        levels: list[tuple[Bounds, NDArray[np.uint8]]] = [(fine, closest)]
         picture = paint(surface, shadows, wide, _BASE, noise)
         near = core.grown(80.0)
         cut = round((reach - 80.0) / _BASE)
@@ -161,7 +167,7 @@ class Ground:
         return np.zeros(xy.shape[:-1])
 
     def intersect(self, origin: Tensor, directions: Tensor) -> Tensor:
-        """Ray parameters `[n]` at which rays from `origin [3]` along `directions [n, 3]` meet the ground; inf for none."""
+        """Ray parameters `[n]` at which rays from `origin [3]` along `directions [n, 3]` meet the ground, or inf."""
         down = directions[:, 2]
         return torch.where(down < -1e-6, -origin[2] / down.clamp(max=-1e-6), torch.inf)
 

@@ -139,9 +139,7 @@ class _Expansion:
         layers["lane_divider"] = []
         for i, shape in enumerate(town.lines["lane_divider"]):
             line, nodes = self._line(shape)
-            dashes = [{"node_token": n, "segment_type": "SINGLE_SOLID_WHITE"} for n in nodes]
-            for dash in dashes:
-                dash["segment_type"] = "DOUBLE_DASHED_WHITE"
+            dashes = [{"node_token": n, "segment_type": "DOUBLE_DASHED_WHITE"} for n in nodes]
             layers["lane_divider"].append(
                 {"token": self._token("lane_divider", i), "line_token": line, "lane_divider_segments": dashes}
             )

@@ -27,7 +27,8 @@ CAMERA_FRAMES_PER_KEYFRAME = 6
 @dataclass(frozen=True)
 class CameraFacts:
     """One camera: focal length and principal point in pixels of 1600x900, pose in the ego frame (metres; w, x, y, z),
-    and the offset of its keyframe stamp from the LiDAR's in microseconds."""
+    and the offset of its keyframe stamp from the LiDAR's in microseconds.
+    """
 
     channel: str
     focal: float
@@ -56,7 +57,12 @@ class CameraFacts:
 
 CAMERAS: tuple[CameraFacts, ...] = (
     CameraFacts(
-        "CAM_FRONT", 1266.4172, (816.2670, 491.5071), (1.7008, 0.0159, 1.5110), (0.4998, -0.5030, 0.4998, -0.4974), -35491
+        "CAM_FRONT",
+        1266.4172,
+        (816.2670, 491.5071),
+        (1.7008, 0.0159, 1.5110),
+        (0.4998, -0.5030, 0.4998, -0.4974),
+        -35491,
     ),
     CameraFacts(
         "CAM_FRONT_RIGHT",

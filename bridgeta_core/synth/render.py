@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull
 from torch import Tensor
 
-from bridgeta_core.geometry import Matrix, invert, rigid
+from bridgeta_core.geometry import invert, rigid
 from bridgeta_core.synth import nuscenes_facts as facts
 from bridgeta_core.synth.cast import GROUND, NOTHING, Hits, SolidTensors, camera_rectangles, cast, lidar_rectangles
 from bridgeta_core.synth.ground import SHADE, Ground
@@ -27,7 +27,8 @@ _REFLECTIVITY = (28, 18, 35, 20, 4, 14, 22, 18, 20, 35, 40, 12, 45)
 @dataclass(frozen=True)
 class CameraView:
     """A camera's picture: `image [h, w, 3]` uint8 RGB, `depth [h, w]` float32 metres along the optical axis (inf: sky),
-    and per actor the pixels that show it and that would show it were nothing in front, both `[actors]`."""
+    and per actor the pixels that show it and that would show it were nothing in front, both `[actors]`.
+    """
 
     image: NDArray[np.uint8]
     depth: NDArray[np.float32]
@@ -36,7 +37,7 @@ class CameraView:
 
 
 class SceneRenderer:
-    """Renders one scene. Everything that holds for the whole scene (ground, scenery, ray directions) is prepared once."""
+    """Renders one scene. What holds for the whole scene (ground, scenery, ray directions) is prepared once."""
 
     def __init__(self, scene: Scene, seed: int, width: int, height: int, device: torch.device) -> None:
         self.scene, self.size, self.device = scene, (width, height), device
@@ -58,7 +59,9 @@ class SceneRenderer:
         self._rays = {camera.channel: self._camera_rays(camera) for camera in facts.CAMERAS}
         azimuths = -np.pi + (np.arange(facts.LIDAR_AZIMUTHS) + 0.5) * (2 * np.pi / facts.LIDAR_AZIMUTHS)
         e = facts.LIDAR_ELEVATIONS[:, None]
-        beams = np.stack(np.broadcast_arrays(np.cos(e) * np.cos(azimuths), np.cos(e) * np.sin(azimuths), np.sin(e)), axis=-1)
+        beams = np.stack(
+            np.broadcast_arrays(np.cos(e) * np.cos(azimuths), np.cos(e) * np.sin(azimuths), np.sin(e)), axis=-1
+        )
         self._beams = torch.from_numpy(beams.reshape(-1, 3).astype(np.float32)).to(device)
         generator = np.random.default_rng([seed, 5])
         self._dither = torch.from_numpy(generator.random(width * height, dtype=np.float32)).to(device)
@@ -230,13 +233,16 @@ def _shadows(solids: Solids, sun: NDArray[np.float64]) -> list[NDArray[np.float6
             middle = taper[:4, :2].mean(axis=0)
             taper[4:, :2] = middle + 0.25 * (taper[4:, :2] - middle)
             flat[i] = taper[:, :2] - taper[:, 2:] * (sun[:2] / sun[2])
-        result.append(flat[i][ConvexHull(flat[i]).vertices])
+        result.append(cv2.convexHull(flat[i].astype(np.float32))[:, 0].astype(np.float64))
     for i in round_ones:
         # The sun's direction lengthens an ellipsoid's outline along itself.
         height = solids.z[i] + solids.height[i] / 2
         centre = np.array((solids.x[i], solids.y[i])) - height * sun[:2] / sun[2]
         along = sun[:2] / np.linalg.norm(sun[:2])
         stretch = math.hypot(solids.front[i], solids.height[i] / 2 * math.hypot(*sun[:2]) / sun[2])
-        ring = np.cos(angles)[:, None] * along * stretch + np.sin(angles)[:, None] * np.array((-along[1], along[0])) * solids.side[i]
+        ring = (
+            np.cos(angles)[:, None] * along * stretch
+            + np.sin(angles)[:, None] * np.array((-along[1], along[0])) * solids.side[i]
+        )
         result[i] = centre + ring
     return result

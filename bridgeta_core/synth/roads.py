@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -180,7 +181,12 @@ class RoadNetwork:
         arm, target = options[int(rng.integers(len(options)))]
         entering = self.roads[arm.road].lane(arm.at_start, target)
         heading = entering[1] - entering[0]
-        return arm.road, arm.at_start, target, hermite(path[-1], leaving, entering[0], heading / np.linalg.norm(heading))
+        return (
+            arm.road,
+            arm.at_start,
+            target,
+            hermite(path[-1], leaving, entering[0], heading / np.linalg.norm(heading)),
+        )
 
     def route(self, road: int, ahead: bool, lane: int, length: float, rng: np.random.Generator) -> Points:
         """A path `[n, 2]` along lanes and across junctions, points 0.5 m apart, at least `length` metres long."""
@@ -232,7 +238,8 @@ def _chains(edges: list[tuple[int, int]], count: int) -> list[list[int]]:
     for a, b in edges:
         neighbours[a].append(b)
         neighbours[b].append(a)
-    chains, used = [], set()
+    chains: list[list[int]] = []
+    used: set[tuple[int, int]] = set()
     for node in range(count):
         if len(neighbours[node]) == 2:
             continue
@@ -242,7 +249,7 @@ def _chains(edges: list[tuple[int, int]], count: int) -> list[list[int]]:
             chain = [node, following]
             while len(neighbours[chain[-1]]) == 2:
                 chain.append(next(n for n in neighbours[chain[-1]] if n != chain[-2]))
-            used.update(zip(chain[:-1], chain[1:], strict=True))
+            used.update(itertools.pairwise(chain))
             used.update(zip(chain[1:], chain[:-1], strict=True))
             chains.append(chain)
     return chains

@@ -1,13 +1,13 @@
-"""What happens in a scene: where the ego vehicle drives, who else moves or stands, and where everything is at a time."""
+"""What happens in a scene: where the ego vehicle drives, who else moves or stands, and where all are at a time."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-
 from shapely.geometry import MultiPoint, Point
 
 from bridgeta_core.geometry import Matrix, rigid
@@ -48,13 +48,16 @@ class Motion:
     def speed(self, time: float) -> float:
         """Metres per second."""
         grid = -_LEAD + _STEP * np.arange(len(self.distance))
-        return float((np.interp(time + _STEP, grid, self.distance) - np.interp(time - _STEP, grid, self.distance)) / (2 * _STEP))
+        return float(
+            (np.interp(time + _STEP, grid, self.distance) - np.interp(time - _STEP, grid, self.distance)) / (2 * _STEP)
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Actor:
     """Something that is annotated: nuScenes category, (width, length, height) in metres, its motion, and its kind of
-    attribute: `vehicle`, `cycle`, `pedestrian` or `parked`."""
+    attribute: `vehicle`, `cycle`, `pedestrian` or `parked`.
+    """
 
     category: str
     size: tuple[float, float, float]
@@ -114,14 +117,19 @@ class Scene:
         people = sum(a.manner == "pedestrian" for a in self.actors)
         travelled = self.ego.distance[-1] - self.ego.distance[0]
         ego = "Waiting" if travelled < 1 else "Driving"
-        x, y, yaw = self.ego.at(np.array([0.0, self.duration]))
+        _x, _y, yaw = self.ego.at(np.array([0.0, self.duration]))
         turned = math.degrees((yaw[1] - yaw[0] + math.pi) % (2 * math.pi) - math.pi)
         way = "turn left" if turned > 40 else "turn right" if turned < -40 else "straight"
         return f"{ego}, {way}, {moving} vehicles in traffic, {people} pedestrians, synthetic"
 
 
 def _profile(
-    path: Points, start: float, duration: float, cruise: float, first: float, rng: np.random.Generator, standing: float = 0.0
+    path: Points,
+    start: float,
+    duration: float,
+    cruise: float,
+    first: float,
+    standing: float = 0.0,
 ) -> NDArray[np.float64]:
     """Distances along a path over time: slower in bends (2 m/s2 sideways), changes of speed within 1.6 m/s2.
 
@@ -187,14 +195,14 @@ def build_scene(town: Town, seed: int, index: int, duration: float) -> Scene:
         kind = rng.choice(["car", "truck", "bus", "cycle"], p=[0.76, 0.1, 0.05, 0.09])
         cruise = float(rng.uniform(5, 13)) if kind != "cycle" else float(rng.uniform(3, 7))
         standing = duration + 2 if waits else 0.0
-        motion = Motion(path, _profile(path, start, duration, cruise, cruise, rng, standing))
+        motion = Motion(path, _profile(path, start, duration, cruise, cruise, standing))
         _traffic(kind, motion, len(actors), rng, accept, bodies)
     for bay in town.bays:
         if rng.random() < 0.55 and np.hypot(bay.x - centre[0], bay.y - centre[1]) < 100:
             size = _car_size(rng)
-            if _still(bay.x, bay.y, bay.yaw, size, "vehicle.car", "parked", duration, actors):
-                colour = CAR_COLOURS[int(rng.integers(len(CAR_COLOURS)))]
-                add_car(bodies, len(actors) - 1, (size[1], size[0], size[2]), colour, int(rng.integers(1 << 16)))
+            actors.append(_parked(bay.x, bay.y, bay.yaw, size, duration))
+            colour = CAR_COLOURS[int(rng.integers(len(CAR_COLOURS)))]
+            add_car(bodies, len(actors) - 1, (size[1], size[0], size[2]), colour, int(rng.integers(1 << 16)))
     paths = [p for p in town.footpaths if np.linalg.norm(p - centre, axis=1).min() < 80]
     for _ in range(int(rng.integers(6, 26)) if paths else 0):
         path = paths[int(rng.integers(len(paths)))]
@@ -227,7 +235,7 @@ def _ego(town: Town, rng: np.random.Generator, duration: float) -> Motion:
     cruise = float(rng.uniform(6, 12))
     mood = rng.random()
     standing = duration + 2 if mood < 0.07 else float(rng.uniform(0.5, 2.5)) if mood < 0.18 else 0.0
-    return Motion(path, _profile(path, start, duration, cruise, cruise, rng, standing))
+    return Motion(path, _profile(path, start, duration, cruise, cruise, standing))
 
 
 def _car_size(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -239,7 +247,14 @@ def _car_size(rng: np.random.Generator) -> tuple[float, float, float]:
     )
 
 
-def _traffic(kind: str, motion: Motion, owner: int, rng: np.random.Generator, accept: object, bodies: SolidList) -> None:
+def _traffic(
+    kind: str,
+    motion: Motion,
+    owner: int,
+    rng: np.random.Generator,
+    accept: Callable[[Actor, float], bool],
+    bodies: SolidList,
+) -> None:
     colour = CAR_COLOURS[int(rng.integers(len(CAR_COLOURS)))]
     seed = int(rng.integers(1 << 16))
     if kind == "car":
@@ -253,15 +268,12 @@ def _traffic(kind: str, motion: Motion, owner: int, rng: np.random.Generator, ac
     else:
         category = "vehicle.bicycle" if rng.random() < 0.6 else "vehicle.motorcycle"
         size, add, manner, radius = (0.62, 1.8, 1.72), add_rider, "cycle", 1.2
-    if accept(Actor(category, size, motion, manner), radius):  # type: ignore[operator]
+    if accept(Actor(category, size, motion, manner), radius):
         add(bodies, owner, (size[1], size[0], size[2]), colour, seed)
 
 
-def _still(
-    x: float, y: float, yaw: float, size: tuple[float, float, float], category: str, manner: str, duration: float, actors: list[Actor]
-) -> bool:
+def _parked(x: float, y: float, yaw: float, size: tuple[float, float, float], duration: float) -> Actor:
     direction = np.array((math.cos(yaw), math.sin(yaw)))
     path = np.array((x, y)) + np.array([[-3.0], [3.0]]) * direction
     distance = np.full(math.ceil((duration + 2 * _LEAD) / _STEP) + 1, 3.0)
-    actors.append(Actor(category, size, Motion(path, distance), manner))
-    return True
+    return Actor("vehicle.car", size, Motion(path, distance), "parked")

@@ -18,7 +18,8 @@ _GLASS = (0.10, 0.13, 0.16)
 @dataclass(eq=False)
 class Surface:
     """Where rays met solids, all `[n]` or `[n, 3]`: place in the solid's frame, face, unit normal in the global frame,
-    and the solid's own numbers."""
+    and the solid's own numbers.
+    """
 
     x: Tensor
     y: Tensor
@@ -230,7 +231,9 @@ def _bus(s: Surface, footprint: Tensor, grain: Tensor) -> Tensor:
 
 def _truck(s: Surface, footprint: Tensor, grain: Tensor) -> Tensor:
     upright = torch.minimum(s.z - 0.5 * s.height, 0.92 * s.height - s.z)
-    across = torch.where(s.face == FRONT, s.side - 0.15 - s.y.abs(), torch.minimum(s.front - 0.2 - s.x, s.x + 0.3 * s.front))
+    across = torch.where(
+        s.face == FRONT, s.side - 0.15 - s.y.abs(), torch.minimum(s.front - 0.2 - s.x, s.x + 0.3 * s.front)
+    )
     inside = torch.minimum(upright, across)
     return _glazed(s, footprint, torch.where((s.face >= TOP) | (s.face == BACK), -torch.ones_like(inside), inside))
 

@@ -1,7 +1,7 @@
 """The solid bodies of the world: tapered boxes and ellipsoids, and what vehicles, houses and people are made of.
 
-A tapered box stands upright on its base with a heading; every side may lean inwards, so that it serves as a wall, a roof,
-a car's body or its cabin. In its own frame (x forward, y left, z up from the base) it is the set
+A tapered box stands upright on its base with a heading; every side may lean inwards, so that it serves as a wall, a
+roof, a car's body or its cabin. In its own frame (x forward, y left, z up from the base) it is the set
 x + lean_front z <= front, -x + lean_back z <= back, |y| + lean_side z <= side, 0 <= z <= height.
 An ellipsoid has half axes (front, side, height / 2) and its centre half its height above the base.
 """
@@ -57,7 +57,7 @@ class Solids:
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     def moved(self, x: NDArray[np.float64], y: NDArray[np.float64], yaw: NDArray[np.float64]) -> Solids:
-        """Solids that are given in their actors' frames, with every actor `owner` put at x, y, yaw (arrays by actor)."""
+        """Solids given in their actors' frames, with every actor `owner` put at x, y, yaw (arrays by actor)."""
         ax, ay, angle = x[self.owner], y[self.owner], yaw[self.owner]
         values = dict(self.__dict__)
         values["x"] = ax + np.cos(angle) * self.x - np.sin(angle) * self.y
@@ -94,8 +94,9 @@ class SolidList:
         main: bool = False,
         is_round: bool = False,
     ) -> None:
-        """Append a solid: `centre` is the middle of its base, `size` its length, width and height, `lean` how many metres
-        the front, the back and either side come in per metre of height."""
+        """Append a solid: `centre` is the middle of its base, `size` its length, width and height, `lean` how many
+        metres the front, the back and either side come in per metre of height.
+        """
         length, width, height = size
         self._rows.append(
             (*centre, yaw, length / 2, length / 2, width / 2, height, *lean, kind, seed, owner, main, is_round)
@@ -105,15 +106,15 @@ class SolidList:
     def build(self) -> Solids:
         """The struct of arrays."""
         rows = np.array(self._rows, dtype=np.float64).reshape(-1, 16)
-        columns = [rows[:, i] for i in range(11)]
+        whole = rows[:, 11:14].astype(np.int64)
         return Solids(
-            *columns,
-            np.array(self._colours, dtype=np.float64).reshape(-1, 3),
-            rows[:, 11].astype(np.int64),
-            rows[:, 12].astype(np.int64),
-            rows[:, 13].astype(np.int64),
-            rows[:, 14] > 0,
-            rows[:, 15] > 0,
+            **dict(zip([f.name for f in fields(Solids)[:11]], rows[:, :11].T.copy(), strict=True)),
+            colour=np.array(self._colours, dtype=np.float64).reshape(-1, 3),
+            kind=whole[:, 0],
+            seed=whole[:, 1],
+            owner=whole[:, 2],
+            main=rows[:, 14] > 0,
+            round=rows[:, 15] > 0,
         )
 
 
@@ -143,7 +144,16 @@ def add_car(into: SolidList, owner: int, size: tuple[float, float, float], colou
     length, width, height = size
     waist = 0.55 * height
     _axles(into, owner, length, width, 0.33)
-    into.add(BODY, (0, 0, 0.2), (length, width, waist - 0.2), colour, lean=(0.12, 0.08, 0.06), seed=seed, owner=owner, main=True)
+    into.add(
+        BODY,
+        (0, 0, 0.2),
+        (length, width, waist - 0.2),
+        colour,
+        lean=(0.12, 0.08, 0.06),
+        seed=seed,
+        owner=owner,
+        main=True,
+    )
     cabin = 0.62 * length
     into.add(
         CABIN,
@@ -161,16 +171,41 @@ def add_truck(into: SolidList, owner: int, size: tuple[float, float, float], col
     length, width, height = size
     _axles(into, owner, length, width, 0.45)
     cab = min(2.2, 0.3 * length)
-    into.add(TRUCK, ((length - cab) / 2, 0, 0.4), (cab, width - 0.1, 0.72 * height - 0.4), colour, lean=(0.15, 0, 0.03), seed=seed, owner=owner)
+    into.add(
+        TRUCK,
+        ((length - cab) / 2, 0, 0.4),
+        (cab, width - 0.1, 0.72 * height - 0.4),
+        colour,
+        lean=(0.15, 0, 0.03),
+        seed=seed,
+        owner=owner,
+    )
     body = length - cab - 0.15
-    into.add(CARGO, (-(length - body) / 2, 0, 0.55), (body, width, height - 0.55), (0.82, 0.82, 0.8), seed=seed, owner=owner, main=True)
+    into.add(
+        CARGO,
+        (-(length - body) / 2, 0, 0.55),
+        (body, width, height - 0.55),
+        (0.82, 0.82, 0.8),
+        seed=seed,
+        owner=owner,
+        main=True,
+    )
 
 
 def add_bus(into: SolidList, owner: int, size: tuple[float, float, float], colour: Colour, seed: int) -> None:
     """A city bus."""
     length, width, height = size
     _axles(into, owner, length, width, 0.48)
-    into.add(BUS, (0, 0, 0.3), (length, width, height - 0.3), colour, lean=(0.04, 0.02, 0.02), seed=seed, owner=owner, main=True)
+    into.add(
+        BUS,
+        (0, 0, 0.3),
+        (length, width, height - 0.3),
+        colour,
+        lean=(0.04, 0.02, 0.02),
+        seed=seed,
+        owner=owner,
+        main=True,
+    )
 
 
 def add_rider(into: SolidList, owner: int, size: tuple[float, float, float], colour: Colour, seed: int) -> None:
@@ -180,7 +215,16 @@ def add_rider(into: SolidList, owner: int, size: tuple[float, float, float], col
     for x in (length / 2 - radius, -length / 2 + radius):
         into.add(WHEEL, (x, 0, 0), (2 * radius, 0.12, 2 * radius), (0.05, 0.05, 0.05), owner=owner, is_round=True)
     into.add(CLOTH, (0, 0, 0.4), (0.9 * length - 2 * radius + 0.3, 0.2, 0.45), (0.15, 0.15, 0.16), owner=owner)
-    into.add(CLOTH, (-0.1, 0, 0.75), (0.42, width, height - 1.0), colour, lean=(0.1, 0.05, 0.12), seed=seed, owner=owner, main=True)
+    into.add(
+        CLOTH,
+        (-0.1, 0, 0.75),
+        (0.42, width, height - 1.0),
+        colour,
+        lean=(0.1, 0.05, 0.12),
+        seed=seed,
+        owner=owner,
+        main=True,
+    )
     into.add(SKIN, (0.0, 0, height - 0.28), (0.26, 0.24, 0.28), (0.2, 0.2, 0.22), owner=owner, is_round=True)
 
 
@@ -188,11 +232,41 @@ def add_person(into: SolidList, owner: int, size: tuple[float, float, float], co
     """A pedestrian: legs, trunk, head."""
     length, width, height = size
     legs, trunk = 0.47 * height, 0.38 * height
-    into.add(CLOTH, (0, 0, 0), (0.6 * length, 0.62 * width, legs), (0.12, 0.13, 0.18), lean=(-0.03, -0.03, -0.02), owner=owner)
-    into.add(CLOTH, (0, 0, legs), (0.5 * length, 0.85 * width, trunk), colour, lean=(0.02, 0.02, 0.06), seed=seed, owner=owner, main=True)
-    into.add(SKIN, (0.02, 0, legs + trunk), (0.22, 0.2, height - legs - trunk), (0.62, 0.46, 0.36), owner=owner, is_round=True)
+    into.add(
+        CLOTH,
+        (0, 0, 0),
+        (0.6 * length, 0.62 * width, legs),
+        (0.12, 0.13, 0.18),
+        lean=(-0.03, -0.03, -0.02),
+        owner=owner,
+    )
+    into.add(
+        CLOTH,
+        (0, 0, legs),
+        (0.5 * length, 0.85 * width, trunk),
+        colour,
+        lean=(0.02, 0.02, 0.06),
+        seed=seed,
+        owner=owner,
+        main=True,
+    )
+    into.add(
+        SKIN,
+        (0.02, 0, legs + trunk),
+        (0.22, 0.2, height - legs - trunk),
+        (0.62, 0.46, 0.36),
+        owner=owner,
+        is_round=True,
+    )
 
 
 def _axles(into: SolidList, owner: int, length: float, width: float, radius: float) -> None:
     for x in (0.31 * length, -0.29 * length):
-        into.add(WHEEL, (x, 0, 0), (2 * radius, width - 0.06, 2 * radius), (0.05, 0.05, 0.055), owner=owner, lean=(0.3, 0.3, 0))
+        into.add(
+            WHEEL,
+            (x, 0, 0),
+            (2 * radius, width - 0.06, 2 * radius),
+            (0.05, 0.05, 0.055),
+            owner=owner,
+            lean=(0.3, 0.3, 0),
+        )

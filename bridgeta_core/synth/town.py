@@ -11,25 +11,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
-from shapely.geometry import LineString, Point, Polygon
+from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
-from shapely.strtree import STRtree
 
 from bridgeta_core.synth import ground
+from bridgeta_core.synth.furnish import Furnisher, rectangle
 from bridgeta_core.synth.roads import FILLET, Points, Road, RoadNetwork, build_network
-from bridgeta_core.synth.solids import CROWN, FACADE, LAMP, POLE, ROOF, Colour, SolidList, Solids
+from bridgeta_core.synth.solids import SolidList, Solids
 
-_FACADES: tuple[Colour, ...] = (
-    (0.62, 0.42, 0.33),
-    (0.72, 0.68, 0.60),
-    (0.55, 0.56, 0.58),
-    (0.80, 0.76, 0.66),
-    (0.48, 0.36, 0.30),
-    (0.66, 0.70, 0.72),
-    (0.78, 0.62, 0.50),
-)
 _CROSSING_GAP, _STOP_GAP, _STOP_DEPTH, _STOP_PAINT = 0.6, 1.0, 3.0, 0.4
 
 
@@ -70,8 +60,8 @@ def parts(shape: BaseGeometry, least: float = 0.5) -> list[Polygon]:
     result = []
     for member in members:
         if isinstance(member, Polygon):
-            clean = member.simplify(0.02)
-            clean = clean if clean.is_valid else clean.buffer(0)
+            # On a grid of millimetres, as it is written: rounding later could make it invalid.
+            clean = shapely.set_precision(member.simplify(0.02), 0.001)
             result += [p for p in getattr(clean, "geoms", (clean,)) if isinstance(p, Polygon) and p.area > least]
     return [Polygon(p.exterior, [h for h in p.interiors if Polygon(h).area > 0.3]) for p in result]
 
@@ -94,11 +84,13 @@ class _Builder:
         for layer in ("road_divider", "lane_divider"):
             town.lines[layer] = []
         self.paint: list[tuple[int, Polygon]] = []
-        self.solids = SolidList()
+        self.furnisher = Furnisher(town, rng)
 
     def build(self) -> None:
         town = self.town
-        streets = unary_union([Polygon(r.strip(0, r.length, r.width / 2, -r.width / 2)).buffer(0.01) for r in self.roads])
+        streets = unary_union(
+            [Polygon(r.strip(0, r.length, r.width / 2, -r.width / 2)).buffer(0.01) for r in self.roads]
+        )
         # Closing rounds the kerbs at junctions.
         streets = streets.buffer(FILLET, quad_segs=6).buffer(-FILLET - 0.01, quad_segs=6)
         self._road_segments(streets)
@@ -111,9 +103,9 @@ class _Builder:
         town.polygons["carpark_area"] = parts(lots, 20.0)
         town.polygons["drivable_area"] = [*town.polygons["road_segment"], *parts(driveways.difference(streets), 1.0)]
         self._ground(streets, walkways, lots, driveways)
-        self._buildings(unary_union([streets, walkways, lots, driveways]))
-        self._street_furniture(unary_union([streets, lots, driveways]))
-        town.solids = self.solids.build()
+        self.furnisher.buildings(unary_union([streets, walkways, lots, driveways]))
+        self.furnisher.street_furniture(unary_union([streets, lots, driveways]))
+        town.solids = self.furnisher.solids.build()
 
     def _road_segments(self, streets: BaseGeometry) -> None:
         town = self.town
@@ -161,13 +153,17 @@ class _Builder:
                     edge = half - 0.3
                     inner = edge - road.lanes(inbound) * road.lane_width
                     sign = -road.keep if inbound else road.keep
-                    line = self._outwards(road, arm.at_start, start, start + _STOP_PAINT, sign * edge, sign * (inner + 0.1))
-                    area = self._outwards(road, arm.at_start, start, start + _STOP_DEPTH, sign * edge, sign * (inner + 0.1))
+                    line = self._outwards(
+                        road, arm.at_start, start, start + _STOP_PAINT, sign * edge, sign * (inner + 0.1)
+                    )
+                    area = self._outwards(
+                        road, arm.at_start, start, start + _STOP_DEPTH, sign * edge, sign * (inner + 0.1)
+                    )
                     town.polygons["stop_line"] += parts(area)
                     self.paint.append((ground.WHITE, line))
                     start += _STOP_PAINT
                     if signalled:
-                        self._signal(road, arm.at_start, start, sign * (half + 0.6))
+                        self.furnisher.signal(road, arm.at_start, start, sign * (half + 0.6))
                 self.line_ends[(arm.road, arm.at_start)] = start + 0.2
 
     def _outwards(self, road: Road, at_start: bool, d0: float, d1: float, lateral0: float, lateral1: float) -> Polygon:
@@ -234,7 +230,7 @@ class _Builder:
         for road in self.roads:
             usable = road.length - sum(road.trim)
             for side in (1, -1):
-                if rng.random() > 0.26 or usable < 42:
+                if rng.random() > 0.2 or usable < 42:
                     continue
                 bays = int(rng.integers(7, 15))
                 length = min(bays * 2.6, usable - 14)
@@ -246,14 +242,14 @@ class _Builder:
                 depth = 16.0
                 distance = side * (road.width / 2 + 6.5 + depth / 2)
                 x, y = road.line(middle - 1, middle + 1, distance).mean(axis=0)
-                lot = _rectangle(x, y, yaw, length, depth)
+                lot = rectangle(x, y, yaw, length, depth)
                 if lot.buffer(1.0).intersects(streets) or any(lot.buffer(2).intersects(other) for other in lots):
                     continue
                 lots.append(lot)
                 inner, outer = side * (road.width / 2 - 0.3), side * (road.width / 2 + 6.9)
                 reach = (inner + outer) / 2
                 gx, gy = road.line(middle - 1, middle + 1, reach).mean(axis=0)
-                gate = _rectangle(gx, gy, yaw, 6.0, abs(outer - inner))
+                gate = rectangle(gx, gy, yaw, 6.0, abs(outer - inner))
                 driveways.append(gate)
                 self._bays(x, y, yaw, bays, length, depth, side)
         return unary_union(lots), unary_union(driveways).difference(unary_union(lots))
@@ -267,7 +263,7 @@ class _Builder:
                 if row == gate and abs(u) < 3.3:
                     continue
                 v = row * (depth / 2 - 2.5)
-                self.paint.append((ground.WHITE, _rectangle(x + c * u - s * v, y + s * u + c * v, yaw, 0.1, 4.9)))
+                self.paint.append((ground.WHITE, rectangle(x + c * u - s * v, y + s * u + c * v, yaw, 0.1, 4.9)))
             for i in range(bays):
                 u, v = -length / 2 + (i + 0.5) * 2.6, row * (depth / 2 - 2.6)
                 if row == gate and abs(u) < 4.6:
@@ -295,118 +291,6 @@ class _Builder:
                 x, y = road.line(at - 1, at + 1, lateral).mean(axis=0)
                 heading = road.line(at - 1, at + 1, 0.0)
                 yaw = math.atan2(*(heading[-1] - heading[0])[::-1])
-                patch = _rectangle(x, y, yaw, float(rng.uniform(1, 7)), float(rng.uniform(0.6, 1.6)))
+                patch = rectangle(x, y, yaw, float(rng.uniform(1, 7)), float(rng.uniform(0.6, 1.6)))
                 surface += [(ground.PATCH, p) for p in parts(patch.intersection(streets), 0.2)]
         surface += self.paint
-
-    def _buildings(self, taken: BaseGeometry) -> None:
-        rng = self.rng
-        shapely.prepare(taken)
-        placed: list[Polygon] = []
-        centres: list[tuple[float, float]] = []
-        for road in self.roads:
-            for side in (1, -1):
-                height = float(rng.uniform(6, 26))
-                s = road.trim[0] * 0.3
-                while s < road.length - 8:
-                    length, depth = float(rng.uniform(9, 24)), float(rng.uniform(9, 16))
-                    setback = road.width / 2 + float(rng.choice((4.8, 5.5, 7.0, 10.0))) + depth / 2
-                    middle = s + length / 2
-                    path = road.line(middle - 1, middle + 1, 0.0)
-                    yaw = math.atan2(*(path[-1] - path[0])[::-1])
-                    x, y = road.line(middle - 1, middle + 1, side * setback).mean(axis=0)
-                    s += length + float(rng.choice((0.6, 3.0, 8.0)))
-                    plot = _rectangle(x, y, yaw, length, depth)
-                    height = float(np.clip(height + rng.uniform(-5, 5), 4.5, 32))
-                    if rng.random() < 0.15 or taken.intersects(plot.buffer(0.4)):
-                        continue
-                    if _hits(plot, placed, centres):
-                        continue
-                    placed.append(plot)
-                    centres.append((x, y))
-                    self._building(x, y, yaw, length, depth, height)
-        self.plots = placed
-
-    def _building(self, x: float, y: float, yaw: float, length: float, depth: float, height: float) -> None:
-        rng = self.rng
-        tint = np.array(_FACADES[int(rng.integers(len(_FACADES)))]) * rng.uniform(0.85, 1.1)
-        colour = tuple(float(v) for v in np.clip(tint, 0, 1))
-        seed = int(rng.integers(1, 1 << 16))
-        self.solids.add(FACADE, (x, y, 0), (length, depth, height), colour, yaw=yaw, seed=seed)  # type: ignore[arg-type]
-        if height < 11:
-            pitch = depth / 2 / float(rng.uniform(2.5, 4.0))
-            roof = float(rng.choice((0.30, 0.36, 0.42)))
-            tiles = (roof + 0.14, roof - 0.04, roof - 0.1)
-            rise = (depth / 2 + 0.3) / pitch - 0.2
-            self.solids.add(ROOF, (x, y, height), (length + 0.7, depth + 0.7, rise), tiles, yaw=yaw, lean=(pitch * 0.6, pitch * 0.6, pitch))
-        else:
-            self.solids.add(ROOF, (x, y, height), (length - 1, depth - 1, 1.2), (0.5, 0.5, 0.5), yaw=yaw)
-
-    def _street_furniture(self, paved: BaseGeometry) -> None:
-        rng = self.rng
-        shapely.prepare(paved)
-        plots = STRtree(self.plots)
-
-        def free(x: float, y: float, gap: float) -> bool:
-            spot = Point(x, y).buffer(gap)
-            return not paved.intersects(spot) and not len(plots.query(spot, predicate="intersects"))
-
-        for road in self.roads:
-            for side in (1, -1):
-                planted = rng.random() < 0.55
-                for s in np.arange(road.trim[0] + 4, road.length - road.trim[1], 9.0):
-                    x, y = road.line(s - 1, s + 1, side * (road.width / 2 + 0.9)).mean(axis=0)
-                    if planted and rng.random() < 0.7 and free(x, y, 0.3):
-                        self._tree(x, y, float(rng.uniform(4.5, 8)))
-                    if round(s / 9) % 3 == 0:
-                        x, y = road.line(s + 3.5, s + 5, side * (road.width / 2 + 0.6)).mean(axis=0)
-                        if free(x, y, 0.2):
-                            self._lamp(x, y, side, road, s)
-        low, high = np.array([50, 50]), np.array(self.town.canvas) - 40
-        for x, y in rng.uniform(low, high, (600, 2)):
-            if free(x, y, 5.0):
-                self._tree(float(x), float(y), float(rng.uniform(5, 12)))
-
-    def _tree(self, x: float, y: float, height: float) -> None:
-        rng = self.rng
-        crown = 0.62 * height
-        width = crown * float(rng.uniform(0.7, 1.0))
-        green = rng.uniform(0.8, 1.2)
-        colour = (0.20 * green, 0.33 * green, 0.12 * green)
-        self.solids.add(POLE, (x, y, 0), (0.3, 0.3, height - 0.7 * crown), (0.30, 0.24, 0.18))
-        seed = int(rng.integers(1 << 16))
-        for lobe in range(3):
-            turn, share = seed + lobe * 2.1, (1.0, 0.72, 0.62)[lobe]
-            out = (0.0, 0.3, 0.34)[lobe] * width
-            place = (x + out * math.cos(turn), y + out * math.sin(turn), height - crown + (0.0, 0.05, 0.3)[lobe] * crown)
-            size = (share * width, share * width * 0.94, share * crown)
-            self.solids.add(CROWN, place, size, colour, yaw=turn, seed=seed + lobe, is_round=True)
-
-    def _lamp(self, x: float, y: float, side: int, road: Road, s: float) -> None:
-        self.solids.add(POLE, (x, y, 0), (0.16, 0.16, 7.0), (0.42, 0.43, 0.44))
-        toward = road.line(s + 3.5, s + 5, side * (road.width / 2 - 1.5)).mean(axis=0)
-        yaw = math.atan2(toward[1] - y, toward[0] - x)
-        self.solids.add(POLE, (x + math.cos(yaw), y + math.sin(yaw), 6.9), (2.2, 0.12, 0.12), (0.42, 0.43, 0.44), yaw=yaw)
-
-    def _signal(self, road: Road, at_start: bool, distance: float, lateral: float) -> None:
-        s = distance if at_start else road.length - distance
-        x, y = road.line(s - 0.5, s + 0.5, lateral).mean(axis=0)
-        heading = road.line(s - 0.5, s + 0.5, 0.0)
-        yaw = math.atan2(*(heading[-1] - heading[0])[::-1]) + (0 if at_start else math.pi)
-        self.solids.add(POLE, (x, y, 0), (0.14, 0.14, 3.4), (0.25, 0.26, 0.27))
-        self.solids.add(LAMP, (x, y, 2.5), (0.3, 0.32, 0.95), (0.06, 0.06, 0.06), yaw=yaw, seed=int(self.rng.integers(3)))
-
-
-def _rectangle(x: float, y: float, yaw: float, length: float, width: float) -> Polygon:
-    c, s = math.cos(yaw), math.sin(yaw)
-    u = np.array((1, 1, -1, -1)) * length / 2
-    v = np.array((-1, 1, 1, -1)) * width / 2
-    return Polygon(np.stack((x + c * u - s * v, y + s * u + c * v), axis=1))
-
-
-def _hits(plot: Polygon, placed: list[Polygon], centres: list[tuple[float, float]]) -> bool:
-    """Whether a plot comes within 20 cm of another; few plots are near, so a look at the centres comes first."""
-    if not placed:
-        return False
-    near = np.hypot(*(np.array(centres) - plot.centroid.coords[0]).T) < 45
-    return any(plot.distance(placed[i]) < 0.2 for i in np.flatnonzero(near))
