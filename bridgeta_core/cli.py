@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,8 @@ console = Console()
 
 def run(application: typer.Typer) -> None:
     """Run a command line: a user's error is one message on stderr and an exit code, not a traceback."""
+    # A service manager's SIGTERM is cleaned up after like Ctrl-C, instead of leaving partial outputs behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         application()
     except BridgeTAError as error:

@@ -26,9 +26,10 @@ RINGS = (20.0, 35.0, 50.0)  # metres, the ranges of the evaluation
 PAPER: Colour = (248, 248, 246)
 INK: Colour = (40, 40, 40)
 QUIET: Colour = (150, 150, 150)
+NIGHT: Colour = (24, 24, 24)
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 # Small things over large ones.
-_PAINT_ORDER = ("drivable_area", "carpark_area", "walkway", "ped_crossing", "stop_line", "divider")
+PAINT_ORDER = ("drivable_area", "carpark_area", "walkway", "ped_crossing", "stop_line", "divider")
 
 
 def project_lines(camera: Camera, cam_T_ego: Matrix, lines: Sequence[Array]) -> Array:
@@ -64,7 +65,7 @@ def draw_map(image: Image, camera: Camera, lines: Mapping[str, Sequence[Array]],
     """Draw ego-frame polylines per class into an image of the camera, or into a resized copy of it, in place."""
     cam_T_ego = invert(camera.ego_T_cam)
     scale = image.shape[1] / camera.width
-    for name in _PAINT_ORDER:
+    for name in PAINT_ORDER:
         segments = project_lines(camera, cam_T_ego, lines.get(name, ()))
         corners = _fixed(segments, scale)
         cv2.polylines(image, list(corners), False, _colour(name), thickness, cv2.LINE_AA, _SHIFT)
@@ -79,23 +80,34 @@ def draw_points(image: Image, camera: Camera, points: NDArray[np.floating]) -> N
     inside = ((pixels > -0.5) & (pixels < (camera.width - 0.5, camera.height - 0.5))).all(axis=1)
     order = np.argsort(-local[inside, 2])  # near points over far ones
     centres = _fixed(pixels[inside][order], image.shape[1] / camera.width)
-    depth = local[inside][order, 2]
-    colours = turbo(1 - 0.9 * np.clip(depth / FAR, 0, 1) ** 0.5)  # the blue end itself is nearly black
+    colours = depth_colours(local[inside][order, 2])
     for centre, colour in zip(centres.tolist(), colours.tolist(), strict=True):
         cv2.circle(image, centre, 1 << _SHIFT, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def colour_cells(values: NDArray[np.generic]) -> Image:
+    """Labels or probabilities `[6, Y, X]` in the classes' colours, which fade with the probability: `[X, Y, 3]`, a
+    pixel per cell, forward up.
+    """
+    canvas = np.empty((*values.shape[1:], 3), dtype=np.float32)
+    canvas[:] = PAPER
+    for name in PAINT_ORDER:
+        alpha = np.asarray(values[CLASS_NAMES.index(name)], dtype=np.float32)[..., None]
+        canvas += alpha * (np.array(_colour(name), dtype=np.float32) - canvas)
+    return np.ascontiguousarray(canvas.round().astype(np.uint8).transpose(1, 0, 2)[::-1, ::-1])
+
+
+def depth_colours(depth: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """RGB `[n, 3]` of distances in metres: near is red, FAR and beyond blue."""
+    return turbo(1 - 0.9 * np.sqrt(np.clip(depth / FAR, 0, 1)))  # the blue end itself is nearly black
 
 
 def paint_bev(values: NDArray[np.generic], grid: BevGrid, side: int) -> Image:
     """Labels or probabilities `[6, Y, X]` in the classes' colours, with range rings and the vehicle.
 
-    The longer side is `side` pixels. Colours fade with the probability.
+    The longer side is `side` pixels.
     """
-    canvas = np.empty((*grid.shape, 3), dtype=np.float32)
-    canvas[:] = PAPER
-    for name in _PAINT_ORDER:
-        alpha = np.asarray(values[CLASS_NAMES.index(name)], dtype=np.float32)[..., None]
-        canvas += alpha * (np.array(_colour(name), dtype=np.float32) - canvas)
-    picture = np.ascontiguousarray(canvas.round().astype(np.uint8).transpose(1, 0, 2)[::-1, ::-1])
+    picture = colour_cells(values)
     size = _view_size(grid, side)
     picture = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST if size[0] > grid.shape[0] else cv2.INTER_AREA)
     _draw_vehicle(picture, grid)
@@ -105,13 +117,13 @@ def paint_bev(values: NDArray[np.generic], grid: BevGrid, side: int) -> Image:
 def paint_points(points: NDArray[np.floating], grid: BevGrid, side: int) -> Image:
     """Ego-frame points from above, coloured by their height from -1 m (blue) to 4 m (red)."""
     width, height = _view_size(grid, side)
-    canvas = np.full((height, width, 3), 24, dtype=np.uint8)
+    canvas = np.full((height, width, 3), NIGHT, dtype=np.uint8)
     pixels = np.floor(_bev_pixels(points[:, :2], grid, width, height) + 0.5).astype(int)
     inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
     order = np.argsort(points[inside, 2])  # high points over low ones
     x, y = pixels[inside][order].T
     canvas[y, x] = turbo(np.clip((points[inside, 2][order] + 1) / 5, 0, 1))
-    _draw_vehicle(canvas, grid, ink=(220, 220, 220))
+    _draw_vehicle(canvas, grid, ink=PAPER, paper=NIGHT)
     return canvas
 
 
@@ -129,7 +141,7 @@ def _bev_pixels(xy: NDArray[np.floating], grid: BevGrid, width: int, height: int
     return np.stack([u, v], axis=1) - 0.5
 
 
-def _draw_vehicle(picture: Image, grid: BevGrid, ink: Colour = INK) -> None:
+def _draw_vehicle(picture: Image, grid: BevGrid, ink: Colour = INK, paper: Colour = PAPER) -> None:
     """Range rings around the ego origin, and an arrowhead of the vehicle's size that points forward."""
     height, width = picture.shape[:2]
     circle = np.linspace(0, 2 * np.pi, 181)
@@ -139,7 +151,9 @@ def _draw_vehicle(picture: Image, grid: BevGrid, ink: Colour = INK) -> None:
     for radius in RINGS:
         u, v = _bev_pixels(np.array([[radius * np.cos(0.6), radius * np.sin(0.6)]]), grid, width, height)[0]
         if 0 <= u < width and 0 <= v < height:
-            write(picture, f"{radius:.0f} m", (int(u) + 2, int(v) - 2), 0.4, ink)
+            text, place = f"{radius:.0f} m", (int(u) + 2, int(v) - 2)
+            cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, paper, 3, cv2.LINE_AA)
+            write(picture, text, place, 0.4, ink)
     # The ego origin of nuScenes is on the rear axle of a car of 4.1 x 1.7 m.
     car = np.array([(3.1, 0), (-1, 0.95), (-0.4, 0), (-1, -0.95)])
     cv2.fillPoly(picture, [_fixed(_bev_pixels(car, grid, width, height))], ink, cv2.LINE_AA, _SHIFT)
@@ -152,8 +166,8 @@ def write(picture: Image, text: str, at: tuple[int, int], size: float = 0.5, col
 
 def turbo(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """RGB `[n, 3]` of values in [0, 1], from blue to red."""
-    grey = np.round(np.asarray(values) * 255).astype(np.uint8).reshape(-1, 1)
-    return cv2.applyColorMap(grey, cv2.COLORMAP_TURBO)[:, 0, ::-1]
+    scale = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
+    return scale[np.round(np.asarray(values) * 255).astype(np.uint8)]
 
 
 def _fixed(pixels: Array, scale: float = 1.0) -> NDArray[np.int32]:

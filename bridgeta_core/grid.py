@@ -31,7 +31,7 @@ class BevGrid:
             raise BridgeTAError(f"BEV grid {values} needs finite bounds and a positive resolution", exit_code=2)
         for axis, low, high in (("x", self.x_min, self.x_max), ("y", self.y_min, self.y_max)):
             cells = (high - low) / self.resolution
-            if cells < 1 or abs(cells - round(cells)) > 1e-6:
+            if round(cells) < 1 or abs(cells - round(cells)) > 1e-6:
                 raise BridgeTAError(
                     f"BEV grid: {axis} from {low} to {high} m is not a whole number of {self.resolution} m cells",
                     exit_code=2,

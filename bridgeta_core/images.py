@@ -55,8 +55,9 @@ def decode_and_fit(data: bytes | memoryview | NDArray[np.uint8], fit: ImageFit) 
     """
     reduction = reduction_for(fit)
     image = decode(data, reduction)
-    expected = tuple(-(-s // reduction) for s in fit.source)
-    if (image.shape[1], image.shape[0]) != expected:
+    # Of an odd size, libjpeg rounds the half up and OpenCV's PNG decoder down.
+    sizes = zip(image.shape[1::-1], fit.source, strict=True)
+    if any(seen not in (s // reduction, -(-s // reduction)) for seen, s in sizes):
         raise BridgeTAError(
             f"image is about {image.shape[1] * reduction}x{image.shape[0] * reduction} pixels, "
             f"its calibration is for {fit.source[0]}x{fit.source[1]}",

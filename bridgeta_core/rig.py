@@ -100,6 +100,8 @@ class Rig:
             raise BridgeTAError(f"is not YAML ({error})", where=path, fix=fix) from error
         if not isinstance(content, dict) or not isinstance(content.get("cameras"), dict):
             raise BridgeTAError("has no mapping 'cameras'", where=path, fix=fix)
+        if not content["cameras"]:
+            raise BridgeTAError("lists no camera", where=path, fix=fix)
         cameras = []
         for name, entry in content["cameras"].items():
             try:

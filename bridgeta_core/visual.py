@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_core.classes import CLASSES
-from bridgeta_core.drawing import FAR, PAPER, QUIET, draw_map, draw_points, paint_bev, paint_points, turbo, write
+from bridgeta_core.drawing import (
+    FAR,
+    PAPER,
+    QUIET,
+    RINGS,
+    depth_colours,
+    draw_map,
+    draw_points,
+    paint_bev,
+    paint_points,
+    write,
+)
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.files import replace_when_done
 from bridgeta_core.geometry import invert
@@ -111,11 +122,10 @@ def _legend(scenery: Scenery, title: str, width: int, height: int) -> Image:
         y += 28
     y += 8
     if scenery.points is not None:
-        ramp = turbo(np.linspace(1, 0, 150))
-        box[y - 12 : y + 2, 8:158] = ramp
-        write(box, "LiDAR in cameras: near to 60 m", (166, y), 0.45)
+        box[y - 12 : y + 2, 8:158] = depth_colours(np.linspace(0, FAR, 150))
+        write(box, f"LiDAR in cameras: 0 to {FAR:.0f} m", (166, y), 0.45)
         y += 26
-    write(box, "rings: 20, 35, 50 m; up is forward", (8, y), 0.45)
+    write(box, f"rings: {', '.join(f'{r:.0f}' for r in RINGS)} m; up is forward", (8, y), 0.45)
     return box
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rosbags.typesys.store import Typestore
 
 from bridgeta_core.classes import CLASSES
+from bridgeta_core.drawing import colour_cells
 from bridgeta_core.geometry import Matrix, quaternion
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.rig import Camera
@@ -30,7 +31,6 @@ from bridgeta_ros.topics import (
 )
 
 UNKNOWN = -1
-_BACKGROUND = np.array((244, 244, 240), dtype=np.float32)
 _UNSEEN = 0.82  # brightness of what no camera sees, relative to what one does
 
 _FLOAT32, _UINT16 = 7, 4  # sensor_msgs/PointField's constants
@@ -100,16 +100,14 @@ def navigation(
 def bev_image(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """A picture `[X, Y, 3]` RGB of class probabilities `[6, Y, X]`: up is ahead (+x), left is left (+y).
 
-    The classes' colours are laid over each other in the order of CLASSES, each as opaque as it is probable.
+    The classes' colours are laid over each other, each as opaque as it is probable; cells that are not `seen` are
+    darker.
     """
-    picture = np.broadcast_to(_BACKGROUND, (*probabilities.shape[1:], 3)).astype(np.float32)
-    for probability, cls in zip(probabilities, CLASSES, strict=True):
-        opacity = np.nan_to_num(probability)[..., None].astype(np.float32)
-        picture += opacity * (np.array(cls.colour, dtype=np.float32) - picture)
+    picture = colour_cells(np.nan_to_num(probabilities))
     if seen is not None:
-        picture[~seen] *= _UNSEEN
-    upright = picture.transpose(1, 0, 2)[::-1, ::-1]
-    return np.ascontiguousarray(np.rint(upright).astype(np.uint8))
+        unseen = ~seen.T[::-1, ::-1]
+        picture[unseen] = np.rint(picture[unseen] * _UNSEEN)
+    return picture
 
 
 def occupancy_grid(factory: MessageFactory, values: NDArray[np.int8], grid: BevGrid, ns: int, frame: str) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from bridgeta_core.classes import CLASS_NAMES
@@ -20,11 +21,20 @@ from bridgeta_ros import messages, topics
 from bridgeta_ros.bagio import BagReader, BagWriter, Distro, Storage, create_bag, open_bag, qos
 from bridgeta_ros.calibration import TfTree, rig_for, rig_from_messages
 from bridgeta_ros.groundtruth import Agreement, as_table, grid_values
-from bridgeta_ros.pipeline import BevPipeline, BevRuntime, EncodedImage, Prepared, RawImage, image_from_message
+from bridgeta_ros.pipeline import (
+    BevPipeline,
+    BevResult,
+    BevRuntime,
+    EncodedImage,
+    Prepared,
+    RawImage,
+    image_from_message,
+)
 from bridgeta_ros.progress import progress_bar
 from bridgeta_ros.summary import FILE_NAME, ReplaySummary
 from bridgeta_ros.sync import DEFAULT_SLOP, Synchroniser
 
+RIG_NAME = "rig.yaml"
 _AHEAD = 2  # sets that are decoded while the network works on an earlier one
 
 
@@ -50,7 +60,8 @@ def replay(
     """Run the camera topics of a ROS 2 bag through a student and write the bag folder `out`.
 
     It holds one OccupancyGrid per class, the navigation grid, the coloured picture and the input's TF, at the
-    input's times, so that both play side by side; and `replay.json`, the summary that is returned.
+    input's times, so that both play side by side; `replay.json`, the summary that is returned; and `rig.yaml`, the
+    calibration that was used, which `calibration` takes.
 
     `weights` are a file, the name of shipped ones, or a runtime. `calibration` (a rig file) replaces CameraInfo and
     TF. `cameras` chooses by name or topic; by default all cameras are used, or those the weights were trained with
@@ -95,6 +106,7 @@ def replay(
             by_topic = {camera.image: camera.name for camera in found}
             run(inputs, by_topic, round(slop * 1e9), _Chooser(every, max_rate), lambda: bar.advance(task))
             summary.save(folder / FILE_NAME)
+            rig.save(folder / RIG_NAME)
     return summary
 
 
@@ -220,6 +232,10 @@ class _Replay:
                 latched = topic == topics.TF_STATIC
                 profile = qos(latched=latched, depth=max(1, self._source.count([topic])) if latched else 100)
                 self._target.add_topic(topic, topics.TF_MESSAGE, profile)
+        # The first message of each type takes long to serialise: the library compiles the code for it then.
+        rows, columns = self._grid.shape
+        empty = np.zeros((len(CLASS_NAMES), rows, columns), dtype=np.float32)
+        self._encode(BevResult(empty, self._pipeline.seen, 0, {}))
 
     def _take_image(self, sync: Synchroniser[Any], camera: str, connection: Any, data: bytes) -> Any:
         try:
@@ -258,10 +274,7 @@ class _Replay:
             self._failures[str(error)] += 1
             return
         start = perf_counter()
-        made = messages.result_messages(
-            target.factory, result.probabilities, result.seen, self._grid, result.stamp_ns, self._frame, self._threshold
-        )
-        encoded = {topic: target.serialise(topic, message) for topic, message in made.items()}
+        encoded = self._encode(result)
         middle = perf_counter()
         for topic, data in encoded.items():
             target.write_raw(topic, time, data)
@@ -272,6 +285,14 @@ class _Replay:
         summary.stamps.append(result.stamp_ns)
         summary.used += 1
         self._agreement.add_result(result.stamp_ns, result.probabilities)
+
+    def _encode(self, result: BevResult) -> dict[str, memoryview]:
+        """The serialised messages of a result, by topic."""
+        make = self._target.factory
+        made = messages.result_messages(
+            make, result.probabilities, result.seen, self._grid, result.stamp_ns, self._frame, self._threshold
+        )
+        return {topic: self._target.serialise(topic, message) for topic, message in made.items()}
 
     def _conclude(self, sync: Synchroniser[Any]) -> None:
         summary, counts = self._summary, sync.counts

@@ -56,7 +56,7 @@ class ReplaySummary:
     @property
     def real_time_factor(self) -> float:
         """Seconds of recording per second of computing; above 1 is faster than real time."""
-        return self.bag_seconds / self.wall_seconds if self.wall_seconds else 0.0
+        return self.bag_seconds / self.wall_seconds if self.wall_seconds and self.used > 1 else 0.0
 
     @property
     def mean_iou(self) -> float | None:
@@ -78,6 +78,14 @@ class ReplaySummary:
             stage: {"median": float(np.median(values)), "p99": float(np.percentile(values, 99))}
             for stage, values in columns.items()
         }
+
+    def iou_rows(self) -> tuple[list[str], list[list[str]]]:
+        """`iou` as text: the heads of the columns, and a row per class and one of means, in percent."""
+        columns = list(next(iter(self.iou.values())))
+        rows = [[name, *(_cell(entry[c], c == "threshold") for c in columns)] for name, entry in self.iou.items()]
+        means = (None if column == "threshold" else self.mean(column) for column in columns)
+        rows.append(["mean", *(_cell(value, False) for value in means)])
+        return ["class", *({"half": "at 0.5", "threshold": "at threshold"}.get(c, c) for c in columns)], rows
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -110,16 +118,12 @@ class ReplaySummary:
                 table.add_row(stage, f"{row['median']:.1f}", f"{row['p99']:.1f}", end_section=stage == STAGES[-1])
             console.print(table)
         if self.iou:
-            columns = list(next(iter(self.iou.values())))
-            table = Table("class", title=f"IoU in % over {self.pairs} ground-truth keyframes")
+            columns, rows = self.iou_rows()
+            table = Table(title=f"IoU in % over {self.pairs} ground-truth keyframes")
             for column in columns:
-                table.add_column({"half": "at 0.5", "threshold": "at threshold"}.get(column, column), justify="right")
-            for name, entry in self.iou.items():
-                table.add_row(name, *(_cell(entry[column], column == "threshold") for column in columns))
-            if self.mean_iou is not None:
-                table.add_section()
-                means = {column: self.mean(column) for column in columns if column != "threshold"}
-                table.add_row("mean", *(_cell(means.get(column), False) for column in columns))
+                table.add_column(column, justify="left" if column == "class" else "right")
+            for line in rows:
+                table.add_row(*line, end_section=line is rows[-2])
             console.print(table)
         console.print(
             f"sets: {self.used} used, {self.incomplete} incomplete, {self.dropped} dropped, {self.failed} failed; "

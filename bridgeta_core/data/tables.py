@@ -140,8 +140,8 @@ def _load_devkit(root: Path, version: str) -> NuScenes:
     except KeyError as error:
         message = f"the tables do not belong together: nothing has the token {error}"
         raise BridgeTAError(message, where=root / version, fix=again) from error
-    except AssertionError as error:  # the devkit asserts the version folder and the basemap images
-        fix = "Extract the metadata archive, which brings the basemap images in maps/, again"
+    except (AssertionError, IndexError) as error:  # a basemap image that is absent, an empty table of maps
+        fix = "Extract the metadata archive again, with its basemap images in maps/"
         raise BridgeTAError(f"the nuScenes devkit rejects it ({error})", where=root, fix=fix) from error
 
 

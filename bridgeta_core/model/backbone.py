@@ -109,14 +109,15 @@ def _from_pretrained(config: BackboneConfig, blank: nn.Module) -> tuple[nn.Modul
         raise BridgeTAError(f"pretrained weights {name} cannot be had ({reason})", fix=fix) from error
     finally:
         logging.set_verbosity(verbosity)
-    # Norms of the tapped stages are new in every backbone; more than that and the file is of something else.
-    missing = [key for key in report["missing_keys"] if "norm" not in key]
+    # A classifier's file has no norms for tapped stages, which start new; if more is lacking, it is of something else.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("hidden_states_norms"))
     if missing:
         raise BridgeTAError(f"pretrained weights {name} lack {len(missing)} tensors, e.g. {missing[0]}", fix=fix)
     default = AutoConfig.for_model(config.architecture).to_dict()
     stored, neutral = settings.to_dict(), _NOT_ARCHITECTURE
     options = {k: v for k, v in stored.items() if k in default and v != default[k] and k not in neutral}
-    return backbone, {**options, **config.options}
+    # A file may hold half precision; training starts from float32.
+    return backbone.float(), {**options, **config.options}
 
 
 # Fields of a stored configuration that say nothing about the backbone's layers, or that we set ourselves.

@@ -30,7 +30,9 @@ class MapSheet:
     def _nodes(self, xy: Any) -> list[str]:
         first = len(self.content["node"])
         tokens = [f"n{first + i}" for i in range(len(xy))]
-        self.content["node"] += [{"token": t, "x": float(x), "y": float(y)} for t, (x, y) in zip(tokens, xy)]
+        self.content["node"] += [
+            {"token": t, "x": float(x), "y": float(y)} for t, (x, y) in zip(tokens, xy, strict=True)
+        ]
         return tokens
 
     def polygon(self, layer: str, exterior: Any, holes: Any = ()) -> None:
@@ -110,7 +112,7 @@ def _write_root(root: Path) -> None:
                 "camera_intrinsic": [] if channel == "LIDAR_TOP" else intrinsics,
             }
         )
-    for number, (name, city) in enumerate(zip(SCENES, CITIES)):
+    for number, (name, city) in enumerate(zip(SCENES, CITIES, strict=True)):
         tables["log"].append({"token": f"log{number}", "location": city, "logfile": f"log{number}"})
         (root / "maps").mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(root / "maps" / f"{city}.png"), np.zeros((4, 4), np.uint8))

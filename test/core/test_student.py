@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageClassification
 
 from bridgeta_core.config import (
     BackboneConfig,
@@ -191,6 +193,36 @@ def test_a_local_folder_serves_as_pretrained_weights_and_is_not_needed_afterward
         assert torch.equal(value, expected[name]), name
     rebuilt = Student(student.config, GRID, pretrained=False)
     rebuilt.load_state_dict(student.state_dict())
+
+
+def test_an_image_classifier_serves_as_pretrained_weights(tmp_path: Path) -> None:
+    options = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}
+    classifier = AutoModelForImageClassification.from_config(AutoConfig.for_model("swin", **options, num_labels=10))
+    classifier.save_pretrained(tmp_path)
+    config = small()
+    config.backbone = BackboneConfig(architecture="swin", pretrained=str(tmp_path), channels=16)
+    student = Student(config, GRID)
+    loaded, checked = student.camera.encoder.backbone.state_dict(), 0
+    for name, value in classifier.state_dict().items():
+        # The backbone's names have had the prefix "swin." in some versions of transformers and not in others.
+        found = loaded.get(name, loaded.get(name.removeprefix("swin.")))
+        if found is not None:
+            assert torch.equal(found, value), name
+            checked += 1
+    assert checked > 50
+    assert student.config.backbone.options | options == student.config.backbone.options
+    Student(student.config, GRID, pretrained=False).load_state_dict(student.state_dict())
+
+
+def test_pretrained_weights_without_the_needed_tensors_are_refused(tmp_path: Path) -> None:
+    Student(small(), GRID).camera.encoder.backbone.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    first = next(name for name in sorted(tensors) if name.endswith("running_mean"))
+    save_file({k: v for k, v in tensors.items() if k != first}, tmp_path / "model.safetensors", {"format": "pt"})
+    config = small()
+    config.backbone.pretrained = str(tmp_path)
+    with pytest.raises(BridgeTAError, match=r"lack 1 tensors, e.g. .*running_mean"):
+        Student(config, GRID)
 
 
 def test_pretrained_weights_that_cannot_be_had_are_named(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -50,9 +52,7 @@ def test_points_are_in_the_ego_frame_and_follow_the_augmentation(small_root):
     epoch = next(e for e in range(9) if data.augment.draw(e, 0).flip)
     data.set_epoch(epoch)
     change = data.augment.draw(epoch, 0)
-    np.testing.assert_allclose(
-        data[0].points[:, :3], transform(change.world, plain.points[:, :3].numpy()), atol=1e-4
-    )
+    np.testing.assert_allclose(data[0].points[:, :3], transform(change.world, plain.points[:, :3].numpy()), atol=1e-4)
 
 
 def test_a_point_is_seen_by_every_augmented_camera_at_the_mirrored_pixel(small_root):
@@ -112,7 +112,7 @@ def test_labels_need_no_images(broken_root):
 def test_only_the_maps_of_the_chosen_scenes_are_needed(broken_root):
     (broken_root / "maps" / "expansion" / "boston-seaport.json").unlink()
     assert len(dataset(broken_root, "mini_train")) == 2
-    with pytest.raises(BridgeTAError, match="boston-seaport.json: the map expansion is missing"):
+    with pytest.raises(BridgeTAError, match=r"boston-seaport\.json: the map expansion is missing"):
         dataset(broken_root, "mini_val")
 
 
@@ -139,7 +139,6 @@ def _other_size(path):
     cv2.imwrite(str(path), np.zeros((30, 30, 3), np.uint8))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -149,13 +148,23 @@ def _other_size(path):
         (_other_size, "30x30 pixels, its calibration is for 64x36"),
     ],
 )
-def test_a_bad_image_is_one_short_message_that_names_the_file(broken_root, damage, message, workers):
+def test_a_bad_image_is_named(broken_root, damage, message):
     data = dataset(broken_root)
     path = data.sample(0).records["CAM_FRONT"].path
     damage(path)
+    with pytest.raises(BridgeTAError, match=message) as error:
+        data[0]
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_an_error_of_a_loader_process_is_as_short_as_ours(broken_root):
+    data = dataset(broken_root)
+    path = data.sample(0).records["CAM_FRONT"].path
+    path.unlink()
     with pytest.raises(BridgeTAError) as error:
-        next(iter(DataLoader(data, 1, collate_fn=collate, num_workers=workers)))
-    text = str(error.value)
-    assert text.startswith(f"{path}: ")
-    assert message in text
-    assert "Traceback" not in text
+        next(iter(DataLoader(data, 4, collate_fn=collate, num_workers=1)))
+    assert str(error.value).startswith(f"{path}: CAM_FRONT file cannot be read")
+    assert "Traceback" not in str(error.value)
+    error.value.__traceback__ = None
+    del error
+    gc.collect()  # of the loader, which would otherwise live on into processes that later tests fork

@@ -34,7 +34,11 @@ def test_agrees_with_the_devkit_on_every_record(small_root):
         pose = devkit.get("ego_pose", data["ego_pose_token"])
         assert str(record.path) == devkit.get_sample_data_path(record.token)
         assert (record.channel, record.timestamp_us) == (data["channel"], data["timestamp"])
-        assert (record.is_keyframe, record.width, record.height) == (data["is_key_frame"], data["width"], data["height"])
+        assert (record.is_keyframe, record.width, record.height) == (
+            data["is_key_frame"],
+            data["width"],
+            data["height"],
+        )
         for matrix, row in ((record.ego_T_sensor, calibration), (record.global_T_ego, pose)):
             np.testing.assert_allclose(matrix[:3, :3], Quaternion(row["rotation"]).rotation_matrix, atol=1e-12)
             np.testing.assert_allclose(matrix[:3, 3], row["translation"])
@@ -116,7 +120,7 @@ def test_a_sample_is_found_by_token_beginning_or_position(small_root):
     assert index.find("scene-0061-0") == 0
     with pytest.raises(BridgeTAError, match="2 samples start with 'scene-0061'"):
         index.find("scene-0061")
-    with pytest.raises(BridgeTAError, match="no sample 'x'.*scene-0061-0"):
+    with pytest.raises(BridgeTAError, match=r"no sample 'x'.*scene-0061-0"):
         index.find("x")
 
 

@@ -76,7 +76,9 @@ def test_equals_the_devkit_at_every_cell_for_any_pose_and_grid(drawn, x, y, head
     assert assert_equal_to_the_devkit(*drawn, pose(x, y, heading), grid) >= 5
 
 
-@pytest.mark.parametrize("city", ["boston-seaport", "singapore-onenorth", "singapore-queenstown", "singapore-hollandvillage"])
+@pytest.mark.parametrize(
+    "city", ["boston-seaport", "singapore-onenorth", "singapore-queenstown", "singapore-hollandvillage"]
+)
 def test_equals_the_devkit_on_real_cities(real_root, city):
     from nuscenes.map_expansion.map_api import NuScenesMap
 

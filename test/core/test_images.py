@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import ImageFit
+from bridgeta_core.images import apply_fit, decode, decode_and_fit, reduction_for
+
+
+def smooth(width, height):
+    """An image without detail finer than the coarsest reduction, in which red goes right and green goes down."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return np.stack([x, y, np.full_like(x, 60)], axis=-1).round().astype(np.uint8)
+
+
+def encode(image, suffix=".jpg"):
+    return cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_decodes_to_rgb(suffix):
+    image = smooth(64, 36)
+    np.testing.assert_allclose(decode(encode(image, suffix)).astype(int), image, atol=6)
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4])
+def test_decodes_at_reduced_scale(reduction):
+    assert decode(encode(smooth(64, 36)), reduction).shape == (36 // reduction, 64 // reduction, 3)
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_jpeg_is_refused(kept):
+    data = encode(np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8))
+    with pytest.raises(BridgeTAError, match="truncated"):
+        decode(data[: int(len(data) * kept)])
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"hello" * 100])
+def test_what_is_not_an_image_is_refused(data):
+    with pytest.raises(BridgeTAError, match=f"{len(data)} bytes are not a JPEG or PNG image"):
+        decode(data)
+
+
+def test_padding_after_the_end_marker_is_accepted():
+    assert decode(encode(smooth(64, 36)) + b"\x00" * 8).shape == (36, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "margin", "expected"),
+    [
+        ((1600, 900), (704, 256), 768 / 704, 2),
+        ((1600, 900), (352, 128), 1.0, 4),
+        ((1600, 900), (401, 128), 1.0, 2),
+        ((400, 225), (352, 128), 1.0, 1),
+        ((64, 36), (352, 128), 1.0, 1),
+    ],
+)
+def test_decodes_no_larger_than_needed_and_never_smaller(source, size, margin, expected):
+    assert reduction_for(ImageFit.bottom(source, size, margin)) == expected
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("source", [(640, 360), (641, 361), (320, 180), (160, 90)])
+def test_the_picture_moves_as_the_matrix_says(source, suffix):
+    """A pixel of the network's input shows what the intrinsics' transform says it does, at every reduction."""
+    fit = ImageFit.bottom(source, (128, 48), margin=1.25)
+    seen = decode_and_fit(encode(smooth(*source), suffix), fit)
+    assert seen.shape == (48, 128, 3)
+    u, v = np.meshgrid(np.arange(128), np.arange(48))
+    there = np.linalg.inv(fit.matrix) @ np.stack([u, v, np.ones_like(u)]).reshape(3, -1).astype(float)
+    red, green = there[0] / (source[0] - 1) * 255, there[1] / (source[1] - 1) * 255
+    np.testing.assert_allclose(seen[..., 0].ravel(), red, atol=4)
+    np.testing.assert_allclose(seen[..., 1].ravel(), green, atol=4)
+
+
+def test_what_lies_outside_the_image_is_black():
+    fit = ImageFit.bottom((160, 40), (80, 60))  # the resized image is only 20 pixels high
+    seen = decode_and_fit(encode(smooth(160, 40)), fit)
+    assert seen.shape == (60, 80, 3)
+    assert not seen[:40].any()
+    assert seen[40:, 40:, 2].min() > 40
+
+
+def test_a_cut_wholly_outside_is_black():
+    assert not apply_fit(smooth(20, 20), ImageFit((20, 20), (20, 20), (30, 30), (8, 8))).any()
+
+
+def test_an_image_of_another_size_than_its_calibration_is_refused():
+    fit = ImageFit.bottom((1600, 900), (352, 128))
+    with pytest.raises(BridgeTAError, match=r"its calibration is for 1600x900.*CameraInfo"):
+        decode_and_fit(encode(smooth(640, 480)), fit)
