@@ -17,7 +17,10 @@ setup(
     maintainer="BridgeTA maintainers",
     maintainer_email="maintainers@bridgeta.invalid",
     packages=find_packages(include=["bridgeta_core*", "bridgeta_ros*"]),
-    package_data={"bridgeta_core": ["configs/*.yaml", "pretrained/*.safetensors", "py.typed"]},
+    package_data={
+        "bridgeta_core": ["configs/*.yaml", "pretrained/*.safetensors", "py.typed"],
+        "bridgeta_ros": ["report.html"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

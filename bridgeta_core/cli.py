@@ -113,11 +113,13 @@ def evaluate(
 ) -> None:
     """IoU per class and by range over a dataset, by BEVFusion's protocol."""
     from bridgeta_core.evaluation import constant_baseline, evaluate_weights
+    from bridgeta_core.weights import read_info
 
-    report = evaluate_weights(weights, root, table_version(root, version), scenes, device=device)
+    grid, version = read_info(weights).grid, table_version(root, version)
+    report = evaluate_weights(weights, root, version, scenes, device=device)
     console.print(report.table())
     if baseline is not None:
-        constant = constant_baseline(baseline, table_version(baseline, None), root, table_version(root, version), scenes)
+        constant = constant_baseline(baseline, table_version(baseline, None), root, version, scenes, grid=grid)
         console.print(constant.table("Best constant prediction (mean training mask)"))
     if out is not None:
         with replace_when_done(out / "evaluation.json") as temporary:

@@ -82,7 +82,9 @@ class StudentTask(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         train = self.experiment.train
-        optimiser = torch.optim.AdamW(self.student.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
+        optimiser = torch.optim.AdamW(
+            self.student.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
+        )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser,
             max_lr=train.learning_rate,
@@ -171,18 +173,24 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
     if resume and not last.exists():
         raise BridgeTAError("has no checkpoint to resume from", where=folder, fix="Leave out --resume", exit_code=2)
     if resume and yaml.safe_load(settings.read_text()) != to_mapping(experiment):
-        raise BridgeTAError("is a run with other settings", where=folder, fix=f"Resume with those of {settings}", exit_code=2)
+        raise BridgeTAError(
+            "is a run with other settings", where=folder, fix=f"Resume with those of {settings}", exit_code=2
+        )
     L.seed_everything(experiment.train.seed, workers=True, verbose=False)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|isinstance.treespec|pin_memory).*")
+    warnings.filterwarnings(
+        "ignore", message=".*(does not have many workers|isinstance.treespec|pin_memory|exists and is not empty).*"
+    )
     frames = Frames(experiment)
     task = StudentTask(experiment)
     with replace_when_done(settings) as temporary:
         temporary.write_text(yaml.safe_dump(to_mapping(experiment), sort_keys=False))
-    best = ModelCheckpoint(
-        checkpoints, filename="best", monitor="val/miou", mode="max", save_last=True, enable_version_counter=False
+    best = ModelCheckpoint(checkpoints, filename="best", monitor="val/miou", mode="max", enable_version_counter=False)
+    # Not best's own `save_last`, which is written only when the validation improves.
+    latest = ModelCheckpoint(
+        checkpoints, filename=last.stem, enable_version_counter=False, save_on_train_epoch_end=True
     )
-    callbacks: list[Callback] = [best, LearningRateMonitor("step"), RichProgressBar()]
+    callbacks: list[Callback] = [best, latest, LearningRateMonitor("step"), RichProgressBar()]
     if experiment.train.ema:
         callbacks.append(EMAWeightAveraging(decay=experiment.train.ema))
     version = len(list((folder / "logs").glob("version_*")))  # a resumed run must not overwrite the earlier log
@@ -192,7 +200,7 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
         precision=experiment.train.precision,  # type: ignore[arg-type]  # its range is checked by the settings
         callbacks=callbacks,
         logger=[CSVLogger(folder, "logs", version), TensorBoardLogger(folder, "logs", version)],
-        log_every_n_steps=10,
+        log_every_n_steps=max(1, min(10, len(frames.training) // experiment.data.batch_size)),
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,

@@ -103,14 +103,14 @@ def open_bag(path: Path) -> Iterator[BagReader]:
     """
     path = Path(path)
     if not path.exists():
-        raise BridgeTAError("does not exist", where=path, exit_code=2)
+        raise BridgeTAError("does not exist", where=path)
     if path.suffix == ".bag":
-        raise BridgeTAError("is a ROS 1 bag", where=path, fix="Convert it with `rosbags-convert`", exit_code=2)
+        raise BridgeTAError("is a ROS 1 bag", where=path, fix="Convert it with `rosbags-convert`")
     source = path
     if path.is_dir() and not (path / "metadata.yaml").exists():
         files = sorted(f for f in path.iterdir() if f.suffix in (".mcap", ".db3"))
         if len(files) != 1:
-            raise BridgeTAError("is not a ROS 2 bag (it has no metadata.yaml)", where=path, exit_code=2)
+            raise BridgeTAError("is not a ROS 2 bag (it has no metadata.yaml)", where=path)
         source = files[0]
     with _readable(path):
         # Bags of Humble in SQLite hold no message definitions.

@@ -7,37 +7,32 @@ import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from bag_fakes import FakeRuntime
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.interfaces import QosDurability
 
 from bridgeta_core.classes import CLASS_NAMES
+from bridgeta_core.data.index import SampleIndex
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import invert, project, rigid, transform
+from bridgeta_core.images import decode_and_fit
 from bridgeta_ros.bag import write_scene_bag
 from bridgeta_ros.bagio import create_bag, open_bag
+from bridgeta_ros.replay import replay
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "nuscenes_real"
 VERSION, SCENE = "v1.0-mini", "scene-0061"
 CAMERAS = ("cam_front", "cam_front_left", "cam_front_right", "cam_back", "cam_back_left", "cam_back_right")
 
-needs_data = pytest.mark.skipif(not REAL.exists(), reason=f"no real keyframe at {REAL}")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRIDGETA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
 
 @pytest.fixture(scope="module")
-def bag(tmp_path_factory):
+def bag(real_root, tmp_path_factory):
     out = tmp_path_factory.mktemp("bag") / "real"
-    return write_scene_bag(REAL, VERSION, SCENE, out, progress=False)
+    return write_scene_bag(real_root, VERSION, SCENE, out, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +47,9 @@ def read(bag):
 
 
 @pytest.fixture(scope="module")
-def tables():
+def tables(real_root):
     """The nuScenes tables themselves: the record of each channel with its sensor and ego pose joined."""
-    content = {n: json.loads((REAL / VERSION / f"{n}.json").read_text()) for n in NAMES}
+    content = {n: json.loads((real_root / VERSION / f"{n}.json").read_text()) for n in NAMES}
     by_token = {name: {row["token"]: row for row in rows} for name, rows in content.items()}
     joined = {}
     for record in content["sample_data"]:
@@ -81,18 +76,16 @@ def stamp(message):
     return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
 
 
-@needs_data
 @pytest.mark.parametrize("camera", CAMERAS)
-def test_a_camera_has_its_original_jpeg_at_its_own_stamp(read, tables, camera):
+def test_a_camera_has_its_original_jpeg_at_its_own_stamp(real_root, read, tables, camera):
     record, _, _ = tables[camera]
     ((log_time, message),) = read[f"/{camera}/image/compressed"]
-    assert bytes(message.data) == (REAL / record["filename"]).read_bytes()
+    assert bytes(message.data) == (real_root / record["filename"]).read_bytes()
     assert message.format == "jpeg"
     assert stamp(message) == log_time == 1000 * record["timestamp"]
     assert message.header.frame_id == camera
 
 
-@needs_data
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_camera_info_holds_the_calibration_of_the_tables(read, tables, camera):
     record, calibrated, _ = tables[camera]
@@ -107,7 +100,6 @@ def test_camera_info_holds_the_calibration_of_the_tables(read, tables, camera):
     assert message.header.frame_id == camera
 
 
-@needs_data
 def test_the_tree_of_transforms_is_connected_and_that_of_the_tables(read, tables):
     static = static_poses(read)
     assert {parent for parent, _ in static} == {"base_link"}
@@ -122,10 +114,9 @@ def test_the_tree_of_transforms_is_connected_and_that_of_the_tables(read, tables
         assert np.allclose(moving[1000 * record["timestamp"]][1], rigid(ego["translation"], ego["rotation"]))
 
 
-@needs_data
-def test_lidar_points_fall_into_the_front_camera_by_what_the_bag_alone_says(read, tables):
+def test_lidar_points_fall_into_the_front_camera_by_what_the_bag_alone_says(real_root, read, tables):
     ((_, cloud),) = read["/lidar_top/points"]
-    raw = np.fromfile(REAL / tables["lidar_top"][0]["filename"], np.float32).reshape(-1, 5)
+    raw = np.fromfile(real_root / tables["lidar_top"][0]["filename"], np.float32).reshape(-1, 5)
     offsets = {f.name: f.offset for f in cloud.fields}
     xyz = np.stack(
         [np.ndarray(cloud.width, "<f4", bytes(cloud.data), offsets[n], (cloud.point_step,)) for n in "xyz"], 1
@@ -139,7 +130,6 @@ def test_lidar_points_fall_into_the_front_camera_by_what_the_bag_alone_says(read
     assert 2500 < inside.sum() < 4500  # of 34,688 points; a wrong axis gives none, or twice as many
 
 
-@needs_data
 def test_ground_truth_is_marked_unknown_where_the_map_has_nothing(bag, read):
     for name in CLASS_NAMES:
         ((_, grid),) = read[f"/bev/ground_truth/{name}"]
@@ -150,7 +140,6 @@ def test_ground_truth_is_marked_unknown_where_the_map_has_nothing(bag, read):
     assert any("ped_crossing" in remark and "unknown" in remark for remark in bag.remarks)
 
 
-@needs_data
 def test_messages_are_in_the_order_of_their_stamps(bag):
     with open_bag(bag.path) as source:
         times = [ns for _, ns, _ in source.raw(set(source.topics))]
@@ -163,11 +152,10 @@ def test_messages_are_in_the_order_of_their_stamps(bag):
         assert all(topic == topic.lower() for topic in source.topics)
 
 
-@needs_data
 @pytest.mark.parametrize(("storage", "suffix"), [("mcap", "mcap"), ("sqlite3", "db3")])
-def test_humble_gets_its_own_version_in_either_storage(tmp_path, storage, suffix):
+def test_humble_gets_its_own_version_in_either_storage(real_root, tmp_path, storage, suffix):
     content = write_scene_bag(
-        REAL, VERSION, SCENE, tmp_path / "b", storage=storage, distro="humble", lidar=False, progress=False
+        real_root, VERSION, SCENE, tmp_path / "b", storage=storage, distro="humble", lidar=False, progress=False
     )
     text = (tmp_path / "b" / "metadata.yaml").read_text()
     assert "version: 8" in text
@@ -179,11 +167,37 @@ def test_humble_gets_its_own_version_in_either_storage(tmp_path, storage, suffix
 
 
 @pytest.fixture
-def broken(tmp_path):
+def broken(real_root, tmp_path):
     """A copy of the root, to be damaged."""
     root = tmp_path / "root"
-    shutil.copytree(REAL, root, copy_function=lambda a, b: Path(b).symlink_to(a))
+    shutil.copytree(real_root, root, copy_function=lambda a, b: Path(b).symlink_to(a))
     return root
+
+
+class Recorder(FakeRuntime):
+    """Keeps what the network would have been given."""
+
+    given: ClassVar[list] = []
+
+    def infer(self, images, rig):
+        self.given.append((images, rig))
+        return super().infer(images, rig)
+
+
+def test_the_replay_gives_the_network_what_the_files_themselves_would(real_root, bag, tmp_path):
+    runtime = Recorder([name.upper() for name in CAMERAS])
+    replay(bag.path, tmp_path / "out", runtime, progress=False)
+    sample = SampleIndex.open(real_root, VERSION)[0]
+    expected = sample.rig(runtime.info.cameras)
+    ((images, rig),) = runtime.given
+    assert rig.names == CAMERAS
+    for got, image, camera, fit in zip(rig.cameras, images, expected.cameras, runtime.fits(expected), strict=True):
+        assert np.array_equal(got.intrinsics, camera.intrinsics)
+        assert np.allclose(got.ego_T_cam, camera.ego_T_cam, atol=1e-9)
+        assert np.array_equal(image, decode_and_fit(sample.records[camera.name].read_bytes(), fit))
+    with open_bag(tmp_path / "out") as out:
+        ((_, time, _),) = out.raw({"/bev/navigation"})
+        assert time == 1000 * sample.records["CAM_BACK_LEFT"].timestamp_us  # the newest of the six
 
 
 def replace(root: Path, pattern: str, content: bytes | None) -> Path:
@@ -194,7 +208,6 @@ def replace(root: Path, pattern: str, content: bytes | None) -> Path:
     return path
 
 
-@needs_data
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xd8 cut"])
 def test_a_missing_or_truncated_image_stops_the_bag_with_its_path(broken, tmp_path, content):
     path = replace(broken, "samples/CAM_BACK/*", content)
@@ -203,14 +216,12 @@ def test_a_missing_or_truncated_image_stops_the_bag_with_its_path(broken, tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["root"]
 
 
-@needs_data
 def test_a_truncated_lidar_file_stops_the_bag_with_its_path(broken, tmp_path):
     path = replace(broken, "samples/LIDAR_TOP/*", b"123")
     with pytest.raises(BridgeTAError, match=re.escape(path.name)):
         write_scene_bag(broken, VERSION, SCENE, tmp_path / "out", progress=False)
 
 
-@needs_data
 def test_without_a_map_expansion_there_is_a_bag_without_ground_truth_unless_it_is_asked_for(broken, tmp_path):
     replace(broken, "maps/expansion/singapore-onenorth.json", None)
     content = write_scene_bag(broken, VERSION, SCENE, tmp_path / "out", progress=False)
@@ -220,7 +231,6 @@ def test_without_a_map_expansion_there_is_a_bag_without_ground_truth_unless_it_i
         write_scene_bag(broken, VERSION, SCENE, tmp_path / "other", ground_truth=True, progress=False)
 
 
-@needs_data
 def test_an_older_map_expansion_is_refused(broken, tmp_path):
     replace(broken, "maps/expansion/singapore-onenorth.json", b'{"version": "1.2"}')
     with pytest.raises(BridgeTAError, match=r"v1\.2"):
