@@ -165,7 +165,9 @@ def _check_ranges(value: Any, path: str, where: object) -> None:
                     f"{name} = {element!r} is not one of {', '.join(map(str, among))}", where=where, exit_code=2
                 )
             if (low is not None and not element >= low) or (high is not None and not element <= high):
-                bounds = f"at least {low}" if high is None else f"between {low if low is not None else '-inf'} and {high}"
+                bounds = (
+                    f"at least {low}" if high is None else f"between {low if low is not None else '-inf'} and {high}"
+                )
                 raise BridgeTAError(f"{name} = {element} must be {bounds}", where=where, exit_code=2)
 
 

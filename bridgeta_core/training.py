@@ -13,15 +13,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning
 import torch
 import yaml
 from lightning.pytorch.callbacks import (
     Callback,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     RichProgressBar,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
@@ -32,9 +32,9 @@ from bridgeta_core.config import Experiment, to_mapping
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import Batch, FrameDataset, collate
 from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.evaluation import MapIoU
 from bridgeta_core.files import replace_when_done
 from bridgeta_core.losses import focal_loss
+from bridgeta_core.metric import MapIoU
 from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.student import Student
 from bridgeta_core.weights import save_weights
@@ -42,7 +42,7 @@ from bridgeta_core.weights import save_weights
 _SETTINGS = "experiment.yaml"
 
 
-class StudentTask(L.LightningModule):
+class StudentTask(lightning.LightningModule):
     """The camera-only student on its label loss: optimiser, schedule, loss and validation metric."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -61,17 +61,20 @@ class StudentTask(L.LightningModule):
         return self.student(batch.images, self.plans(batch.intrinsics, batch.ego_T_cam)).Z
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
+        """The loss of a batch."""
         loss = focal_loss(self(batch), batch.masks, batch.known, self.experiment.train.gamma)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.images))
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
+        """Count a batch for the metric."""
         logits = self(batch)
         loss = focal_loss(logits, batch.masks, batch.known, self.experiment.train.gamma)
         self.log("val/loss", loss, batch_size=len(batch.images), sync_dist=True)
         self.metric.update(torch.sigmoid(logits), batch.masks, batch.known)
 
     def on_validation_epoch_end(self) -> None:
+        """Log the metric over the whole validation set, of all processes."""
         if self.trainer.world_size > 1:
             self.metric.counts = self.all_gather(self.metric.counts.to(self.device)).sum(dim=0).cpu()
         result = self.metric.result()
@@ -81,6 +84,7 @@ class StudentTask(L.LightningModule):
         self.log("val/miou", result.miou, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
+        """AdamW under a one-cycle schedule that is stepped with every batch."""
         train = self.experiment.train
         optimiser = torch.optim.AdamW(
             self.student.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
@@ -95,7 +99,20 @@ class StudentTask(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class Frames(L.LightningDataModule):
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of weights and buffers; validation and export use it.
+
+    After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow's moving averages: a constant one would
+    carry the random initial weights through the first thousands of steps.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(
+            avg_fn=lambda mean, value, n: value + (mean - value) * torch.clamp((1 + n) / (10 + n), max=decay)
+        )
+
+
+class Frames(lightning.LightningDataModule):
     """Training and validation frames; order and augmentation depend only on the seed, the epoch and the sample."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -130,6 +147,7 @@ class Frames(L.LightningDataModule):
         return self._loader(self.training, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
+        """The validation frames, in their order."""
         return self._loader(self.validation, shuffle=False)
 
 
@@ -155,7 +173,11 @@ def provenance(experiment: Experiment, frames: Frames, metrics: dict[str, float]
         "steps": steps,
         "seconds": round(seconds),
         "validation": metrics,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "lightning": L.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+        },
     }
 
 
@@ -163,8 +185,9 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
     """Train the student and return the path of its exported weights, `folder`/student.safetensors.
 
     `folder` receives experiment.yaml, logs/version_N (metrics.csv and TensorBoard events; N counts the resumptions),
-    checkpoints/last.ckpt and checkpoints/best.ckpt (best validation mIoU). With `resume` the run goes on after the last finished epoch, and the settings must be those
-    of the run. Raises BridgeTAError when the folder holds a run and `resume` is off, or the other way round.
+    checkpoints/last.ckpt and checkpoints/best.ckpt (best validation mIoU). With `resume` the run goes on after the
+    last finished epoch, and the settings must be those of the run. Raises BridgeTAError when the folder holds a run
+    and `resume` is off, or the other way round.
     """
     checkpoints, settings = folder / "checkpoints", folder / _SETTINGS
     last = checkpoints / "last.ckpt"
@@ -176,7 +199,7 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
         raise BridgeTAError(
             "is a run with other settings", where=folder, fix=f"Resume with those of {settings}", exit_code=2
         )
-    L.seed_everything(experiment.train.seed, workers=True, verbose=False)
+    lightning.seed_everything(experiment.train.seed, workers=True, verbose=False)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings(
         "ignore", message=".*(does not have many workers|isinstance.treespec|pin_memory|exists and is not empty).*"
@@ -192,12 +215,12 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
     )
     callbacks: list[Callback] = [best, latest, LearningRateMonitor("step"), RichProgressBar()]
     if experiment.train.ema:
-        callbacks.append(EMAWeightAveraging(decay=experiment.train.ema))
+        callbacks.append(MovingAverage(experiment.train.ema))
     version = len(list((folder / "logs").glob("version_*")))  # a resumed run must not overwrite the earlier log
-    trainer = L.Trainer(
+    trainer = lightning.Trainer(
         max_epochs=experiment.train.epochs,
         gradient_clip_val=experiment.train.clip or None,
-        precision=experiment.train.precision,  # type: ignore[arg-type]  # its range is checked by the settings
+        precision=experiment.train.precision,
         callbacks=callbacks,
         logger=[CSVLogger(folder, "logs", version), TensorBoardLogger(folder, "logs", version)],
         log_every_n_steps=max(1, min(10, len(frames.training) // experiment.data.batch_size)),

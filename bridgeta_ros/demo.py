@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from time import perf_counter
 
-from bridgeta_core.synth.writer import SynthSettings, write_dataset
-from bridgeta_core.visual import write_sample_picture
 from rich.console import Console
 
+from bridgeta_core.synth.writer import SynthSettings, write_dataset
+from bridgeta_core.visual import write_sample_picture
 from bridgeta_ros.bag import write_scene_bag
 from bridgeta_ros.replay import replay
 from bridgeta_ros.report import write_report

@@ -10,7 +10,7 @@ import torch
 
 from bridgeta_core import config
 from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.training import StudentTask, train_student
+from bridgeta_core.training import MovingAverage, StudentTask, train_student
 from bridgeta_core.weights import load_student, read_info
 
 SMALL = [
@@ -27,6 +27,7 @@ SMALL = [
     "data.batch_size=2",
     "data.workers=0",
     "train.epochs=2",
+    "train.ema=0.99",
 ]
 
 
@@ -91,3 +92,16 @@ def test_a_run_is_not_resumed_with_other_settings(finished, synthetic_root):
 def test_there_is_nothing_to_resume_in_an_empty_folder(synthetic_root, tmp_path):
     with pytest.raises(BridgeTAError, match="no checkpoint"):
         train_student(experiment(synthetic_root), tmp_path, resume=True)
+
+
+def test_the_moving_average_forgets_where_training_started():
+    average = MovingAverage(0.999)._kwargs["avg_fn"]
+    mean, steps = torch.tensor(1000.0), 100
+    for n in range(1, steps):
+        mean = average(mean, torch.tensor(1.0), torch.tensor(n))
+    assert mean.item() == pytest.approx(1.0, abs=1e-3)  # a constant decay would still be above 900
+
+
+def test_the_moving_average_ends_at_its_decay():
+    average = MovingAverage(0.9)._kwargs["avg_fn"]
+    assert average(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(10_000)).item() == pytest.approx(0.9)

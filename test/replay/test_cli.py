@@ -82,7 +82,7 @@ def test_the_only_table_folder_is_found_and_several_are_an_error(synthetic_root,
     assert core_cli.table_version(synthetic_root, None) == "v1.0-mini"
     for name in ("v1.0-mini", "v1.0-trainval"):
         (tmp_path / name).mkdir()
-    with pytest.raises(core_cli.BridgeTAError, match="v1.0-mini, v1.0-trainval"):
+    with pytest.raises(core_cli.BridgeTAError, match=r"v1\.0-mini, v1\.0-trainval"):
         core_cli.table_version(tmp_path, None)
 
 
