@@ -34,7 +34,7 @@ demo: install  ## synthesise a drive, put it into a ROS 2 bag, replay it through
 	@$(BIN)/bridgeta demo $(OUT)
 
 test: install  ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

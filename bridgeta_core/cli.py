@@ -6,10 +6,11 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from bridgeta_core import config
 from bridgeta_core.errors import BridgeTAError
@@ -18,29 +19,32 @@ from bridgeta_core.files import replace_when_done
 # Heavy imports (torch, Lightning, the devkit) stand inside the commands: `bridgeta --help` answers at once, and a
 # vehicle without the [train] extra can run the commands that do not need it.
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+
+class Commands(TyperGroup):
+    """Commands whose failures are one message on stderr and an exit code, not a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        # A service manager's SIGTERM is cleaned up after like Ctrl-C, instead of leaving partial outputs behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return super().invoke(ctx)
+        except BridgeTAError as error:
+            message, code = str(error), error.exit_code
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in {"bridgeta_core", "bridgeta_ros"}:
+                raise
+            message, code = f"this command needs {error.name}. Install the rest: pip install '.[train]'", 1
+        except KeyboardInterrupt:
+            message, code = "interrupted; nothing half-written was left", 1
+        print(f"bridgeta: {message}", file=sys.stderr)
+        raise typer.Exit(code)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
 app.add_typer(train_app, name="train")
 console = Console()
-
-
-def run(application: typer.Typer) -> None:
-    """Run a command line: a user's error is one message on stderr and an exit code, not a traceback."""
-    # A service manager's SIGTERM is cleaned up after like Ctrl-C, instead of leaving partial outputs behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        application()
-    except BridgeTAError as error:
-        print(f"bridgeta: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in {"bridgeta_core", "bridgeta_ros"}:
-            raise
-        print(f"bridgeta: this command needs {error.name}. Install the rest: pip install '.[train]'", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("bridgeta: interrupted; nothing half-written was left", file=sys.stderr)
-        sys.exit(1)
 
 
 def table_version(root: Path, version: str | None) -> str:
@@ -69,6 +73,7 @@ def synth(
     keyframes_only: Annotated[bool, typer.Option(help="Leave out the sweeps between the 2 Hz keyframes.")] = False,
     image_scale: Annotated[float, typer.Option(help="Image size as a share of 1600x900.")] = 1.0,
     device: Annotated[str, typer.Option(help="Where to render: cpu or cuda.")] = "cpu",
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier synthetic dataset.")] = False,
 ) -> None:
     """Write a synthetic dataset in the nuScenes schema: towns with maps, drives, camera images and LiDAR."""
     from bridgeta_core.synth.writer import SynthSettings, write_dataset
@@ -81,7 +86,7 @@ def synth(
         keyframes_only=keyframes_only,
         image_scale=image_scale,
     )
-    write_dataset(out, settings, device=device)
+    write_dataset(out, settings, device=device, overwrite=overwrite)
     console.print(f"Wrote {out}")
 
 

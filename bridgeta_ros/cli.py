@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli import Root, Version, app, console, run, table_version
+from bridgeta_core.cli import Root, Version, app, console, table_version
 
 
 class Storage(str, Enum):
@@ -125,4 +125,4 @@ def demo(
 
 def main() -> None:
     """Entry point of the `bridgeta` command."""
-    run(app)
+    app()

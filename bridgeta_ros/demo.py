@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -15,7 +15,7 @@ from bridgeta_ros.replay import replay
 from bridgeta_ros.report import write_report
 
 WEIGHTS = "tiny"
-SETTINGS = {"scenes": 1, "duration": 4.0, "version": "v1.0-mini", "image_scale": 0.5}
+DRIVE = SynthSettings(scenes=1, duration=4.0, version="v1.0-mini", image_scale=0.5)
 
 
 def run_demo(out: Path, seed: int, console: Console) -> None:
@@ -23,12 +23,10 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     start = perf_counter()
     root, source, replayed = out / "nuscenes", out / "drive", out / "bev"
     picture, page = out / "sample.png", out / "report.html"
-    if root.exists():
-        shutil.rmtree(root)
-    write_dataset(root, SynthSettings(seed=seed, **SETTINGS))  # type: ignore[arg-type]
-    write_scene_bag(root, "v1.0-mini", "scene-0001", source, overwrite=True)
+    write_dataset(root, replace(DRIVE, seed=seed), overwrite=True)
+    write_scene_bag(root, DRIVE.version, "scene-0001", source, overwrite=True)
     summary = replay(source, replayed, WEIGHTS, overwrite=True)
-    write_sample_picture(root, "v1.0-mini", "2", picture, weights=WEIGHTS)
+    write_sample_picture(root, DRIVE.version, "2", picture, weights=WEIGHTS)
     write_report(replayed, source, page)
     summary.print(console)
     console.print(f"\nDone in {perf_counter() - start:.0f} s. Open the report in a browser, play the bags in ROS 2:")

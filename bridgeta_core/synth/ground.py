@@ -1,7 +1,7 @@
 """The ground: its height, its materials, and its picture at several scales around a scene.
 
-The one place that knows how high the ground is. It is flat so far; a height field replaces `Ground.height` and
-`Ground.intersect`, and nothing else in this package assumes z = 0.
+Flat so far. A height field would replace `Ground.height` and `Ground.intersect`; the poses, the bases of the solids,
+the boxes and the shadows would have to ask them, where they take z = 0 today.
 """
 
 from __future__ import annotations

@@ -48,17 +48,25 @@ _TABLES = (
 
 
 def write_dataset(
-    out: Path, settings: SynthSettings, device: str | torch.device = "cpu", progress: bool = True
+    out: Path,
+    settings: SynthSettings,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+    overwrite: bool = False,
 ) -> None:
-    """Write the root `out`, whole or not at all; an earlier root written by this function is replaced.
+    """Write the root `out`, whole or not at all; `overwrite` replaces an earlier root that this function wrote.
 
     Raises BridgeTAError when `out` holds something else, the device is not there, or the disk is full.
     """
     out = Path(out)
-    if out.exists() and not (out.is_dir() and ((out / DATA_SHEET).is_file() or not any(out.iterdir()))):
-        raise BridgeTAError(
-            "exists and was not written by synth", where=out, fix="Name an empty or new folder", exit_code=2
-        )
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        ours = (out / DATA_SHEET).is_file()
+        if not ours:
+            fix = "Name an empty or new folder"
+            raise BridgeTAError("exists and was not written by synth", where=out, fix=fix, exit_code=2)
+        if not overwrite:
+            fix = "Name another folder, or replace it with --overwrite"
+            raise BridgeTAError("holds an earlier synthetic dataset", where=out, fix=fix, exit_code=2)
     try:
         target = torch.device(device)
         torch.zeros(1, device=target)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridgeta_core import cli as core_cli
+from bridgeta_core.synth import SynthSettings
 from bridgeta_ros import cli
 
 
@@ -100,9 +101,8 @@ def test_bag_replay_report_and_eval_run_from_the_command_line(bridgeta, syntheti
 
 
 def test_the_demo_makes_all_that_it_names(bridgeta, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "bridgeta_ros.demo.SETTINGS", {"scenes": 1, "duration": 1.0, "version": "v1.0-mini", "image_scale": 0.25}
-    )
+    short = SynthSettings(scenes=1, duration=1.0, version="v1.0-mini", image_scale=0.25)
+    monkeypatch.setattr("bridgeta_ros.demo.DRIVE", short)
     for _ in range(2):  # the second run replaces the first
         code, out, _ = bridgeta("demo", tmp_path / "demo")
         assert code == 0
