@@ -47,6 +47,11 @@ app.add_typer(train_app, name="train")
 console = Console()
 
 
+def say(text: str) -> None:
+    """Print a line as it stands: paths are not broken, so that they can be copied."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
 def table_version(root: Path, version: str | None) -> str:
     """The folder of tables in a nuScenes root: `version`, or the only one that is there."""
     if version is not None:
@@ -87,7 +92,7 @@ def synth(
         image_scale=image_scale,
     )
     write_dataset(out, settings, device=device, overwrite=overwrite)
-    console.print(f"Wrote {out}")
+    say(f"Wrote {out}")
 
 
 @train_app.command()
@@ -101,7 +106,7 @@ def student(
     from bridgeta_core.training import train_student
 
     experiment = config.load(config.Experiment, configuration, overrides or [])
-    console.print(f"Wrote {train_student(experiment, out, resume)}")
+    say(f"Wrote {train_student(experiment, out, resume)}")
 
 
 @app.command(name="eval")
@@ -131,7 +136,7 @@ def evaluate(
             temporary.write_text(json.dumps(report.to_mapping(), indent=2))
         with replace_when_done(out / "evaluation.png") as temporary:
             report.figure(temporary)
-        console.print(f"Wrote {out / 'evaluation.json'} and {out / 'evaluation.png'}")
+        say(f"Wrote {out / 'evaluation.json'} and {out / 'evaluation.png'}")
 
 
 @app.command()
@@ -146,4 +151,4 @@ def view(
     from bridgeta_core.visual import write_sample_picture
 
     write_sample_picture(root, table_version(root, version), sample, out, weights=weights)
-    console.print(f"Wrote {out}")
+    say(f"Wrote {out}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from bridgeta_core.classes import CLASS_NAMES
 from bridgeta_core.config import StudentConfig, from_mapping, to_mapping
@@ -69,10 +69,8 @@ def save_weights(path: Path, student: Student, cameras: Sequence[str], provenanc
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
     with replace_when_done(Path(path)) as temporary:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # it wraps the system's error, disk full above all, in its own
-            raise OSError(str(error)) from error
+        # Not the library's own save_file, which hides the file from all but its owner and wraps the system's errors.
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def read_info(path: str | Path) -> WeightsInfo:

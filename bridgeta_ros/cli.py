@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli import Root, Version, app, console, table_version
+from bridgeta_core.cli import Root, Version, app, console, say, table_version
 
 
 class Storage(str, Enum):
@@ -55,8 +55,8 @@ def bag(
         overwrite=overwrite,
     )
     for remark in content.remarks:
-        console.print(f"note: {remark}", markup=False)
-    console.print(f"Wrote {content.path}: {sum(content.counts.values())} messages over {content.seconds:.1f} s")
+        say(f"note: {remark}")
+    say(f"Wrote {content.path}: {sum(content.counts.values())} messages over {content.seconds:.1f} s")
 
 
 @app.command()
@@ -96,7 +96,7 @@ def replay(
         overwrite=overwrite,
     )
     summary.print(console)
-    console.print(f"Wrote {out}")
+    say(f"Wrote {out}")
 
 
 @app.command()
@@ -109,7 +109,7 @@ def report(
     from bridgeta_ros.report import write_report
 
     write_report(replayed, source, out)
-    console.print(f"Wrote {out}")
+    say(f"Wrote {out}")
 
 
 @app.command()

@@ -31,4 +31,4 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     summary.print(console)
     console.print(f"\nDone in {perf_counter() - start:.0f} s. Open the report in a browser, play the bags in ROS 2:")
     for what, path in (("drive", source), ("grids", replayed), ("picture", picture), ("report", page)):
-        console.print(f"  {what:8}{path}", highlight=False)
+        console.print(f"  {what:8}{path}", soft_wrap=True, highlight=False)

@@ -195,11 +195,12 @@ def test_another_grid_is_refused_by_the_field_that_differs(path: Path, field: st
 def test_a_failed_save_leaves_the_earlier_file(path: Path, student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
-    def disk_full(tensors: dict, target: Path, metadata: dict) -> None:
-        Path(target).write_bytes(b"half")
+    def disk_full(target: Path, data: bytes) -> None:
+        with target.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", disk_full)
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
     with pytest.raises(BridgeTAError, match="No space left"):
         save_weights(path, student, CAMERAS, {})
     assert path.read_bytes() == before
