@@ -181,6 +181,22 @@ def provenance(experiment: Experiment, frames: Frames, metrics: dict[str, float]
     }
 
 
+def _fit(trainer: lightning.Trainer, task: StudentTask, frames: Frames, folder: Path, last: Path, resume: bool) -> None:
+    """Run the trainer; being stopped is an error that says how to go on."""
+    try:
+        trainer.fit(task, frames, ckpt_path=last if resume else None)
+        stopped = "was interrupted" if trainer.interrupted else None
+    except (KeyboardInterrupt, SystemExit):  # Lightning exits by itself at the second Ctrl-C
+        stopped = "was interrupted"
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or "killed" not in str(error):
+            raise
+        stopped = f"lost a loader process ({str(error).splitlines()[0]})"
+    if stopped:
+        kept = f"{last} holds the last finished epoch: go on with --resume"
+        raise BridgeTAError(stopped, where=folder, fix=kept if last.exists() else "No epoch was finished: start again")
+
+
 def train_student(experiment: Experiment, folder: Path, resume: bool = False) -> Path:
     """Train the student and return the path of its exported weights, `folder`/student.safetensors.
 
@@ -190,8 +206,8 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
     and `resume` is off, or the other way round.
     """
     checkpoints, settings = folder / "checkpoints", folder / _SETTINGS
-    last = checkpoints / "last.ckpt"
-    if not resume and settings.exists():
+    last, target = checkpoints / "last.ckpt", folder / "student.safetensors"
+    if not resume and (last.exists() or target.exists()):
         raise BridgeTAError("already holds a run", where=folder, fix="Add --resume or name another --out", exit_code=2)
     if resume and not last.exists():
         raise BridgeTAError("has no checkpoint to resume from", where=folder, fix="Leave out --resume", exit_code=2)
@@ -230,10 +246,7 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
         enable_model_summary=False,
     )
     start = time.monotonic()
-    trainer.fit(task, frames, ckpt_path=last if resume else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    target = folder / "student.safetensors"
+    _fit(trainer, task, frames, folder, last, resume)
     if trainer.is_global_zero:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
         task.load_state_dict(state["state_dict"])

@@ -105,3 +105,16 @@ def test_the_moving_average_forgets_where_training_started():
 def test_the_moving_average_ends_at_its_decay():
     average = MovingAverage(0.9)._kwargs["avg_fn"]
     assert average(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(10_000)).item() == pytest.approx(0.9)
+
+
+def test_an_interrupted_run_says_how_to_go_on(synthetic_root, tmp_path, monkeypatch):
+    def stop(task: StudentTask) -> None:
+        if task.current_epoch == stop.epoch:
+            raise KeyboardInterrupt
+
+    for stop.epoch, advice in ((0, "start again"), (1, "go on with --resume")):
+        with monkeypatch.context() as patch:
+            patch.setattr(StudentTask, "on_train_epoch_start", stop)
+            with pytest.raises(BridgeTAError, match=f"was interrupted.*{advice}"):
+                train_student(experiment(synthetic_root), tmp_path)
+    assert train_student(experiment(synthetic_root), tmp_path, resume=True).exists()
