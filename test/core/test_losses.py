@@ -28,7 +28,8 @@ def test_it_is_the_sum_over_classes_of_the_mean_over_pixels(pixels, gamma):
     values = [one_pixel(logit, target, gamma) for logit, target in pixels]
     expected = (values[0] + values[1]) / 2 + (values[2] + values[3]) / 2
     loss = focal_loss(logits, targets, torch.ones(1, 2, dtype=torch.bool), gamma)
-    assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    # float32: torch takes log(1 + x), which is off by up to 1e-7 for a confident and right pixel.
+    assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_an_unknown_class_has_no_value_and_no_gradient():
