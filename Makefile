@@ -6,7 +6,7 @@ OUT := out/demo
 # More arguments for pip, for instance another index: make demo PIP_ARGS="--extra-index-url URL"
 PIP_ARGS ?=
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test test-ros lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +35,10 @@ demo: install  ## synthesise a drive, put it into a ROS 2 bag, replay it through
 
 test: install  ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-ros: install  ## run the tests of the live node; needs a sourced ROS 2
+	@$(BIN)/python -c 'import rclpy' 2>/dev/null || { echo "No rclpy for $(BIN)/python: source /opt/ros/DISTRO/setup.bash first" >&2; exit 1; }
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest test/ros $(ARGS)
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -7,6 +7,12 @@ from setuptools import find_packages, setup
 PACKAGE = "bridgeta_ros"
 HERE = Path(__file__).parent
 
+
+def files(folder: str) -> list[str]:
+    """What data_files wants: paths relative to this file."""
+    return sorted(str(path.relative_to(HERE)) for path in (HERE / folder).iterdir() if path.is_file())
+
+
 setup(
     name=PACKAGE,
     version="0.1.0",
@@ -24,6 +30,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
+        *((f"share/{PACKAGE}/{folder}", files(folder)) for folder in ("launch", "config")),
     ],
     zip_safe=False,
     python_requires=">=3.10,<3.13",
@@ -58,6 +65,9 @@ setup(
             "ruff>=0.6",
             "types-PyYAML",
         ],
+        "test": ["pytest>=8,<9"],  # what makes `colcon test` run pytest
     },
-    entry_points={"console_scripts": ["bridgeta = bridgeta_ros.cli:main"]},
+    entry_points={
+        "console_scripts": ["bridgeta = bridgeta_ros.cli:main", "bev_node = bridgeta_ros.bev_node:main"],
+    },
 )

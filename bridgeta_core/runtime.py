@@ -23,7 +23,9 @@ from bridgeta_core.model.student import Student
 from bridgeta_core.rig import Rig
 from bridgeta_core.weights import WeightsInfo, load_student
 
-_KEPT_PLANS = 4  # calibrations; a vehicle has one, a switch between two rigs should not cost a plan each time
+# A plan takes about 100 ms. A vehicle of six cameras needs one for all and one for each that may fail; an eighth lets
+# a changed calibration in.
+_KEPT_PLANS = 8
 
 
 class Runtime:
@@ -32,11 +34,16 @@ class Runtime:
     `device` is "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...; `precision` is "float32", or "float16"
     or "bfloat16" on CUDA. `infer` may be called from one thread at a time. Raises BridgeTAError as `load_student` does,
     and for a device that is not there.
+
+    The attributes `device` and `precision` say what it runs on and with; "auto" is resolved by then. `image` is the
+    size of the network's inputs.
     """
 
     info: WeightsInfo
     grid: BevGrid
     image: ImageConfig
+    device: torch.device
+    precision: str
 
     def __init__(self, weights: str | Path, device: str | torch.device = "auto", precision: str = "float32") -> None:
         student, info = load_student(weights)
@@ -58,7 +65,7 @@ class Runtime:
             raise BridgeTAError(f"precision {precision!r} is not one of float32, float16, bfloat16", exit_code=2)
         if precision != "float32" and self.device.type != "cuda":
             raise BridgeTAError(f"precision {precision} needs a CUDA device", fix="Use float32 here", exit_code=2)
-        self._precision: torch.dtype = getattr(torch, precision)
+        self.precision = precision
         self._student = student.to(self.device).eval().requires_grad_(False)
         fuse_batch_norms(self._student)
         self._plans = PlanCache(self._student.plan, _KEPT_PLANS)
@@ -92,9 +99,9 @@ class Runtime:
             self.infer(black, rig)
 
     def _autocast(self) -> Any:
-        if self._precision == torch.float32:
+        if self.precision == "float32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self._precision)
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -31,14 +31,20 @@ class TfTree:
         self._links[_frame(child)] = (_frame(parent), parent_T_child)
 
     def add_message(self, message: Any) -> None:
-        """Set the links of a tf2_msgs/TFMessage. Raises BridgeTAError for a transform that is not a rigid one."""
+        """Set the links of a tf2_msgs/TFMessage. Raises BridgeTAError for a transform that is not a rigid one, after
+        all others of the message are set.
+        """
+        problem: BridgeTAError | None = None
         for entry in message.transforms:
             t, q = entry.transform.translation, entry.transform.rotation
             try:
                 pose = rigid((t.x, t.y, t.z), (q.w, q.x, q.y, q.z))
             except BridgeTAError as error:
-                raise BridgeTAError(error.what, where=f"TF {entry.header.frame_id} <- {entry.child_frame_id}") from None
+                problem = BridgeTAError(error.what, where=f"TF {entry.header.frame_id} <- {entry.child_frame_id}")
+                continue
             self.add(entry.header.frame_id, entry.child_frame_id, pose)
+        if problem is not None:
+            raise problem
 
     def _to_root(self, frame: str) -> dict[str, Matrix]:
         """Every ancestor of a frame (itself first, the root last) with ancestor_T_frame."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import cv2
 import numpy as np
@@ -27,6 +27,8 @@ from bridgeta_ros.visibility import seen_cells
 
 Picture = NDArray[np.uint8]
 Buffer = Any  # anything with the buffer protocol: bytes, array.array, ndarray
+
+_KEPT_VIEWS = 8  # sets of cameras, as many as the runtime keeps plans for
 
 
 class BevRuntime(Protocol):
@@ -117,6 +119,7 @@ class _Lens:
 
     camera: Camera
     fit: ImageFit
+    to_rgb: Callable[[RawImage], Picture]
 
     @cached_property
     def maps(self) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
@@ -133,7 +136,9 @@ class _Lens:
     def decode(self, image: EncodedImage | RawImage) -> Picture:
         """RGB `[H, W, 3]` in the camera's size or the decoder's reduction of it."""
         reduction = self.reduction if isinstance(image, EncodedImage) else 1
-        picture = images.decode(image.data, reduction) if isinstance(image, EncodedImage) else raw_to_rgb(image)
+        picture = images.decode(image.data, reduction) if isinstance(image, EncodedImage) else self.to_rgb(image)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise BridgeTAError(f"decodes to {picture.dtype} {list(picture.shape)}, not to uint8 RGB pixels")
         height, width = picture.shape[:2]
         # Decoders round the reduced size up (JPEG) or down (PNG).
         if any(
@@ -156,71 +161,162 @@ class _Lens:
         return cv2.remap(picture, *self.maps, cv2.INTER_LINEAR)
 
 
+def _attempt(step: Callable[[_Lens, Any], Picture], lens: _Lens, item: Any) -> Picture | BridgeTAError:
+    """What a step makes of one camera's image, or an error that names the camera.
+
+    It is returned, not raised: a traceback would keep this set's pictures until the garbage collector comes by.
+    """
+    try:
+        return step(lens, item)
+    except BridgeTAError as error:
+        what, fix = error.what, error.fix
+    except Exception as error:
+        # Broad, because the bytes come from outside and meet code that is not ours: cv_bridge raises CvBridgeError,
+        # TypeError, KeyError or ValueError, OpenCV and NumPy their own. No list of types is complete, and one message
+        # must cost its camera, not the caller.
+        what, fix = f"cannot be used ({type(error).__name__}: {error})", None
+    kind = f" ({item.format})" if isinstance(item, EncodedImage) and item.format else ""
+    return BridgeTAError(what + kind, where=f"camera {lens.camera.name}", fix=fix)
+
+
+class _View(NamedTuple):
+    """Some cameras of a rig, and the cells `[Y, X]` that they look at."""
+
+    rig: Rig
+    seen: NDArray[np.bool_]
+
+
+def _view(rig: Rig, seen: Mapping[str, NDArray[np.bool_]], names: tuple[str, ...]) -> _View:
+    return _View(rig.select(names), np.logical_or.reduce([seen[name] for name in names]))
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """Network inputs `[N, h, w, 3]` of one set, its stamp, and the milliseconds each stage took."""
+    """Network inputs `[N, h, w, 3]` of one set, its stamp, the milliseconds each stage took, the N cameras in the
+    order of the rig, and what is wrong with the images that could not be used, by camera.
+    """
 
     inputs: Picture
     stamp_ns: int
     latencies: dict[str, float]
+    cameras: tuple[str, ...]
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BevResult:
-    """Class probabilities `[6, Y, X]`, the cells `[Y, X]` that the cameras look at, the stamp of the newest image
-    in nanoseconds, and the milliseconds of the stages `decode`, `preprocess` and `network`.
+    """Class probabilities `[6, Y, X]`, the cells `[Y, X]` that the cameras of this set look at, the stamp of the
+    newest image in nanoseconds, the milliseconds of the stages `decode`, `preprocess` and `network`, the cameras that
+    were used, and what is wrong with the images that could not be, by camera.
     """
 
     probabilities: NDArray[np.float32]
     seen: NDArray[np.bool_]
     stamp_ns: int
     latencies: dict[str, float]
+    cameras: tuple[str, ...] = ()
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 class BevPipeline:
     """The way from images to a result, for a fixed rig. `prepare` and `infer` may run in different threads, so that
     the next set is decoded while the network works on this one.
+
+    A set needs images of `minimum` cameras (None: of all). The network then runs on the rig of these alone: it is as
+    if the vehicle had no others. `to_rgb` decodes raw images to `[H, W, 3]` RGB. `seen` are the cells `[Y, X]` that
+    the whole rig looks at. Raises BridgeTAError for a minimum that the rig cannot meet.
     """
 
-    def __init__(self, runtime: BevRuntime, rig: Rig, workers: int | None = None) -> None:
-        self.runtime, self.rig = runtime, rig
-        self._lenses = [_Lens(camera, fit) for camera, fit in zip(rig.cameras, runtime.fits(rig), strict=True)]
-        lift = runtime.info.model.lift
-        fits = [lens.fit for lens in self._lenses]
-        self.seen = seen_cells(rig, fits, runtime.grid, lift.depth_min, lift.depth_max)
-        count = min(len(rig.cameras), workers or os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="decode")
+    def __init__(
+        self,
+        runtime: BevRuntime,
+        rig: Rig,
+        workers: int | None = None,
+        *,
+        minimum: int | None = None,
+        to_rgb: Callable[[RawImage], Picture] = raw_to_rgb,
+    ) -> None:
+        count = len(rig.cameras)
+        if minimum is not None and not 1 <= minimum <= count:
+            raise BridgeTAError(f"a set of {minimum} cameras at least is asked of a rig of {count}", exit_code=2)
+        self.runtime, self.rig, self._minimum = runtime, rig, minimum
+        fits = runtime.fits(rig)
+        self._lenses = {c.name: _Lens(c, fit, to_rgb) for c, fit in zip(rig.cameras, fits, strict=True)}
+        lift, grid = runtime.info.model.lift, runtime.grid
+        seen = {
+            name: seen_cells(rig.select((name,)), (lens.fit,), grid, lift.depth_min, lift.depth_max)
+            for name, lens in self._lenses.items()
+        }
+        self._view: Callable[[tuple[str, ...]], _View] = lru_cache(_KEPT_VIEWS)(partial(_view, rig, seen))
+        self.seen = self._view(rig.names).seen
+        self._pool = ThreadPoolExecutor(min(count, workers or os.cpu_count() or 1), thread_name_prefix="decode")
 
     def prepare(self, pictures: Mapping[str, EncodedImage | RawImage], stamp_ns: int) -> Prepared:
-        """Decode and fit the images of one set, by camera name.
+        """Decode and fit the images of one set, by camera name; names that the rig lacks are ignored.
 
-        Raises BridgeTAError, naming the camera, for an image that is broken, of an unknown encoding or of another
-        size than its calibration.
+        Raises BridgeTAError when fewer cameras than the minimum have an image that can be used. It names those
+        without an image, and those whose image is broken, of an unknown encoding or of another size than its
+        calibration. Also raises it once the pipeline is closed.
         """
-        missing = [name for name in self.rig.names if name not in pictures]
-        if missing:
-            raise BridgeTAError(f"the set has no image of {', '.join(missing)}")
+        faults: dict[str, BridgeTAError] = {}
+        given = {name: pictures[name] for name in self._lenses if name in pictures}
+        self._require(given, faults)
         start = perf_counter()
-        decoded = list(self._pool.map(self._decode, self._lenses, [pictures[name] for name in self.rig.names]))
+        decoded = self._each(_Lens.decode, given, faults)
         middle = perf_counter()
-        inputs = np.stack(list(self._pool.map(_Lens.preprocess, self._lenses, decoded)))
+        fitted = self._each(_Lens.preprocess, decoded, faults)
+        inputs = np.stack(list(fitted.values()))
         end = perf_counter()
-        return Prepared(inputs, stamp_ns, {"decode": 1e3 * (middle - start), "preprocess": 1e3 * (end - middle)})
+        latencies = {"decode": 1e3 * (middle - start), "preprocess": 1e3 * (end - middle)}
+        reasons = {name: str(BridgeTAError(fault.what, fix=fault.fix)) for name, fault in faults.items()}
+        return Prepared(inputs, stamp_ns, latencies, tuple(fitted), reasons)
 
-    @staticmethod
-    def _decode(lens: _Lens, image: EncodedImage | RawImage) -> Picture:
+    def _each(
+        self, step: Callable[[_Lens, Any], Picture], items: Mapping[str, Any], faults: dict[str, BridgeTAError]
+    ) -> dict[str, Picture]:
+        """What a step makes of each camera's image, in the same order; `faults` gains those that fail.
+
+        Raises BridgeTAError when too few are left.
+        """
+        lenses = [self._lenses[name] for name in items]
         try:
-            return lens.decode(image)
-        except BridgeTAError as error:
-            kind = f" ({image.format})" if isinstance(image, EncodedImage) and image.format else ""
-            raise BridgeTAError(error.what + kind, where=f"camera {lens.camera.name}", fix=error.fix) from error
+            results = list(self._pool.map(partial(_attempt, step), lenses, items.values()))
+        except (CancelledError, RuntimeError) as error:
+            # A closed pool takes no work and cancels what waits; without a thread from the system it raises as well.
+            raise BridgeTAError("no thread decodes the set: the pipeline is closed, or threads ran out") from error
+        made = {}
+        for name, result in zip(items, results, strict=True):
+            if isinstance(result, BridgeTAError):
+                faults[name] = result
+            else:
+                made[name] = result
+        self._require(made, faults)
+        return made
+
+    def _require(self, usable: Mapping[str, Any], faults: Mapping[str, BridgeTAError]) -> None:
+        """Raise BridgeTAError that says what the set lacks when fewer cameras than the minimum are usable."""
+        count, needed = len(self._lenses), self._minimum or len(self._lenses)
+        if len(usable) >= needed:
+            return
+        missing = [name for name in self._lenses if name not in usable and name not in faults]
+        lacks = [f"the set has no image of {', '.join(missing)}"] if missing else []
+        if self._minimum is not None:
+            reasons = "; ".join([*lacks, *map(str, faults.values())])
+            raise BridgeTAError(f"{len(usable)} of {count} cameras are usable, {needed} are needed: {reasons}")
+        if missing:
+            raise BridgeTAError(lacks[0])
+        first = next(iter(faults.values()))
+        raise BridgeTAError(first.what, where=first.where, fix=first.fix)
 
     def infer(self, prepared: Prepared) -> BevResult:
         """Run the network on a prepared set."""
         start = perf_counter()
-        probabilities = self.runtime.infer(prepared.inputs, self.rig)
+        view = self._view(prepared.cameras)
+        probabilities = self.runtime.infer(prepared.inputs, view.rig)
         latencies = {**prepared.latencies, "network": 1e3 * (perf_counter() - start)}
-        return BevResult(probabilities, self.seen, prepared.stamp_ns, latencies)
+        return BevResult(
+            probabilities, view.seen, prepared.stamp_ns, latencies, prepared.cameras, dict(prepared.faults)
+        )
 
     def run(self, pictures: Mapping[str, EncodedImage | RawImage], stamp_ns: int) -> BevResult:
         """`prepare` and `infer` in one."""

@@ -14,12 +14,17 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 OCCUPANCY_GRID = "nav_msgs/msg/OccupancyGrid"
 POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
+FLOAT64 = "std_msgs/msg/Float64"
 
 TF, TF_STATIC = "/tf", "/tf_static"
 BEV = "/bev"
 NAVIGATION = f"{BEV}/navigation"
 BEV_IMAGE = f"{BEV}/image"
 GROUND_TRUTH = f"{BEV}/ground_truth"
+LOCAL_MAP = f"{BEV}/local_map"
+
+# Stages of a set in the live node, each with a topic ~/latency/<stage>; total is from stamp to publish.
+LATENCIES = ("transport", "wait", "decode", "preprocess", "network", "encode", "publish", "total")
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any) -> Generator[None, None, None]:
+    """At the very end say what was left out: skipped tests are easily overlooked among a thousand others."""
+    yield
+    skipped = [r for r in terminalreporter.getreports("skipped") if r.nodeid.startswith("test/ros/")]
+    if skipped:
+        reason = skipped[0].longrepr[2].removeprefix("Skipped: ")
+        terminalreporter.write_line(f"{len(skipped)} ROS 2 tests skipped: {reason}", yellow=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,16 @@ def test_the_core_does_not_know_ros():
 
 
 def test_only_the_node_needs_a_ros_installation():
-    files = [path for path in (ROOT / "bridgeta_ros").glob("*.py") if path.name != "node.py"]
-    ros = ("rclpy", "cv_bridge", "message_filters", "tf2_ros", "sensor_msgs", "nav_msgs", "std_msgs")
+    live = {"node.py", "ros_factory.py", "ros_inputs.py", "ros_outputs.py"}
+    files = [path for path in (ROOT / "bridgeta_ros").glob("*.py") if path.name not in live]
+    ros = ("rclpy", "rosidl", "cv_bridge", "message_filters", "tf2_ros", "sensor_msgs", "nav_msgs", "std_msgs")
     assert not [path.name for path in files if any(f.startswith(ros) for f in imports(path))]
+
+
+def test_without_ros_the_node_says_what_it_needs():
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-m", "bridgeta_ros.bev_node"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "source" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -145,6 +145,20 @@ def test_only_the_latest_plans_are_kept(runtime: Runtime) -> None:
     assert runtime.plan(rig(1)) is not first
 
 
+def test_a_camera_that_drops_out_and_returns_costs_no_new_plan(runtime: Runtime) -> None:
+    whole = rig(6)
+    rigs = [whole, *(whole.select(tuple(n for n in whole.names if n != lost)) for lost in whole.names)]
+    plans = [runtime.plan(part) for part in rigs]
+    again = [runtime.plan(whole.select(part.names)) for part in rigs]
+    assert all(a is b for a, b in zip(plans, again, strict=True))
+
+
+def test_it_says_what_it_runs_on(student: Student, runtime: Runtime) -> None:
+    assert (runtime.device, runtime.precision) == (torch.device("cpu"), "float32")
+    automatic = Runtime.from_student(student, runtime.info)
+    assert automatic.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def test_images_are_fitted_at_the_bottom_with_the_configured_margin(runtime: Runtime) -> None:
     assert runtime.fits(rig(2)) == (
         ImageFit.bottom((800, 450), (64, 32), 1.25),

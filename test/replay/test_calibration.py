@@ -94,6 +94,29 @@ def test_a_zero_quaternion_is_refused_with_the_names_of_its_frames():
         TfTree().add_message(message)
 
 
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_a_transform_that_is_no_rigid_one_is_named_and_costs_no_other_of_its_message(bad):
+    names = ["left", "middle", "right"]
+    message = messages.tf_message(FACTORY, [(0, "base_link", name, AHEAD) for name in names])
+    message.transforms[bad].transform.translation.y = float("nan")
+    tree = TfTree()
+    with pytest.raises(BridgeTAError, match=f"TF base_link <- {names[bad]}"):
+        tree.add_message(message)
+    assert not tree.connects("base_link", names.pop(bad))
+    for name in names:
+        assert np.allclose(tree.lookup("base_link", name), AHEAD)
+
+
+def test_a_transform_that_turns_bad_leaves_the_earlier_one():
+    tree = TfTree()
+    message = messages.tf_message(FACTORY, [(0, "base_link", "camera", AHEAD)])
+    tree.add_message(message)
+    message.transforms[0].transform.translation.x = float("inf")
+    with pytest.raises(BridgeTAError):
+        tree.add_message(message)
+    assert np.allclose(tree.lookup("base_link", "camera"), AHEAD)
+
+
 def test_a_rectified_camera_takes_its_intrinsics_from_p():
     p = np.array([[70.0, 0, 81, 0], [0, 71, 46, 0], [0, 0, 1, 0]])
     camera = camera_from_info("front", info(p=p.ravel()), AHEAD)

@@ -17,10 +17,12 @@ from bridgeta_core.geometry import rigid
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.rig import Camera
 from bridgeta_ros import messages
+from bridgeta_ros.status import ERROR, OK, WARN, Status
+from bridgeta_ros.topics import BEV, BEV_IMAGE, NAVIGATION
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 NS = 1_532_402_927_647_951_000
-KINDS: dict[str, type] = {"bool": bool, "string": str, "float32": float, "float64": float}
+KINDS: dict[str, type] = {"bool": bool, "string": str, "float32": float, "float64": float, "byte": bytes}
 
 
 class StrictFactory:
@@ -161,3 +163,52 @@ def test_a_result_is_published_on_the_declared_topics_and_no_others():
     }
     assert {m.header.frame_id for m in result.values()} == {"base_link"}
     assert len(result) == 8
+
+
+@given(st.data())
+def test_of_a_result_only_the_wanted_messages_are_made_and_they_are_those_of_the_whole(data):
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    probabilities, seen = random.random((6, *GRID.shape)), random.random(GRID.shape) < 0.7
+    wanted = data.draw(st.sets(st.sampled_from([*messages.output_topics(), "/elsewhere"])))
+    everything = messages.result_messages(MAKE, probabilities, seen, GRID, NS, "base_link", 0.3)
+    result = messages.result_messages(MAKE, probabilities, seen, GRID, NS, "base_link", 0.3, wanted)
+    assert set(result) == wanted - {"/elsewhere"}
+    for topic, message in result.items():
+        assert np.array_equal(message.data, everything[topic].data)
+        assert message.header == everything[topic].header
+
+
+def test_each_class_navigation_and_the_picture_are_published_on_their_own_topics():
+    probabilities = np.zeros((6, *GRID.shape))
+    probabilities += np.arange(1, 7)[:, None, None] / 10
+    seen = np.ones(GRID.shape, bool)
+    seen[0] = False
+    result = messages.result_messages(MAKE, probabilities, seen, GRID, NS, "base_link", 0.05)
+    for number, name in enumerate(CLASS_NAMES, 1):
+        cells = result[f"{BEV}/{name}"].data.reshape(GRID.shape)
+        assert set(cells[0]) == {-1}
+        assert set(cells[1:].ravel()) == {10 * number}
+    assert set(result[NAVIGATION].data.reshape(GRID.shape)[1:].ravel()) == {0}
+    assert result[BEV_IMAGE].encoding == "rgb8"
+
+
+@given(st.floats(allow_nan=False) | st.integers(-5, 5))
+def test_a_number_is_a_message(value):
+    assert messages.float64(MAKE, value).data == value
+
+
+def test_diagnostics_have_a_status_for_each_thing_with_its_level_as_a_byte_and_its_values_as_words():
+    statuses = [
+        Status("cameras", WARN, "no image from left", {"left rate (Hz)": "0.0", "front rate (Hz)": "12.0"}),
+        Status("sets", ERROR, "out of memory", {}),
+        Status("latency", OK, "in time", {}),
+    ]
+    message = messages.diagnostics(MAKE, statuses, NS, "/car/bev_node")
+    assert messages.stamp_ns(message.header) == NS
+    assert [s.name for s in message.status] == [f"/car/bev_node: {name}" for name in ("cameras", "sets", "latency")]
+    # diagnostic_msgs/DiagnosticStatus: OK 0, WARN 1, ERROR 2.
+    assert [s.level for s in message.status] == [b"\x01", b"\x02", b"\x00"]
+    assert [s.message for s in message.status] == ["no image from left", "out of memory", "in time"]
+    assert {s.hardware_id for s in message.status} == {"/car/bev_node"}
+    pairs = [(value.key, value.value) for value in message.status[0].values]
+    assert pairs == [("left rate (Hz)", "0.0"), ("front rate (Hz)", "12.0")]

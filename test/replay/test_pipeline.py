@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import array
+import contextlib
+import gc
+import re
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -12,14 +18,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import invert
+from bridgeta_core.geometry import invert, rigid
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.images import decode_and_fit
 from bridgeta_core.rig import Camera, Rig
+from bridgeta_core.runtime import Runtime
 from bridgeta_ros.pipeline import BevPipeline, EncodedImage, RawImage, image_from_message, raw_to_rgb
 from bridgeta_ros.visibility import seen_cells
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+def camera(name: str, degrees: float) -> Camera:
+    half = np.deg2rad(degrees) / 2
+    return Camera(name, *SIZE, K, rigid((0, 0, 0), (np.cos(half), 0, 0, np.sin(half))) @ AHEAD)
+
+
+NAMES = ("front", "front_left", "back_left", "back", "back_right", "front_right")
+RING = Rig(tuple(camera(name, 60.0 * i) for i, name in enumerate(NAMES)))
+# Image i is of brightness 20 (i + 1), which tells what the network got.
+PICTURES = {name: EncodedImage(jpeg(20 * (i + 1)), "jpeg") for i, name in enumerate(NAMES)}
+
+
+def brightness(result) -> list[int]:
+    """Of each network input, as FakeRuntime tells it, rounded to the steps of PICTURES."""
+    levels = result.probabilities[: len(result.cameras), 0, 0] * 255
+    return [round(level / 20) * 20 for level in levels.tolist()]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Runtime:
+    return Runtime("tiny", "cpu")
 
 
 def raw(pixels: np.ndarray, encoding: str, padding: int = 0, **changes) -> RawImage:
@@ -211,3 +240,209 @@ def test_two_cameras_see_what_either_sees():
     assert np.array_equal(single[0], single[1][:, ::-1][::-1])
     assert SIZE == (160, 90)
     assert np.allclose(invert(AHEAD)[:3, :3] @ (1, 0, 0), (0, 0, 1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(NAMES), st.integers(1, 6))
+def test_a_set_of_some_cameras_is_run_on_their_rig_and_sees_what_any_of_them_sees(order, count):
+    runtime, given_names = FakeRuntime(NAMES), order[:count]
+    with BevPipeline(runtime, RING, minimum=1) as pipeline:
+        result = pipeline.run({name: PICTURES[name] for name in given_names}, 7)
+    used = tuple(name for name in NAMES if name in given_names)
+    assert (result.cameras, result.faults, result.stamp_ns) == (used, {}, 7)
+    assert runtime.rigs[-1].key() == RING.select(used).key()
+    assert brightness(result) == [20 * (NAMES.index(name) + 1) for name in used]
+    lift, fits = runtime.info.model.lift, runtime.fits(RING)
+    seen_by_any = np.zeros(GRID.shape, bool)
+    for name in used:
+        i = NAMES.index(name)
+        seen_by_any |= seen_cells(Rig((RING.cameras[i],)), (fits[i],), GRID, lift.depth_min, lift.depth_max)
+    assert np.array_equal(result.seen, seen_by_any)
+    assert np.array_equal(pipeline.seen, seen_cells(RING, fits, GRID, lift.depth_min, lift.depth_max))
+
+
+def test_a_masked_camera_gives_what_a_vehicle_that_never_had_it_gets(tiny):
+    noise = np.random.default_rng(2)
+    images = {name: noise.integers(0, 256, (90, 160, 3), dtype=np.uint8) for name in NAMES}
+    pictures = {name: raw(image, "rgb8") for name, image in images.items()}
+    without = {name: picture for name, picture in pictures.items() if name != "back_left"}
+    five = Rig(tuple(camera(name, 60.0 * i) for i, name in enumerate(NAMES) if name != "back_left"))
+    with BevPipeline(tiny, RING, minimum=5) as degraded, BevPipeline(tiny, five) as other:
+        masked, never, whole = degraded.run(without, 0), other.run(without, 0), degraded.run(pictures, 0)
+    assert np.array_equal(masked.probabilities, never.probabilities)
+    assert np.array_equal(masked.seen, never.seen)
+    assert np.abs(whole.probabilities - masked.probabilities).max() > 1e-3
+    assert (whole.seen & ~masked.seen).any()
+
+
+def test_a_dropout_that_comes_back_costs_no_new_mask():
+    with BevPipeline(FakeRuntime(NAMES), RING, minimum=5) as pipeline:
+        dropouts = [{name: PICTURES[name] for name in NAMES if name != lost} for lost in (*NAMES, None)]
+        first = [pipeline.run(pictures, 0).seen for pictures in dropouts]
+        again = [pipeline.run(pictures, 0).seen for pictures in dropouts]
+    assert all(a is b for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (EncodedImage(jpeg(50)[:200], "jpeg"), r"JPEG of 200 bytes is truncated .*\(jpeg\)"),
+        (EncodedImage(b""), "0 bytes"),
+        (RawImage(0, 0, "", 0, b""), "encoding ''"),
+        (RawImage(0, 0, "rgb8", 0, b""), "raw image of 0 bytes"),
+        (EncodedImage(b"abc", "h264"), "h264"),
+        (EncodedImage(jpeg(50, (320, 180))), r"calibration is for 160x90\. Use the CameraInfo"),
+        (raw(RGB, "32FC1"), "32FC1"),
+        (EncodedImage(None), "TypeError"),
+        (None, "AttributeError"),
+    ],
+)
+def test_an_image_that_cannot_be_used_costs_its_camera_and_is_told(image, what):
+    with BevPipeline(FakeRuntime(NAMES), RING, minimum=5) as pipeline:
+        result = pipeline.run({**PICTURES, "back": image}, 0)
+    assert result.cameras == ("front", "front_left", "back_left", "back_right", "front_right")
+    assert brightness(result) == [20, 40, 60, 100, 120]
+    assert list(result.faults) == ["back"]
+    assert re.search(what, result.faults["back"])
+
+
+def test_what_is_missing_and_what_is_broken_is_told_when_too_few_are_left():
+    pictures = {**PICTURES, "back": EncodedImage(b"", "jpeg")}
+    del pictures["front"]
+    message = r"4 of 6 cameras are usable, 5 are needed: the set has no image of front; camera back: 0 bytes.*\(jpeg\)"
+    with BevPipeline(FakeRuntime(NAMES), RING, minimum=5) as pipeline, pytest.raises(BridgeTAError, match=message):
+        pipeline.prepare(pictures, 0)
+
+
+def test_missing_cameras_are_told_before_anything_is_decoded():
+    decoded = []
+    with BevPipeline(FakeRuntime(NAMES), RING, minimum=2, to_rgb=decoded.append) as pipeline:
+        message = "1 of 6 cameras are usable, 2 are needed: the set has no image of front_left, back_left, back, "
+        with pytest.raises(BridgeTAError, match=message):
+            pipeline.prepare({"front": raw(RGB, "rgb8")}, 0)
+    assert not decoded
+
+
+def test_a_set_without_any_image_is_refused():
+    with BevPipeline(FakeRuntime(NAMES), RING, minimum=1) as pipeline, pytest.raises(BridgeTAError, match="0 of 6"):
+        pipeline.prepare({}, 0)
+
+
+@pytest.mark.parametrize("minimum", [None, 1])
+def test_a_camera_that_the_rig_lacks_is_ignored(minimum):
+    with BevPipeline(FakeRuntime(NAMES), RING, minimum=minimum) as pipeline:
+        result = pipeline.run({"roof": EncodedImage(b""), **PICTURES}, 0)
+    assert (result.cameras, result.faults) == (NAMES, {})
+
+
+@pytest.mark.parametrize("minimum", [-1, 0, 7])
+def test_a_minimum_that_the_rig_cannot_meet_is_refused(minimum):
+    with pytest.raises(BridgeTAError, match=f"{minimum} cameras .* rig of 6"):
+        BevPipeline(FakeRuntime(NAMES), RING, minimum=minimum)
+
+
+def test_raw_images_are_decoded_by_the_given_function():
+    image = raw(RGB, "rgb8")
+    with BevPipeline(FakeRuntime(), RIG, to_rgb=lambda given: np.full((90, 160, 3), len(given.data), np.uint8)) as p:
+        prepared = p.prepare({"cam_front": image, "cam_back": EncodedImage(jpeg(50))}, 0)
+    assert (prepared.inputs[0] == 6 * 8 * 3).all()
+
+
+class BridgeFailure(TypeError):
+    """What cv_bridge raises derives from TypeError."""
+
+
+def fails(error: Exception):
+    def to_rgb(image: RawImage):
+        raise error
+
+    return to_rgb
+
+
+@pytest.mark.parametrize(
+    ("to_rgb", "what"),
+    [
+        (fails(ValueError("no such rows")), r"ValueError: no such rows"),
+        (fails(BridgeFailure("odd")), "BridgeFailure: odd"),
+        (fails(KeyError(16)), "KeyError: 16"),
+        (fails(MemoryError()), "MemoryError"),
+        (fails(BridgeTAError("of no use", where="elsewhere", fix="Try jpeg")), r"of no use\. Try jpeg"),
+        (lambda image: None, "AttributeError"),
+        (lambda image: np.zeros((90, 160), np.uint8), r"uint8 \[90, 160\]"),
+        (lambda image: np.zeros((90, 160, 4), np.uint8), r"uint8 \[90, 160, 4\]"),
+        (lambda image: np.zeros((90, 160, 3), np.float32), r"float32 \[90, 160, 3\]"),
+        (lambda image: np.zeros((0, 0, 3), np.uint8), "0x0 pixels"),
+    ],
+)
+def test_whatever_fails_in_decoding_a_raw_image_is_told_with_its_camera(to_rgb, what):
+    pictures = {"cam_front": EncodedImage(jpeg(50)), "cam_back": raw(RGB, "rgb8")}
+    with (
+        BevPipeline(FakeRuntime(), RIG, to_rgb=to_rgb) as pipeline,
+        pytest.raises(BridgeTAError, match=f"camera cam_back: .*{what}"),
+    ):
+        pipeline.prepare(pictures, 0)
+
+
+def test_the_next_set_passes_after_one_that_failed_in_every_camera():
+    failing = True
+
+    def to_rgb(image: RawImage):
+        if failing:
+            raise ValueError("not yet")
+        return np.full((90, 160, 3), 80, np.uint8)
+
+    with BevPipeline(FakeRuntime(), RIG, to_rgb=to_rgb) as pipeline:
+        for _ in range(5):
+            with pytest.raises(BridgeTAError, match=r"camera cam_front: .*not yet"):
+                pipeline.prepare({name: raw(RGB, "rgb8") for name in RIG.names}, 0)
+        failing = False
+        assert pipeline.prepare({name: raw(RGB, "rgb8") for name in RIG.names}, 0).faults == {}
+
+
+@pytest.mark.parametrize("minimum", [None, 1])
+def test_a_failed_image_leaves_no_pictures_to_the_garbage_collector(minimum):
+    alive = []
+
+    def to_rgb(image: RawImage):
+        picture = np.zeros((90, 160, 3), np.uint8)
+        alive.append(weakref.ref(picture))
+        if image.encoding == "bad":
+            raise ValueError("bad")
+        return picture
+
+    gc.disable()
+    try:
+        with contextlib.suppress(BridgeTAError), BevPipeline(FakeRuntime(), RIG, minimum=minimum, to_rgb=to_rgb) as it:
+            it.prepare({"cam_front": raw(RGB, "rgb8"), "cam_back": raw(RGB, "bad")}, 0)
+        assert [ref() is None for ref in alive] == [True, True]
+    finally:
+        gc.enable()
+
+
+def test_a_closed_pipeline_says_so():
+    pipeline = BevPipeline(FakeRuntime(), RIG)
+    pipeline.close()
+    with pytest.raises(BridgeTAError, match="closed"):
+        pipeline.prepare({name: EncodedImage(jpeg(50)) for name in RIG.names}, 0)
+
+
+def test_closing_ends_a_set_that_is_being_decoded():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def to_rgb(image: RawImage):
+        begun.set()
+        go_on.wait(30)
+        return np.zeros((90, 160, 3), np.uint8)
+
+    pictures = {name: raw(RGB, "rgb8") for name in NAMES}
+    pipeline = BevPipeline(FakeRuntime(NAMES), RING, workers=1, to_rgb=to_rgb)
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(pipeline.prepare, pictures, 0)
+        assert begun.wait(30)
+        second, closing = threads.submit(pipeline.prepare, pictures, 1), threads.submit(pipeline.close)
+        with pytest.raises(BridgeTAError, match="closed"):
+            second.result(30)
+        go_on.set()  # the only thread ends the image that it is at, and takes no other
+        with pytest.raises(BridgeTAError, match="closed"):
+            first.result(30)
+        closing.result(30)

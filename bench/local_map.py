@@ -1,0 +1,99 @@
+"""The local map's cost per frame: `python bench/local_map.py [--size 120] [--repeats 200] [--threads 1]`.
+
+Six classes on the default grid of 200 x 200 cells, all of them seen, along a bend at 10 m/s and 12 frames a second, so
+that every frame moves the window by a cell or two. The same frames are fused for an ego at rest too: the difference is
+what the move costs. `values` makes the six grids to be published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from bridgeta_core.classes import CLASSES
+from bridgeta_core.grid import BevGrid
+from bridgeta_ros.localmap import LocalMap
+
+SPEED, RATE, TURN = 10.0, 12.0, 0.15  # m/s, frames per second, rad/s
+
+
+def pose(frame: int) -> NDArray[np.float64]:
+    """map_T_base of a frame of the drive, at coordinates like those of nuScenes' maps."""
+    yaw = 0.3 + TURN * frame / RATE
+    result = np.eye(4)
+    result[:2, :2] = ((np.cos(yaw), -np.sin(yaw)), (np.sin(yaw), np.cos(yaw)))
+    result[:2, 3] = (1847.3 + SPEED / TURN * np.sin(yaw), 911.7 - SPEED / TURN * np.cos(yaw))
+    return result
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def processor() -> str:
+    """The CPU's name."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if info.exists() and names else platform.processor()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="The local map's cost per frame.")
+    parser.add_argument("--size", type=float, default=120.0, help="side of the map in metres")
+    parser.add_argument("--repeats", type=int, default=200, help="frames timed")
+    parser.add_argument("--threads", type=int, default=1, help="OpenCV's threads")
+    options = parser.parse_args()
+    cv2.setNumThreads(options.threads)
+
+    grid = BevGrid()
+    rng = np.random.default_rng(0)
+    results = [rng.random((len(CLASSES), *grid.shape), dtype=np.float32) for _ in range(4)]
+    everywhere = np.ones(grid.shape, dtype=bool)
+    moving, resting = LocalMap(grid, options.size), LocalMap(grid, options.size)
+    there, moves = pose(0), 0
+    times: dict[str, list[float]] = {"update, ego moves": [], "update, ego at rest": [], "values": []}
+    for frame in range(-10, options.repeats):
+        here, result, before = pose(frame), results[frame % len(results)], moving.grid
+        taken = (
+            milliseconds(lambda r=result, p=here: moving.update(r, everywhere, p)),
+            milliseconds(lambda r=result: resting.update(r, everywhere, there)),
+            milliseconds(moving.values),
+        )
+        if frame >= 0:  # the first ones fill the map and warm up
+            moves += moving.grid != before
+            for name, value in zip(times, taken, strict=True):
+                times[name].append(value)
+
+    rows, columns = moving.grid.shape
+    table = Table(title=f"Local map of {len(CLASSES)} x {rows} x {columns}")
+    for column in ("step", "ms: median", "min", "max"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    for name, t in times.items():
+        table.add_row(name, *(f"{value:.2f}" for value in (statistics.median(t), min(t), max(t))))
+    console = Console(width=120)
+    console.print(table)
+    frames = f"{options.repeats} frames of {len(CLASSES)} x {grid.shape[0]} x {grid.shape[1]}"
+    console.print(f"{frames}; the window of the moving ego moved {moves} times")
+    console.print(
+        f"{processor()}, {options.threads} threads, OpenCV {cv2.__version__}, NumPy {np.__version__}, "
+        f"{datetime.date.today()}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""The live node under six cameras at 12 Hz for as long as you like: `python bench/soak.py [--minutes 20] [--bag BAG]`.
+
+Needs a sourced ROS 2. The node is a process of its own; this one is the vehicle (one thread, which publishes the JPEGs
+of a bag over and over, with CameraInfo, stamped as they go out and staggered as nuScenes' cameras are) and the user,
+who subscribes to every output and every latency. Without --bag it makes a synthetic drive with images of 800x450.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rosidl_runtime_py.utilities import get_message
+from std_msgs.msg import Float64
+
+from bridgeta_core.rig import Rig
+from bridgeta_core.synth import SynthSettings, write_dataset
+from bridgeta_ros import messages, topics
+from bridgeta_ros.bag import write_scene_bag
+from bridgeta_ros.bagio import open_bag
+from bridgeta_ros.calibration import TfTree, rig_from_messages
+from bridgeta_ros.ros_factory import RosFactory
+from bridgeta_ros.sync import Synchroniser
+
+SPREAD = 0.0426  # s, between the first and the last camera of a nuScenes cycle
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def read_sets(bag: Path) -> tuple[list[dict[str, Any]], dict[str, Any], list[Any]]:
+    """The complete sets of JPEGs of a bag, a CameraInfo of each camera, and its static transforms."""
+    with open_bag(bag) as source:
+        cameras = topics.find_cameras(source.topics)
+        by_topic = {camera.image: camera.name for camera in cameras}
+        by_info = {camera.info: camera.name for camera in cameras}
+        sync: Synchroniser[bytes] = Synchroniser([camera.name for camera in cameras])
+        sets, infos, static = [], {}, []
+        for connection, _, data in source.raw({*by_topic, *by_info, topics.TF_STATIC}):
+            message = source.decode(connection, data)
+            if connection.topic in by_info:
+                infos[by_info[connection.topic]] = message
+            elif connection.topic == topics.TF_STATIC:
+                static.append(message)
+            elif found := sync.add(by_topic[connection.topic], messages.stamp_ns(message.header), bytes(message.data)):
+                sets.append(dict(found.items))
+    return sets, infos, static
+
+
+class Vehicle(threading.Thread):
+    """Publishes sets at a steady rate until told to stop."""
+
+    def __init__(self, node: Node, bag: Path, rate: float) -> None:
+        super().__init__(daemon=True)
+        sets, infos, static = read_sets(bag)
+        tree = TfTree()
+        for message in static:
+            tree.add_message(message)
+        self.rig: Rig = rig_from_messages(infos, tree)
+        self.node, self.make, self.rate, self.sent = node, RosFactory(), rate, 0
+        self.stopping = threading.Event()
+        self.sets = [
+            [messages.compressed_image(self.make, images[c.name], 0, c.name) for c in self.rig.cameras]
+            for images in sets
+        ]
+        self.infos = [messages.camera_info(self.make, c, 0, c.name) for c in self.rig.cameras]
+
+        def publisher(camera: str, kind: str, name: str) -> Any:
+            return node.create_publisher(get_message(kind), f"/bev_node/input/{camera}/{name}", qos_profile_sensor_data)
+
+        names = self.rig.names
+        self.image_publishers = [publisher(n, topics.COMPRESSED, "image/compressed") for n in names]
+        self.info_publishers = [publisher(n, topics.CAMERA_INFO, "camera_info") for n in names]
+        self.static = node.create_publisher(get_message(topics.TF_MESSAGE), topics.TF_STATIC, LATCHED)
+        links = [(0, "base_link", c.name, c.ego_T_cam) for c in self.rig.cameras]
+        self.static.publish(messages.tf_message(self.make, links))
+
+    def run(self) -> None:
+        """Publish camera by camera, each at its time within the cycle."""
+        start, gap = time.monotonic(), SPREAD / (len(self.rig.cameras) - 1)
+        while not self.stopping.is_set():
+            for i, image in enumerate(self.sets[self.sent % len(self.sets)]):
+                wait = start + self.sent / self.rate + i * gap - time.monotonic()
+                if wait > 0:
+                    time.sleep(wait)
+                stamp = messages.time(self.make, time.time_ns())
+                self.infos[i].header.stamp = image.header.stamp = stamp
+                self.info_publishers[i].publish(self.infos[i])
+                self.image_publishers[i].publish(image)
+            self.sent += 1
+
+
+class User:
+    """Subscribes to everything that the node publishes."""
+
+    def __init__(self, node: Node) -> None:
+        self.grids: dict[str, int] = defaultdict(int)
+        self.latencies: dict[str, list[float]] = defaultdict(list)
+        self.values: dict[str, dict[str, str]] = {}
+        self.levels: dict[str, set[str]] = defaultdict(set)
+        for topic, kind in messages.output_topics().items():
+            node.create_subscription(get_message(kind), topic, lambda _, t=topic: self._grid(t), LATCHED, raw=True)
+        for stage in topics.LATENCIES:
+            keep = self.latencies[stage].append
+            node.create_subscription(Float64, f"/bev_node/latency/{stage}", lambda m, k=keep: k(m.data), 100)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostics, 10)
+
+    def _grid(self, topic: str) -> None:
+        self.grids[topic] += 1
+
+    def _diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            name = status.name.rpartition(": ")[2]
+            self.values[name] = {v.key: v.value for v in status.values}
+            if status.level != b"\0":
+                self.levels[name].add(status.message)
+
+    def clear(self) -> None:
+        """Count from here on."""
+        for column in self.latencies.values():
+            column.clear()
+        self.grids.clear()
+        self.levels.clear()
+
+
+def usage(pid: int) -> tuple[float, float]:
+    """CPU seconds and resident MiB of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return (int(fields[11]) + int(fields[12])) / TICKS, pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def synthetic_bag(folder: Path) -> Path:
+    """A drive of 4 s, 800x450."""
+    settings = SynthSettings(scenes=1, seed=22, duration=4.0, version="v1.0-mini", image_scale=0.5)
+    write_dataset(folder / "root", settings)
+    write_scene_bag(folder / "root", "v1.0-mini", "scene-0001", folder / "bag", lidar=False)
+    return folder / "bag"
+
+
+def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str) -> Table:
+    """Run it and return the table."""
+    rclpy.init()
+    node = rclpy.create_node("soak")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    vehicle, user = Vehicle(node, bag, rate), User(node)
+    command = [sys.executable, "-m", "bridgeta_ros.bev_node", "--ros-args", "-p", "autostart:=true"]
+    names = ", ".join(vehicle.rig.names)
+    child = subprocess.Popen([*command, "-p", f"cameras:=[{names}]", "-p", f"weights:={weights}"])
+    try:
+
+        def spin(seconds: float, label: str) -> None:
+            end = time.monotonic() + seconds
+            for _ in track(range(max(1, round(seconds))), description=label):
+                step = min(end, time.monotonic() + 1)
+                while (left := step - time.monotonic()) > 0:
+                    executor.spin_once(timeout_sec=left)
+                if child.poll() is not None:
+                    raise SystemExit(f"the node ended with {child.returncode}")
+
+        vehicle.start()
+        spin(warm_up, "warm-up")
+        user.clear()
+        before, sent = dict(user.values["sets"]), vehicle.sent
+        (cpu, memory), start = usage(child.pid), time.monotonic()
+        spin(60 * minutes, "soak")
+        after, sent = user.values["sets"], vehicle.sent - sent
+        (cpu_end, memory_end), seconds = usage(child.pid), time.monotonic() - start
+    finally:
+        child.send_signal(signal.SIGINT)
+        child.wait(10)
+        vehicle.stopping.set()
+        vehicle.join()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+    table = Table(title=f"{seconds / 60:.1f} minutes of {len(vehicle.rig.cameras)} cameras at {rate:g} Hz, {weights}")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    counts = {key: int(after[key]) - int(before[key]) for key in before if key in after and before[key].isdecimal()}
+    table.add_row("cycles sent", str(sent))
+    for key in ("complete", "published", "replaced", "skipped", "failed", "incomplete", "late"):
+        table.add_row(f"sets {key}", str(counts[key]))
+    table.add_row("grids received, least of the topics", str(min(user.grids.values())))
+    columns = {stage: np.array(user.latencies[stage]) for stage in topics.LATENCIES}
+    for stage, values in columns.items():
+        text = f"{np.median(values):.1f} / {np.percentile(values, 99):.1f} / {values.max():.1f}"
+        table.add_row(f"{stage}, ms: median / p99 / max", text)
+    share = 1 - columns["network"].mean() / columns["total"].mean()
+    table.add_row("share of all but the network in the time from stamp to publish", f"{100 * share:.1f} %")
+    table.add_row("CPU of the node, cores", f"{(cpu_end - cpu) / seconds:.2f}")
+    table.add_row("resident memory, MiB: start / end", f"{memory:.0f} / {memory_end:.0f}")
+    for name, said in user.levels.items():
+        table.add_row(f"diagnostics not OK: {name}", "; ".join(sorted(said))[:60])
+    return table
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--rate", type=float, default=12.0, help="cycles per second")
+    parser.add_argument("--warm-up", type=float, default=30.0, help="seconds before the figures begin")
+    parser.add_argument("--bag", type=Path, help="bag with the images; a synthetic drive without")
+    parser.add_argument("--weights", default="tiny")
+    options = parser.parse_args()
+    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    with tempfile.TemporaryDirectory() as folder:
+        bag = options.bag or synthetic_bag(Path(folder))
+        table = soak(bag, options.minutes, options.rate, options.warm_up, options.weights)
+    console = Console(width=120)
+    console.print(table)
+    middleware = os.environ.get("RMW_IMPLEMENTATION", "default middleware")
+    console.print(
+        f"{platform.machine()}, {os.cpu_count()} cores, ROS 2 {os.environ.get('ROS_DISTRO')}, {middleware}, "
+        f"Python {platform.python_version()}, {datetime.date.today()}"
+    )
+
+
+if __name__ == "__main__":
+    main()

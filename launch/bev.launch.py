@@ -1,0 +1,227 @@
+"""The node on a vehicle: its parameters, its camera topics, and its way to the state active.
+
+`ros2 launch bridgeta_ros bev.launch.py --show-args` lists the arguments. The launch ends when the node's process
+ends, with an error when that process failed, so that whoever supervises the launch can see it and start it anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, Shutdown
+from launch.event_handlers import OnProcessExit, OnProcessStart
+from launch.events import matches_action
+from launch.events.process import ProcessExited
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
+
+from launch import LaunchContext, LaunchDescription
+
+# The layout is the same beside the sources and in share/bridgeta_ros, where an installation puts it.
+CONFIG = Path(__file__).absolute().parents[1] / "config"
+
+_FILE = "empty: as in params_file"
+ARGUMENTS: dict[str, tuple[str, str]] = {
+    "params_file": (str(CONFIG / "bev_node.yaml"), "YAML file with the node's parameters"),
+    "cameras_file": (
+        str(CONFIG / "nuscenes_cameras.yaml"),
+        "YAML file that names the cameras and their topics; empty: parameter `cameras`, topics ~/input/<camera>/...",
+    ),
+    "namespace": ("", "namespace of the node, its outputs and RViz"),
+    "node_name": ("bev_node", "name of the node"),
+    "weights": ("", f"a .safetensors file, or the name of weights that ship; {_FILE}"),
+    "device": ("", f"auto, cpu, cuda, cuda:1, ...; {_FILE}"),
+    "transport": ("", f"compressed or raw, the type of the camera images; {_FILE}"),
+    "min_cameras": ("", f"fewest cameras that a set is run with, 0: all; {_FILE}"),
+    "local_map": ("", f"true or false: fuse successive grids into bev/local_map/<class>; {_FILE}"),
+    "use_sim_time": ("", f"true or false: take the time from /clock; {_FILE}"),
+    "autostart": ("true", "configure and activate the node; false leaves that to a lifecycle manager"),
+    "log_level": ("", "debug, info, warn, error or fatal; LOGGER:=LEVEL for one logger, such as bev_node:=debug"),
+    "rviz": ("false", "start RViz"),
+    "rviz_config": (str(CONFIG / "bev.rviz"), "RViz's layout"),
+    "rviz_required": ("false", "end the launch when RViz is closed"),
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` runs."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=_start)])
+
+
+def _start(context: LaunchContext) -> list[Any]:
+    """The actions, from the arguments' values. Raises ValueError that names the argument or file at fault."""
+    values = {name: LaunchConfiguration(name).perform(context).strip() for name in ARGUMENTS}
+    cameras = _cameras(_file("cameras_file", values)) if values["cameras_file"] else {}
+    remappings = []
+    for name, (image, info) in cameras.items():
+        topic = f"~/input/{name}"
+        # Which of the two image topics the node subscribes to is a parameter, that the params_file may set.
+        remappings += [(f"{topic}/image", image), (f"{topic}/image/compressed", f"{image}/compressed")]
+        remappings.append((f"{topic}/camera_info", info))
+    node = LifecycleNode(
+        package="bridgeta_ros",
+        executable="bev_node",
+        name=values["node_name"],
+        namespace=values["namespace"],
+        parameters=[str(_file("params_file", values)), _overrides(values, list(cameras))],
+        remappings=remappings,
+        ros_arguments=["--log-level", values["log_level"]] if values["log_level"] else None,
+        output="screen",
+    )
+    actions = [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=_end(values["node_name"])))]
+    if _boolean("autostart", values["autostart"]):
+        path = "/".join(filter(None, [*values["namespace"].split("/"), values["node_name"]]))
+        actions += _bring_up(node, f"/{path}")
+    actions.append(node)
+    if _boolean("rviz", values["rviz"]):
+        actions += _rviz(values)
+    return actions
+
+
+def _overrides(values: dict[str, str], cameras: list[str]) -> dict[str, Any]:
+    """The parameters that the arguments set, over those of the params_file."""
+    # The launch brings the node up itself: were the node to do so too, one of the two would fail.
+    parameters: dict[str, Any] = {"autostart": False}
+    if cameras:
+        parameters["cameras"] = cameras
+    kinds: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+        "weights": ("weights", _text),
+        "device": ("device", _text),
+        "transport": ("transport", _text),
+        "min_cameras": ("min_cameras", _whole_number),
+        "local_map": ("local_map.enabled", _boolean),
+        "use_sim_time": ("use_sim_time", _boolean),
+    }
+    for argument, (parameter, convert) in kinds.items():
+        if values[argument]:
+            parameters[parameter] = convert(argument, values[argument])
+    return parameters
+
+
+def _bring_up(node: LifecycleNode, name: str) -> list[Any]:
+    """Handlers that configure the node `name` once its process runs, and activate it once it is configured."""
+
+    def change(transition: int) -> EmitEvent:
+        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
+
+    failed = (
+        f"{name} could not be configured and says why above. Once that is mended: ros2 lifecycle set {name} configure"
+    )
+    return [
+        RegisterEventHandler(
+            OnProcessStart(target_action=node, on_start=[change(Transition.TRANSITION_CONFIGURE)], handle_once=True)
+        ),
+        # Only once, and only from configuring: a node that somebody deactivates later has to stay inactive.
+        RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node,
+                start_state="configuring",
+                goal_state="inactive",
+                entities=[change(Transition.TRANSITION_ACTIVATE)],
+                handle_once=True,
+            )
+        ),
+        RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node,
+                start_state="configuring",
+                goal_state="unconfigured",
+                entities=[LogInfo(msg=failed)],
+            )
+        ),
+    ]
+
+
+def _rviz(values: dict[str, str]) -> list[Any]:
+    """RViz, in the node's namespace: the layout names the node's outputs relative to it."""
+    sim_time = values["use_sim_time"] and _boolean("use_sim_time", values["use_sim_time"])
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=values["namespace"],
+        arguments=["-d", str(_file("rviz_config", values))],
+        parameters=[{"use_sim_time": bool(sim_time)}],
+        output="log",
+    )
+    if not _boolean("rviz_required", values["rviz_required"]):
+        return [rviz]
+    closed = Shutdown(reason="RViz was closed")
+    return [RegisterEventHandler(OnProcessExit(target_action=rviz, on_exit=[closed])), rviz]
+
+
+def _end(name: str) -> Callable[[ProcessExited, LaunchContext], Any]:
+    """A handler that ends the launch when a process ends by itself."""
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> list[Any]:
+        if context.is_shutdown:
+            return []
+        if event.returncode:
+            # An error raised here is what makes `ros2 launch` return 1 instead of 0.
+            raise RuntimeError(f"{name} ended with exit code {event.returncode}; its last messages say why")
+        return [Shutdown(reason=f"{name} has ended")]
+
+    return on_exit
+
+
+def _cameras(path: Path) -> dict[str, tuple[str, str]]:
+    """Camera name -> (base image topic, CameraInfo topic) of a cameras_file, in its order.
+
+    Raises ValueError that names the file and the camera at fault.
+    """
+    where = f"cameras_file {path}"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{where} is not YAML ({' '.join(str(error).split())})") from error
+    cameras = content.get("cameras") if isinstance(content, dict) else None
+    if not isinstance(cameras, dict) or not cameras:
+        raise ValueError(f"{where} has no cameras; it needs `cameras:` and below it NAME: {{image: TOPIC}}")
+    found = {}
+    for name, entry in cameras.items():
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", str(name)):
+            raise ValueError(f"{where}: camera {name!r} is no part of a topic: letters, digits and _ only")
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+            raise ValueError(f"{where}: camera {name} needs `image: TOPIC`")
+        unknown = sorted(set(map(str, entry)) - {"image", "camera_info"})
+        if unknown:
+            raise ValueError(f"{where}: camera {name} has {', '.join(unknown)}; image and camera_info are known")
+        image = entry["image"].removesuffix("/compressed")
+        info = entry.get("camera_info", f"{image.rpartition('/')[0]}/camera_info")
+        if not isinstance(info, str) or not info:
+            raise ValueError(f"{where}: camera_info of camera {name} is {info!r}, not a topic")
+        found[str(name)] = (image, info)
+    return found
+
+
+def _file(argument: str, values: dict[str, str]) -> Path:
+    path = Path(values[argument]).expanduser()
+    if not path.is_file():
+        raise ValueError(f"{argument} {values[argument] or '(empty)'} is not a file")
+    return path
+
+
+def _text(argument: str, value: str) -> str:
+    return value
+
+
+def _whole_number(argument: str, value: str) -> int:
+    if not value.isdecimal():
+        raise ValueError(f"{argument} is {value!r}, not a whole number")
+    return int(value)
+
+
+def _boolean(argument: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise ValueError(f"{argument} is {value!r}, not true or false")
+    return value.lower() == "true"
