@@ -56,6 +56,7 @@ setup(
             "tensorboard>=2.14",
         ],
         "dev": [
+            "colcon-common-extensions>=0.3",
             "hypothesis>=6.80",
             "mcap>=1.1",
             "mcap-ros2-support>=0.5",

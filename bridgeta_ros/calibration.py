@@ -76,7 +76,7 @@ class TfTree:
             )
             raise BridgeTAError(
                 f"no transform {target} <- {source}: {why}",
-                fix="Publish the missing link on /tf_static, or give --calibration rig.yaml",
+                fix="Publish the missing link on /tf_static, or give the calibration as a file (docs/rig.md)",
             )
         return invert(up_target[common]) @ up_source[common]
 
@@ -107,6 +107,8 @@ def camera_from_info(name: str, info: Any, base_T_frame: Matrix, rectified: bool
     intrinsics = (p[:, :3] if rectified else k).copy()
     if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
         raise BridgeTAError("is not calibrated (zero focal length)", where=where, fix="Calibrate this camera")
+    if not np.array_equal(intrinsics[2], (0, 0, 1)):
+        raise BridgeTAError(f"has a last row {intrinsics[2].tolist()} in {'P' if rectified else 'K'}", where=where)
     pose = base_T_frame
     if rectified and p[:, 3].any():
         frame_T_cam = np.eye(4)

@@ -39,9 +39,10 @@ class _Job:
 
 
 class Engine:
-    """Runs sets of image messages. A set that comes while another is worked on waits; a newer one replaces it.
+    """Runs sets of image messages. A set that comes while another is worked on, or before the calibration, waits; a
+    newer one replaces it.
 
-    `now_ns` is the clock that the stamps are of. `min_cameras` and `to_rgb` are those of `BevPipeline`. Nothing that a
+    `now_ns` is the clock that the stamps are of. `minimum` and `to_rgb` are those of `BevPipeline`. Nothing that a
     message or the network does ends the thread: a failure is told to `health`, and one that is not expected also
     to `report`, with its exception.
     """
@@ -101,7 +102,7 @@ class Engine:
         """Hand over a set whose last image came at `received_ns`."""
         with self._wake:
             if self._job is not None:
-                self._health.count("replaced")
+                self._health.count("uncalibrated" if self._rig is None else "replaced")
             self._job = _Job(images, received_ns, perf_counter())
             self._wake.notify()
 
@@ -114,10 +115,12 @@ class Engine:
         try:
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._stopping or self._job is not None or self._outdated())
+                    self._wake.wait_for(lambda: self._stopping or self._ready() or self._outdated())
                     if self._stopping:
                         return
-                    job, self._job = self._job, None
+                    job = None
+                    if self._ready():
+                        job, self._job = self._job, None
                 try:
                     self._refresh()
                     if job is not None:
@@ -129,6 +132,12 @@ class Engine:
                     self._report(error)
         finally:
             self._drop_pipeline()
+
+    def _ready(self) -> bool:
+        """Whether there is a set to run. Messages of different topics are not taken in the order they came in, so the
+        newest set waits for a calibration that is yet to be read.
+        """
+        return self._job is not None and self._rig is not None
 
     def _outdated(self) -> bool:
         """Whether there is a calibration or a network that no pipeline was tried with yet."""

@@ -69,6 +69,7 @@ class Health:
         self._failure: tuple[float, str] | None = None
         self._late_since: float | None = None
         self._idle = False
+        self._handed = self._start  # when a set was last run or left out on purpose
         self._qos: dict[str, str] = {}
         self._publishers: Mapping[str, int] = {}
 
@@ -87,6 +88,8 @@ class Health:
     def count(self, event: str, by: int = 1) -> None:
         """So many more of a field of `SetCounts`."""
         with self._lock:
+            if event == "skipped":
+                self._handed = self._clock()
             setattr(self.counts, event, getattr(self.counts, event) + by)
 
     def idle(self, idle: bool) -> None:
@@ -111,6 +114,8 @@ class Health:
             now = self._clock()
             self._latencies.append((now, latencies))
             # A stamp of the future is as bad as an old one.
+            if len(self._latencies) > 1 and self._latencies[-2][0] < now - _WINDOW:
+                self._late_since = None  # after a pause it begins anew
             late = abs(latencies["total"]) > 1e3 * self._limits().late_after
             if not late:
                 self._late_since = None
@@ -169,6 +174,10 @@ class Health:
             return Status("sets", ERROR if lasting else WARN, self._failure[1], values)
         if self._idle:
             return Status("sets", OK, "idle: nobody subscribes", values)
+        handed = max([self._handed, *(t for t, _ in list(self._latencies)[-1:])])
+        if now - handed > _WINDOW:
+            since = f"nothing to run for {now - handed:.0f} s: cameras are missing, or their stamps are too far apart"
+            return Status("sets", WARN, f"{since} (slop, min_cameras)", values)
         if not counts.published:
             return Status("sets", WARN, "nothing published yet", values)
         return Status("sets", OK, "publishing", values)

@@ -100,13 +100,14 @@ class LiveCalibration:
         _, info = self._infos[name]
         try:
             if not info.header.frame_id:
-                raise BridgeTAError("its CameraInfo names no frame", fix="Set header.frame_id")
+                raise BridgeTAError("names no frame", where=name, fix="Set header.frame_id")
             pose = self._tree.lookup(self._base, info.header.frame_id)
             self._cameras[name] = camera_from_info(name, info, pose)
             self.problems.pop(name, None)
         except BridgeTAError as error:
+            what = f"CameraInfo {error.what}" if error.where else error.what
             kept = ", the earlier calibration stays in use" if name in self._cameras else ""
-            self.problems[name] = f"{error.what}{kept}" + (f". {error.fix}" if error.fix else "")
+            self.problems[name] = f"{what}{kept}" + (f". {error.fix}" if error.fix else "")
 
 
 def _signature(info: Any) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ from bridgeta_ros import messages
 from bridgeta_ros.engine import Engine
 from bridgeta_ros.health import Health
 from bridgeta_ros.live_calibration import LiveCalibration
-from bridgeta_ros.parameters import AT_CONFIGURE, NodeParameters, Parameter, parameters
+from bridgeta_ros.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, parameters
 from bridgeta_ros.pipeline import Picture, RawImage, raw_to_rgb
 from bridgeta_ros.ros_factory import RosFactory
 from bridgeta_ros.ros_inputs import CameraInputs
@@ -54,6 +54,7 @@ class BevNode(LifecycleNode):
         self._engine: Engine | None = None
         self._inputs: CameraInputs | None = None
         self._changes, self._make = Changes(), RosFactory()
+        self._reported = ""
         self.create_service(Trigger, "~/reload", self._reload)
         self.create_service(Trigger, "~/calibrate", self._calibrate)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -71,6 +72,10 @@ class BevNode(LifecycleNode):
         values = self.settings.flat()
         table = {p.name: p for p in parameters()}
         changed = {c.name: c.value for c in changes if c.name in table and c.value != values[c.name]}
+        fixed = [name for name in changed if table[name].effect == AT_START]
+        if fixed:
+            reason = f"{', '.join(fixed)} can be set only when the node starts"
+            return SetParametersResult(successful=False, reason=reason)
         fixed = [name for name in changed if table[name].effect == AT_CONFIGURE]
         if fixed and self._runtime is not None:
             reason = f"{', '.join(fixed)} can change only before the node is configured: clean it up first"
@@ -88,8 +93,6 @@ class BevNode(LifecycleNode):
         try:
             self._runtime = self._load_network()
             self._names = self.settings.camera_names(self._runtime.info.cameras)
-            if self.settings.min_cameras > len(self._names):
-                raise BridgeTAError(f"min_cameras is {self.settings.min_cameras}, cameras are {', '.join(self._names)}")
             self._calibration = self._new_calibration()
             self._outputs = Outputs(self, self._runtime.grid, lambda: self.settings)
             if self._calibration.rig is not None:
@@ -281,7 +284,9 @@ class BevNode(LifecycleNode):
         return statuses
 
     def _report(self, error: BaseException) -> None:
-        if self.context.ok():  # what was at work when the context was shut down cannot publish
+        # What was at work when the context was shut down cannot publish; what fails in every set is told once.
+        if self.context.ok() and repr(error) != self._reported:
+            self._reported = repr(error)
             self.get_logger().error(f"unexpected failure: {_traceback(error)}")
 
 

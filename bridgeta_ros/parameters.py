@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bridgeta_core.config import from_mapping, setting, to_mapping
+from bridgeta_core.errors import BridgeTAError
 from bridgeta_ros.localmap import GAIN
 from bridgeta_ros.sync import DEFAULT_SLOP
 
-# When a changed value takes effect. A node that is configured refuses to change those of the last kind.
+# When a changed value takes effect. A node refuses to change what it would not heed: while it is configured those of
+# "configure", and ever those of its start.
 AT_ONCE, AT_RELOAD, AT_CALIBRATE, AT_CONFIGURE = "at once", "~/reload", "~/calibrate", "configure"
+AT_START = "start of the node"
 
 
 def _parameter(default: Any, help: str, effect: str = AT_CONFIGURE, **rules: Any) -> Any:
@@ -39,7 +43,7 @@ class LocalMapParameters:
 class DiagnosticsParameters:
     """What counts as healthy."""
 
-    period: float = _parameter(1.0, "time between two messages on /diagnostics, seconds", ge=0.05, le=60)
+    period: float = _parameter(1.0, "time between two messages on /diagnostics, seconds", AT_START, ge=0.05, le=60)
     expected_rate: float = _parameter(
         12.0,
         "images per second of each camera; below half of it is a warning, 0 expects nothing",
@@ -63,7 +67,7 @@ class DiagnosticsParameters:
 class NodeParameters:
     """All parameters of the node, as it declares them."""
 
-    autostart: bool = _parameter(False, "configure and activate when the node starts, without a lifecycle manager")
+    autostart: bool = _parameter(False, "configure and activate by itself, without a lifecycle manager", AT_START)
     weights: str = _parameter("tiny", "a .safetensors file, or the name of weights that ship", AT_RELOAD)
     device: str = _parameter("auto", "auto (CUDA where there is one), cpu, cuda, cuda:1, ...", AT_RELOAD)
     precision: str = _parameter(
@@ -108,9 +112,22 @@ class NodeParameters:
         return {p.name: _get(mapping, p.name) for p in parameters()}
 
     def camera_names(self, of_weights: tuple[str, ...]) -> tuple[str, ...]:
-        """The cameras to subscribe to: those of the parameter, or those of the weights in lower case."""
-        chosen = tuple(name for name in self.cameras if name)
-        return chosen or tuple(name.lower() for name in of_weights)
+        """The cameras to subscribe to: those of the parameter, or those of the weights in lower case.
+
+        Raises BridgeTAError for names that are no part of a topic, that are there twice, or too few for min_cameras.
+        """
+        chosen = tuple(name for name in self.cameras if name) or tuple(name.lower() for name in of_weights)
+        wrong = [name for name in chosen if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII)]
+        if wrong or len(set(chosen)) < len(chosen):
+            raise BridgeTAError(
+                f"cameras {', '.join(chosen)}",
+                where="parameter cameras",
+                fix="Each needs a name of its own, of letters, digits and _, as a topic does",
+                exit_code=2,
+            )
+        if self.min_cameras > len(chosen):
+            raise BridgeTAError(f"is {self.min_cameras}, the cameras are {', '.join(chosen)}", where="min_cameras")
+        return chosen
 
 
 def _get(mapping: Mapping[str, Any], name: str) -> Any:

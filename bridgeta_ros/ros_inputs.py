@@ -61,7 +61,8 @@ class CameraInputs:
         slop_ns = round(settings.slop * 1e9)
         self._cycles: CycleWatch[Any] = CycleWatch(names, slop_ns, settings.min_cameras or len(names))
         self._sources = {name: SimpleFilter() for name in names}
-        self._sync = ApproximateTimeSynchronizer(list(self._sources.values()), _KEPT, settings.slop)
+        # The library wants less than the slop; everywhere else here the slop itself will do.
+        self._sync = ApproximateTimeSynchronizer(list(self._sources.values()), _KEPT, settings.slop + 1e-9)
         self._sync.registerCallback(self._complete)
         self._subscriptions: list[Any] = []
         self._tf: Any = None

@@ -67,7 +67,7 @@ def test_a_missing_link_is_named_with_both_ends():
     with pytest.raises(BridgeTAError, match="camera hangs on mast, base_link on map"):
         tree.lookup("base_link", "camera")
     assert not tree.connects("base_link", "camera")
-    with pytest.raises(BridgeTAError, match=r"does not know radar.*tf_static.*--calibration"):
+    with pytest.raises(BridgeTAError, match=r"does not know radar.*tf_static.*rig.md"):
         tree.lookup("base_link", "radar")
 
 
@@ -166,6 +166,7 @@ def test_binning_and_region_of_interest_give_the_calibration_of_the_images_that_
         ({"k": np.zeros(9), "p": np.zeros(12)}, "not calibrated"),
         ({"d": np.array([0.1, 0, 0, 0]), "distortion_model": "equidistant"}, "equidistant"),
         ({"width": 0}, "empty"),
+        ({"p": np.array([80.0, 0, 9, 4, 0, 80, 9, 0, 0, 0, 0, 0])}, "last row"),
     ],
 )
 def test_a_camera_info_that_is_no_calibration_is_refused_by_name(changes, what):

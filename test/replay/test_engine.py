@@ -284,12 +284,12 @@ def test_a_publisher_that_fails_costs_its_set(new):
     assert bench.health.counts.published == 1
 
 
-def test_without_a_calibration_sets_are_counted_and_run_once_it_is_there(new):
+def test_without_a_calibration_the_newest_set_waits_for_it_and_the_others_are_counted(new):
     bench = new(rig=None)
     bench.offer(1)
+    bench.offer(2)
     bench.counted("uncalibrated", 1)
     bench.engine.set_rig(RIG)
-    bench.offer(2)
     assert bench.next() == 2
 
 
@@ -320,7 +320,9 @@ def test_a_calibration_that_is_taken_away_ends_the_pipeline_with_its_threads(new
     bench.engine.set_rig(None)
     eventually(lambda: not threads(before, "decode"))
     bench.offer(2)
+    bench.offer(3)
     bench.counted("uncalibrated", 1)
+    assert bench.health.counts.published == 1
 
 
 def test_another_network_is_used_from_the_next_set_on(new):

@@ -335,3 +335,30 @@ def test_events_from_many_threads_are_all_counted():
         thread.join(30)
     counts = bench.health.counts
     assert (counts.complete, counts.failed, counts.published) == (1200, 1200, 1200)
+
+
+def test_that_no_set_comes_together_although_the_cameras_send_is_a_warning_with_what_to_look_at():
+    bench = Bench()
+    bench.send(6)
+    level, message = bench.says("sets")
+    assert level == WARN
+    assert "nothing to run for 6 s" in message
+    assert "slop" in message
+    bench.publish()
+    assert bench.says("sets") == (OK, "publishing")
+
+
+def test_sets_that_are_left_out_on_purpose_are_no_want_of_sets():
+    bench = Bench()
+    bench.publish()
+    bench.send(6)
+    bench.health.count("skipped")
+    assert bench.says("sets") == (OK, "publishing")
+
+
+def test_lateness_begins_anew_after_a_pause():
+    bench = Bench()
+    bench.publish(total=900.0)
+    bench.now += 3600
+    bench.publish(total=900.0)
+    assert bench.says("latency")[0] == WARN

@@ -14,6 +14,7 @@ from bridgeta_ros.parameters import (
     AT_CONFIGURE,
     AT_ONCE,
     AT_RELOAD,
+    AT_START,
     NodeParameters,
     Parameter,
     parameters,
@@ -42,7 +43,7 @@ def values_of(parameter: Parameter) -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize("parameter", TABLE.values(), ids=TABLE)
 def test_each_parameter_says_what_it_is_and_when_it_takes_effect_and_has_a_type_of_ros(parameter):
     assert parameter.help
-    assert parameter.effect in (AT_ONCE, AT_RELOAD, AT_CALIBRATE, AT_CONFIGURE)
+    assert parameter.effect in (AT_ONCE, AT_RELOAD, AT_CALIBRATE, AT_CONFIGURE, AT_START)
     assert type(parameter.default) in ROS_TYPES
 
 
@@ -150,3 +151,14 @@ def test_without_camera_names_those_of_the_weights_are_taken_in_lower_case(camer
 
 def test_given_camera_names_are_taken_as_they_are_and_empty_ones_left_out():
     assert NodeParameters(cameras=["Roof", "", "back"]).camera_names(("CAM_FRONT",)) == ("Roof", "back")
+
+
+@pytest.mark.parametrize("cameras", [["front", "front"], ["front", "left side"], ["/front"], ["1st"], ["außen"]])
+def test_camera_names_that_cannot_name_topics_are_refused(cameras):
+    with pytest.raises(BridgeTAError, match="a name of its own"):
+        NodeParameters(cameras=cameras).camera_names(())
+
+
+def test_more_cameras_than_there_are_cannot_be_asked_for():
+    with pytest.raises(BridgeTAError, match="min_cameras: is 3, the cameras are front, back"):
+        NodeParameters(cameras=["front", "back"], min_cameras=3).camera_names(())

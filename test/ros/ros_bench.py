@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from array import array
@@ -158,10 +159,13 @@ class Bench:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for node in [node for node, _, _ in self.running]:
-            self.remove(node)
+        while self.running:
+            self.remove(self.running[-1][0])
         self.executor.shutdown()
         self.node.destroy_node()
+        # rclpy leaves the lifecycle services of a destroyed node on the graph until it is collected, and a client of
+        # the next test would take them for those of its own node.
+        gc.collect()
 
     def add(self, *, namespace: str = "", **values: Any) -> BevNode:
         """A node with these parameters (dots as double underscores), unconfigured, spinning."""

@@ -245,6 +245,18 @@ class TestParameters:
         bench.change(node, "cleanup")
         assert bench.set_parameter(node, "transport", "compressed").successful
 
+    def test_what_only_its_start_heeds_is_refused_ever_after(self, bench: Any) -> None:
+        node = bench.add()
+        result = bench.set_parameter(node, "diagnostics.period", 0.2)
+        assert not result.successful
+        assert "when the node starts" in result.reason
+
+    @pytest.mark.parametrize("cameras", [["front", "front"], ["left side"]])
+    def test_cameras_that_cannot_be_topics_are_refused_at_configure(self, bench: Any, cameras: list[str]) -> None:
+        node = bench.add(cameras=cameras)
+        assert not bench.change(node, "configure")
+        assert bench.state(node) == "unconfigured"
+
     def test_the_threshold_holds_from_the_next_set_on(self, bench: Any) -> None:
         from ros_bench import cells
 
