@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.rig import Rig
+from bridgeta_ros.camera_image import Picture, RawImage, image_from_message, raw_to_rgb
 from bridgeta_ros.health import Health
-from bridgeta_ros.pipeline import BevPipeline, BevResult, BevRuntime, Picture, RawImage, image_from_message, raw_to_rgb
+from bridgeta_ros.pipeline import BevPipeline, BevResult, BevRuntime
 from bridgeta_ros.sync import ImageSet
 
 

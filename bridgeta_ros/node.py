@@ -22,13 +22,13 @@ from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.fallback import FallbackRuntime
 from bridgeta_core.rig import Rig
 from bridgeta_ros import messages
+from bridgeta_ros.camera_image import raw_to_rgb
 from bridgeta_ros.engine import Engine
 from bridgeta_ros.health import Health
 from bridgeta_ros.live_calibration import LiveCalibration
 from bridgeta_ros.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, parameters
-from bridgeta_ros.pipeline import Picture, RawImage, raw_to_rgb
 from bridgeta_ros.ros_factory import RosFactory
-from bridgeta_ros.ros_inputs import CameraInputs
+from bridgeta_ros.ros_inputs import CameraInputs, cv_bridge_decoder
 from bridgeta_ros.ros_outputs import Outputs
 from bridgeta_ros.status import ERROR, OK, WARN, Changes, Status, calibration_status, network_status
 
@@ -120,7 +120,7 @@ class BevNode(LifecycleNode):
                 self._report,
                 minimum=minimum,
                 max_rate=lambda: self.settings.max_rate,
-                to_rgb=_cv_bridge() if self.settings.transport == "raw" else raw_to_rgb,
+                to_rgb=cv_bridge_decoder() if self.settings.transport == "raw" else raw_to_rgb,
             )
             self._engine.start()
             self._listen()
@@ -309,23 +309,6 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
             bounds = FloatingPointRange(from_value=float(parameter.low), to_value=float(parameter.high))
             descriptor.floating_point_range = [bounds]
     return descriptor
-
-
-def _cv_bridge() -> Any:
-    """Raw images by cv_bridge."""
-    try:
-        from cv_bridge import CvBridge
-    except ImportError as error:
-        raise BridgeTAError(
-            f"raw images need cv_bridge, which cannot be imported ({error})",
-            fix="Install ros-$ROS_DISTRO-cv-bridge and opencv-python-headless below 5, or use transport: compressed",
-        ) from error
-    bridge = CvBridge()
-
-    def to_rgb(image: RawImage) -> Picture:
-        return bridge.imgmsg_to_cv2(image, "rgb8")
-
-    return to_rgb
 
 
 def run(args: Sequence[str] | None = None) -> int:

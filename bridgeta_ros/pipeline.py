@@ -9,13 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from time import perf_counter
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.image import ImageError, image_to_cvimage
-from rosbags.image.image import to_cvtype
 
 from bridgeta_core import images
 from bridgeta_core.errors import BridgeTAError
@@ -23,10 +21,8 @@ from bridgeta_core.geometry import ImageFit
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.rig import Camera, Rig
 from bridgeta_core.weights import WeightsInfo
+from bridgeta_ros.camera_image import EncodedImage, Picture, RawImage, raw_to_rgb
 from bridgeta_ros.visibility import seen_cells
-
-Picture = NDArray[np.uint8]
-Buffer = Any  # anything with the buffer protocol: bytes, array.array, ndarray
 
 _KEPT_VIEWS = 8  # sets of cameras, as many as the runtime keeps plans for
 
@@ -48,69 +44,6 @@ class BevRuntime(Protocol):
     def warm_up(self, rig: Rig) -> None:
         """Do what the first call of `infer` would take long for."""
         ...
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """A JPEG or PNG, and what the message calls its format."""
-
-    data: Buffer
-    format: str = ""
-
-
-@dataclass(frozen=True)
-class RawImage:
-    """Pixels as sensor_msgs/Image has them: `height` rows of `step` bytes."""
-
-    height: int
-    width: int
-    encoding: str
-    step: int
-    data: Buffer
-    is_bigendian: bool = False
-
-
-def image_from_message(message: Any) -> EncodedImage | RawImage:
-    """The image of a sensor_msgs CompressedImage or Image, of any library; its data is not copied."""
-    if hasattr(message, "format"):
-        return EncodedImage(message.data, message.format)
-    return RawImage(
-        int(message.height),
-        int(message.width),
-        message.encoding,
-        int(message.step),
-        message.data,
-        bool(message.is_bigendian),
-    )
-
-
-def raw_to_rgb(image: RawImage) -> Picture:
-    """Pixels `[H, W, 3]` RGB of a raw image; the padding at the end of its rows is dropped.
-
-    Raises BridgeTAError for an encoding without colours or greys, and for data that are too short.
-    """
-    data = np.frombuffer(image.data, dtype=np.uint8)
-    # The colours of these stand in half as many rows again, below the greys.
-    height = image.height * 3 // 2 if image.encoding in ("nv12", "nv21") else image.height
-    try:
-        _, _, kind, channels = to_cvtype(image.encoding)
-        row = image.width * channels * np.dtype(kind).itemsize
-        if row < 1 or image.height < 1 or image.step < row or data.size < height * image.step:
-            raise BridgeTAError(
-                f"raw image of {data.size} bytes cannot hold {image.width}x{image.height} pixels of "
-                f"{image.encoding} in rows of {image.step} bytes"
-            )
-        rows = data[: height * image.step].reshape(height, image.step)[:, :row]
-        # The library takes rows to be packed, and bytes to have an order.
-        swapped = image.is_bigendian and np.dtype(kind).itemsize > 1
-        packed = replace(image, height=height, step=row, data=np.ascontiguousarray(rows), is_bigendian=swapped)
-        picture = image_to_cvimage(cast(Any, packed), "rgb8")
-    except (ImageError, cv2.error) as error:
-        raise BridgeTAError(
-            f"image encoding {image.encoding!r} cannot be turned to colours",
-            fix="Publish rgb8, bgr8, mono8, a Bayer pattern, YUV 4:2:2 or NV12, or JPEG",
-        ) from error
-    return np.ascontiguousarray(picture, dtype=np.uint8)
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,9 @@ from bridgeta_core.runtime import Runtime
 from bridgeta_ros import messages, topics
 from bridgeta_ros.bagio import BagReader, BagWriter, Distro, Storage, create_bag, open_bag, qos
 from bridgeta_ros.calibration import TfTree, rig_for, rig_from_messages
+from bridgeta_ros.camera_image import EncodedImage, RawImage, image_from_message
 from bridgeta_ros.groundtruth import Agreement, as_table, grid_values
-from bridgeta_ros.pipeline import (
-    BevPipeline,
-    BevResult,
-    BevRuntime,
-    EncodedImage,
-    Prepared,
-    RawImage,
-    image_from_message,
-)
+from bridgeta_ros.pipeline import BevPipeline, BevResult, BevRuntime, Prepared
 from bridgeta_ros.progress import progress_bar
 from bridgeta_ros.summary import FILE_NAME, ReplaySummary
 from bridgeta_ros.sync import DEFAULT_SLOP, Synchroniser

@@ -27,9 +27,9 @@ from bridgeta_core.rig import Rig
 from bridgeta_core.visual import arrange
 from bridgeta_ros import messages, topics
 from bridgeta_ros.bagio import BagReader, open_bag
+from bridgeta_ros.camera_image import EncodedImage, RawImage, image_from_message, raw_to_rgb
 from bridgeta_ros.groundtruth import grid_values
 from bridgeta_ros.latency_chart import COLOURS, latency_chart
-from bridgeta_ros.pipeline import EncodedImage, RawImage, image_from_message, raw_to_rgb
 from bridgeta_ros.progress import progress_bar
 from bridgeta_ros.replay import RIG_NAME
 from bridgeta_ros.summary import FILE_NAME, STAGES, ReplaySummary

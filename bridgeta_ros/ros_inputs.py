@@ -11,7 +11,9 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rosidl_runtime_py.utilities import get_message
 
+from bridgeta_core.errors import BridgeTAError
 from bridgeta_ros import topics
+from bridgeta_ros.camera_image import Picture, RawImage, packed
 from bridgeta_ros.cycles import CycleWatch
 from bridgeta_ros.health import Health
 from bridgeta_ros.live_calibration import LiveCalibration
@@ -159,3 +161,20 @@ class CameraInputs:
         self._newest = 0
         self._health.count("resets")
         self._on_reset()
+
+
+def cv_bridge_decoder() -> Any:
+    """Raw images by cv_bridge."""
+    try:
+        from cv_bridge import CvBridge
+    except ImportError as error:
+        raise BridgeTAError(
+            f"raw images need cv_bridge, which cannot be imported ({error})",
+            fix="Install ros-$ROS_DISTRO-cv-bridge and opencv-python-headless below 5, or use transport: compressed",
+        ) from error
+    bridge = CvBridge()
+
+    def to_rgb(image: RawImage) -> Picture:
+        return bridge.imgmsg_to_cv2(packed(image), "rgb8")
+
+    return to_rgb

@@ -23,7 +23,8 @@ from bridgeta_core.grid import BevGrid
 from bridgeta_core.images import decode_and_fit
 from bridgeta_core.rig import Camera, Rig
 from bridgeta_core.runtime import Runtime
-from bridgeta_ros.pipeline import BevPipeline, EncodedImage, RawImage, image_from_message, raw_to_rgb
+from bridgeta_ros.camera_image import EncodedImage, RawImage, image_from_message, raw_to_rgb
+from bridgeta_ros.pipeline import BevPipeline
 from bridgeta_ros.visibility import seen_cells
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
