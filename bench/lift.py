@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import platform
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import milliseconds, processor
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -107,20 +105,6 @@ class _SegmentSum(torch.autograd.Function):
         (last,) = ctx.saved_tensors
         run = last.cumsum(0) - last.long()
         return gradients[0][run], None
-
-
-def milliseconds(call: Callable[[], Any]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - start)
-
-
-def processor() -> str:
-    """The CPU's name."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if info.exists() and names else platform.processor()
 
 
 def main() -> None:

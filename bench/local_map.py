@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import platform
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
+from machine import milliseconds, processor
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -35,20 +32,6 @@ def pose(frame: int) -> NDArray[np.float64]:
     result[:2, :2] = ((np.cos(yaw), -np.sin(yaw)), (np.sin(yaw), np.cos(yaw)))
     result[:2, 3] = (1847.3 + SPEED / TURN * np.sin(yaw), 911.7 - SPEED / TURN * np.cos(yaw))
     return result
-
-
-def milliseconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - start)
-
-
-def processor() -> str:
-    """The CPU's name."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if info.exists() and names else platform.processor()
 
 
 def main() -> None:

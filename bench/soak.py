@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from machine import processor
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -234,7 +235,7 @@ def main() -> None:
     console.print(table)
     middleware = os.environ.get("RMW_IMPLEMENTATION", "default middleware")
     console.print(
-        f"{platform.machine()}, {os.cpu_count()} cores, ROS 2 {os.environ.get('ROS_DISTRO')}, {middleware}, "
+        f"{processor()}, {os.cpu_count()} cores, ROS 2 {os.environ.get('ROS_DISTRO')}, {middleware}, "
         f"Python {platform.python_version()}, {datetime.date.today()}"
     )
 
