@@ -89,12 +89,14 @@ def colour_cells(values: NDArray[np.generic]) -> Image:
     """Labels or probabilities `[6, Y, X]` in the classes' colours, which fade with the probability: `[X, Y, 3]`, a
     pixel per cell, forward up.
     """
-    # A plane per colour: the node does this for every set, and pixel by pixel it takes three times as long.
+    # Plane by plane, so that the work stays in the cache: the node does this for every set, and all at once it takes
+    # ten times as long.
     canvas = np.empty((3, *values.shape[1:]), dtype=np.float32)
-    canvas[:] = np.array(PAPER, dtype=np.float32)[:, None, None]
-    for name in PAINT_ORDER:
-        alpha = np.asarray(values[CLASS_NAMES.index(name)], dtype=np.float32)
-        canvas += alpha * (np.array(_colour(name), dtype=np.float32)[:, None, None] - canvas)
+    for plane, paper in enumerate(PAPER):
+        canvas[plane] = paper
+        for name in PAINT_ORDER:
+            alpha = np.asarray(values[CLASS_NAMES.index(name)], dtype=np.float32)
+            canvas[plane] += alpha * (np.float32(_colour(name)[plane]) - canvas[plane])
     return np.ascontiguousarray(canvas.round().astype(np.uint8).transpose(2, 1, 0)[::-1, ::-1])
 
 
