@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -313,6 +314,10 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
 
 def run(args: Sequence[str] | None = None) -> int:
     """The node until SIGINT, SIGTERM or a shutdown of the context; returns the exit status."""
+    # rclpy hands the signals back as it found them, and a second SIGINT, launch's own beside that of the terminal, must
+    # not cut the end short.
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, signal.SIG_IGN)
     rclpy.init(args=args)
     try:
         try:

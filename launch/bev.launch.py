@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, Shutdown
 from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
@@ -21,8 +22,6 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
-
-from launch import LaunchContext, LaunchDescription
 
 # The layout is the same beside the sources and in share/bridgeta_ros, where an installation puts it.
 CONFIG = Path(__file__).absolute().parents[1] / "config"

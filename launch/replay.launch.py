@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -23,8 +24,6 @@ from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.event_handlers import OnStateTransition
-
-from launch import LaunchContext, LaunchDescription
 
 # Seconds for which the player waits between making its publishers and the first message, so that the subscribers
 # find them: camera topics are best effort, and what is published before is lost.

@@ -243,9 +243,8 @@ def test_launch_files_compile(file: str):
 @pytest.mark.parametrize("file", LAUNCH_FILES)
 def test_every_argument_of_a_launch_file_is_described(file: str):
     pytest.importorskip("launch_ros", reason="no ROS 2: source /opt/ros/DISTRO/setup.bash")
-    from launch.launch_description_sources import PythonLaunchDescriptionSource
-
     from launch import LaunchContext
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
 
     source = PythonLaunchDescriptionSource(str(ROOT / "launch" / file))
     arguments = {a.name: a for a in source.get_launch_description(LaunchContext()).get_launch_arguments()}

@@ -77,6 +77,15 @@ def test_a_signal_ends_it_within_two_seconds_without_an_error(
     assert "Traceback" not in output
 
 
+def test_a_second_signal_does_not_cut_the_end_short(bench: Any, process: Any) -> None:
+    child = process(autostart="true")
+    bench.until(lambda: bench.state(Remote()) == "active", 60)
+    for _ in range(5):
+        child.send_signal(signal.SIGINT)
+    output, _ = child.communicate(timeout=2)
+    assert child.returncode == 0, output
+
+
 def test_a_parameter_that_is_out_of_range_ends_it_with_one_line(process: Any, bench: Any) -> None:
     child = process(slop="-1.0")
     output, _ = child.communicate(timeout=60)
