@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import traceback
@@ -136,8 +137,9 @@ class BevNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back."""
+        """Give everything back, the network's memory now and not at some later collection."""
         self._release()
+        gc.collect()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -350,7 +352,8 @@ def spin_some(node: BevNode, executor: SingleThreadedExecutor, timeout: float | 
     except (KeyboardInterrupt, ExternalShutdownException):
         raise
     except Exception as error:
-        node.get_logger().error(f"in a callback: {_traceback(error)}")
+        if node.context.ok():  # else it is the end, that rclpy came upon in the middle of its work
+            node.get_logger().error(f"in a callback: {_traceback(error)}")
 
 
 def _spin(node: BevNode) -> None:

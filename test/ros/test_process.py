@@ -133,12 +133,14 @@ def test_200_lifecycle_cycles_leave_no_threads_and_no_memory(bench: Any, process
     for cycle in range(1, CYCLES + 1):
         for transition in ("configure", "activate", "deactivate", "cleanup"):
             assert bench.change(node, transition), (cycle, transition)
-        if cycle % SETTLED == 0:
+        if cycle % 5 == 0:
             seen[cycle] = resources(child.pid)
-    threads = {cycle: t for cycle, (t, _) in seen.items()}
-    memory = {cycle: m for cycle, (_, m) in seen.items()}
-    assert threads[CYCLES] <= threads[SETTLED], threads
-    # Of a network of 6.4 MB that is loaded in each cycle a leak would be 1 GiB; fragments of the allocator are not.
-    assert memory[CYCLES] - memory[SETTLED] < 30, memory
+    early, late = (
+        [seen[cycle] for cycle in seen if start < cycle <= start + SETTLED] for start in (SETTLED, CYCLES - SETTLED)
+    )
+    assert min(threads for threads, _ in late) <= min(threads for threads, _ in early), seen
+    # The allocator's fragments come and go, so the least of many is what is kept. A leaked network of 6.4 MB would be
+    # half a GiB by now.
+    assert min(memory for _, memory in late) - min(memory for _, memory in early) < 20, seen
     child.send_signal(signal.SIGINT)
     assert child.wait(2) == 0
