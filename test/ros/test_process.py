@@ -139,8 +139,8 @@ def test_200_lifecycle_cycles_leave_no_threads_and_no_memory(bench: Any, process
         [seen[cycle] for cycle in seen if start < cycle <= start + SETTLED] for start in (SETTLED, CYCLES - SETTLED)
     )
     assert min(threads for threads, _ in late) <= min(threads for threads, _ in early), seen
-    # The allocator's fragments come and go, so the least of many is what is kept. A leaked network of 6.4 MB would be
-    # half a GiB by now.
-    assert min(memory for _, memory in late) - min(memory for _, memory in early) < 20, seen
+    # The allocator's fragments come and go by tens of MiB, so the least of many is what is kept. 64 MiB are ten of the
+    # 120 networks that were loaded in between.
+    assert min(memory for _, memory in late) - min(memory for _, memory in early) < 64, seen
     child.send_signal(signal.SIGINT)
     assert child.wait(2) == 0
