@@ -34,6 +34,7 @@ from rich.table import Table
 from rosidl_runtime_py.utilities import get_message
 from std_msgs.msg import Float64
 
+from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.rig import Rig
 from bridgeta_core.synth import SynthSettings, write_dataset
 from bridgeta_ros import messages, topics
@@ -230,7 +231,10 @@ def main() -> None:
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     with tempfile.TemporaryDirectory() as folder:
         bag = options.bag or synthetic_bag(Path(folder))
-        table = soak(bag, options.minutes, options.rate, options.warm_up, options.weights)
+        try:
+            table = soak(bag, options.minutes, options.rate, options.warm_up, options.weights)
+        except BridgeTAError as error:
+            raise SystemExit(str(error)) from None
     console = Console(width=120)
     console.print(table)
     middleware = os.environ.get("RMW_IMPLEMENTATION", "default middleware")

@@ -68,6 +68,10 @@ class BevNode(LifecycleNode):
 
     def _declare(self) -> NodeParameters:
         values = {p.name: self.declare_parameter(p.name, p.default, _descriptor(p)).value for p in parameters()}
+        # ROS passes over these without a word; a file for several nodes may hold them rightly, so they are no error.
+        unknown = [name for name in self._parameter_overrides if not self.has_parameter(name)]
+        if unknown:
+            self.get_logger().warning(f"no such parameter, so it has no effect: {', '.join(sorted(unknown))}")
         return NodeParameters.from_flat(values)
 
     def _on_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
@@ -320,7 +324,11 @@ def run(args: Sequence[str] | None = None) -> int:
     # not cut the end short.
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, signal.SIG_IGN)
-    rclpy.init(args=args)
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:  # rclpy's own are of this type: a wrong argument, a params file that is not there
+        print(f"{NODE_NAME}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     try:
         try:
             node = BevNode()

@@ -102,6 +102,23 @@ def test_a_parameter_of_the_wrong_type_ends_it_with_one_line(process: Any, bench
     assert "Traceback" not in output
 
 
+def test_a_parameters_file_that_is_not_there_ends_it_with_one_line(process: Any, bench: Any) -> None:
+    child = process("--params-file", "/nowhere.yaml")
+    output, _ = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert "/nowhere.yaml" in output
+    assert "Traceback" not in output
+
+
+def test_a_misspelt_parameter_is_told(process: Any, bench: Any) -> None:
+    child = process(trheshold="0.3")
+    bench.until(lambda: bench.listener.status("lifecycle")[1] == "unconfigured", 60)
+    child.send_signal(signal.SIGINT)
+    output, _ = child.communicate(timeout=2)
+    assert "no such parameter" in output
+    assert "trheshold" in output
+
+
 def test_ros_arguments_name_place_and_remap_it(bench: Any, process: Any, tmp_path: Path) -> None:
     from ros_bench import RIG
 
