@@ -19,6 +19,7 @@ from bridgeta_core.rig import Camera
 
 Array = NDArray[np.float64]
 Colour = tuple[int, int, int]
+Wire = tuple[Colour, Sequence[Array]]  # polylines [n, 3] in the ego frame that are drawn in one colour
 
 NEAR = 0.5  # metres in front of a camera where lines are cut
 FAR = 60.0  # metres at which the colours of points in images end
@@ -71,6 +72,15 @@ def draw_map(image: Image, camera: Camera, lines: Mapping[str, Sequence[Array]],
         cv2.polylines(image, list(corners), False, _colour(name), thickness, cv2.LINE_AA, _SHIFT)
 
 
+def draw_wires(image: Image, camera: Camera, wires: Sequence[Wire]) -> None:
+    """Draw ego-frame polylines in their colours into an image of the camera, or a resized copy, in place."""
+    cam_T_ego = invert(camera.ego_T_cam)
+    scale = image.shape[1] / camera.width
+    for colour, lines in wires:
+        corners = _fixed(project_lines(camera, cam_T_ego, lines), scale)
+        cv2.polylines(image, list(corners), False, colour, 1, cv2.LINE_AA, _SHIFT)
+
+
 def draw_points(image: Image, camera: Camera, points: NDArray[np.floating]) -> None:
     """Draw ego-frame LiDAR points into an image of the camera, or a resized copy, in place: near red, far blue."""
     local = transform(invert(camera.ego_T_cam), points[:, :3])
@@ -117,8 +127,8 @@ def paint_bev(values: NDArray[np.generic], grid: BevGrid, side: int) -> Image:
     return picture
 
 
-def paint_points(points: NDArray[np.floating], grid: BevGrid, side: int) -> Image:
-    """Ego-frame points from above, coloured by their height from -1 m (blue) to 4 m (red)."""
+def paint_points(points: NDArray[np.floating], grid: BevGrid, side: int, wires: Sequence[Wire] = ()) -> Image:
+    """Ego-frame points from above, coloured by their height from -1 m (blue) to 4 m (red), and coloured polylines."""
     width, height = _view_size(grid, side)
     canvas = np.full((height, width, 3), NIGHT, dtype=np.uint8)
     pixels = np.floor(_bev_pixels(points[:, :2], grid, width, height) + 0.5).astype(int)
@@ -126,6 +136,9 @@ def paint_points(points: NDArray[np.floating], grid: BevGrid, side: int) -> Imag
     order = np.argsort(points[inside, 2])  # high points over low ones
     x, y = pixels[inside][order].T
     canvas[y, x] = turbo(np.clip((points[inside, 2][order] + 1) / 5, 0, 1))
+    for colour, lines in wires:
+        corners = [_fixed(_bev_pixels(line, grid, width, height)) for line in lines]
+        cv2.polylines(canvas, corners, False, colour, 1, cv2.LINE_AA, _SHIFT)
     _draw_vehicle(canvas, grid, ink=PAPER, paper=NIGHT)
     return canvas
 

@@ -16,16 +16,19 @@ from bridgeta_core.drawing import (
     PAPER,
     QUIET,
     RINGS,
+    Colour,
+    Wire,
     depth_colours,
     draw_map,
     draw_points,
+    draw_wires,
     paint_bev,
     paint_points,
     write,
 )
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.files import replace_when_done
-from bridgeta_core.geometry import invert
+from bridgeta_core.geometry import invert, transform
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.images import Image, decode, decode_and_fit
 from bridgeta_core.rig import Rig
@@ -33,20 +36,24 @@ from bridgeta_core.rig import Rig
 Array = NDArray[np.float64]
 
 _GAP = 12  # pixels between the parts of a picture
+# Of annotated boxes, by the first part of their category; what has none of its own is an object.
+_BOX_COLOURS: dict[str, Colour] = {"vehicle": (255, 158, 0), "human": (60, 120, 255), "other": (200, 200, 200)}
 
 
 @dataclass(frozen=True, eq=False)
 class Scenery:
     """All that can be drawn of a sample, in its ego frame; what is None is left out.
 
-    `lines` are polylines `[n, 3]` per class name, `points` `[n, 3 + k]` LiDAR points, `truth` and `prediction`
-    `[6, Y, X]` in [0, 1] on `grid`, and `known` `[6]` says of which classes the map tells anything.
+    `lines` are polylines `[n, 3]` per class name, `boxes` the wire frames of annotated objects, `points` `[n, 3 + k]`
+    LiDAR points, `truth` and `prediction` `[6, Y, X]` in [0, 1] on `grid`, and `known` `[6]` says of which classes the
+    map tells anything.
     """
 
     rig: Rig
     images: Sequence[Image]
     grid: BevGrid
     lines: Mapping[str, Sequence[Array]] | None = None
+    boxes: Sequence[Wire] = ()
     points: NDArray[np.floating] | None = None
     truth: NDArray[np.generic] | None = None
     prediction: NDArray[np.generic] | None = None
@@ -72,7 +79,7 @@ def sample_picture(scenery: Scenery, title: str = "", width: int = 1920, points_
     if scenery.truth is not None:
         views.append(("ground truth (map)", paint_bev(scenery.truth, scenery.grid, side)))
     if scenery.points is not None:
-        views.append(("LiDAR, colour = height", paint_points(scenery.points, scenery.grid, side)))
+        views.append(("LiDAR, colour = height", paint_points(scenery.points, scenery.grid, side, scenery.boxes)))
     boxes = [_label(view, name) for name, view in views]
     used = _GAP + sum(box.shape[1] + _GAP for box in boxes)
     height = max((box.shape[0] for box in boxes), default=240)
@@ -101,6 +108,7 @@ def _camera_cell(scenery: Scenery, i: int, width: int, with_points: bool) -> Ima
         draw_points(picture, camera, scenery.points)
     if scenery.lines is not None:
         draw_map(picture, camera, scenery.lines)
+    draw_wires(picture, camera, scenery.boxes)
     return _label(picture, camera.name)
 
 
@@ -155,12 +163,15 @@ def write_sample_picture(
     *,
     weights: str | Path | None = None,
     points_in_cameras: bool = True,
+    boxes: bool = False,
 ) -> None:
     """Write the picture of a sample of a nuScenes root as PNG, with the prediction of `weights` when they are given.
 
     `sample` is a token, the beginning of one, or a position in the index; None takes the first. Cameras and LiDAR are
-    drawn where the vehicle was at their own stamps. Raises BridgeTAError when something is missing or broken.
+    drawn where the vehicle was at their own stamps; the map's lines lie on the ground as the LiDAR shows it. `boxes`
+    draws the annotated objects too. Raises BridgeTAError when something is missing or broken.
     """
+    from bridgeta_core.data.groundheight import GroundHeight
     from bridgeta_core.data.index import LIDAR, SampleIndex
     from bridgeta_core.data.mapmask import MapRaster
     from bridgeta_core.data.pointcloud import move, read_lidar
@@ -193,7 +204,8 @@ def write_sample_picture(
         rig=Rig(tuple(cameras)),
         images=[_named(chosen.record(name).path, decode, data) for name, data in files.items()],
         grid=grid,
-        lines=raster.polylines(ego, radius=FAR),
+        lines=raster.polylines(ego, FAR, None if points is None else GroundHeight(points)),
+        boxes=_wires(root, version, chosen.token, ego) if boxes else (),
         points=points,
         truth=raster.masks(ego, grid),
         prediction=prediction,
@@ -204,6 +216,18 @@ def write_sample_picture(
     encoded = cv2.imencode(".png", picture[..., ::-1])[1]
     with replace_when_done(out) as temporary:
         temporary.write_bytes(encoded.tobytes())
+
+
+def _wires(root: str | Path, version: str, sample: str, global_T_ego: Array) -> list[Wire]:
+    """The annotated boxes of a sample as wire frames in the ego frame."""
+    from bridgeta_core.data.boxes import read_boxes
+
+    ego_T_global = invert(global_T_ego)
+    wires: list[Wire] = []
+    for box in read_boxes(root, version, sample):
+        colour = _BOX_COLOURS.get(box.category.split(".")[0], _BOX_COLOURS["other"])
+        wires.append((colour, [transform(ego_T_global, line) for line in box.edges()]))
+    return wires
 
 
 def _named(path: Path, decoder: Callable[..., Image], *arguments: object) -> Image:

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from rich.console import Console
 
-from bridgeta_core.synth.writer import SynthSettings, write_dataset
+from bridgeta_core.synth.dataset.writer import SynthSettings, write_dataset
 from bridgeta_core.visual import write_sample_picture
 from bridgeta_ros.bag import write_scene_bag
 from bridgeta_ros.replay import replay

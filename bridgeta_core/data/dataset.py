@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import ImageFit
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.images import Image, decode_and_fit
+from bridgeta_core.rig import Rig
 
 
 @dataclass
@@ -41,6 +42,12 @@ class Frame:
     known: Tensor
     token: str
     points: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Frame:
+        """The same frame with all tensors on `device`."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass
@@ -139,28 +146,46 @@ class FrameDataset(Dataset[Frame]):
             self._threads_are_set = True
         sample = self.sample(position)
         change = self.augment.draw(int(self._epoch), position) if self.augment else Change()
-        rig = sample.rig(self.cameras)
-        size = (self.image.width, self.image.height)
-        fits = [ImageFit.bottom((c.width, c.height), size, self.image.margin) for c in rig.cameras]
-        images = np.stack([_read(sample.record(c), fit) for c, fit in zip(self.cameras, fits, strict=True)])
-        images = change.images(images).transpose(0, 3, 1, 2)
-        intrinsics = np.stack([fit.matrix @ c.intrinsics for fit, c in zip(fits, rig.cameras, strict=True)])
-        ego_T_cam = np.stack([camera.ego_T_cam for camera in rig.cameras])
-        raster = self.maps[sample.location]
-        masks = change.masks(raster, sample.global_T_ego, self.grid)
-        points = None
-        if self.with_points:
-            lidar = sample.record(LIDAR)
-            points = torch.from_numpy(move(change.world @ lidar.ego_T_sensor, read_lidar(lidar.path)))
-        return Frame(
-            images=torch.from_numpy(np.ascontiguousarray(images)),
-            intrinsics=torch.from_numpy(change.intrinsics(intrinsics, size[0])).float(),
-            ego_T_cam=torch.from_numpy(change.ego_T_cam(ego_T_cam)).float(),
-            masks=torch.from_numpy(np.ascontiguousarray(masks)),
-            known=torch.tensor(raster.known),
-            token=sample.token,
-            points=points,
-        )
+        fits = image_fits(sample.rig(self.cameras), self.image)
+        images = [_read(sample.record(name), fit) for name, fit in fits.items()]
+        points = read_lidar(sample.record(LIDAR).path) if self.with_points else None
+        return make_frame(sample, fits, images, points, change, self.maps[sample.location], self.grid)
+
+
+def image_fits(rig: Rig, image: ImageConfig) -> dict[str, ImageFit]:
+    """How the images of every camera of a rig become network inputs, by channel in the rig's order."""
+    size = (image.width, image.height)
+    return {c.name: ImageFit.bottom((c.width, c.height), size, image.margin) for c in rig.cameras}
+
+
+def make_frame(
+    sample: Sample,
+    fits: Mapping[str, ImageFit],
+    images: Sequence[Image],
+    points: NDArray[np.float32] | None,
+    change: Change,
+    raster: MapRaster,
+    grid: BevGrid,
+) -> Frame:
+    """The changed frame of a sample from what its sensors gave: fitted RGB `images`, one `[h, w, 3]` per entry of
+    `fits`, and LiDAR points `[n, 5]` in the sensor frame.
+    """
+    cameras = sample.rig(tuple(fits)).cameras
+    pixels = change.images(np.stack(images)).transpose(0, 3, 1, 2)
+    intrinsics = np.stack([fit.matrix @ c.intrinsics for fit, c in zip(fits.values(), cameras, strict=True)])
+    ego_T_cam = np.stack([camera.ego_T_cam for camera in cameras])
+    masks = change.masks(raster, sample.global_T_ego, grid)
+    if points is not None:
+        points = move(change.world @ sample.record(LIDAR).ego_T_sensor, points)
+    return Frame(
+        images=torch.from_numpy(np.ascontiguousarray(pixels)),
+        intrinsics=torch.from_numpy(change.intrinsics(intrinsics, pixels.shape[-1])).float(),
+        ego_T_cam=torch.from_numpy(change.ego_T_cam(ego_T_cam)).float(),
+        masks=torch.from_numpy(np.ascontiguousarray(masks)),
+        known=torch.tensor(raster.known),
+        token=sample.token,
+        points=None if points is None else torch.from_numpy(points),
+    )
 
 
 def _read(record: SensorRecord, fit: ImageFit) -> Image:

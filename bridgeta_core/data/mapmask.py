@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ Array = NDArray[np.float64]
 MAP_VERSION = "1.3"
 _DOWNLOAD = "Download the map expansion v1.3 from nuscenes.org and extract it into maps/, so that this file exists"
 _POLYGON, _LINE = 3, 1  # shapely's type numbers
+_DRAPED = 2.0  # metres between the points of a line that follows the ground
+
+# The map layers that make up the classes.
+LAYERS: tuple[str, ...] = tuple(dict.fromkeys(layer for c in CLASSES for layer in c.layers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,40 +55,22 @@ class _Layer:
 
 
 class MapRaster:
-    """One city's map, ready to be rasterised around any pose.
+    """One city's map, ready to be rasterised around any pose, from its shapes by layer (see `read_layers`).
 
     `known[c]` is False when the city's map has nothing of class c, which then is unknown rather than absent: neither
     train nor score on it.
     """
 
-    def __init__(self, location: str, layers: Mapping[str, _Layer]) -> None:
+    def __init__(self, location: str, shapes: Mapping[str, NDArray[np.object_]]) -> None:
         self.location = location
+        layers = {name: _Layer.of(shapes[name], name in LINE_LAYERS) for name in LAYERS}
         self._layers = {c.name: tuple(layers[name] for name in c.layers) for c in CLASSES}
         self.known: tuple[bool, ...] = tuple(any(len(layer.shapes) for layer in self._layers[c.name]) for c in CLASSES)
 
     @classmethod
     def load(cls, root: str | Path, location: str) -> MapRaster:
-        """Read `maps/expansion/<location>.json` of a nuScenes root.
-
-        Raises BridgeTAError when it is absent, truncated, older than v1.3, or refers to what it does not hold.
-        """
-        path = Path(root) / "maps" / "expansion" / f"{location}.json"
-        try:
-            content = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise BridgeTAError("the map expansion is missing", where=path, fix=_DOWNLOAD) from error
-        except OSError as error:
-            raise BridgeTAError(f"cannot be read ({error.strerror})", where=path, fix=_DOWNLOAD) from error
-        except ValueError as error:
-            raise BridgeTAError(f"is not JSON, perhaps truncated ({error})", where=path, fix=_DOWNLOAD) from error
-        version = str(content.get("version", "1.0") if isinstance(content, dict) else "1.0")
-        if _numbers(version) < _numbers(MAP_VERSION):
-            raise BridgeTAError(f"is map expansion v{version}, v1.3 is needed", where=path, fix=_DOWNLOAD)
-        try:
-            return cls(location, _read_layers(content))
-        except (KeyError, TypeError, IndexError, ValueError, shapely.GEOSException) as error:
-            message = f"is not a map expansion v1.3 ({type(error).__name__}: {error})"
-            raise BridgeTAError(message, where=path, fix=_DOWNLOAD) from error
+        """Read `maps/expansion/<location>.json` of a nuScenes root; errors are those of `load_layers`."""
+        return cls(location, load_layers(root, location))
 
     def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
         """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
@@ -103,26 +89,42 @@ class MapRaster:
                 mask |= canvas
         return result
 
-    def polylines(self, global_T_ego: Matrix, radius: float) -> dict[str, list[Array]]:
+    def polylines(
+        self, global_T_ego: Matrix, radius: float, height: Callable[[Array], Array] | None = None
+    ) -> dict[str, list[Array]]:
         """Outlines and lines per class name, `[n, 3]` each in the ego frame, for drawing into cameras.
 
-        Only what lies in the square of `radius` metres around the vehicle. The map is flat: the shapes lie in the
-        global plane z = 0, on which the ego origin rides.
+        Only what lies in the square of `radius` metres around the vehicle. The map has no heights: `height` gives
+        those of the ground in the ego frame (see `GroundHeight`); without it the ground is level, and as high as the
+        vehicle.
         """
         centre = global_T_ego[:2, 3]
         low, high = centre - radius, centre + radius
         window = shapely.box(*low, *high)
-        ego_T_global = invert(global_T_ego)
         result: dict[str, list[Array]] = {}
         for c in CLASSES:
             shapes = np.concatenate([layer.near(low, high) for layer in self._layers[c.name]])
             is_area = shapely.get_type_id(shapes) == _POLYGON
             lines = np.concatenate([shapes[~is_area], shapely.boundary(shapes[is_area])])
             pieces = _parts(shapely.intersection(lines, window), _LINE)[0]
+            if height is not None:
+                pieces = shapely.segmentize(pieces, _DRAPED)
             xy, owner = shapely.get_coordinates(pieces, return_index=True)
-            points = transform(ego_T_global, np.column_stack([xy, np.zeros(len(xy))]))
-            result[c.name] = _split(points, owner, len(pieces))
+            result[c.name] = _split(_on_ground(global_T_ego, xy, height), owner, len(pieces))
         return result
+
+
+def _on_ground(global_T_ego: Matrix, xy: Array, height: Callable[[Array], Array] | None) -> Array:
+    """Points `[n, 3]` in the ego frame of global places `[n, 2]` on the ground."""
+    ego_T_global = invert(global_T_ego)
+    z = np.full(len(xy), global_T_ego[2, 3])
+    points = transform(ego_T_global, np.column_stack([xy, z]))
+    if height is not None and len(xy):
+        # The ego frame is tilted by a few degrees at most, so two steps along the global vertical are enough.
+        for _ in range(2):
+            z += (height(points[:, :2]) - points[:, 2]) / ego_T_global[2, 2]
+            points = transform(ego_T_global, np.column_stack([xy, z]))
+    return points
 
 
 class _Patch:
@@ -209,27 +211,68 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
 
 
-def _read_layers(content: Mapping[str, Any]) -> dict[str, _Layer]:
+def load_layers(root: str | Path, location: str, names: Sequence[str] = LAYERS) -> dict[str, NDArray[np.object_]]:
+    """The shapes of map layers from a city's map expansion below a nuScenes root.
+
+    Raises BridgeTAError when the file is absent, truncated, older than v1.3, or refers to what it does not hold.
+    """
+    content = read_expansion(root, location)
+    try:
+        return read_layers(content, names)
+    except (KeyError, TypeError, IndexError, ValueError, shapely.GEOSException) as error:
+        message = f"is not a map expansion v1.3 ({type(error).__name__}: {error})"
+        raise BridgeTAError(message, where=_expansion_path(root, location), fix=_DOWNLOAD) from error
+
+
+def _expansion_path(root: str | Path, location: str) -> Path:
+    return Path(root) / "maps" / "expansion" / f"{location}.json"
+
+
+def read_expansion(root: str | Path, location: str) -> dict[str, Any]:
+    """The content of `maps/expansion/<location>.json` of a nuScenes root.
+
+    Raises BridgeTAError when the file is absent, is no JSON, or is older than v1.3.
+    """
+    path = _expansion_path(root, location)
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BridgeTAError("the map expansion is missing", where=path, fix=_DOWNLOAD) from error
+    except OSError as error:
+        raise BridgeTAError(f"cannot be read ({error.strerror})", where=path, fix=_DOWNLOAD) from error
+    except ValueError as error:
+        raise BridgeTAError(f"is not JSON, perhaps truncated ({error})", where=path, fix=_DOWNLOAD) from error
+    version = str(content.get("version", "1.0") if isinstance(content, dict) else "1.0")
+    if _numbers(version) < _numbers(MAP_VERSION):
+        raise BridgeTAError(f"is map expansion v{version}, v1.3 is needed", where=path, fix=_DOWNLOAD)
+    return dict(content)
+
+
+def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> dict[str, NDArray[np.object_]]:
+    """The shapely polygons or lines, in global metres, of layers of a map expansion's content.
+
+    Polygons that are not valid are repaired in the drivable area and left out elsewhere, as the devkit does.
+    """
     nodes = {node["token"]: i for i, node in enumerate(content["node"])}
     xy = np.array([(node["x"], node["y"]) for node in content["node"]], dtype=np.float64).reshape(-1, 2)
     polygons = {record["token"]: record for record in content["polygon"]}
     lines = {record["token"]: record["node_tokens"] for record in content["line"]}
     result = {}
-    for name in sorted({layer for c in CLASSES for layer in c.layers}):
+    for name in names:
         records = content.get(name, [])
         if name in LINE_LAYERS:
             # Some cities have lines without nodes; the devkit skips them too.
             chains = [tokens for tokens in (lines[record["line_token"]] for record in records) if len(tokens) > 1]
-            result[name] = _Layer.of(_chains(chains, nodes, xy, shapely.linestrings), True)
+            result[name] = _chains(chains, nodes, xy, shapely.linestrings)
         elif name == "drivable_area":  # the one layer whose records hold several polygons
             found = [polygons[token] for record in records for token in record["polygon_tokens"]]
             areas = _areas(found, nodes, xy)
             broken = ~shapely.is_valid(areas)
             areas[broken] = shapely.make_valid(areas[broken])
-            result[name] = _Layer.of(areas, False)
+            result[name] = areas
         else:
             areas = _areas([polygons[record["polygon_token"]] for record in records], nodes, xy)
-            result[name] = _Layer.of(areas[shapely.is_valid(areas)], False)  # as the devkit does
+            result[name] = areas[shapely.is_valid(areas)]
     return result
 
 

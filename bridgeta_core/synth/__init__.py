@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bridgeta_core.synth.dataset.datasheet import DATA_SHEET, DataSheet
+from bridgeta_core.synth.dataset.frames import SceneShuffle, SyntheticFrames
+from bridgeta_core.synth.dataset.writer import write_dataset
 from bridgeta_core.synth.settings import SynthSettings
-from bridgeta_core.synth.writer import DATA_SHEET, write_dataset
 
-__all__ = ["DATA_SHEET", "SynthSettings", "write_dataset"]
+__all__ = ["DATA_SHEET", "DataSheet", "SceneShuffle", "SynthSettings", "SyntheticFrames", "write_dataset"]

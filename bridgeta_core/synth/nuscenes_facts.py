@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bridgeta_core.geometry import Matrix, rigid
 
@@ -20,8 +21,17 @@ LIDAR_AZIMUTHS = 1080
 LIDAR_ELEVATIONS = np.deg2rad(-30.67 + np.arange(32) * (41.34 / 31))
 LIDAR_PERIOD_US = 50_000
 LIDAR_RANGE = (0.9, 100.0)
+# Where a sweep begins and ends, in the ego frame. It turns clockwise; the offsets of the cameras' stamps, which are
+# triggered as the sweep passes the middle of their view, tell where it is when (see `sweep_delay`).
+SWEEP_SEAM = np.deg2rad(104.8)
 KEYFRAME_PERIOD_US = 500_000
 CAMERA_FRAMES_PER_KEYFRAME = 6
+
+
+def sweep_delay(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Seconds, in [-0.05, 0), between a sweep's stamp and when it passed an azimuth of the ego frame (radians)."""
+    turned = np.mod(SWEEP_SEAM - azimuth, 2 * np.pi) / (2 * np.pi)
+    return np.asarray((turned - 1) * (LIDAR_PERIOD_US / 1e6))
 
 
 @dataclass(frozen=True)

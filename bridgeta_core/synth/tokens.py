@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
+# The user's seed and the number of the split; a purpose and an index follow where random numbers are drawn.
+Seed = tuple[int, ...]
 
-def token(seed: int, *names: object) -> str:
+
+def token(seed: Seed, *names: object) -> str:
     """The token of the record that `names` identify in the data set of a seed."""
-    return hashlib.blake2b("/".join(map(str, (seed, *names))).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b("/".join(map(str, (*seed, *names))).encode(), digest_size=16).hexdigest()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_core.classes import CLASS_NAMES, CLASSES
-from bridgeta_core.drawing import NEAR, draw_map, draw_points, paint_bev, paint_points, project_lines
+from bridgeta_core.drawing import NEAR, draw_map, draw_points, draw_wires, paint_bev, paint_points, project_lines
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import invert, project, rigid, transform
 from bridgeta_core.grid import BevGrid
@@ -83,6 +83,25 @@ def test_points_are_drawn_where_they_are_seen_near_ones_over_far_ones():
     assert abs(columns.mean() - 63.5) < 0.6
     red, _, blue = image[31, 63].astype(int)
     assert red > blue
+
+
+def test_boxes_are_drawn_in_cameras_and_around_points_from_above():
+    view = camera()
+    image = np.zeros((64, 128, 3), np.uint8)
+    square = np.array([(12.0, -2, 1.5), (12, 2, 1.5), (12, 2, 3.5), (12, -2, 3.5), (12, -2, 1.5)])
+    wires = [((255, 0, 0), [square])]
+    draw_wires(image, view, wires)
+    rows, columns = np.nonzero(image[..., 0] > 60)
+    assert (image[..., 1:] == 0).all()
+    # About 11 m before a camera whose axis is 1.5 m high, 100 pixels to a right angle's half.
+    assert columns.min() < 63 < columns.max()
+    assert rows.max() <= 33
+    grid = BevGrid(-20, 20, -20, 20, 0.5)
+    above = paint_points(np.zeros((0, 3)), grid, 200, wires)
+    red, green, _ = np.moveaxis(above.astype(int), -1, 0)
+    v, u = np.argwhere(red > green + 60).T
+    assert v.mean() == pytest.approx((20 - 12) / 40 * 200, abs=1.5)
+    assert np.ptp(u) == pytest.approx(4 / 40 * 200, abs=2)
 
 
 def test_birds_eye_views_have_forward_up_and_left_on_the_left():

@@ -1,0 +1,1 @@
+"""Towns made of real map expansions of nuScenes."""

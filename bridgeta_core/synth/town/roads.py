@@ -1,0 +1,223 @@
+"""Polylines, and roads along them: where the lanes, the kerbs and the island of a road lie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+
+SHOULDER = 0.3
+
+
+def arc_length(points: Points) -> NDArray[np.float64]:
+    """Distance along a polyline `[n, 2]` of each of its points, `[n]`."""
+    return np.concatenate(([0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))))
+
+
+def resample(points: Points, step: float) -> Points:
+    """The polyline with points about `step` metres apart, both ends kept."""
+    s = arc_length(points)
+    return at_distance(points, np.linspace(0.0, s[-1], max(2, round(s[-1] / step) + 1)))
+
+
+def at_distance(points: Points, distance: NDArray[np.float64]) -> Points:
+    """Points of a polyline at given distances along it, clamped to its ends."""
+    s = arc_length(points)
+    return np.stack((np.interp(distance, s, points[:, 0]), np.interp(distance, s, points[:, 1])), axis=-1)
+
+
+def tangents(points: Points) -> Points:
+    """Unit directions of travel at the points of a polyline."""
+    t = np.gradient(points, axis=0)
+    return t / np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
+
+
+def normals(points: Points) -> Points:
+    """Unit directions to the left of travel at the points of a polyline."""
+    t = tangents(points)
+    return np.stack((-t[:, 1], t[:, 0]), axis=1)
+
+
+def offset(points: Points, lateral: float) -> Points:
+    """The polyline moved sideways by `lateral` metres, positive to the left of its direction."""
+    return points + lateral * normals(points)
+
+
+def ribbon(points: Points, width: float) -> Points:
+    """The ring `[2 n, 2]` of a band of `width` metres around a polyline that bends gently."""
+    side = width / 2 * normals(points)
+    return np.concatenate((points + side, (points - side)[::-1]))
+
+
+def hermite(p0: Points, t0: Points, p1: Points, t1: Points, step: float = 0.5) -> Points:
+    """A smooth path from `p0` heading `t0` (unit) to `p1` heading `t1`; nearly circular for a right angle."""
+    chord = float(np.linalg.norm(p1 - p0))
+    turn = math.acos(float(np.clip(t0 @ t1, -1, 1)))
+    scale = chord * (1 + 0.17 * turn / (math.pi / 2))
+    u = np.linspace(0, 1, max(4, round(chord / step) + 1))[:, None]
+    return (
+        (2 * u**3 - 3 * u**2 + 1) * p0
+        + (u**3 - 2 * u**2 + u) * scale * t0
+        + (3 * u**2 - 2 * u**3) * p1
+        + (u**3 - u**2) * scale * t1
+    )
+
+
+def rounded(
+    start: Points, leaving: Points, end: Points, arriving: Points, radius: float = math.inf, step: float = 1.0
+) -> Points:
+    """From a point with a heading to another, along both headings as far as possible and in one arc in between.
+
+    The arc is as wide as it can be, but no wider than `radius` metres. Where the headings differ little or do not
+    meet, a `hermite` path.
+    """
+    cross = float(leaving[0] * arriving[1] - leaving[1] * arriving[0])
+    turn = math.atan2(cross, float(leaving @ arriving))
+    if abs(turn) > math.radians(25):
+        gap = end - start
+        before = float(gap[0] * arriving[1] - gap[1] * arriving[0]) / cross
+        after = float(leaving[0] * gap[1] - leaving[1] * gap[0]) / cross
+        if before > 0 and after > 0:
+            corner = start + before * leaving
+            cut = min(before, after, radius * math.tan(abs(turn) / 2))
+            first, last = corner - cut * leaving, corner + cut * arriving
+            arc = hermite(first, leaving, last, arriving, step)
+            straight = [start[None]] if cut < before - 1e-6 else []
+            return np.concatenate([*straight, arc, *([end[None]] if cut < after - 1e-6 else [])])
+    return hermite(start, leaving, end, arriving, step)
+
+
+def tightest_radius(points: Points) -> float:
+    """The smallest radius of curvature along an evenly sampled polyline, metres."""
+    t = np.diff(points, axis=0)
+    turn = np.abs(np.arctan2(t[:-1, 0] * t[1:, 1] - t[:-1, 1] * t[1:, 0], (t[:-1] * t[1:]).sum(axis=1)))
+    step = np.hypot(*t.T)
+    return float(np.min((step[:-1] + step[1:]) / 2 / np.maximum(turn, 1e-9), initial=np.inf))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a street is like along its whole length: lanes `ahead` and `back` (0: one way), widths in metres, and what
+    is usual along it. `median` is the width of the island between the directions, 0 without one. `centre_line`: its
+    directions are divided by paint. The rest are chances from 0 to 1 by road or side of a road.
+    """
+
+    ahead: int
+    back: int
+    lane_width: float
+    median: float = 0.0
+    centre_line: bool = True
+    parking: float = 0.0
+    walkway: float = 0.9
+    verge: float = 0.3
+
+    @property
+    def width(self) -> float:
+        """Kerb to kerb."""
+        return (self.ahead + self.back) * self.lane_width + self.median + 2 * SHOULDER
+
+    def reversed(self) -> Profile:
+        """The same street seen from its other end."""
+        return replace(self, ahead=self.back, back=self.ahead)
+
+
+@dataclass(frozen=True, eq=False)
+class Road:
+    """A road from junction `start` to junction `end`.
+
+    `centre` runs from node to node, `[n, 2]` metres in the town's frame, 1 m apart. `trim` holds the metres at either
+    end that belong to the junctions. `keep` is +1 where traffic keeps right and -1 where it keeps left. Distances `s`
+    count from the start node, laterals are positive to the left.
+    """
+
+    index: int
+    start: int
+    end: int
+    centre: Points
+    profile: Profile
+    keep: int
+    trim: tuple[float, float] = (0.0, 0.0)
+
+    @cached_property
+    def _s(self) -> NDArray[np.float64]:
+        return arc_length(self.centre)
+
+    @cached_property
+    def _frame(self) -> NDArray[np.float64]:
+        """X and y of the centre and of its left normals, `[4, n]`."""
+        return np.concatenate((self.centre.T, normals(self.centre).T))
+
+    @property
+    def width(self) -> float:
+        """Kerb to kerb, metres."""
+        return self.profile.width
+
+    @property
+    def length(self) -> float:
+        """Node to node along the centre, metres."""
+        return float(self._s[-1])
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From where to where the road lies between its junctions."""
+        return self.trim[0], self.length - self.trim[1]
+
+    def at(self, s: NDArray[np.float64], lateral: NDArray[np.float64] | float) -> Points:
+        """Places `[n, 2]` at distances and laterals."""
+        x, y, nx, ny = (np.interp(s, self._s, row) for row in self._frame)
+        return np.stack((x + lateral * nx, y + lateral * ny), axis=-1)
+
+    def line(self, s0: float, s1: float, lateral: float) -> Points:
+        """A line parallel to the centre between two distances, points about 1 m apart."""
+        return self.at(np.linspace(s0, s1, max(2, round((s1 - s0) / 1.0) + 1)), lateral)
+
+    def strip(self, s0: float, s1: float, lateral0: float, lateral1: float) -> Points:
+        """The ring `[n, 2]` of a strip of the road's surface."""
+        return np.concatenate((self.line(s0, s1, lateral0), self.line(s0, s1, lateral1)[::-1]))
+
+    def spot(self, s: float, lateral: float) -> tuple[float, float, float]:
+        """x, y and the heading of the road from start to end at a place."""
+        x, y = self.at(np.array([s]), lateral)[0]
+        # The frame holds normals; the tangent lies a quarter turn to their right.
+        nx, ny = (float(np.interp(s, self._s, row)) for row in self._frame[2:])
+        return float(x), float(y), math.atan2(-nx, ny)
+
+    def lanes(self, ahead: bool) -> int:
+        """Number of lanes in one direction."""
+        return self.profile.ahead if ahead else self.profile.back
+
+    def side(self, ahead: bool) -> int:
+        """On which side of the centre the lanes of a direction lie: +1 left, -1 right."""
+        return -self.keep if ahead else self.keep
+
+    def inner(self, ahead: bool) -> float:
+        """Lateral of the edge of a direction's lanes towards the other direction."""
+        return self.side(ahead) * (self.width / 2 - SHOULDER - self.lanes(ahead) * self.profile.lane_width)
+
+    def lane_dividers(self, ahead: bool) -> list[float]:
+        """Laterals between the lanes of one direction, from the kerb inwards."""
+        edge = self.width / 2 - SHOULDER
+        return [self.side(ahead) * (edge - i * self.profile.lane_width) for i in range(1, self.lanes(ahead))]
+
+    def lane_lateral(self, ahead: bool, lane: int) -> float:
+        """Lateral of a lane's centre; lane 0 is the one at the kerb."""
+        return self.side(ahead) * (self.width / 2 - SHOULDER - (lane + 0.5) * self.profile.lane_width)
+
+    def lane(self, ahead: bool, lane: int) -> Points:
+        """Centre of a lane between the junctions in its direction of travel."""
+        points = self.line(*self.span, self.lane_lateral(ahead, lane))
+        return points if ahead else points[::-1]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One road as seen from a junction: `at_start` says which end of the road meets it, `angle` where it leaves to."""
+
+    road: int
+    at_start: bool
+    angle: float
