@@ -179,7 +179,7 @@ def evaluate(
 @app.command()
 def view(
     root: Root,
-    out: Annotated[Path, typer.Argument(help="PNG to write.")],
+    out: Annotated[Path, typer.Argument(help="Picture to write, .png or .jpg.")],
     sample: Annotated[str | None, typer.Option(help="Token or index of the sample; the first by default.")] = None,
     weights: Annotated[str | None, typer.Option(help="Also draw the prediction of these weights.")] = None,
     boxes: Annotated[bool, typer.Option("--boxes", help="Also draw the annotated objects.")] = False,

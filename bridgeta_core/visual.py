@@ -35,6 +35,7 @@ from bridgeta_core.rig import Rig
 
 Array = NDArray[np.float64]
 
+_FORMATS = (".png", ".jpg", ".jpeg")
 _GAP = 12  # pixels between the parts of a picture
 # Of annotated boxes, by the first part of their category; what has none of its own is an object.
 _BOX_COLOURS: dict[str, Colour] = {"vehicle": (255, 158, 0), "human": (60, 120, 255), "other": (200, 200, 200)}
@@ -165,12 +166,18 @@ def write_sample_picture(
     points_in_cameras: bool = True,
     boxes: bool = False,
 ) -> None:
-    """Write the picture of a sample of a nuScenes root as PNG, with the prediction of `weights` when they are given.
+    """Write the picture of a sample of a nuScenes root, with the prediction of `weights` when they are given.
+
+    `out` ends in .png or .jpg.
 
     `sample` is a token, the beginning of one, or a position in the index; None takes the first. Cameras and LiDAR are
     drawn where the vehicle was at their own stamps; the map's lines lie on the ground as the LiDAR shows it. `boxes`
     draws the annotated objects too. Raises BridgeTAError when something is missing or broken.
     """
+    if out.suffix.lower() not in _FORMATS:
+        raise BridgeTAError(
+            "is no picture that can be written", where=out, fix="Let its name end in .png or .jpg", exit_code=2
+        )
     from bridgeta_core.data.groundheight import GroundHeight
     from bridgeta_core.data.index import LIDAR, SampleIndex
     from bridgeta_core.data.mapmask import MapRaster
@@ -213,7 +220,7 @@ def write_sample_picture(
     )
     title = f"{chosen.scene}, {chosen.location}\nsample {chosen.token}"
     picture = sample_picture(scenery, title, points_in_cameras=points_in_cameras)
-    encoded = cv2.imencode(".png", picture[..., ::-1])[1]
+    encoded = cv2.imencode(out.suffix.lower(), picture[..., ::-1])[1]
     with replace_when_done(out) as temporary:
         temporary.write_bytes(encoded.tobytes())
 

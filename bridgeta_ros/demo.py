@@ -15,7 +15,7 @@ from bridgeta_ros.replay import replay
 from bridgeta_ros.report import write_report
 
 WEIGHTS = "tiny"
-DRIVE = SynthSettings(scenes=1, duration=4.0, version="v1.0-mini", image_scale=0.5)
+DRIVE = SynthSettings(scenes=1, split="test", duration=4.0, version="v1.0-mini", image_scale=0.5)
 
 
 def run_demo(out: Path, seed: int, console: Console) -> None:

@@ -98,11 +98,13 @@ class Solids:
 
     def corners(self) -> NDArray[np.float64]:
         """Corners of the boxes around the solids, `[n, 8, 3]`: four at the base, then four at the top."""
-        x = np.stack((self.front, self.front, -self.back, -self.back) * 2, axis=1)
-        y = np.stack((self.side, -self.side, -self.side, self.side) * 2, axis=1)
-        z = np.concatenate((np.zeros((len(self), 4)), np.tile(self.height[:, None], 4)), axis=1)
-        local = np.stack((x, y, z), axis=-1)
-        return np.einsum("nij,nkj->nki", self.axes, local) + self.place[:, None]
+        # From the middle of the base to the sides, along the solid's own axes; written out, which is several times as
+        # fast as products of many small matrices.
+        ahead, left, up = (self.axes[:, None, :, i] for i in range(3))
+        x = np.stack((self.front, self.front, -self.back, -self.back), axis=1)[..., None]
+        y = np.stack((self.side, -self.side, -self.side, self.side), axis=1)[..., None]
+        base = self.place[:, None] + x * ahead + y * left
+        return np.concatenate((base, base + self.height[:, None, None] * up), axis=1)
 
 
 class SolidList:

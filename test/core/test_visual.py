@@ -202,6 +202,14 @@ def test_a_wrong_sample_or_weights_leaves_no_picture(small_root, tmp_path, sampl
     assert not list(tmp_path.iterdir())
 
 
+def test_a_picture_can_be_a_jpeg_and_nothing_unknown(small_root, tmp_path):
+    write_sample_picture(small_root, "v1.0-mini", None, tmp_path / "sample.jpg")
+    assert (tmp_path / "sample.jpg").read_bytes()[:2] == b"\xff\xd8"
+    with pytest.raises(BridgeTAError, match=r"sample\.webm: is no picture.* \.png or \.jpg"):
+        write_sample_picture(small_root, "v1.0-mini", None, tmp_path / "sample.webm")
+    assert [path.name for path in tmp_path.iterdir()] == ["sample.jpg"]
+
+
 def test_a_broken_image_is_named_and_leaves_no_picture(broken_root, tmp_path):
     path = next((broken_root / "samples" / "CAM_BACK").glob("scene-0061-0*"))
     path.write_bytes(path.read_bytes()[:500])

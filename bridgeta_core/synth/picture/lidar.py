@@ -96,12 +96,13 @@ class Lidar:
     def _trace(self, poses: list[Matrix], surface: Surface, solids: Solids) -> Traced:
         planes, rectangles, indices = [], [], []
         step = 2 * np.pi / facts.LIDAR_AZIMUTHS
+        corners = solids.corners()
         for sector, pose in enumerate(poses):
             beams = torch.from_numpy(self._beams[sector].astype(np.float32)).to(self.device)
             planes.append(rotate(beams, pose[:3, :3]).T)
             start = self._start + sector * self._columns * step
             boxes, which = lidar_rectangles(
-                solids, invert(pose), start, self._columns, facts.LIDAR_AZIMUTHS, facts.LIDAR_ELEVATIONS
+                solids, corners, invert(pose), start, self._columns, facts.LIDAR_AZIMUTHS, facts.LIDAR_ELEVATIONS
             )
             rectangles.append(boxes)
             indices.append(which)

@@ -48,6 +48,7 @@ def camera_rectangles(
 
 def lidar_rectangles(
     solids: Solids,
+    corners: NDArray[np.float64],
     sensor_T_global: Matrix,
     start: float,
     columns: int,
@@ -57,11 +58,12 @@ def lidar_rectangles(
     """As `camera_rectangles` for a sector of a range image: `columns` of the `around` to a full turn, by ascending
     azimuth (radians in the sensor's frame) from `start` on, and rows of ascending `elevations`.
 
-    A solid across the seam of a full turn has two rectangles; so indices come along: (rectangles [m, 4], [m]).
+    `corners` are those of the solids, which all sectors share. A solid across the seam of a full turn has two
+    rectangles; so indices come along: (rectangles [m, 4], [m]).
     """
     if not len(solids):
         return np.zeros((0, 4), dtype=np.int64), np.zeros(0, dtype=np.int64)
-    corners = transform(sensor_T_global, solids.corners())
+    corners = transform(sensor_T_global, corners)
     middle = corners.mean(axis=1)
     centre = np.arctan2(middle[:, 1], middle[:, 0])
     angle = np.arctan2(corners[..., 1], corners[..., 0]) - centre[:, None]

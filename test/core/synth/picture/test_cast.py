@@ -136,7 +136,7 @@ def test_a_sector_of_a_sweep_meets_what_the_whole_turn_meets(
     beams = np.stack(np.broadcast_arrays(np.cos(e) * np.cos(azimuth), np.cos(e) * np.sin(azimuth), np.sin(e)), axis=-1)
     directions = rotate(torch.from_numpy(beams.reshape(-1, 3).astype(np.float32)), np.eye(3))
     sensor = rigid((0, 0, 1.8), (1, 0, 0, 0))
-    boxes, which = lidar_rectangles(solids, invert(sensor), start, columns, 360, elevations)
+    boxes, which = lidar_rectangles(solids, solids.corners(), invert(sensor), start, columns, 360, elevations)
     origin, height = sensor[None, :3, 3], len(elevations)
     culled = cast(None, [solids], origin, directions, columns, height, [boxes], [which])
     everywhere = [np.array([[0, columns, 0, height]])]
