@@ -15,8 +15,8 @@ GRASS, DIRT, CONCRETE, PAVING, KERB, ASPHALT, PATCH, CARPARK, WHITE, YELLOW, ZEB
 # Paint that the traffic has worn; dark joints, skid marks and removed paint, which look like lines and are in no map.
 WHITE_WORN, YELLOW_WORN, ZEBRA_WORN, SEAM, TYRE, GHOST = range(11, 17)
 GRAVEL, COBBLE, ASPHALT_OLD = range(17, 20)
-# Painted kerbs, coloured lanes, brick paving, iron covers, planted beds and cracks.
-KERB_WHITE, KERB_BLACK, KERB_YELLOW, RED_LANE, GREEN_LANE, BRICK, IRON, BED, CRACK = range(20, 29)
+# Painted kerbs, brick paving, iron covers, planted beds and cracks.
+KERB_WHITE, KERB_BLACK, KERB_YELLOW, BRICK, IRON, BED, CRACK = range(20, 27)
 
 ALBEDO_SCALE = 0.85
 """The albedo that a stored value of 255 means."""
@@ -54,8 +54,6 @@ MATERIALS: tuple[Material, ...] = (
     Material((0.580, 0.580, 0.560), 0.10, 70),  # white kerb
     Material((0.040, 0.040, 0.042), 0.20, 8),  # black kerb
     Material((0.540, 0.350, 0.060), 0.10, 70),  # yellow kerb
-    Material((0.220, 0.070, 0.045), 0.15, 14),  # red lane
-    Material((0.065, 0.170, 0.085), 0.15, 14),  # green lane
     Material((0.230, 0.120, 0.085), 0.20, 24),  # brick
     Material((0.075, 0.072, 0.070), 0.12, 12),  # iron
     Material((0.060, 0.075, 0.030), 0.45, 22),  # bed

@@ -67,23 +67,6 @@ class SolidTensors:
         """The solids `[n]` of rows."""
         return row % max(self.count, 1)
 
-    def to_local(self, row: Tensor, vector: Tensor) -> Tensor:
-        """Global directions `[n, 3]` in the frames of the solids of rows `[n]`."""
-        x, y, z = vector.unbind(1)
-        a = [axis.index_select(0, row) for axis in self.axes]
-        return torch.stack([a[i] * x + a[i + 1] * y + a[i + 2] * z for i in (0, 3, 6)]).T
-
-    def to_global(self, row: Tensor, vector: Tensor) -> Tensor:
-        """Directions `[n, 3]` in the frames of the solids of rows `[n]`, turned into the global frame."""
-        x, y, z = vector.unbind(1)
-        a = [axis.index_select(0, row) for axis in self.axes]
-        return torch.stack([a[i] * x + a[i + 3] * y + a[i + 6] * z for i in (0, 1, 2)]).T
-
-    def at(self, row: Tensor, step: Tensor) -> Tensor:
-        """Places `[n, 3]` in the solids' own frames that lie a global `step [n, 3]` from the origins of the views."""
-        origin = torch.stack([o.index_select(0, row) for o in (self.ox, self.oy, self.oz)])
-        return origin.T + self.to_local(row, step)
-
     def meet(self, family: int, row: Tensor, directions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Ray parameters `[k]` at which rays enter the solids of rows `[k]`, which are all of one family, and whether
         they do: bool `[k]`. `directions` are the planes x, y and z of the rays, `[k]` each.
