@@ -91,13 +91,13 @@ def tensors(settings: SynthSettings, device: str, jobs: int) -> Table:
     scale = image.width * image.margin / facts.IMAGE_SIZE[0]
     batch, workers = experiment.data.batch_size, jobs if device == "cpu" else 0
     result = markdown("as tensors", "frames", "frames/s, towns and scenes included", "frames/s of open scenes")
-    for with_points in (False, True):
+    for lidar in (None, config.LidarConfig(sweeps=0)):
         frames = SyntheticFrames(
             replace(settings, image_scale=scale),
             image,
             experiment.grid,
             device=device,
-            with_points=with_points,
+            lidar=lidar,
             open_scenes=settings.scenes,
         )
         shuffle = SceneShuffle(frames, batch_size=batch, workers=workers)
@@ -112,7 +112,7 @@ def tensors(settings: SynthSettings, device: str, jobs: int) -> Table:
                 pass
             elapsed = (time.perf_counter() if device == "cpu" else synchronised()) - start
             rates.append(f"{len(frames) / elapsed:.1f}")
-        name = f"{image.width}x{image.height}{' with LiDAR' if with_points else ''}"
+        name = f"{image.width}x{image.height}{' with LiDAR' if lidar else ''}"
         result.add_row(name, str(len(frames)), *rates)
     return result
 

@@ -1,33 +1,24 @@
-"""Settings: typed dataclasses, read from YAML, changed by `key=value`, checked by name, type and range."""
+"""Settings of networks, data and training, read from YAML, changed by `key=value`, checked by name, type and range."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from bridgeta_core.config_distill import DistillConfig
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.grid import BevGrid
+from bridgeta_core.typed import from_mapping as from_mapping
+from bridgeta_core.typed import setting
+from bridgeta_core.typed import to_mapping as to_mapping
 
 T = TypeVar("T")
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
-
-
-def setting(default: Any, help: str, *, ge: float | None = None, le: float | None = None, among: Sequence = ()) -> Any:
-    """A dataclass field with its documentation and its range: `ge <= value <= le`, or one of `among`.
-
-    A range on a list holds for each of its elements.
-    """
-    metadata = {"help": help, "ge": ge, "le": le, "among": tuple(among)}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: default.copy(), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -98,6 +89,30 @@ class StudentConfig:
 
 
 @dataclass
+class LidarConfig:
+    """The teacher's LiDAR branch: dynamic pillars on the lift's grid, then convolutions to the grid of F."""
+
+    sweeps: int = setting(9, "earlier sweeps that are added to the keyframe's, as many as there are", ge=0, le=9)
+    ego_radius: float = setting(
+        1.0, "points within this distance of the LiDAR in x and in y hit the vehicle and are dropped, metres", ge=0
+    )
+    z_min: float = setting(-5.0, "lowest point above the ego origin that is used, metres")
+    z_max: float = setting(3.0, "highest point above the ego origin that is used, metres")
+    subdivide: int = setting(1, "pillars per side of a cell of model.lift.grid", among=(1, 2, 4))
+    channels: int = setting(64, "channels of the pillars", ge=8)
+    width: int = setting(256, "channels of the LiDAR's BEV features, the fuser's input", ge=8)
+    blocks: int = setting(2, "residual convolutions on the grid of F", ge=0, le=32)
+
+
+@dataclass
+class TeacherConfig:
+    """The teacher: the student's kind of camera branch, decoder and head with weights of its own, and LiDAR."""
+
+    sensors: str = setting("fusion", "fusion, or lidar for a teacher without cameras", among=("fusion", "lidar"))
+    lidar: LidarConfig = field(default_factory=LidarConfig)
+
+
+@dataclass
 class DataConfig:
     """Where the samples come from."""
 
@@ -106,6 +121,21 @@ class DataConfig:
     version: str = setting("v1.0-trainval", "folder of the tables in both roots")
     train_scenes: str = setting("all", "scenes of train_root: all, or an official split such as train")
     val_scenes: str = setting("all", "scenes of val_root: all, or an official split such as val")
+    labelled: float = setting(
+        1.0, "share of the scenes of train_scenes whose labels are used, evenly spread; at least one scene", ge=0, le=1
+    )
+    unlabelled: str = setting(
+        "rest", "frames that take part in distillation without labels: rest (of train_scenes), none, or scenes"
+    )
+    unlabelled_share: float = setting(
+        0.5, "share of every batch that is drawn from the unlabelled frames, if there are any", ge=0, le=0.95
+    )
+    steps_per_epoch: int = setting(
+        0, "batches of an epoch; 0: as many as one pass over the labelled frames needs", ge=0
+    )
+    cache: str | None = setting(
+        None, "folder that keeps decoded frames, and the teacher's features, between runs; needs augmentation to be off"
+    )
     cameras: list[str] = setting(
         ["CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"],
         "camera channels, in the order of the network's camera axis",
@@ -114,7 +144,10 @@ class DataConfig:
     workers: int = setting(4, "loader processes; 0 loads in the training process", ge=0, le=256)
     flip: bool = setting(True, "train: mirror the world left-right half of the time (images, cameras and labels)")
     rotate: float = setting(0.0, "train: turn the BEV by up to this angle, degrees", ge=0, le=180)
+    scale: float = setting(0.0, "train: make the world larger or smaller by up to this share", ge=0, le=0.5)
+    translate: float = setting(0.0, "train: shift the BEV by a normal deviate of this size, metres", ge=0, le=10)
     colour: float = setting(0.2, "train: random brightness, contrast and saturation, relative", ge=0, le=1)
+    balance: bool = setting(False, "train: draw samples with rare classes more often")
 
 
 @dataclass
@@ -128,6 +161,7 @@ class TrainConfig:
     clip: float = setting(35.0, "largest gradient norm", ge=0)
     gamma: float = setting(2.0, "focusing exponent of the focal loss; 0 is cross-entropy", ge=0, le=10)
     precision: str = setting("32-true", "Lightning precision", among=("32-true", "16-mixed", "bf16-mixed"))
+    accumulate: int = setting(1, "batches whose gradients are added up for one step", ge=1)
     ema: float = setting(0.0, "decay of the averaged weights that are validated and exported; 0 is off", ge=0, le=1)
     seed: int = setting(0, "seed of weights, order and augmentation", ge=0)
 
@@ -137,75 +171,20 @@ class Experiment:
     """Everything that decides what a training run does."""
 
     model: StudentConfig = field(default_factory=StudentConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     grid: BevGrid = field(default_factory=BevGrid, metadata={"help": "label and output grid"})
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-def _open_for_writing(node: DictConfig) -> None:
-    """OmegaConf locks frozen dataclasses (BevGrid) against merging; the frozen object is made only at the end."""
-    OmegaConf.set_readonly(node, False)
-    for value in node.values():
-        if isinstance(value, DictConfig):
-            _open_for_writing(value)
-
-
-def _check_ranges(value: Any, path: str, where: object) -> None:
-    for f in dataclasses.fields(value):
-        item, name, rule = getattr(value, f.name), f"{path}{f.name}", f.metadata
-        if dataclasses.is_dataclass(item):
-            _check_ranges(item, f"{name}.", where)
-            continue
-        for element in item if isinstance(item, list) else [item]:
-            if element is None:
-                continue
-            low, high, among = rule.get("ge"), rule.get("le"), rule.get("among")
-            if among and element not in among:
-                raise BridgeTAError(
-                    f"{name} = {element!r} is not one of {', '.join(map(str, among))}", where=where, exit_code=2
-                )
-            if (low is not None and not element >= low) or (high is not None and not element <= high):
-                bounds = (
-                    f"at least {low}" if high is None else f"between {low if low is not None else '-inf'} and {high}"
-                )
-                raise BridgeTAError(f"{name} = {element} must be {bounds}", where=where, exit_code=2)
-
-
-def from_mapping(cls: type[T], content: Mapping[str, Any], overrides: Sequence[str] = (), where: object = None) -> T:
-    """Build a settings dataclass from nested mappings and `a.b=value` overrides.
-
-    Raises BridgeTAError (exit code 2) that names the key for an unknown key, a wrong type or a value out of range.
-    """
-    try:
-        node = cast(DictConfig, OmegaConf.structured(cls))
-        _open_for_writing(node)
-        node = cast(DictConfig, OmegaConf.merge(node, OmegaConf.create(dict(content))))
-        for override in overrides:
-            if "=" not in override:
-                raise BridgeTAError(f"{override!r} is not of the form key=value", where="command line", exit_code=2)
-            where = "command line"
-            node = cast(DictConfig, OmegaConf.merge(node, OmegaConf.from_dotlist([override])))
-        result = cast(T, OmegaConf.to_object(node))
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or getattr(error, "key", None)
-        reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
-        raise BridgeTAError(f"setting {key}: {reason}", where=where, exit_code=2) from error
-    _check_ranges(result, "", where)
-    return result
-
-
-def to_mapping(settings: Any) -> dict[str, Any]:
-    """Nested plain dicts and lists of a settings dataclass; `from_mapping` is its inverse."""
-    return dataclasses.asdict(settings)
-
-
-def load(cls: type[T], name: str | Path, overrides: Sequence[str] = ()) -> T:
-    """Read a YAML file, or one of the configurations that ship with the package when `name` has no suffix."""
+def load(cls: type[T], name: str | Path, overrides: Sequence[str] = (), folder: Path = CONFIG_FOLDER) -> T:
+    """Read a YAML file, or one of the configurations that ship in `folder` when `name` has no suffix."""
     path = Path(name)
     if path.suffix == "" and not path.exists():
-        path = CONFIG_FOLDER / f"{name}.yaml"
+        path = folder / f"{name}.yaml"
         if not path.exists():
-            shipped = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
+            shipped = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
             raise BridgeTAError(f"no configuration {name}", fix=f"Give a YAML file or one of: {shipped}", exit_code=2)
     try:
         content = OmegaConf.load(path)

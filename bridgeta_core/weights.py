@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from bridgeta_core.classes import CLASS_NAMES
 from bridgeta_core.config import StudentConfig, from_mapping, to_mapping
@@ -38,6 +39,12 @@ class WeightsInfo:
     cameras: tuple[str, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    SETTINGS: ClassVar[dict[str, type]] = {"model": StudentConfig, "grid": BevGrid}
+    """The fields that are settings."""
+
+
+Info = TypeVar("Info", bound=WeightsInfo)
+
 
 def resolve(name_or_path: str | Path) -> Path:
     """The path of shipped weights given by name, or of a file. Raises BridgeTAError that lists the shipped names."""
@@ -59,59 +66,72 @@ def save_weights(path: Path, student: Student, cameras: Sequence[str], provenanc
 
     `provenance` is any mapping that JSON can hold: command, date, revision, data seed, steps, metrics.
     """
-    metadata = {
-        "format": FORMAT,
-        "model": json.dumps(to_mapping(student.config)),
-        "grid": json.dumps(dataclasses.asdict(student.grid)),
-        "classes": json.dumps(CLASS_NAMES),
-        "cameras": json.dumps(list(cameras)),
-        "provenance": json.dumps(dict(provenance)),
-    }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    write(path, FORMAT, student, WeightsInfo(student.config, student.grid, CLASS_NAMES, tuple(cameras), {**provenance}))
+
+
+def write(path: Path, version: str, network: nn.Module, info: WeightsInfo) -> None:
+    """Write a network's tensors, with its format and every field of `info` as JSON in the metadata."""
+    description = {f.name: json.dumps(_plain(getattr(info, f.name))) for f in dataclasses.fields(info)}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with replace_when_done(Path(path)) as temporary:
         # Not the library's own save_file, which hides the file from all but its owner and wraps the system's errors.
-        temporary.write_bytes(save(tensors, metadata))
+        temporary.write_bytes(save(tensors, {"format": version, **description}))
+
+
+def _plain(value: Any) -> Any:
+    return to_mapping(value) if dataclasses.is_dataclass(value) else value
 
 
 def read_info(path: str | Path) -> WeightsInfo:
-    """The description inside a weights file.
+    """The description inside a student's weights file.
 
     Raises BridgeTAError for a file that is no safetensors file, is truncated, was not written by `save_weights`, has
     another format version or other classes.
     """
-    path = resolve(path)
+    return read_description(resolve(path), FORMAT, WeightsInfo)
+
+
+def read_description(path: Path, version: str, kind: type[Info]) -> Info:
+    """The description inside a weights file of the format `version`, checked as `read_info` tells."""
     metadata = _metadata(path)
-    version = metadata.get("format")
-    if version is None:
-        raise BridgeTAError("holds weights without BridgeTA's description", where=path, fix=_TRAIN)
-    if version != FORMAT:
-        raise BridgeTAError(
-            f"has format {version}, this version reads {FORMAT}", where=path, fix="Use the version that wrote it"
-        )
+    _check_format(path, metadata.get("format"), version)
     try:
-        classes = tuple(json.loads(metadata["classes"]))
-        grid = from_mapping(BevGrid, json.loads(metadata["grid"]))
-        cameras = tuple(json.loads(metadata["cameras"]))
-        model = from_mapping(StudentConfig, json.loads(metadata["model"]))
-        provenance = json.loads(metadata["provenance"])
+        content = {f.name: json.loads(metadata[f.name]) for f in dataclasses.fields(kind)}
+        content |= {name: from_mapping(cls, content[name]) for name, cls in kind.SETTINGS.items()}
+        content |= {name: tuple(content[name]) for name in ("classes", "cameras")}
     except KeyError as error:
         raise BridgeTAError(f"lacks {error} in its description", where=path, fix=_TRAIN) from error
     except (ValueError, TypeError) as error:
         raise BridgeTAError(f"has a damaged description ({error})", where=path, fix=_TRAIN) from error
     except BridgeTAError as error:
         raise BridgeTAError(f"has settings that this version does not know: {error.what}", where=path) from error
-    if classes != CLASS_NAMES:
-        odd = sorted(set(classes) ^ set(CLASS_NAMES))
+    info = kind(**content)
+    if info.classes != CLASS_NAMES:
+        odd = sorted(set(info.classes) ^ set(CLASS_NAMES))
         difference = f"they differ in {', '.join(odd)}" if odd else "their order differs"
         raise BridgeTAError(
-            f"was trained for the classes {', '.join(classes)}; {difference}",
+            f"was trained for the classes {', '.join(info.classes)}; {difference}",
             where=path,
             fix=f"This version has {', '.join(CLASS_NAMES)}",
         )
-    return WeightsInfo(model, grid, classes, cameras, provenance)
+    return info
 
 
 _TRAIN = "Export it with `bridgeta train`"
+
+
+def _check_format(path: Path, found: str | None, wanted: str) -> None:
+    if found is None:
+        raise BridgeTAError("holds weights without BridgeTA's description", where=path, fix=_TRAIN)
+    kind, wanted_kind = (text.partition("/")[0].removeprefix("bridgeta-") for text in (found, wanted))
+    if kind != wanted_kind:
+        raise BridgeTAError(
+            f"holds the weights of a {kind}, not of a {wanted_kind}", where=path, fix=f"Name those of a {wanted_kind}"
+        )
+    if found != wanted:
+        raise BridgeTAError(
+            f"has format {found}, this version reads {wanted}", where=path, fix="Use the version that wrote it"
+        )
 
 
 def load_student(path: str | Path, grid: BevGrid | None = None) -> tuple[Student, WeightsInfo]:
@@ -132,7 +152,16 @@ def load_student(path: str | Path, grid: BevGrid | None = None) -> tuple[Student
             f"was trained for another grid: {', '.join(differences)}", where=path, fix="Set the same grid or train anew"
         )
     student = Student(info.model, info.grid, pretrained=False)
-    wanted = student.state_dict()
+    fill(student, path)
+    return student.eval(), info
+
+
+def fill(network: nn.Module, path: Path) -> None:
+    """Load the tensors of a weights file into the network that its description tells of.
+
+    Raises BridgeTAError when tensors are missing, unexpected or misshapen, or hold numbers that are not finite.
+    """
+    wanted = network.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -151,8 +180,7 @@ def load_student(path: str | Path, grid: BevGrid | None = None) -> tuple[Student
     broken = [name for name, value in stored.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
         raise BridgeTAError(f"holds numbers that are not finite, e.g. in {broken[0]}", where=path, fix=_TRAIN)
-    student.load_state_dict(stored)
-    return student.eval(), info
+    network.load_state_dict(stored)
 
 
 def _kind(tensor: torch.Tensor) -> str:

@@ -1,4 +1,6 @@
-"""Random changes of training samples: the whole world is mirrored or turned, cameras and labels with it, exactly."""
+"""Random changes of training samples: the whole world is turned, mirrored, scaled and shifted, and cameras, points and
+labels with it, exactly.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ _MIRROR_CAMERA = np.diag([-1.0, 1.0, 1.0, 1.0])  # of the optical frame: x to th
 
 @dataclass(frozen=True)
 class Augment:
-    """What may be changed: mirror left-right half of the time, turn by up to `rotate` degrees about the ego origin, and
-    change brightness, contrast and saturation by up to the share `colour`.
+    """What may be changed: mirror left-right half of the time, turn by up to `rotate` degrees about the ego origin,
+    scale by up to the share `scale`, shift by a normal deviate of `translate` metres in x and in y, and change
+    brightness, contrast and saturation by up to the share `colour`.
 
     A change depends on nothing but (seed, epoch, sample), so a resumed run sees what an unbroken one does.
     """
@@ -29,21 +32,28 @@ class Augment:
     rotate: float = 0.0
     colour: float = 0.0
     seed: int = 0
+    scale: float = 0.0
+    translate: float = 0.0
 
     def draw(self, epoch: int, sample: int) -> Change:
         """The change of one sample in one epoch."""
         random = np.random.default_rng((self.seed, epoch, sample))
         flip = random.random() < 0.5
         angle = math.radians(random.uniform(-self.rotate, self.rotate))
-        gains = random.uniform(1 - self.colour, 1 + self.colour, 3)
-        return Change(self.flip and flip, angle, *gains.tolist())
+        brightness, contrast, saturation = random.uniform(1 - self.colour, 1 + self.colour, 3).tolist()
+        # Drawn last, so that without them a seed draws what it always drew.
+        scale = random.uniform(1 - self.scale, 1 + self.scale)
+        x, y = random.normal(0, self.translate, 2).tolist()
+        return Change(self.flip and flip, angle, brightness, contrast, saturation, scale, (x, y))
 
 
 @dataclass(frozen=True)
 class Change:
-    """One drawn change: the world is turned by `angle` radians (counter-clockwise), then mirrored if `flip`.
+    """One drawn change: the world is turned by `angle` radians (counter-clockwise), then mirrored if `flip`, then made
+    `scale` times as large about the ego origin, then shifted by `shift` metres (x, y). The grid stays where it is.
 
-    Mirroring the world and every image leaves proper pinhole cameras: the second mirror restores the handedness.
+    Mirroring the world and every image leaves proper pinhole cameras: the second mirror restores the handedness. A
+    scaled world with scaled cameras in it gives the same images.
     """
 
     flip: bool = False
@@ -51,6 +61,8 @@ class Change:
     brightness: float = 1.0
     contrast: float = 1.0
     saturation: float = 1.0
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
 
     @property
     def turn(self) -> Matrix:
@@ -60,8 +72,11 @@ class Change:
 
     @property
     def world(self) -> Matrix:
-        """changed_T_ego for points; it has determinant -1 when mirrored."""
-        return np.diag([1.0, -1.0, 1.0, 1.0]) @ self.turn if self.flip else self.turn
+        """changed_T_ego for points: a similarity, of negative determinant when mirrored."""
+        side = -self.scale if self.flip else self.scale
+        result: Matrix = np.diag([self.scale, side, self.scale, 1.0]) @ self.turn
+        result[:2, 3] = self.shift
+        return result
 
     def images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Images `[N, h, w, 3]` RGB: colours changed alike in all cameras, and mirrored; may be a view."""
@@ -89,14 +104,20 @@ class Change:
         return mirror_pixels @ intrinsics @ _MIRROR_CAMERA[:3, :3]
 
     def ego_T_cam(self, ego_T_cam: Matrix) -> Matrix:
-        """Camera poses `[..., 4, 4]` in the changed world."""
+        """Camera poses `[..., 4, 4]` in the changed world: from the camera's own metres, in which depths are unchanged,
+        to the world's. In a scaled world they are therefore similarities, their 3x3 part a rotation times `scale`.
+        """
         changed = self.world @ ego_T_cam
         return changed @ _MIRROR_CAMERA if self.flip else changed
 
     def masks(self, raster: MapRaster, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
-        """Labels `[6, Y, X]` of the changed world: rasterised anew around the turned pose rather than resampled."""
+        """Labels `[6, Y, X]` of the changed world, rasterised anew around the turned pose rather than resampled: on the
+        part of the mirrored world that scaling and shifting bring under `grid`. Lines are as many cells wide as ever.
+        """
         pose = global_T_ego @ invert(self.turn)
-        if not self.flip:
-            return raster.masks(pose, grid)
-        mirrored = BevGrid(grid.x_min, grid.x_max, -grid.y_max, -grid.y_min, grid.resolution)
-        return raster.masks(pose, mirrored)[:, ::-1]
+        side = -self.scale if self.flip else self.scale
+        x, y = self.shift
+        x_min, x_max = (grid.x_min - x) / self.scale, (grid.x_max - x) / self.scale
+        y_min, y_max = sorted(((grid.y_min - y) / side, (grid.y_max - y) / side))
+        masks = raster.masks(pose, BevGrid(x_min, x_max, y_min, y_max, grid.resolution / self.scale))
+        return masks[:, ::-1] if self.flip else masks

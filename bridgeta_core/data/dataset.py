@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,16 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from bridgeta_core.config import ImageConfig
+from bridgeta_core.config import ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.index import LIDAR, Sample, SampleIndex, SensorRecord
+from bridgeta_core.data.index import Sample, SampleIndex, SensorRecord
 from bridgeta_core.data.mapmask import MapRaster
-from bridgeta_core.data.pointcloud import move, read_lidar
+from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import ImageFit
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.images import Image, decode_and_fit
 from bridgeta_core.rig import Rig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Frame:
 
     `images` uint8 `[N, 3, h, w]` RGB; `intrinsics` float32 `[N, 3, 3]` of these images; `ego_T_cam` float32
     `[N, 4, 4]`; `masks` uint8 `[6, Y, X]`; `known` bool `[6]`, False where the city's map says nothing of a class;
-    `points` float32 `[n, 5]` (x, y, z, intensity, ring) in the ego frame.
+    `points` float32 `[n, 5]` (x, y, z in metres in the ego frame, intensity 0-255, time lag in seconds).
     """
 
     images: Tensor
@@ -97,7 +100,9 @@ class FrameDataset(Dataset[Frame]):
 
     `scenes` is "all", an official split, or scene names with commas; `cameras` are channels in the order of the
     network's camera axis. The maps of all cities are read at once, so that what is missing shows before training.
-    Without `augment` a frame depends on nothing but its position.
+    Without `augment` a frame depends on nothing but its position. With `lidar` frames have points: of the keyframe and
+    of as many earlier sweeps as the settings want and the scene has. A root that was extracted without its sweeps gives
+    the keyframe's points, and says so.
     """
 
     def __init__(
@@ -109,19 +114,24 @@ class FrameDataset(Dataset[Frame]):
         image: ImageConfig,
         grid: BevGrid,
         augment: Augment | None = None,
-        with_points: bool = False,
+        lidar: LidarConfig | None = None,
     ) -> None:
         self.index = SampleIndex.open(root, version)
         self.positions = self.index.select(scenes)
         if not self.positions:
             raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=root, exit_code=2)
         self.cameras, self.image, self.grid = tuple(cameras), image, grid
-        self.augment, self.with_points = augment, with_points
+        self.augment, self.lidar = augment, lidar
         chosen = set(self.positions)
         cities = {scene.location for scene in self.index.scenes if any(i in chosen for i in scene.samples)}
         self.maps = {city: MapRaster.load(self.index.root, city) for city in sorted(cities)}
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
         self._threads_are_set = False
+        if lidar and lidar.sweeps:
+            scene = self.index.scene(self.sample(0).scene)
+            if len(self._lidar_records(len(scene.samples) - 1, lidar)) == 1:
+                message = "%s: %s has no LiDAR sweeps between its keyframes; teacher.lidar.sweeps = %d adds nothing"
+                logger.warning(message, self.index.root, scene.name, lidar.sweeps)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -140,6 +150,18 @@ class FrameDataset(Dataset[Frame]):
         raster = self.maps[sample.location]
         return raster.masks(sample.global_T_ego, self.grid), np.array(raster.known)
 
+    def _lidar_records(self, position: int, lidar: LidarConfig) -> list[SensorRecord]:
+        """The keyframe's record, then those of earlier sweeps. Sweeps count only where there is a folder of them; that
+        a file of it is missing is an error all the same.
+        """
+        keyframe, *earlier = self.index.lidar_sweeps(self.positions[position], lidar.sweeps)
+        return [keyframe, *(record for record in earlier if record.is_keyframe or record.path.parent.is_dir())]
+
+    def _points(self, position: int, lidar: LidarConfig) -> NDArray[np.float32]:
+        """`[n, 5]` as in `Frame`, without augmentation."""
+        records = self._lidar_records(position, lidar)
+        return merge_sweeps(records, [read_lidar(record.path) for record in records], lidar.ego_radius)
+
     def __getitem__(self, position: int) -> Frame:
         if get_worker_info() is not None and not self._threads_are_set:
             cv2.setNumThreads(0)  # the loader's processes share the cores already
@@ -148,7 +170,7 @@ class FrameDataset(Dataset[Frame]):
         change = self.augment.draw(int(self._epoch), position) if self.augment else Change()
         fits = image_fits(sample.rig(self.cameras), self.image)
         images = [_read(sample.record(name), fit) for name, fit in fits.items()]
-        points = read_lidar(sample.record(LIDAR).path) if self.with_points else None
+        points = self._points(position, self.lidar) if self.lidar else None
         return make_frame(sample, fits, images, points, change, self.maps[sample.location], self.grid)
 
 
@@ -168,7 +190,7 @@ def make_frame(
     grid: BevGrid,
 ) -> Frame:
     """The changed frame of a sample from what its sensors gave: fitted RGB `images`, one `[h, w, 3]` per entry of
-    `fits`, and LiDAR points `[n, 5]` in the sensor frame.
+    `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them.
     """
     cameras = sample.rig(tuple(fits)).cameras
     pixels = change.images(np.stack(images)).transpose(0, 3, 1, 2)
@@ -176,7 +198,7 @@ def make_frame(
     ego_T_cam = np.stack([camera.ego_T_cam for camera in cameras])
     masks = change.masks(raster, sample.global_T_ego, grid)
     if points is not None:
-        points = move(change.world @ sample.record(LIDAR).ego_T_sensor, points)
+        points = move(change.world, points)
     return Frame(
         images=torch.from_numpy(np.ascontiguousarray(pixels)),
         intrinsics=torch.from_numpy(change.intrinsics(intrinsics, pixels.shape[-1])).float(),

@@ -16,6 +16,9 @@ from bridgeta_core.rig import Camera, Rig
 
 LIDAR = "LIDAR_TOP"
 
+# Sweeps come every 50 ms and keyframes every 500: nine sweeps are within reach, the keyframe before never is.
+_SWEEP_WINDOW_US = 475_000
+
 
 @dataclass(frozen=True, eq=False)
 class SensorRecord:
@@ -110,6 +113,7 @@ class SampleIndex:
         spans = [range(first, past) for first, past in columns["scene_samples"].tolist()]
         self.scenes = tuple(map(Scene, names, descriptions, places, spans))
         self._scene_number = {scene.name: number for number, scene in enumerate(self.scenes)}
+        self._lidar: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # by number of the scene
 
     @classmethod
     def open(cls, root: str | Path, version: str) -> SampleIndex:
@@ -201,6 +205,26 @@ class SampleIndex:
         if keyframes_only:
             rows = rows[c["record_keyframe"][rows]]
         return [self._record(int(row)) for row in rows]
+
+    def lidar_sweeps(self, position: int, most: int) -> list[SensorRecord]:
+        """The LiDAR record of a sample and up to `most` before it in its scene, latest first.
+
+        Sweeps and keyframes count alike, as in the chain that the devkit follows, but none that is older than the
+        sweeps between two keyframes. BridgeTAError for a sample without LiDAR.
+        """
+        keyframe = self[position].record(LIDAR)
+        rows, stamps = self._lidar_of_scene(int(self._columns["sample_scene"][position]))
+        last = int(np.searchsorted(stamps, keyframe.timestamp_us))
+        first = max(last - most, int(np.searchsorted(stamps, keyframe.timestamp_us - _SWEEP_WINDOW_US)))
+        return [keyframe, *(self._record(int(row)) for row in rows[first:last][::-1])]
+
+    def _lidar_of_scene(self, scene: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of a scene's LiDAR records and their stamps in microseconds, by time."""
+        if scene not in self._lidar:
+            rows = np.arange(*self._columns["scene_records"][scene])
+            rows = rows[self._columns["record_channel"][rows] == self._channels.index(LIDAR)]
+            self._lidar[scene] = rows, self._columns["record_stamp"][rows]
+        return self._lidar[scene]
 
     def _record(self, row: int) -> SensorRecord:
         c = self._columns

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.data.index import SensorRecord
 from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import Matrix
+from bridgeta_core.geometry import Matrix, invert
 
 _FIELDS = 5  # x, y, z in metres, intensity 0-255, ring number, all float32 (nuScenes schema, .pcd.bin)
 _AGAIN = "Download and extract the nuScenes file blobs that hold it into the same root"
@@ -27,6 +29,27 @@ def read_lidar(path: str | Path) -> NDArray[np.float32]:
         problem = "is empty" if not data else f"of {len(data)} bytes is truncated (a point has {4 * _FIELDS})"
         raise BridgeTAError(f"LiDAR file {problem}", where=path, fix=_AGAIN)
     return np.frombuffer(data, dtype="<f4").reshape(-1, _FIELDS).astype(np.float32)
+
+
+def merge_sweeps(
+    records: Sequence[SensorRecord], sweeps: Sequence[NDArray[np.float32]], ego_radius: float
+) -> NDArray[np.float32]:
+    """The points of a keyframe, `records[0]`, and of earlier sweeps together, `[n, 5]`: x, y, z, intensity, time lag.
+
+    `sweeps` are `[n_i, 5]` as `read_lidar` gives them. Places are in metres in the vehicle's frame at the keyframe, the
+    vehicle's own motion undone; the lag is how many seconds before the keyframe a sweep was taken. Points that are less
+    than `ego_radius` metres from the LiDAR in its x and in its y, a square as in the devkit's `remove_close`, hit the
+    vehicle and are dropped.
+    """
+    keyframe = records[0]
+    ego_T_global = invert(keyframe.global_T_ego)
+    merged = []
+    for record, points in zip(records, sweeps, strict=True):
+        far = (np.abs(points[:, :2]) >= ego_radius).any(axis=1)
+        moved = move(ego_T_global @ record.global_T_ego @ record.ego_T_sensor, points[far])
+        moved[:, 4] = (keyframe.timestamp_us - record.timestamp_us) * 1e-6
+        merged.append(moved)
+    return np.concatenate(merged)
 
 
 def move(target_T_source: Matrix, points: NDArray[np.float32]) -> NDArray[np.float32]:

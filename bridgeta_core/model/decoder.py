@@ -39,7 +39,7 @@ class CameraNeck(nn.Module):
         return cast(Tensor, self.layers(lifted))
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """One 3x3 convolution around which its input is added; a convolution each keeps the cost of a stage plain."""
 
     def __init__(self, channels: int) -> None:
@@ -47,6 +47,7 @@ class _Residual(nn.Module):
         self.layers = convolution(channels, channels, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features `[B, channels, Y, X]`, and as many again."""
         return functional.relu(x + self.layers(x))
 
 
@@ -63,7 +64,7 @@ class BevDecoder(nn.Module):
         inputs = config.width
         for i, width in enumerate(config.stages):
             entry = convolution(inputs, width, stride=1 if i == 0 else 2)
-            self.stages.append(nn.Sequential(entry, *(_Residual(width) for _ in range(config.blocks - 1))))
+            self.stages.append(nn.Sequential(entry, *(Residual(width) for _ in range(config.blocks - 1))))
             self.up.append(convolution(width, config.channels, kernel=1, stride=1))
             inputs = width
         self.channels = config.channels * len(config.stages)

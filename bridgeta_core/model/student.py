@@ -92,7 +92,30 @@ class CameraBranch(nn.Module):
         return cast(Tensor, self.downsample(lift(depth, features, plan)))
 
 
-class Student(nn.Module):
+class Segmenter(nn.Module):
+    """What student and teacher share: the way from F on, with `decoder` and `head` that a subclass makes."""
+
+    decoder: BevDecoder
+    head: SegmentationHead
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained values."""
+        return sum(p.numel() for p in self.parameters())
+
+    def _decode(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """D and Z of an F before its ReLU."""
+        decoded = self.decoder(functional.relu(features))
+        return decoded, self.head(decoded)
+
+    def _store_channels_last(self) -> None:
+        """Lay out the weights of all convolutions as the features are in memory; the last step of construction."""
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+class Student(Segmenter):
     """Image encoder, lift, neck (F), decoder (D) and head (Z).
 
     `grid` is the label and output grid; F and D live on `bev_grid`. `pretrained=False` builds the network without
@@ -108,14 +131,7 @@ class Student(nn.Module):
         self.neck = CameraNeck(config.lift.channels, config.decoder.width)
         self.decoder = BevDecoder(config.decoder)
         self.head = SegmentationHead(self.decoder.channels, config.head, self.bev_grid, grid)
-        for parameter in self.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of trained values."""
-        return sum(p.numel() for p in self.parameters())
+        self._store_channels_last()
 
     def plan(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
         """The lift of cameras with `intrinsics` [B, N, 3, 3] (of the network input) and `ego_T_cam` [B, N, 4, 4]."""
@@ -127,8 +143,7 @@ class Student(nn.Module):
 
     def decode(self, features: Tensor) -> StudentOutput:
         """The rest of the network from an F before its ReLU, the student's own or another's."""
-        decoded = self.decoder(functional.relu(features))
-        return StudentOutput(features, decoded, self.head(decoded))
+        return StudentOutput(features, *self._decode(features))
 
     def forward(self, images: Tensor, plan: LiftPlan) -> StudentOutput:
         """All taps of images `[B, N, 3, H, W]` (uint8, or float and normalised)."""

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from bridgeta_core.config import ImageConfig
+from bridgeta_core.config import ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
 from bridgeta_core.data.dataset import Frame, image_fits, make_frame
 from bridgeta_core.data.index import Sample, SensorRecord
+from bridgeta_core.data.pointcloud import merge_sweeps
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import rigid
 from bridgeta_core.grid import BevGrid
@@ -48,8 +49,9 @@ class SyntheticFrames(Dataset[Frame]):
     """The keyframes of a synthetic world as frames on a device, rendered when they are asked for.
 
     The frames equal those that a FrameDataset gives of the root that `write_dataset` writes from the same settings, in
-    the same order, but for the losses of JPEG. `cameras` are channels in the order of the network's camera axis. The
-    `open_scenes` scenes used last are kept ready; `SceneShuffle` gives an order that makes use of it.
+    the same order, but for the losses of JPEG. `cameras` are channels in the order of the network's camera axis. With
+    `lidar` frames have the keyframe's points; earlier sweeps, which are not rendered, must be off. The `open_scenes`
+    scenes used last are kept ready; `SceneShuffle` gives an order that makes use of it.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class SyntheticFrames(Dataset[Frame]):
         grid: BevGrid,
         cameras: Sequence[str] = tuple(_CAMERAS),
         device: str | torch.device = "cpu",
-        with_points: bool = False,
+        lidar: LidarConfig | None = None,
         augment: Augment | None = None,
         open_scenes: int = 4,
     ) -> None:
@@ -67,11 +69,17 @@ class SyntheticFrames(Dataset[Frame]):
         if unknown or not cameras:
             problem = f"there is no camera {', '.join(unknown)}" if unknown else "no cameras are chosen"
             raise BridgeTAError(problem, fix=f"Choose among {', '.join(_CAMERAS)}", exit_code=2)
-        if with_points and not settings.lidar:
+        if lidar and not settings.lidar:
             raise BridgeTAError("points are wanted of settings without lidar", exit_code=2)
+        if lidar and lidar.sweeps:
+            raise BridgeTAError(
+                f"frames that are rendered when asked for have keyframes alone, not {lidar.sweeps} LiDAR sweeps",
+                fix="Set teacher.lidar.sweeps=0, or write the dataset with `bridgeta synth` and train on it",
+                exit_code=2,
+            )
         self.settings, self.image, self.grid = settings, image, grid
         self.cameras, self.device = tuple(cameras), torch.device(device)
-        self.with_points, self.augment, self.open_scenes = with_points, augment, open_scenes
+        self.lidar, self.augment, self.open_scenes = lidar, augment, open_scenes
         self.world = World(settings)
         self._drive = Recent(self._prepare, open_scenes)
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
@@ -110,7 +118,10 @@ class SyntheticFrames(Dataset[Frame]):
         fits = image_fits(sample.rig(self.cameras), self.image)
         views = drive.renderer.cameras([(_CAMERAS[name], times[name]) for name in self.cameras])
         images = [apply_fit(view.image, fit) for view, fit in zip(views, fits.values(), strict=True)]
-        points = drive.renderer.lidar(times[facts.LIDAR_CHANNEL]) if self.with_points else None
+        points = None
+        if self.lidar:
+            sweep = drive.renderer.lidar(times[facts.LIDAR_CHANNEL])
+            points = merge_sweeps([sample.record(facts.LIDAR_CHANNEL)], [sweep], self.lidar.ego_radius)
         raster = self.world.raster(self.world.city_of(scene))
         frame = make_frame(sample, fits, images, points, change, raster, self.grid)
         return frame.to(self.device)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import gc
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from bridgeta_core.config import ImageConfig
+from bridgeta_core.config import ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import FrameDataset, collate
 from bridgeta_core.data.mapmask import MapRaster
@@ -19,6 +21,7 @@ from bridgeta_core.images import decode_and_fit
 VERSION, CAMERAS = "v1.0-mini", ("CAM_BACK", "CAM_FRONT")
 IMAGE = ImageConfig(width=48, height=32, margin=1.0)
 GRID = BevGrid(-30, 30, -20, 20, 1.0)
+KEYFRAME = LidarConfig(sweeps=0, ego_radius=0.0)
 
 
 def dataset(root, scenes="all", augment=None, cameras=CAMERAS, **more):
@@ -26,7 +29,7 @@ def dataset(root, scenes="all", augment=None, cameras=CAMERAS, **more):
 
 
 def test_a_frame_holds_what_the_network_takes(small_root):
-    data = dataset(small_root, with_points=True)
+    data = dataset(small_root, lidar=KEYFRAME)
     frame, sample = data[2], data.sample(2)
     fit = ImageFit.bottom((64, 36), (48, 32))
     assert frame.token == sample.token == "scene-0103-0"
@@ -47,17 +50,84 @@ def test_a_frame_holds_what_the_network_takes(small_root):
 
 
 def test_points_are_in_the_ego_frame_and_follow_the_augmentation(small_root):
-    plain = dataset(small_root, with_points=True)[0]
-    data = dataset(small_root, augment=Augment(rotate=90), with_points=True)
+    plain = dataset(small_root, lidar=KEYFRAME)[0]
+    record = dataset(small_root).sample(0).record("LIDAR_TOP")
+    read = np.fromfile(record.path, dtype="<f4").reshape(-1, 5)
+    np.testing.assert_allclose(plain.points[:, :3], transform(record.ego_T_sensor, read[:, :3]), atol=1e-4)
+    np.testing.assert_array_equal(plain.points[:, 3], read[:, 3])
+    assert (plain.points[:, 4] == 0).all()
+    data = dataset(small_root, augment=Augment(rotate=90, scale=0.3, translate=2.0), lidar=KEYFRAME)
     epoch = next(e for e in range(9) if data.augment.draw(e, 0).flip)
     data.set_epoch(epoch)
     change = data.augment.draw(epoch, 0)
     np.testing.assert_allclose(data[0].points[:, :3], transform(change.world, plain.points[:, :3].numpy()), atol=1e-4)
 
 
+def test_points_come_from_the_sweeps_between_the_keyframes(small_root):
+    data = dataset(small_root, lidar=LidarConfig(sweeps=9, ego_radius=0.0))
+    assert [len(data[i].points) for i in range(4)] == [50, 100, 50, 100]
+    points = data[1].points
+    np.testing.assert_array_equal(points[:50], dataset(small_root, lidar=KEYFRAME)[1].points)
+    assert (points[50:, 4] == 0.25).all()
+    assert torch.equal(data[1].points, points)
+
+
+def test_points_that_hit_the_vehicle_are_left_out(small_root):
+    data = dataset(small_root, lidar=LidarConfig(sweeps=0, ego_radius=15.0))
+    record = data.sample(0).record("LIDAR_TOP")
+    near = (np.abs(np.fromfile(record.path, dtype="<f4").reshape(-1, 5)[:, :2]) < 15).all(axis=1)
+    assert near.any()
+    everything = dataset(small_root, lidar=KEYFRAME)[0].points
+    assert torch.equal(data[0].points, everything[torch.from_numpy(~near)])
+
+
+def test_a_root_without_its_sweeps_gives_keyframes_and_says_so(broken_root, caplog):
+    shutil.rmtree(broken_root / "sweeps")
+    data = dataset(broken_root, lidar=LidarConfig(sweeps=9))
+    assert re.search(r"scene-0061 has no LiDAR sweeps .* teacher\.lidar\.sweeps = 9 adds nothing", caplog.text)
+    assert (data[1].points[:, 4] == 0).all()
+
+
+def test_roots_with_sweeps_and_settings_without_are_no_reason_to_speak(small_root, caplog):
+    dataset(small_root, lidar=LidarConfig(sweeps=9))
+    dataset(small_root, lidar=LidarConfig(sweeps=0))
+    dataset(small_root)
+    assert not caplog.records
+
+
+def test_a_single_sweep_that_is_missing_is_named(broken_root):
+    (broken_root / "sweeps" / "LIDAR_TOP" / "scene-0061-0-LIDAR_TOP-1.pcd.bin").unlink()
+    data = dataset(broken_root, lidar=LidarConfig(sweeps=1))
+    with pytest.raises(BridgeTAError, match=r"scene-0061-0-LIDAR_TOP-1\.pcd\.bin: LiDAR file cannot be read"):
+        data[1]
+
+
+def test_a_label_stays_under_its_point_whatever_the_change(small_root):
+    """Points deep inside a labelled area, or far from any, are so in every augmented frame."""
+    import shapely
+
+    data, augment = dataset(small_root), Augment(rotate=180, scale=0.3, translate=3.0)
+    raster, sample = data.maps["singapore-onenorth"], data.sample(0)
+    areas = shapely.union_all(raster._layers["carpark_area"][0].shapes)
+    points = np.random.default_rng(0).uniform((-60, -60, 0), (60, 60, 0), (4000, 3))
+    places = shapely.points(transform(sample.global_T_ego, points)[:, :2])
+    sure = shapely.distance(places, shapely.boundary(areas)) > 3.5  # cells are 1 m, and 1 / 0.7 m before scaling
+    inside = shapely.contains(areas, places)
+    checked = 0
+    for epoch in range(12):
+        change = augment.draw(epoch, 0)
+        masks = change.masks(raster, sample.global_T_ego, GRID)
+        column, row = np.floor(GRID.to_cells(transform(change.world, points)[:, :2])).astype(int).T
+        seen = sure & (column >= 0) & (column < GRID.shape[1]) & (row >= 0) & (row < GRID.shape[0])
+        np.testing.assert_array_equal(masks[4][row[seen], column[seen]], inside[seen])
+        checked += seen.sum()
+        assert 0.02 < inside[seen].mean() < 0.98
+    assert checked > 1000
+
+
 def test_a_point_is_seen_by_every_augmented_camera_at_the_mirrored_pixel(small_root):
     plain = dataset(small_root)[0]
-    data = dataset(small_root, augment=Augment(rotate=180))
+    data = dataset(small_root, augment=Augment(rotate=180, scale=0.4, translate=3.0))
     for epoch in range(6):
         data.set_epoch(epoch)
         frame, change = data[0], data.augment.draw(epoch, 0)
@@ -65,7 +135,8 @@ def test_a_point_is_seen_by_every_augmented_camera_at_the_mirrored_pixel(small_r
             cam_T_ego = invert(plain.ego_T_cam[i].double().numpy())
             point = transform(invert(cam_T_ego), np.array([1.0, 0.5, 8.0]))
             u, v, w = plain.intrinsics[i].numpy() @ transform(cam_T_ego, point)
-            there = transform(invert(frame.ego_T_cam[i].double().numpy()), transform(change.world, point))
+            changed_cam_T_ego = np.linalg.inv(frame.ego_T_cam[i].double().numpy())  # a similarity
+            there = transform(changed_cam_T_ego, transform(change.world, point))
             seen = frame.intrinsics[i].numpy() @ there
             expected = (47 - u / w if change.flip else u / w, v / w)
             np.testing.assert_allclose(seen[:2] / seen[2], expected, atol=1e-3)
@@ -86,7 +157,7 @@ def test_an_epoch_decides_the_augmentation_also_in_living_workers(small_root):
 
 
 def test_batches_stack_frames_and_keep_points_apart(small_root):
-    data = dataset(small_root, with_points=True)
+    data = dataset(small_root, lidar=KEYFRAME)
     frames = [data[0], data[3]]
     batch = collate(frames)
     assert batch.images.shape == (2, 2, 3, 32, 48)

@@ -114,6 +114,36 @@ def test_records_hold_sweeps_sorted_by_time_and_can_be_filtered(small_root):
         index.records("scene-0103", ["RADAR"])
 
 
+def test_the_sweeps_of_a_sample_are_the_lidars_files_before_it_up_to_the_keyframe_before(small_root):
+    index = SampleIndex.open(small_root, VERSION)
+    first, second = index.scenes[1].samples  # half a second apart, a sweep in the middle
+    assert [r.token for r in index.lidar_sweeps(first, 9)] == ["scene-0103-0-LIDAR_TOP-0"]
+    for most in (1, 9):
+        tokens = [r.token for r in index.lidar_sweeps(second, most)]
+        assert tokens == ["scene-0103-1-LIDAR_TOP-0", "scene-0103-0-LIDAR_TOP-1"]
+    assert [r.token for r in index.lidar_sweeps(second, 0)] == ["scene-0103-1-LIDAR_TOP-0"]
+
+
+def test_keyframes_that_follow_fast_count_as_sweeps(broken_root):
+    """As in the devkit's chain of records; here everything happens at twice the speed, keyframes at 4 Hz."""
+    path = broken_root / VERSION / "sample_data.json"
+    rows = json.loads(path.read_text())
+    start = min(row["timestamp"] for row in rows)
+    for row in rows:
+        row["timestamp"] = start + (row["timestamp"] - start) // 2
+    path.write_text(json.dumps(rows))
+    index = SampleIndex.open(broken_root, VERSION)
+    tokens = [r.token for r in index.lidar_sweeps(1, 9)]
+    assert tokens == [f"scene-0061-{t}" for t in ("1-LIDAR_TOP-0", "0-LIDAR_TOP-1", "0-LIDAR_TOP-0")]
+
+
+def test_sweeps_of_a_root_without_lidar_are_refused(broken_root):
+    path = broken_root / VERSION / "sample_data.json"
+    path.write_text(json.dumps([row for row in json.loads(path.read_text()) if "LIDAR" not in row["token"]]))
+    with pytest.raises(BridgeTAError, match=r"sample scene-0061-0.*has no LIDAR_TOP; its sensors are CAM_BACK"):
+        SampleIndex.open(broken_root, VERSION).lidar_sweeps(0, 3)
+
+
 def test_a_sample_is_found_by_token_beginning_or_position(small_root):
     index = SampleIndex.open(small_root, VERSION)
     assert index.find("scene-0103-1") == index.find("3") == 3

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bridgeta_core.data.pointcloud import move, read_lidar
+from bridgeta_core.data.index import SampleIndex, SensorRecord
+from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import rigid, transform
+from bridgeta_core.geometry import invert, rigid, transform
+
+EGO_T_LIDAR = rigid((0.9, 0.1, 1.8), (0.7, 0.02, 0.01, -0.7))
+
+
+def record(lag: float, global_T_ego: np.ndarray) -> SensorRecord:
+    stamp = 1_600_000_000_000_000 - round(lag * 1e6)
+    return SensorRecord("LIDAR_TOP", Path("x"), stamp, False, "t", 0, 0, None, EGO_T_LIDAR, global_T_ego)
 
 
 def test_reads_what_the_devkit_reads(real_root):
@@ -44,3 +56,59 @@ def test_moving_takes_the_place_along_and_leaves_the_rest():
     np.testing.assert_allclose(moved[:, :3], transform(ego_T_lidar, points[:, :3]), atol=1e-5)
     np.testing.assert_array_equal(moved[:, 3:], points[:, 3:])
     assert moved.dtype == np.float32
+
+
+poses = st.builds(
+    lambda x, y, z, heading: rigid((1000 + x, 2000 + y, z), (np.cos(heading / 2), 0.01, 0, np.sin(heading / 2))),
+    st.floats(-9, 9),
+    st.floats(-9, 9),
+    st.floats(-1, 1),
+    st.floats(-3, 3),
+)
+
+
+@given(trajectory=st.lists(poses, min_size=1, max_size=4), seed=st.integers(0, 2**32 - 1))
+def test_what_stands_still_stays_in_place_over_the_sweeps(trajectory, seed):
+    """Points of the world that every sweep sees lie at one place in the keyframe's frame, however the vehicle drove."""
+    world = np.random.default_rng(seed).uniform((960, 1960, -1), (1040, 2040, 5), (20, 3))
+    records = [record(0.05 * i, pose) for i, pose in enumerate(trajectory)]
+    sweeps = []
+    for each in records:
+        seen = transform(invert(each.global_T_ego @ EGO_T_LIDAR), world)
+        sweeps.append(np.column_stack([seen, np.full(20, 77.0), np.arange(20)]).astype(np.float32))
+    merged = merge_sweeps(records, sweeps, 0.0).reshape(len(records), 20, 5)
+    expected = transform(invert(trajectory[0]), world)
+    np.testing.assert_allclose(merged[..., :3], np.broadcast_to(expected, (len(records), 20, 3)), atol=1e-3)
+    assert (merged[..., 3] == 77).all()
+    np.testing.assert_allclose(merged[..., 4], np.broadcast_to(0.05 * np.arange(len(records)), (20, len(records))).T)
+    assert merged.dtype == np.float32
+
+
+def test_what_hits_the_vehicle_is_dropped_from_every_sweep():
+    """Near is meant in the frame of the LiDAR, as a square."""
+    points = np.array([(0.9, -0.9, 0, 1, 0), (1.0, 0, 0, 2, 0), (0, -1.1, 0, 3, 0), (0, 0, 9, 4, 0)], dtype=np.float32)
+    records = [record(0, np.eye(4)), record(0.05, rigid((3, 0, 0), (1, 0, 0, 0)))]
+    assert merge_sweeps(records, [points, points], 1.0)[:, 3].tolist() == [2, 3, 2, 3]
+    assert len(merge_sweeps(records, [points, points], 0.0)) == 8
+
+
+@pytest.mark.parametrize("sweeps", [0, 1, 4, 9])
+def test_merged_sweeps_equal_the_devkits(synthetic_root, sweeps):
+    from nuscenes.nuscenes import NuScenes
+    from nuscenes.utils.data_classes import LidarPointCloud
+
+    nusc = NuScenes("v1.0-mini", str(synthetic_root), verbose=False)
+    index = SampleIndex.open(synthetic_root, "v1.0-mini")
+    several = 0
+    for position in range(len(index)):
+        records = index.lidar_sweeps(position, sweeps)
+        ours = merge_sweeps(records, [read_lidar(r.path) for r in records], 1.0)
+        cloud, lag = LidarPointCloud.from_file_multisweep(
+            nusc, nusc.get("sample", index[position].token), "LIDAR_TOP", "LIDAR_TOP", sweeps + 1, 1.0
+        )
+        theirs = transform(records[0].ego_T_sensor, cloud.points[:3].T)  # they are in the frame of the LiDAR
+        np.testing.assert_allclose(ours[:, :3], theirs, atol=1e-3)
+        np.testing.assert_array_equal(ours[:, 3], cloud.points[3])
+        np.testing.assert_allclose(ours[:, 4], lag[0], atol=1e-6)
+        several = max(several, len(records))
+    assert several == sweeps + 1

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgeta_core.config import ImageConfig
+from bridgeta_core.config import ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import Frame, FrameDataset, collate
 from bridgeta_core.errors import BridgeTAError
@@ -27,7 +27,8 @@ from bridgeta_core.synth.settings import SynthSettings
 IMAGE = ImageConfig(width=320, height=128, margin=1.1)
 GRID = BevGrid(-30.0, 50.0, -40.0, 40.0, 0.5)
 CAMERAS = ("CAM_FRONT", "CAM_BACK_LEFT")
-AUGMENT = Augment(flip=True, rotate=20.0, colour=0.0, seed=5)
+KEYFRAME = LidarConfig(sweeps=0)
+AUGMENT = Augment(flip=True, rotate=20.0, colour=0.0, seed=5, scale=0.1, translate=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,12 @@ def settings(synthetic_root: Path) -> SynthSettings:
 
 @pytest.fixture(scope="module")
 def rendered(settings: SynthSettings) -> SyntheticFrames:
-    return SyntheticFrames(settings, IMAGE, GRID, CAMERAS, with_points=True)
+    return SyntheticFrames(settings, IMAGE, GRID, CAMERAS, lidar=KEYFRAME)
 
 
 @pytest.fixture(scope="module")
 def written(synthetic_root: Path, settings: SynthSettings) -> FrameDataset:
-    return FrameDataset(synthetic_root, settings.version, "all", CAMERAS, IMAGE, GRID, with_points=True)
+    return FrameDataset(synthetic_root, settings.version, "all", CAMERAS, IMAGE, GRID, lidar=KEYFRAME)
 
 
 def assert_equal_but_for_jpeg(ours: Frame, theirs: Frame) -> None:
@@ -109,12 +110,14 @@ def test_what_cannot_be_had_is_refused(settings: SynthSettings) -> None:
     with pytest.raises(BridgeTAError, match="no cameras"):
         SyntheticFrames(settings, IMAGE, GRID, [])
     with pytest.raises(BridgeTAError, match="lidar"):
-        SyntheticFrames(SynthSettings(scenes=1, lidar=False), IMAGE, GRID, with_points=True)
+        SyntheticFrames(SynthSettings(scenes=1, lidar=False), IMAGE, GRID, lidar=KEYFRAME)
+    with pytest.raises(BridgeTAError, match=r"not 9 LiDAR sweeps.*teacher\.lidar\.sweeps=0"):
+        SyntheticFrames(settings, IMAGE, GRID, lidar=LidarConfig(sweeps=9))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_renders_what_a_cpu_does(settings: SynthSettings, rendered: SyntheticFrames) -> None:
-    frame = SyntheticFrames(settings, IMAGE, GRID, CAMERAS, device="cuda", with_points=True)[0]
+    frame = SyntheticFrames(settings, IMAGE, GRID, CAMERAS, device="cuda", lidar=KEYFRAME)[0]
     assert frame.images.device.type == "cuda"
     difference = (frame.images.cpu().int() - rendered[0].images.int()).abs().float()
     assert difference.mean() < 2

@@ -1,0 +1,93 @@
+"""LiDAR points to bird's-eye-view features: every cell of the grid is a pillar, and its feature is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.grid import BevGrid
+
+_COLUMNS = 5  # x, y, z, intensity, time lag
+_INPUTS = 8
+_INTENSITY = 255.0
+_LAG = 0.5  # seconds; about what the sweeps of a sample span
+
+
+class Pillars(nn.Module):
+    """Points of B samples to features `[B, channels, Y, X]` on `grid`; pillars without points are zero.
+
+    After PointPillars (Lang et al. 2019), in the dynamic form of Zhou et al. 2020: all points of all pillars count, so
+    nothing is drawn at random, and memory follows the number of points. Every point is described by where it lies in
+    its cell and against the mean of its pillar (x and y in cells), by height, intensity and time lag, all of about
+    unit size; one linear layer with batch norm and ReLU follows, and a pillar keeps the largest value of each channel.
+    No input tells where on the grid a pillar stands: that is left to the convolutions. Computes in float32, under
+    autocast too, because coordinates need it.
+    """
+
+    def __init__(self, grid: BevGrid, channels: int, z_min: float, z_max: float) -> None:
+        super().__init__()
+        self.grid, self.channels, self.z_min, self.z_max = grid, channels, z_min, z_max
+        self.linear = nn.Linear(_INPUTS, channels, bias=False)
+        self.norm = nn.BatchNorm1d(channels)
+
+    def forward(self, points: Sequence[Tensor]) -> Tensor:
+        """Features of B tensors `[n_i, 5]`: x, y, z in metres in the ego frame, intensity 0-255, time lag in seconds.
+
+        Points off the grid, outside the range of z, or with a number that is not finite are left out. The result is
+        channels-last in memory.
+        """
+        for cloud in points:
+            if cloud.ndim != 2 or cloud.shape[1] != _COLUMNS:
+                raise BridgeTAError(f"LiDAR points are {list(cloud.shape)}, should be [n, {_COLUMNS}] per sample")
+        batch, (rows, columns) = len(points), self.grid.shape
+        with torch.autocast(self.linear.weight.device.type, enabled=False):
+            kept, cell, offset = self._place(points)
+            pillar_cells, pillar = torch.unique(cell, return_inverse=True)
+            described = self._describe(kept, offset, pillar, len(pillar_cells))
+            values = functional.relu(self._normalise(self.linear(described)))
+            empty = values.new_zeros(len(pillar_cells), self.channels)
+            index = pillar[:, None].expand(-1, self.channels)
+            largest = empty.scatter_reduce(0, index, values, "amax", include_self=False)
+            canvas = values.new_zeros(batch * rows * columns, self.channels).index_copy(0, pillar_cells, largest)
+        return canvas.view(batch, rows, columns, self.channels).permute(0, 3, 1, 2)
+
+    def _place(self, points: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The points `[P, 5]` that count, the cell `[P]` of each one in the batch's grids laid out one after another,
+        and where it lies against the middle of its cell, `[P, 2]` (x, y) in cells.
+        """
+        grid, (rows, columns) = self.grid, self.grid.shape
+        device = self.linear.weight.device
+        merged = torch.cat([cloud.float() for cloud in points])
+        counts = torch.tensor([len(cloud) for cloud in points], device=device)
+        sample = torch.repeat_interleave(torch.arange(len(points), device=device), counts, output_size=len(merged))
+        place = (merged[:, :2] - merged.new_tensor([grid.x_min, grid.y_min])) / grid.resolution
+        whole = place.floor()
+        inside = ((whole >= 0) & (whole < whole.new_tensor([columns, rows]))).all(dim=1)
+        inside &= (merged[:, 2] >= self.z_min) & (merged[:, 2] <= self.z_max)
+        inside &= torch.isfinite(merged).all(dim=1)
+        kept, place, whole, sample = merged[inside], place[inside], whole[inside], sample[inside]
+        column, row = whole.long().unbind(1)
+        return kept, (sample * rows + row) * columns + column, place - whole - 0.5
+
+    def _describe(self, points: Tensor, offset: Tensor, pillar: Tensor, pillars: int) -> Tensor:
+        """What the linear layer sees of each point, `[P, 8]`."""
+        middle, half = (self.z_min + self.z_max) / 2, (self.z_max - self.z_min) / 2
+        place = torch.cat([offset, (points[:, 2:3] - middle) / half], dim=1)
+        total = place.new_zeros(pillars, 3).index_add(0, pillar, place)
+        count = torch.bincount(pillar, minlength=pillars).to(place.dtype)
+        against_mean = place - (total / count[:, None])[pillar]
+        return torch.cat([place, against_mean, points[:, 3:4] / _INTENSITY, points[:, 4:5] / _LAG], dim=1)
+
+    def _normalise(self, values: Tensor) -> Tensor:
+        """Batch norm; fewer than two points have no variance, so they are measured by the running statistics."""
+        if len(values) > 1:
+            return cast(Tensor, self.norm(values))
+        norm = self.norm
+        return functional.batch_norm(
+            values, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
+        )
