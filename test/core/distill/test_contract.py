@@ -1,0 +1,198 @@
+"""What every method of distillation must keep, whichever exist: C1 to C6 of the specification."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bridgeta_core.config import from_mapping
+from bridgeta_core.config_distill import DistillConfig
+from bridgeta_core.distill.base import Labels, build_distiller, distillers
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.losses import focal_loss
+from bridgeta_core.model.student import Student, StudentOutput
+from bridgeta_core.model.teacher import TeacherOutput
+from bridgeta_core.weights import load_student, save_weights
+
+METHODS = sorted(distillers())
+# Settings that take other ways through the code of a method; every method also runs with its defaults.
+VARIANTS = {
+    "bridgeta": [
+        ("bridgeta.reading=frozen",),
+        ("bridgeta.reading=own",),
+        ("bridgeta.reading=none",),
+        ("bridgeta.assistant=midpoint",),
+        ("bridgeta.network.skip=false",),
+        ("bridgeta.network.inputs=teacher",),
+        ("bridgeta.network.inputs=student",),
+        ("bridgeta.network.open=true",),
+        ("bridgeta.eps_rule=adaptive",),
+        ("bridgeta.eps_rule=curriculum",),
+        ("bridgeta.kappa=0", "bridgeta.direct=1"),
+        ("levels.normalise=instance", "levels.cells=uniform"),
+        ("levels.normalise=unit", "levels.cells=foreground"),
+        ("levels.normalise=none", "levels.cells=correct"),
+        ("levels.distance=js",),
+        ("levels.distance=kl",),
+        ("levels.levels=[D]",),
+    ],
+    "direct": [("direct.read_teacher=1",)],
+    "logits": [("logits.balanced=true",), ("logits.correct_only=true",)],
+    "fitnet": [("fitnet.levels=[F, D]", "fitnet.cells=balanced"), ("fitnet.adapter=false",)],
+    "channelwise": [("channelwise.levels=[F, D, Z]",), ("channelwise.presence=false",)],
+    "bevfeature": [("bevfeature.dense=1",)],
+}
+ALL = [(m,) for m in METHODS] + [(m, *v) for m in METHODS for v in VARIANTS.get(m, [])]
+
+
+def label_free(values):
+    return sum(value for name, value in values.items() if name.startswith("kd/"))
+
+
+@pytest.fixture(params=ALL, ids=lambda p: " ".join(p))
+def setup(request, bench):
+    return bench, bench.distiller(*request.param)
+
+
+def test_the_methods_of_the_specification_are_there():
+    assert {"bridgeta", "direct", "logits", "fitnet", "channelwise", "bevfeature"} <= set(METHODS)
+
+
+def test_an_unknown_method_is_told_with_those_there_are(bench):
+    config = from_mapping(DistillConfig, {"method": "magic"})
+    with pytest.raises(BridgeTAError, match=r"magic.*bridgeta"):
+        build_distiller(config, bench.student, bench.teacher)
+
+
+def test_c1_the_teacher_gets_no_gradient_and_keeps_its_statistics(setup):
+    bench, distiller = setup
+    before = {name: value.clone() for name, value in bench.teacher.state_dict().items()}
+    optimiser = torch.optim.SGD([*bench.student.parameters(), *distiller.parameters()], lr=0.01)
+    for step in range(3):
+        s = bench.student_taps()
+        losses = distiller.losses(bench.teacher_taps(), s, bench.labels, bench.context(step=step))
+        (focal_loss(s.Z, bench.labels.masks, bench.labels.known, 2.0) + sum(losses.values())).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert all(p.grad is None for p in bench.teacher.parameters())
+    assert not bench.teacher.training
+    after = bench.teacher.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_c2_the_exported_student_is_the_plain_student(setup):
+    bench, distiller = setup
+    losses = distiller.losses(bench.teacher_taps(), bench.student_taps(), bench.labels, bench.context())
+    sum(losses.values()).backward()
+    exported = distiller.export(bench.student)
+    plain = Student(bench.student.config, bench.student.grid)
+    shapes = [{name: value.shape for name, value in s.state_dict().items()} for s in (exported, plain)]
+    assert shapes[0] == shapes[1]
+    plain.load_state_dict(exported.state_dict())
+    plan = plain.plan(bench.intrinsics, bench.ego_T_cam)
+    assert torch.equal(plain.eval()(bench.images, plan).Z, exported.eval()(bench.images, plan).Z)
+
+
+def test_c2_the_students_running_statistics_are_those_of_its_own_pass(setup):
+    bench, distiller = setup
+    taps = bench.student_taps()
+    before = {name: value.clone() for name, value in bench.student.named_buffers()}
+    distiller.losses(bench.teacher_taps(), taps, bench.labels, bench.context())
+    assert all(torch.equal(before[name], value) for name, value in bench.student.named_buffers())
+    bench.student_taps()
+    assert any(not torch.equal(before[name], value) for name, value in bench.student.named_buffers())
+
+
+@pytest.mark.parametrize("kind", ["extreme", "empty", "unlabelled", "single"])
+def test_c3_losses_and_gradients_are_finite(request, bench_of, kind):
+    for method in ALL:
+        bench = bench_of(1 if kind == "single" else 2)
+        distiller = bench.distiller(*method)
+        t, s = bench.teacher_taps(), StudentOutput(*(x.detach().requires_grad_() for x in bench.student_taps()))
+        masks, known = bench.labels.masks, bench.labels.known
+        if kind == "extreme":
+            signs = torch.where(torch.rand_like(t.Z) > 0.5, 60.0, -60.0)
+            t = t._replace(Z=signs)
+            s = StudentOutput(s.F, s.D, (-signs).requires_grad_())
+        if kind == "empty":
+            masks = torch.zeros_like(masks)
+        if kind == "unlabelled":
+            known = torch.zeros_like(known)
+        losses = distiller.losses(t, s, Labels(masks, known), bench.context())
+        sum(losses.values()).backward()
+        gradients = [x.grad for x in (*s, *distiller.parameters()) if x.grad is not None]
+        assert gradients, method
+        assert all(torch.isfinite(value) for value in losses.values()), method
+        assert all(torch.isfinite(g).all() for g in gradients), method
+
+
+def test_c4_the_student_is_taught(setup):
+    bench, distiller = setup
+    s = bench.student_taps()
+    losses = distiller.losses(bench.teacher_taps(), s, bench.labels, bench.context())
+    label_free(losses).backward()
+    assert sum(float(p.grad.abs().sum()) for p in bench.student.camera.parameters() if p.grad is not None) > 0
+
+
+# Where the assistant is read by networks other than the teacher, its D and Z differ from the teacher's even there.
+AGREES = [p for p in ALL if p[0] != "bridgeta" or p[1:] in {("bridgeta.reading=frozen",), ("bridgeta.reading=none",)}]
+
+
+@pytest.mark.parametrize("method", AGREES, ids=lambda p: " ".join(p))
+def test_c5_nothing_is_taught_to_a_student_that_agrees(bench, method):
+    distiller = bench.distiller(*method)
+    t = bench.teacher_taps()
+    s = StudentOutput(*(x.clone().requires_grad_() for x in (t.F, t.D, t.Z)))
+    taught = label_free(distiller.losses(t, s, bench.labels, bench.context()))
+    assert taught.item() == pytest.approx(0, abs=1e-5)
+    taught.backward()
+    assert all(x.grad is None or float(x.grad.abs().max()) < 1e-4 for x in s)
+
+
+def test_c6_the_exported_file_reproduces_the_outputs_bit_for_bit(setup, tmp_path):
+    bench, distiller = setup
+    s = bench.student_taps()
+    sum(distiller.losses(bench.teacher_taps(), s, bench.labels, bench.context()).values()).backward()
+    exported = distiller.export(bench.student).eval()
+    save_weights(tmp_path / "student.safetensors", exported, ["a", "b", "c"], {})
+    loaded, _ = load_student(tmp_path / "student.safetensors")
+    plan = exported.plan(bench.intrinsics, bench.ego_T_cam)
+    for one, other in zip(exported(bench.images, plan), loaded(bench.images, plan), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_terms_that_compare_networks_follow_the_schedule_and_label_terms_do_not(setup):
+    bench, distiller = setup
+    t, s = bench.teacher_taps(), bench.student_taps()
+    distiller.eval()  # the adaptive rule must not move between the two calls
+    full, off = (distiller.losses(t, s, bench.labels, bench.context(strength=x)) for x in (1.0, 0.0))
+    assert any(name.startswith("kd/") for name in full)
+    for name, value in full.items():
+        expected = 0.0 if name.startswith("kd/") else value.item()
+        assert off[name].item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def test_a_batch_without_labels_is_still_compared(setup):
+    bench, distiller = setup
+    unlabelled = Labels(torch.zeros_like(bench.labels.masks), torch.zeros_like(bench.labels.known))
+    t = bench.teacher_taps()
+    t = t._replace(Z=t.Z - t.Z.mean(dim=(-2, -1), keepdim=True))  # a teacher that sees every class somewhere
+    losses = distiller.losses(t, bench.student_taps(), unlabelled, bench.context())
+    for name, value in losses.items():
+        assert (value.item() > 0) == name.startswith("kd/"), name
+
+
+def test_the_last_taps_of_a_teacher_from_disk_are_enough(setup):
+    bench, distiller = setup
+    t = bench.teacher_taps()
+    stored = TeacherOutput(t.F, t.D, t.Z)
+    assert sum(distiller.losses(stored, bench.student_taps(), bench.labels, bench.context()).values()) > 0
+
+
+def test_the_teacher_and_the_student_are_not_trained_modules(setup):
+    bench, distiller = setup
+    foreign = {id(p) for network in (bench.student, bench.teacher) for p in network.parameters()}
+    assert not [p for p in distiller.parameters() if id(p) in foreign]
+    assert {id(p) for m in distiller.train_modules() for p in m.parameters() if p.requires_grad} == {
+        id(p) for p in distiller.parameters() if p.requires_grad
+    }
