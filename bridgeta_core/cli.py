@@ -132,18 +132,53 @@ def synth(
     say(f"Wrote {out}")
 
 
+Configuration = Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, nuscenes_swin_t.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.", show_default=False)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")]
+
+
+@train_app.command()
+def teacher(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("runs/teacher"),
+    resume: Resume = False,
+) -> None:
+    """Train the LiDAR-camera teacher on its labels."""
+    from bridgeta_core.training import train_teacher
+
+    experiment = config.load(config.Experiment, configuration, overrides or [])
+    say(f"Wrote {train_teacher(experiment, out, resume)}")
+
+
 @train_app.command()
 def student(
-    configuration: Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, swin_t.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.")] = None,
+    configuration: Configuration,
+    overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("runs/student"),
-    resume: Annotated[bool, typer.Option(help="Go on after the last finished epoch.")] = False,
+    resume: Resume = False,
 ) -> None:
     """Train the camera-only student on its labels."""
     from bridgeta_core.training import train_student
 
     experiment = config.load(config.Experiment, configuration, overrides or [])
     say(f"Wrote {train_student(experiment, out, resume)}")
+
+
+@train_app.command()
+def distill(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("runs/distill"),
+    resume: Resume = False,
+) -> None:
+    """Train the camera-only student on its labels and with a trained teacher, `distill.teacher`."""
+    from bridgeta_core.training import train_distill
+
+    experiment = config.load(config.Experiment, configuration, overrides or [])
+    say(f"Wrote {train_distill(experiment, out, resume)}")
 
 
 @app.command(name="eval")
@@ -193,3 +228,47 @@ def view(
         root, table_version(root, version), sample, out, weights=weights, points_in_cameras=points, boxes=boxes
     )
     say(f"Wrote {out}")
+
+
+@app.command()
+def study(
+    configuration: Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, ablations.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings of the study or of all its runs as key=value, e.g. seeds=[0,1] train.epochs=3."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/study"),
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show the runs, what is done and how long the rest takes.")
+    ] = False,
+    render_only: Annotated[bool, typer.Option("--render-only", help="Only write the table of what is done.")] = False,
+    jobs: Annotated[int, typer.Option(help="Runs at a time, which share the cores.")] = 1,
+    table: Annotated[
+        Path | None, typer.Option(help="Page to write, .md, with its figure beside it; OUT/results.md by default.")
+    ] = None,
+    collect: Annotated[Path | None, typer.Option(help="Only copy what the table needs to this folder.")] = None,
+) -> None:
+    """Train arms on label budgets with several seeds, and write a table and a figure of how they compare.
+
+    Every run is a folder of its own; after an interruption the same command goes on.
+    """
+    from bridgeta_core.study import study as studies
+    from bridgeta_core.study.collect import collect as copy_results
+    from bridgeta_core.study.config import load_study
+    from bridgeta_core.study.overview import overview
+
+    settings = load_study(configuration, overrides or [])
+    if plan:
+        console.print(overview(settings, out, jobs))
+        return
+    if collect is not None:
+        say(f"Copied {copy_results(settings, out, collect)} runs to {collect}")
+        return
+    failures = [] if render_only else studies.carry_out(settings, out, jobs, console)
+    if failures:
+        say(studies.told(failures))
+    command = studies.rendering_command(configuration, overrides or [], out, table)
+    page, figure = studies.render(settings, out, table or out / "results.md", command)
+    say(f"Wrote {page} and {figure}")
+    if failures:
+        raise BridgeTAError(f"runs that failed: {len(failures)}", where=out, fix="The same command tries them again")

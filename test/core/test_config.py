@@ -17,7 +17,7 @@ def test_every_shipped_configuration_loads_and_survives_a_round_trip(name):
 
 
 def test_swin_t_is_the_protocols_camera_network():
-    experiment = config.load(Experiment, "swin_t")
+    experiment = config.load(Experiment, "nuscenes_swin_t")
     assert (experiment.model.image.width, experiment.model.image.height) == (704, 256)
     lift = experiment.model.lift
     assert (lift.depth_max - lift.depth_min) / lift.depth_step == 118

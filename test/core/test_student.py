@@ -153,7 +153,7 @@ def test_tiny_fits_its_budget() -> None:
 
 
 def test_swin_t_is_swin_t_even_where_nothing_can_be_downloaded() -> None:
-    experiment = load(Experiment, "swin_t")
+    experiment = load(Experiment, "nuscenes_swin_t")
     student = Student(experiment.model, experiment.grid, pretrained=False)
     settings = student.camera.encoder.backbone.config
     assert (settings.embed_dim, tuple(settings.depths)) == (96, (2, 2, 6, 2))

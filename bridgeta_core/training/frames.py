@@ -1,0 +1,155 @@
+"""The frames of a run: which ones, in which batches, from the dataset or from the cache."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from bridgeta_core.config import Experiment, LidarConfig
+from bridgeta_core.data.augment import Augment
+from bridgeta_core.data.dataset import Frame, FrameDataset
+from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.training.balance import balanced, presence
+from bridgeta_core.training.cachedframes import CachedFrames
+from bridgeta_core.training.conditions import groups_of
+from bridgeta_core.training.processes import Processes
+from bridgeta_core.training.sampling import MixedBatches
+from bridgeta_core.training.scenes import Selection, evenly, scenes_of
+from bridgeta_core.training.tapped import collate_tapped
+
+_OFF = {"flip": "false", "rotate": "0", "scale": "0", "translate": "0", "colour": "0"}
+
+
+class PartlyLabelled(Dataset[Frame]):
+    """Frames of which only those at the positions `labelled` show their labels; the others know nothing."""
+
+    def __init__(self, frames: Dataset[Frame], labelled: Collection[int]) -> None:
+        self._frames, self._labelled = frames, frozenset(labelled)
+
+    def __getitem__(self, position: int) -> Frame:
+        frame = self._frames[position]
+        if position in self._labelled:
+            return frame
+        return replace(frame, masks=torch.zeros_like(frame.masks), known=torch.zeros_like(frame.known))
+
+
+class Frames(lightning.LightningDataModule):
+    """Training and validation frames; order and augmentation depend only on the seed, the epoch and the sample.
+
+    With `lidar` frames have points. `unlabelled` frames take part if they are wanted. `labelled` and `unlabelled` are
+    positions in the dataset `training`; `groups` are those of the validation frames.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        processes: Processes,
+        lidar: LidarConfig | None = None,
+        unlabelled: bool = False,
+    ) -> None:
+        super().__init__()
+        data, train = experiment.data, experiment.train
+        self.experiment, self.processes = experiment, processes
+        augment = Augment(
+            flip=data.flip,
+            rotate=data.rotate,
+            colour=data.colour,
+            scale=data.scale,
+            translate=data.translate,
+            seed=train.seed,
+        )
+        chosen = Selection.of(SampleIndex.open(data.train_root, data.version), data, unlabelled)
+        image, grid = experiment.model.image, experiment.grid
+        self.training = FrameDataset(
+            data.train_root, data.version, chosen.expression, data.cameras, image, grid, augment, lidar
+        )
+        self.validation = FrameDataset(
+            data.val_root, data.version, data.val_scenes, data.cameras, image, grid, None, lidar
+        )
+        if processes.world > len(self.validation):
+            raise BridgeTAError(
+                f"{processes.world} processes cannot share {len(self.validation)} validation samples",
+                where=data.val_root,
+                fix="Start fewer processes, or validate on more scenes",
+                exit_code=2,
+            )
+        with_labels = set(chosen.labelled)
+        scenes = scenes_of(self.training)
+        self.labelled = [i for i, scene in enumerate(scenes) if scene in with_labels]
+        self.unlabelled = [i for i, scene in enumerate(scenes) if scene not in with_labels]
+        self.groups = groups_of(self.validation)
+        self._sources: dict[str, Dataset[Frame]] = {"train": self.training, "val": self.validation}
+        self.batches = MixedBatches(
+            self._balanced() if data.balance else self.labelled,
+            self.unlabelled,
+            size=data.batch_size,
+            share=data.unlabelled_share,
+            steps=data.steps_per_epoch,
+            seed=train.seed,
+            rank=processes.rank,
+            world=processes.world,
+        )
+
+    def _balanced(self) -> list[int]:
+        shows = presence(self.training, self.labelled, hidden=self.processes.rank > 0)
+        return balanced(self.labelled, shows, self.experiment.train.seed)
+
+    def keep(self, folder: str | Path) -> dict[str, CachedFrames]:
+        """Read frames from the cache in `folder` from now on, and make what is missing in it; the datasets `train` and
+        `val` are returned for points or taps to be added. Raises BridgeTAError (exit code 2) when frames are augmented.
+        """
+        data = self.experiment.data
+        changes = {name: getattr(data, name) for name in ("flip", "rotate", "scale", "translate", "colour")}
+        if any(changes.values()):
+            raise BridgeTAError(
+                "data.cache keeps frames as they are, but augmentation changes them",
+                fix=f"Leave out data.cache, or set {' '.join(f'data.{n}={_OFF[n]}' for n, v in changes.items() if v)}",
+                exit_code=2,
+            )
+        kept = {
+            name: CachedFrames(dataset, folder, self.processes, data.workers)
+            for name, dataset in (("train", self.training), ("val", self.validation))
+        }
+        self._sources.update(kept)
+        return kept
+
+    def train_dataloader(self) -> DataLoader:
+        """Made anew for every epoch, because the workers carry the epoch that seeds the augmentation."""
+        assert self.trainer is not None
+        self.training.set_epoch(self.trainer.current_epoch)
+        self.batches.set_epoch(self.trainer.current_epoch)
+        return self._loader(PartlyLabelled(self._sources["train"], self.labelled), batch_sampler=self.batches)
+
+    def val_dataloader(self) -> DataLoader:
+        """Every validation frame in one of the processes, once."""
+        own = range(self.processes.rank, len(self.validation), self.processes.world)
+        return self._loader(self._sources["val"], own)
+
+    def plain(self, count: int) -> DataLoader:
+        """At most `count` training frames, evenly spread and not augmented: the same in every process."""
+        dataset = self._sources["train"]
+        if isinstance(dataset, FrameDataset):
+            plain = copy.copy(dataset)
+            plain.augment = None
+            dataset = plain
+        return self._loader(dataset, evenly(range(len(self.training)), count))
+
+    def _loader(self, dataset: Dataset[Frame], sampler: Sequence[int] | None = None, **options: Any) -> DataLoader:
+        data = self.experiment.data
+        if sampler is not None:
+            options |= {"sampler": sampler, "batch_size": data.batch_size}
+        return DataLoader(
+            dataset,
+            num_workers=data.workers,
+            collate_fn=collate_tapped,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )

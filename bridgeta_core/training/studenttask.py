@@ -1,0 +1,35 @@
+"""Training the camera-only student on its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bridgeta_core.config import Experiment
+from bridgeta_core.data.dataset import Batch
+from bridgeta_core.model.lift import PlanCache
+from bridgeta_core.model.student import Student
+from bridgeta_core.training.maptask import MapTask
+
+PLANS = 64
+"""How many calibrations are kept. A fleet has few, and mirroring doubles them; only turned samples need their own."""
+
+
+class StudentTask(MapTask):
+    """The camera-only student on its label loss."""
+
+    def __init__(self, experiment: Experiment, groups: Mapping[str, int]) -> None:
+        super().__init__(experiment, groups)
+        # Anew here, so that one seed gives one student, whatever is built before it: methods are compared in pairs.
+        torch.manual_seed(experiment.train.seed)
+        self.student = Student(experiment.model, experiment.grid)
+
+    def setup(self, stage: str) -> None:
+        """Not in the constructor, because averaging the weights copies the module, and a cache holds a lock."""
+        self.plans = PlanCache(self.student.plan, size=PLANS)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits `[B, 6, Y, X]` of a batch."""
+        return self.student(batch.images, self.plans(batch.intrinsics, batch.ego_T_cam)).Z

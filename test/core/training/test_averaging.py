@@ -1,0 +1,27 @@
+"""The moving average of weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bridgeta_core.training.averaging import MovingAverage
+
+
+def test_the_moving_average_forgets_where_training_started():
+    average = MovingAverage(0.999)._kwargs["avg_fn"]
+    mean, steps = torch.tensor(1000.0), 100
+    for n in range(1, steps):
+        mean = average(mean, torch.tensor(1.0), torch.tensor(n))
+    assert mean.item() == pytest.approx(1.0, abs=1e-3)  # a constant decay would still be above 900
+
+
+def test_the_moving_average_ends_at_its_decay():
+    average = MovingAverage(0.9)._kwargs["avg_fn"]
+    assert average(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(10_000)).item() == pytest.approx(0.9)
+
+
+def test_counters_and_flags_are_copied():
+    average = MovingAverage(0.9)._kwargs["avg_fn"]
+    assert average(torch.tensor(3), torch.tensor(7), torch.tensor(50)).item() == 7
+    assert average(torch.tensor(False), torch.tensor(True), torch.tensor(50)).item() is True

@@ -1,0 +1,26 @@
+"""`bridgeta train ...` hands settings, folder and resumption on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bridgeta_core import training
+from bridgeta_core.cli import app
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student", "distill"])
+def test_each_kind_of_training_has_its_command(kind, monkeypatch):
+    calls = []
+
+    def train(experiment, folder, resume):
+        calls.append((experiment.train.epochs, folder, resume))
+        return folder / "weights"
+
+    monkeypatch.setattr(training, f"train_{kind}", train)
+    run = CliRunner().invoke
+    assert run(app, ["train", kind, "tiny", "train.epochs=3", "--out", "somewhere", "--resume"]).exit_code == 0
+    assert run(app, ["train", kind, "nuscenes_swin_t"]).output.strip() == f"Wrote runs/{kind}/weights"
+    assert calls == [(3, Path("somewhere"), True), (20, Path("runs") / kind, False)]

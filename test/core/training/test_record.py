@@ -1,0 +1,71 @@
+"""What a finished run tells in run.json, and its picture."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import pytest
+
+from bridgeta_core.classes import CLASS_NAMES
+from bridgeta_core.training import train_student, train_teacher
+from bridgeta_core.training.curves import read_logs
+from bridgeta_core.weights import load_student
+
+
+@pytest.fixture(scope="module")
+def folder(two_scenes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train_student(two_scenes("train.accumulate=2", "data.steps_per_epoch=4"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def record(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_it_counts_steps_of_the_optimiser(record):
+    assert (record["kind"], record["epochs"], record["steps"]) == ("student", 2, 4)
+    assert 0 < record["seconds_per_step"] < record["seconds"]
+    assert record["peak_memory"]["resident"] > 1e7
+
+
+def test_it_counts_weights_and_frames(folder, record):
+    student, _ = load_student(folder / "student.safetensors")
+    assert record["parameters"] == {"student": student.parameter_count}
+    assert record["frames"] == {"labelled": 4, "unlabelled": 0, "validation": 4}
+
+
+def test_it_has_the_scores_of_the_last_and_the_best_weights(record):
+    assert record["validation"]["last"]["epoch"] == 1
+    for scores in record["validation"].values():
+        assert set(scores["classes"]) == set(CLASS_NAMES)
+        assert set(scores["ranges"]) == {"0-20 m", "20-35 m", "35-50 m"}
+        assert {n: c["samples"] for n, c in scores["conditions"].items()} == {"day": 2, "night": 2, "dry": 2, "rain": 2}
+    assert record["validation"]["best"]["miou"] >= record["validation"]["last"]["miou"]
+
+
+def test_the_best_scores_are_those_of_the_exported_weights(folder, record):
+    _, info = load_student(folder / "student.safetensors")
+    assert info.provenance["validation"]["epoch"] == record["validation"]["best"]["epoch"]
+    assert info.provenance["validation"]["miou"] == pytest.approx(record["validation"]["best"]["miou"], abs=1e-6)
+
+
+def test_the_picture_of_the_run_can_be_opened(folder):
+    assert cv2.imread(str(folder / "curves.png")).shape[2] == 3
+
+
+def test_where_a_resumed_run_did_steps_again_its_own_values_count(tmp_path):
+    for version, text in enumerate(("step,epoch,a,b\n1,0,1.5,\n2,0,,4\n3,1,7,\n", "step,epoch,a\n3,1,8\n")):
+        (tmp_path / f"version_{version}").mkdir()
+        (tmp_path / f"version_{version}" / "metrics.csv").write_text(text)
+    assert read_logs(tmp_path) == {"a": {1: 1.5, 3: 8.0}, "b": {2: 4.0}}
+
+
+def test_a_teacher_is_recorded_as_one(two_scenes, tmp_path):
+    path = train_teacher(two_scenes("train.epochs=1", "data.steps_per_epoch=1", "data.balance=true"), tmp_path)
+    assert path == tmp_path / "teacher.safetensors"
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["kind"] == "teacher"
+    assert set(record["parameters"]) == {"teacher"}
