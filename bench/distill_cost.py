@@ -1,0 +1,254 @@
+"""What distillation costs: `python bench/distill_cost.py [--config tiny] [--root ROOT] [--repeats 7] [--threads 2]`.
+
+A training step (forward, losses, backward, clipping, AdamW) of the student alone and with every method, on one batch of
+the configuration: synthetic tensors, or the first frames of a nuScenes root. Steps of all methods take turns, so that
+a machine that slows down slows all of them. Peak memory is of a process of its own per method, which takes two steps:
+its resident set on a CPU, which includes the libraries, and what is allocated on a GPU. The last table compares what
+ships: a plain student's forward pass with a distilled one's, in pairs, both read back from their exported files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import multiprocessing
+import resource
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lift import IMAGE_SIZE, ring
+from machine import milliseconds, processor
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from bridgeta_core import config
+from bridgeta_core.classes import CLASSES
+from bridgeta_core.config import Experiment
+from bridgeta_core.data.dataset import Batch, FrameDataset, collate
+from bridgeta_core.distill.base import Context, Distiller, Labels, build_distiller, distillers
+from bridgeta_core.losses import focal_loss
+from bridgeta_core.model.student import Student
+from bridgeta_core.model.teacher import Teacher
+from bridgeta_core.weights import load_student, save_weights
+
+ALONE = "student alone"
+VARIANTS = {
+    "direct, decoder reads the teacher": ["distill.method=direct", "distill.direct.read_teacher=1"],
+    "bridgeta, frozen teacher's head": ["distill.method=bridgeta", "distill.bridgeta.reading=frozen"],
+    "bridgeta, midpoint": ["distill.method=bridgeta", "distill.bridgeta.assistant=midpoint"],
+}
+
+
+def ways() -> dict[str, list[str]]:
+    """Settings by the name of the row: the student alone, every method there is, and variants of some."""
+    return {ALONE: [], **{name: [f"distill.method={name}"] for name in distillers()}, **VARIANTS}
+
+
+def synthetic_batch(experiment: Experiment, points: int = 30_000) -> Batch:
+    """A batch of noise with the cameras of a car and `points` LiDAR points per sample."""
+    generator = torch.Generator().manual_seed(0)
+    size, image, grid = experiment.data.batch_size, experiment.model.image, experiment.grid
+    intrinsics, poses = ring()
+    scale = torch.diag(torch.tensor([image.width / IMAGE_SIZE[1], image.height / IMAGE_SIZE[0], 1.0])).double()
+    spread = torch.tensor([25.0, 25.0, 1.0, 60.0, 0.2])
+    masks = torch.rand(size, len(CLASSES), *grid.shape, generator=generator) < 0.2
+    return Batch(
+        images=torch.randint(256, (size, 6, 3, image.height, image.width), generator=generator, dtype=torch.uint8),
+        intrinsics=(scale @ intrinsics).float().repeat(size, 1, 1, 1),
+        ego_T_cam=poses.float().repeat(size, 1, 1, 1),
+        masks=masks.to(torch.uint8),
+        known=torch.ones(size, len(CLASSES), dtype=torch.bool),
+        tokens=[str(i) for i in range(size)],
+        points=[torch.randn(points, 5, generator=generator).abs_() * spread - spread / 4 for _ in range(size)],
+    )
+
+
+def load_batch(experiment: Experiment, root: Path | None) -> Batch:
+    """The first frames of a root, or noise."""
+    if root is None:
+        return synthetic_batch(experiment)
+    version = next(path.name for path in sorted(root.glob("v1.0-*")) if path.is_dir())
+    data, lidar = experiment.data, experiment.teacher.lidar
+    frames = FrameDataset(root, version, "all", data.cameras, experiment.model.image, experiment.grid, lidar=lidar)
+    return collate([frames[i % len(frames)] for i in range(data.batch_size)])
+
+
+class Step:
+    """A training step of a way of training, to be called over and over."""
+
+    def __init__(self, experiment: Experiment, batch: Batch, teacher: Teacher, distilled: bool) -> None:
+        torch.manual_seed(0)
+        device = batch.images.device
+        self.experiment, self.batch, self.teacher = experiment, batch, teacher
+        self.student = Student(experiment.model, experiment.grid, pretrained=False).to(device).train()
+        self.plan = self.student.plan(batch.intrinsics, batch.ego_T_cam)
+        self.labels = Labels(batch.masks, batch.known)
+        self.distiller: Distiller | None = None
+        trained = list(self.student.parameters())
+        if distilled:
+            self.distiller = build_distiller(experiment.distill, self.student, teacher).to(device)
+            self.distiller.prepare([self.teach()])
+            trained += [p for p in self.distiller.parameters() if p.requires_grad]
+        self.trained = trained
+        self.optimiser = torch.optim.AdamW(trained, lr=1e-4)
+
+    @torch.no_grad()
+    def teach(self):
+        """The teacher's taps."""
+        return self.teacher(self.batch.images, self.plan, self.batch.points)
+
+    def __call__(self) -> None:
+        """Take the step."""
+        gamma = self.experiment.train.gamma
+        taps = self.teach() if self.distiller else None
+        output = self.student(self.batch.images, self.plan)
+        loss = focal_loss(output.Z, self.batch.masks, self.batch.known, gamma)
+        if self.distiller:
+            context = Context(self.student, self.teacher, step=500, steps=1000, gamma=gamma)
+            loss = loss + sum(self.distiller.losses(taps, output, self.labels, context).values())
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained, self.experiment.train.clip)
+        self.optimiser.step()
+
+    @property
+    def train_only(self) -> int:
+        """Parameters that are trained along and left behind."""
+        return sum(p.numel() for p in self.distiller.parameters() if p.requires_grad) if self.distiller else 0
+
+
+def make_step(options: argparse.Namespace, name: str, batch: Batch, teacher: Teacher) -> Step:
+    """The step of a row."""
+    experiment = config.load(Experiment, options.config, [*options.set, *ways()[name]])
+    return Step(experiment, batch, teacher, distilled=name != ALONE)
+
+
+def make_teacher(options: argparse.Namespace) -> tuple[Batch, Teacher]:
+    """A batch and a teacher with random weights on the device."""
+    experiment = config.load(Experiment, options.config, options.set)
+    teacher = Teacher(experiment.teacher, experiment.model, experiment.grid, pretrained=False)
+    return load_batch(experiment, options.root).to(options.device), teacher.to(options.device).eval().requires_grad_(
+        False
+    )
+
+
+def peak_megabytes(options: argparse.Namespace, name: str) -> float:
+    """Peak memory of this process after two steps."""
+    torch.set_num_threads(options.threads)
+    step = make_step(options, name, *make_teacher(options))
+    for _ in range(2):
+        step()
+    if options.device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def clock(options: argparse.Namespace, call: Callable[[], object]) -> float:
+    """Milliseconds of a call and of what it makes the GPU do."""
+
+    def whole() -> None:
+        call()
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+
+    return milliseconds(whole)
+
+
+def training(options: argparse.Namespace) -> tuple[Table, dict[str, Step]]:
+    """The table of training steps, and the steps."""
+    context = multiprocessing.get_context("spawn")
+    peaks = {}
+    for name in ways():  # before this process grows: on Linux a child's peak begins with the size of its parent
+        with context.Pool(1) as pool:
+            peaks[name] = pool.apply(peak_megabytes, (options, name))
+    batch, teacher = make_teacher(options)
+    steps = {name: make_step(options, name, batch, teacher) for name in ways()}
+    calls: dict[str, Callable[[], object]] = {**steps, "the teacher's forward pass": steps[ALONE].teach}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(options.repeats + 1):
+        for name, call in calls.items():
+            elapsed = clock(options, call)
+            if repeat:  # the first one warms up
+                times[name].append(elapsed)
+    table = Table(box=box.MARKDOWN)
+    for column in ("way", "step ms: median", "min", "max", "to the student alone", "peak MB", "train-only parameters"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    for name, values in times.items():
+        paired = statistics.median(v / alone for v, alone in zip(values, times[ALONE], strict=True))
+        row = [name, *(f"{value:,.0f}" for value in (statistics.median(values), min(values), max(values)))]
+        row.append(f"{paired:.2f}x")
+        if name in steps:
+            row += [f"{peaks[name]:,.0f}", f"{steps[name].train_only:,}"]
+        table.add_row(*row)
+    return table, steps
+
+
+def latency(options: argparse.Namespace, steps: dict[str, Step]) -> Table:
+    """The table of the exported students' forward passes on one sample."""
+    table = Table(box=box.MARKDOWN)
+    for column in (
+        "exported student",
+        "forward ms: median",
+        "min",
+        "max",
+        "to the plain one, median of pairs",
+        "bytes",
+    ):
+        table.add_column(column, justify="left" if column == "exported student" else "right")
+    with tempfile.TemporaryDirectory() as folder:
+        calls: dict[str, Callable[[], object]] = {}
+        sizes = {}
+        for name in (ALONE, "bridgeta"):
+            step, path = steps[name], Path(folder) / f"{len(calls)}.safetensors"
+            student = step.distiller.export(step.student) if step.distiller else step.student
+            save_weights(path, student, step.experiment.data.cameras, {})
+            sizes[name] = path.stat().st_size
+            exported = load_student(path)[0].to(options.device).eval()
+            batch = step.batch
+            plan = exported.plan(batch.intrinsics[:1], batch.ego_T_cam[:1])
+            calls[name] = torch.inference_mode()(lambda s=exported, p=plan, b=batch: s(b.images[:1], p))
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for repeat in range(-3, 10 * options.repeats):
+            # Whoever comes second finds warmer caches: they take turns at that too.
+            for name in sorted(calls, reverse=repeat % 2 == 0):
+                elapsed = clock(options, calls[name])
+                if repeat >= 0:
+                    times[name].append(elapsed)
+    for name, values in times.items():
+        paired = statistics.median(v / alone for v, alone in zip(values, times[ALONE], strict=True))
+        shown = [f"{value:.1f}" for value in (statistics.median(values), min(values), max(values))]
+        table.add_row(name, *shown, f"{paired:.3f}x", f"{sizes[name]:,}")
+    return table
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="What distillation costs.")
+    parser.add_argument("--config", default="tiny", help="configuration of the networks and the batch size")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings on top of it")
+    parser.add_argument("--root", type=Path, help="nuScenes-format folder to take the batch from")
+    parser.add_argument("--repeats", type=int, default=7, help="steps timed per way")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="PyTorch's threads")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    console = Console(width=160)
+    table, steps = training(options)
+    console.print(table)
+    console.print()
+    console.print(latency(options, steps))
+    size = next(iter(steps.values())).batch.images.shape[0]
+    on = processor() if options.device == "cpu" else torch.cuda.get_device_name()
+    console.print(
+        f"\n{options.config}, batch of {size}, {options.repeats} repeats; {on}, {options.threads} threads, "
+        f"torch {torch.__version__}, {datetime.date.today()}"
+    )
+
+
+if __name__ == "__main__":
+    main()

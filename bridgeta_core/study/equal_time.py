@@ -1,0 +1,88 @@
+"""Runs that train as long as another arm in wall-clock time: how many steps that is, measured once and kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from bridgeta_core.config import Experiment
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.files import replace_when_done
+from bridgeta_core.study.config import StudyConfig
+from bridgeta_core.study.plan import Run
+from bridgeta_core.study.record import read_record
+from bridgeta_core.study.state import State, state
+
+LENGTH = "like.json"
+
+
+def settle(study: StudyConfig, run: Run, runs: Sequence[Run]) -> Experiment | None:
+    """The experiment of a run with its final length, None while nothing is finished to measure it by.
+
+    The factor is measured once per arm and budget, so that all seeds train equally long, and is kept in the folder of
+    each run: a study that goes on, here or elsewhere, does not measure anew.
+    """
+    if not run.like:
+        return run.experiment
+    siblings = [r for r in runs if (r.arm, r.budget, r.kind) == (run.arm, run.budget, run.kind)]
+    for folder in (run.folder, *(r.folder for r in siblings)):
+        if (folder / LENGTH).exists():
+            try:
+                measured = json.loads((folder / LENGTH).read_text())
+                return lengthened(run.experiment, float(measured["factor"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise BridgeTAError(
+                    "does not tell the factor", where=folder / LENGTH, fix="Remove it to have it measured again"
+                ) from error
+    measured = _measure(study, run, runs)
+    return lengthened(run.experiment, measured["factor"]) if measured else None
+
+
+def keep(study: StudyConfig, run: Run, runs: Sequence[Run]) -> None:
+    """Write what the length of a run rests on into its folder, where it is not yet."""
+    target = run.folder / LENGTH
+    if not run.like or target.exists():
+        return
+    siblings = (r.folder / LENGTH for r in runs if (r.arm, r.budget) == (run.arm, run.budget))
+    earlier = next((path for path in siblings if path.exists()), None)
+    content = json.loads(earlier.read_text()) if earlier else _measure(study, run, runs)
+    with replace_when_done(target) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def lengthened(experiment: Experiment, factor: float) -> Experiment:
+    """The experiment with `factor` times its steps, rounded up in its favour.
+
+    Where an epoch is a number of steps, it gets that many more, so that the validations are as many as they were;
+    elsewhere there are more epochs.
+    """
+    result = copy.deepcopy(experiment)
+    if result.data.steps_per_epoch:
+        result.data.steps_per_epoch = max(1, math.ceil(result.data.steps_per_epoch * factor - 1e-9))
+    else:
+        result.train.epochs = max(1, math.ceil(result.train.epochs * factor - 1e-9))
+    return result
+
+
+def _measure(study: StudyConfig, run: Run, runs: Sequence[Run]) -> dict[str, Any] | None:
+    """The time that the arm's finished runs trained over that of the baseline's, medians; None where either has none.
+
+    The run itself costs what the baseline costs per step: only such arms may have a `like`.
+    """
+    seconds = {}
+    for arm in (run.like, study.baseline):
+        records = {
+            r.name: read_record(r.folder)
+            for r in runs
+            if (r.arm, r.budget) == (arm, run.budget) and r.kind != "teacher" and state(r) is State.done
+        }
+        times = {name: record.steps * record.seconds_per_step for name, record in records.items()}
+        seconds[arm] = {name: round(time, 3) for name, time in times.items() if time > 0}
+        if not seconds[arm]:
+            return None
+    factor = median(seconds[run.like].values()) / median(seconds[study.baseline].values())
+    return {"like": run.like, "factor": round(factor, 4), "training_seconds": seconds}

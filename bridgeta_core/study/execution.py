@@ -1,0 +1,175 @@
+"""Carries out a plan: a process per run, several at a time, whose failures do not stop the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from bridgeta_core.config import Experiment, to_mapping
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.files import replace_when_done
+from bridgeta_core.study import equal_time
+from bridgeta_core.study.config import StudyConfig
+from bridgeta_core.study.log import epochs_done
+from bridgeta_core.study.plan import Run
+from bridgeta_core.study.state import SETTINGS, State, state
+
+LOG = "log.txt"
+PATIENCE = 60.0
+"""Seconds that a process gets to end by itself once it is told to."""
+
+_POLL = 0.1
+_TAIL = 15
+
+# The entry point without its script, which need not be on the PATH. The arguments after it are a user's.
+_BRIDGETA = (sys.executable, "-c", "from bridgeta_core.cli import app; app()")
+
+Command = Callable[[str, Path, Path, bool], list[str]]
+
+
+def train_command(kind: str, settings: Path, folder: Path, resume: bool) -> list[str]:
+    """What trains a run with the settings of a YAML file in a folder."""
+    return [*_BRIDGETA, "train", kind, str(settings), "--out", str(folder), *(["--resume"] if resume else [])]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not end well: `tail` are the last lines of its log, none for a run that was never started."""
+
+    run: Run
+    reason: str
+    tail: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Process:
+    run: Run
+    experiment: Experiment
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    line: TaskID
+
+
+class Execution:
+    """The runs of a study on their way. `lock` is a descriptor that the processes inherit, and hold while they live."""
+
+    def __init__(
+        self,
+        study: StudyConfig,
+        runs: Sequence[Run],
+        console: Console,
+        *,
+        jobs: int = 1,
+        lock: int | None = None,
+        command: Command = train_command,
+    ) -> None:
+        self._study, self._runs, self._jobs, self._lock, self._command = study, runs, jobs, lock, command
+        self._console = console
+        self._running: list[_Process] = []
+        self._failures: dict[str, Failure] = {}
+        self._threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+
+    def carry_out(self) -> list[Failure]:
+        """Run what is not done, in the order of the plan as far as runs that are needed allow; returns the failures.
+
+        On Ctrl-C the processes are asked to end, and KeyboardInterrupt goes on.
+        """
+        waiting = [run for run in self._runs if state(run) is not State.done]
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[epoch]}"))
+        with Progress(*columns, TimeElapsedColumn(), console=self._console) as progress:
+            try:
+                while waiting or self._running:
+                    self._start_those_that_can(waiting, progress)
+                    time.sleep(_POLL)
+                    for item in list(self._running):
+                        self._look_after(item, progress)
+            finally:
+                self._stop_all()
+        return list(self._failures.values())
+
+    def _start_those_that_can(self, waiting: list[Run], progress: Progress) -> None:
+        done = {run.name for run in self._runs if state(run) is State.done}
+        for run in list(waiting):
+            if failed := [name for name in run.needs if name in self._failures]:
+                self._failures[run.name] = Failure(run, f"not started: it needs {failed[0]}")
+                waiting.remove(run)
+            elif len(self._running) < self._jobs and done.issuperset(run.needs):
+                waiting.remove(run)
+                try:
+                    self._start(run, progress)
+                except BridgeTAError as error:
+                    self._failures[run.name] = Failure(run, f"not started: {error}")
+
+    def _start(self, run: Run, progress: Progress) -> None:
+        experiment = equal_time.settle(self._study, run, self._runs)
+        if experiment is None:
+            raise BridgeTAError(f"the runs of {run.like} and {self._study.baseline} tell no time per step")
+        resume = state(run, experiment) is State.interrupted
+        equal_time.keep(self._study, run, self._runs)
+        # A resumed run's too: the study may have moved, and what else may differ by now has no effect.
+        with replace_when_done(run.folder / SETTINGS) as temporary:
+            temporary.write_text(yaml.safe_dump(to_mapping(experiment), sort_keys=False))
+        log = (run.folder / LOG).open("ab")
+        process = subprocess.Popen(
+            self._command(run.kind, run.folder / SETTINGS, run.folder, resume),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
+            # A group of its own: Ctrl-C at the terminal reaches the study alone, which passes it on once.
+            start_new_session=True,
+            pass_fds=() if self._lock is None else (self._lock,),
+        )
+        line = progress.add_task(run.name, total=experiment.train.epochs, epoch="starting")
+        self._running.append(_Process(run, experiment, process, log, line))
+
+    def _look_after(self, item: _Process, progress: Progress) -> None:
+        run, code = item.run, item.process.poll()
+        if code is None:
+            epochs = epochs_done(run.folder)
+            progress.update(item.line, completed=epochs, epoch=f"epoch {epochs}/{item.experiment.train.epochs}")
+            return
+        self._running.remove(item)
+        item.log.close()
+        progress.remove_task(item.line)
+        if code == 0 and state(run) is State.done:
+            progress.console.print(f"{run.name}: done", highlight=False)
+            return
+        ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        reason = ended if code else "ended without a run.json"
+        self._failures[run.name] = Failure(run, reason, _tail(run.folder / LOG))
+        progress.console.print(f"{run.name}: {reason}; the others go on", highlight=False)
+
+    def _stop_all(self) -> None:
+        for item in self._running:
+            # The commands clean up after it as after Ctrl-C, which a study that a script has put into the background
+            # would have taught them to ignore.
+            item.process.terminate()
+        deadline = time.monotonic() + PATIENCE
+        try:
+            for item in self._running:
+                with suppress(subprocess.TimeoutExpired):
+                    item.process.wait(max(0.0, deadline - time.monotonic()))
+        finally:  # a second Ctrl-C waits no longer
+            for item in self._running:
+                if item.process.poll() is None:
+                    os.killpg(item.process.pid, signal.SIGKILL)  # its loader processes too
+                    item.process.wait()
+                item.log.close()
+            self._running.clear()
+
+
+def _tail(path: Path) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-_TAIL:])

@@ -1,0 +1,122 @@
+"""Studies of two arms whose runs are made by hand, or by a program that only pretends to train."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bridgeta_core.config import to_mapping
+from bridgeta_core.study.config import StudyConfig, load_study
+from bridgeta_core.study.plan import Run
+
+SMALL: dict[str, Any] = {
+    "base": "tiny",
+    "overrides": ["train.epochs=4"],
+    "seeds": [0, 1, 2],
+    "budgets": {"full": [], "tenth": ["data.labelled=0.1"]},
+    "teachers": {"fusion": [], "lidar": ["teacher.sensors=lidar"]},
+    "baseline": "A0",
+    "control": "A1",
+    "arms": {
+        "A0": {"title": "labels"},
+        "A0_time": {"like": "A2"},
+        "A1": {"kind": "distill", "overrides": ["distill.method=direct"]},
+        "A2": {"kind": "distill", "title": "BridgeTA"},
+        "R1": {"kind": "distill", "overrides": ["distill.method=logits"], "reference": True, "budgets": ["full"]},
+    },
+}
+
+# Stands for `bridgeta train KIND SETTINGS --out FOLDER`: its arguments are kind, settings, folder, resume, behaviour.
+TRAINER = """
+import json, os, pathlib, signal, sys, time, yaml
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
+kind, settings, folder, resume, behaviour = sys.argv[1:]
+folder = pathlib.Path(folder)
+experiment = yaml.safe_load(open(settings))
+print(kind, "resume" if resume == "True" else "fresh", "threads", os.environ["OMP_NUM_THREADS"], flush=True)
+(folder / "started").touch()
+if kind == "distill":
+    assert pathlib.Path(experiment["distill"]["teacher"]).exists()
+for word in behaviour.split(","):
+    name, _, what = word.partition(":")
+    if name and name in str(folder):
+        if what == "crash":
+            print("no such device"); sys.exit(3)
+        if what == "silent":
+            sys.exit(0)
+        if what == "hang":
+            (folder / "checkpoints").mkdir(exist_ok=True); (folder / "checkpoints/last.ckpt").touch()
+            time.sleep(60)
+if kind == "teacher":
+    (folder / "teacher.safetensors").touch()
+step = {"student": 0.1, "distill": 0.25, "teacher": 0.2}[kind]
+steps = 100 * experiment["train"]["epochs"]
+scores = {"miou": 0.3, "miou_at_0.5": 0.25, "classes": {}, "ranges": {}, "conditions": {}}
+(folder / "run.json").write_text(json.dumps({
+    "kind": kind, "steps": steps, "seconds": step * steps + 5, "seconds_per_step": step, "device": "cpu",
+    "machine": "toy", "git_revision": "abc", "peak_memory": {"resident": 1e9, "cuda": None},
+    "parameters": {"teacher": 9} if kind == "teacher" else {"student": 5},
+    "frames": {"labelled": 3, "unlabelled": 0, "validation": 2}, "validation": {"last": scores, "best": scores}}))
+"""
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Callable[..., StudyConfig]:
+    """A study from the small one with some of its settings replaced."""
+
+    def make(*overrides: str, **settings: Any) -> StudyConfig:
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump({**SMALL, **settings}, sort_keys=False))
+        return load_study(path, overrides)
+
+    return make
+
+
+@pytest.fixture
+def pretend() -> Callable[[str], Callable[[str, Path, Path, bool], list[str]]]:
+    """Commands that pretend to train: `pretend("A1:crash,A2:hang")`, by a part of the folder's path."""
+
+    def command(behaviour: str = "") -> Callable[[str, Path, Path, bool], list[str]]:
+        def of(kind: str, settings: Path, folder: Path, resume: bool) -> list[str]:
+            return [sys.executable, "-c", TRAINER, kind, str(settings), str(folder), str(resume), behaviour]
+
+        return of
+
+    return command
+
+
+@pytest.fixture
+def write_run() -> Callable[..., None]:
+    """Make a run done by hand: `miou` and `half` as shares, other keys of run.json as they come."""
+
+    def write(
+        run: Run, miou: float = 0.3, half: float = 0.2, details: dict[str, Any] | None = None, **content: Any
+    ) -> None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "experiment.yaml").write_text(yaml.safe_dump(to_mapping(run.experiment), sort_keys=False))
+        empty: dict[str, Any] = {"classes": {}, "ranges": {}, "conditions": {}}
+        last = {"miou": miou, "miou_at_0.5": half, **empty, **(details or {})}
+        teacher = run.kind == "teacher"
+        record = {
+            "kind": run.kind,
+            "steps": 600,
+            "seconds": 300.0,
+            "seconds_per_step": 0.5,
+            "peak_memory": {"resident": 900_000_000, "cuda": None},
+            "parameters": {"teacher": 2_000_000} if teacher else {"student": 1_000_000},
+            "frames": {"labelled": 80, "unlabelled": 0, "validation": 20},
+            "validation": {"last": last, "best": {**last, "miou": miou + 0.05}},
+            "git_revision": "abc1234",
+            "device": "cpu",
+            "machine": "Toy CPU",
+            **content,
+        }
+        (run.folder / "run.json").write_text(json.dumps(record))
+
+    return write
