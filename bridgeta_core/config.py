@@ -154,6 +154,9 @@ class DataConfig:
 class TrainConfig:
     """Optimisation. Defaults are BEVFusion's."""
 
+    initial: str | None = setting(
+        None, "weights to start from: a file or a shipped name, of the same architecture, on any label grid"
+    )
     epochs: int = setting(20, "passes over the training samples", ge=1)
     learning_rate: float = setting(1e-3, "peak rate of the one-cycle schedule", ge=0)
     warmup: float = setting(0.4, "share of the steps before the peak", ge=0, le=1)

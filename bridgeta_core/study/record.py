@@ -43,6 +43,7 @@ class Record:
     ends: Mapping[str, float]
     revision: str
     machine: str
+    data: str
 
 
 def read_record(folder: Path) -> Record:
@@ -64,6 +65,7 @@ def read_record(folder: Path) -> Record:
             ends=ends(read_log(folder)),
             revision=content["git_revision"] or "",
             machine=" on ".join(dict.fromkeys((content["device"], content["machine"]))),
+            data=_data(content.get("synthetic_data") or {}),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BridgeTAError(
@@ -71,6 +73,14 @@ def read_record(folder: Path) -> Record:
             where=path,
             fix="Move the run's folder away to have it trained again",
         ) from error
+
+
+def _data(synthetic: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Which synthetic roots a run was trained and validated on."""
+    made = [(name, settings) for name, settings in synthetic.items() if settings]
+    return ", ".join(
+        f"{name}: {s['scenes']} scenes of split {s['split']}, seed {s['seed']}, {s['duration']:g} s" for name, s in made
+    )
 
 
 def _scores(content: Mapping[str, Any]) -> Scores:

@@ -68,6 +68,7 @@ def _header(results: Results, command: str, today: date) -> str:
         "date": today.isoformat(),
         "command": f"`{command}`",
         "trained on": _all(results, lambda record: record.machine),
+        "synthetic data": _all(results, lambda record: record.data),
         "revision of the runs": _all(results, lambda record: record.revision),
         "runs": f"{len(results.records)} of {len(results.runs)}",
         "training time": text.duration(sum(record.seconds for record in results.records.values())),

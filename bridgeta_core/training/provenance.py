@@ -44,11 +44,16 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def synthesis(root: str | Path) -> dict[str, Any] | None:
+    """The settings that a synthetic root was made with, None for a root of another origin."""
+    sheet = Path(root) / "synth.json"
+    return json.loads(sheet.read_text())["settings"] if sheet.exists() else None
+
+
 def provenance(
     experiment: Experiment, frames: Frames, metrics: dict[str, Any], steps: int, seconds: float, teacher: str | None
 ) -> dict[str, Any]:
     """What a weights file says about its origin; `teacher` is the hash of the teacher's file, if there was one."""
-    sheet = Path(experiment.data.train_root) / "synth.json"
     return {
         "command": command(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -56,7 +61,7 @@ def provenance(
         "train_samples": len(frames.labelled),
         "unlabelled_samples": len(frames.unlabelled),
         "validation_samples": len(frames.validation),
-        "synthetic_data": json.loads(sheet.read_text())["settings"] if sheet.exists() else None,
+        "synthetic_data": synthesis(experiment.data.train_root),
         "data": to_mapping(experiment.data),
         "train": to_mapping(experiment.train),
         **({"distill": to_mapping(experiment.distill), "teacher_sha256": teacher} if teacher else {}),

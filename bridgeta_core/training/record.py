@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import resource
 import sys
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 import torch
 
 from bridgeta_core.files import replace_when_done
+from bridgeta_core.machine import processor
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.loop import Loop
 from bridgeta_core.training.maptask import MapTask
-from bridgeta_core.training.provenance import command, git_revision, versions
+from bridgeta_core.training.provenance import command, git_revision, synthesis, versions
 
 
 def peak_memory() -> dict[str, int | None]:
@@ -36,12 +36,13 @@ def write_record(loop: Loop, task: MapTask, frames: Frames, parameters: dict[str
         "command": command(),
         "git_revision": git_revision(),
         "versions": versions(),
-        "machine": platform.processor() or platform.machine(),
+        "machine": processor(),
         "device": torch.cuda.get_device_name() if loop.device.type == "cuda" else "cpu",
         "processes": frames.processes.world,
         "seed": experiment.train.seed,
         "train_root": str(Path(experiment.data.train_root)),
         "val_root": str(Path(experiment.data.val_root)),
+        "synthetic_data": {"train": synthesis(experiment.data.train_root), "val": synthesis(experiment.data.val_root)},
         "frames": {
             "labelled": len(frames.labelled),
             "unlabelled": len(frames.unlabelled),

@@ -11,7 +11,9 @@ from bridgeta_core.config import Experiment
 from bridgeta_core.data.dataset import Batch
 from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.student import Student
+from bridgeta_core.training.initial import start_from
 from bridgeta_core.training.maptask import MapTask
+from bridgeta_core.weights import load_student
 
 PLANS = 64
 """How many calibrations are kept. A fleet has few, and mirroring doubles them; only turned samples need their own."""
@@ -25,6 +27,8 @@ class StudentTask(MapTask):
         # Anew here, so that one seed gives one student, whatever is built before it: methods are compared in pairs.
         torch.manual_seed(experiment.train.seed)
         self.student = Student(experiment.model, experiment.grid)
+        if experiment.train.initial:
+            start_from(self.student, load_student(experiment.train.initial)[0], experiment.train.initial)
 
     def setup(self, stage: str) -> None:
         """Not in the constructor, because averaging the weights copies the module, and a cache holds a lock."""

@@ -11,6 +11,8 @@ from bridgeta_core.config import Experiment
 from bridgeta_core.data.dataset import Batch
 from bridgeta_core.model.lift import LiftPlan, PlanCache
 from bridgeta_core.model.teacher import Teacher
+from bridgeta_core.teacher_weights import load_teacher
+from bridgeta_core.training.initial import start_from
 from bridgeta_core.training.maptask import MapTask
 from bridgeta_core.training.studenttask import PLANS
 
@@ -21,6 +23,8 @@ class TeacherTask(MapTask):
     def __init__(self, experiment: Experiment, groups: Mapping[str, int]) -> None:
         super().__init__(experiment, groups)
         self.teacher = Teacher(experiment.teacher, experiment.model, experiment.grid)
+        if experiment.train.initial:
+            start_from(self.teacher, load_teacher(experiment.train.initial)[0], experiment.train.initial)
 
     def setup(self, stage: str) -> None:
         """Not in the constructor, because averaging the weights copies the module, and a cache holds a lock."""

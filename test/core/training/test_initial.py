@@ -1,0 +1,41 @@
+"""Starting from weights that exist."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.teacher_weights import load_teacher
+from bridgeta_core.training.studenttask import StudentTask
+from bridgeta_core.training.teachertask import TeacherTask
+from bridgeta_core.weights import save_weights
+
+
+def same(one, other):
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_a_teacher_goes_on_from_a_teacher_on_a_finer_label_grid(two_scenes, teacher):
+    task = TeacherTask(two_scenes(f"train.initial={teacher}", "grid.resolution=1.0"), {})
+    assert same(task.teacher, load_teacher(teacher)[0])
+    assert task.teacher.grid.resolution == 1.0
+    assert all(p.requires_grad for p in task.teacher.parameters())
+
+
+def test_a_student_goes_on_from_a_student(two_scenes, tmp_path):
+    first = StudentTask(two_scenes("train.seed=1"), {})
+    save_weights(tmp_path / "student.safetensors", first.student, ["CAM_FRONT"], {})
+    second = StudentTask(two_scenes(f"train.initial={tmp_path / 'student.safetensors'}"), {})
+    assert same(second.student, first.student)
+    assert not same(StudentTask(two_scenes(), {}).student, first.student)
+
+
+def test_another_architecture_and_another_network_are_refused_by_name(two_scenes, teacher, tmp_path):
+    task = StudentTask(two_scenes(), {})
+    save_weights(tmp_path / "student.safetensors", task.student, ["CAM_FRONT"], {})
+    wider = two_scenes(f"train.initial={tmp_path / 'student.safetensors'}", "model.head.width=16")
+    with pytest.raises(BridgeTAError, match=r"another architecture.*head"):
+        StudentTask(wider, {})
+    with pytest.raises(BridgeTAError, match="holds the weights of a teacher, not of a student"):
+        StudentTask(two_scenes(f"train.initial={teacher}"), {})
