@@ -7,14 +7,14 @@ from typing import cast
 
 import torch
 
-from bridgeta_core.config import Experiment
+from bridgeta_core.config import DataConfig, Experiment
 from bridgeta_core.data.dataset import Batch
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.model.lift import LiftPlan, PlanCache
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
 from bridgeta_core.teacher_weights import load_teacher
-from bridgeta_core.training.studenttask import PLANS
+from bridgeta_core.training.studenttask import kept_plans
 from bridgeta_core.training.tapped import TappedBatch
 
 
@@ -25,10 +25,10 @@ class FrozenTeacher:
     it shares it.
     """
 
-    def __init__(self, network: Teacher) -> None:
+    def __init__(self, network: Teacher, data: DataConfig) -> None:
         self.network = network.eval().requires_grad_(False)
         self._device = torch.device("cpu")
-        self._plans = PlanCache(lambda k, pose: cast(LiftPlan, network.plan(k, pose)), size=PLANS)
+        self._plans = PlanCache(lambda k, pose: cast(LiftPlan, network.plan(k, pose)), size=kept_plans(data))
 
     @classmethod
     def load(cls, path: str | Path, experiment: Experiment) -> FrozenTeacher:
@@ -53,7 +53,7 @@ class FrozenTeacher:
                 fix="Train the student with the settings of the teacher, or another teacher",
                 exit_code=2,
             )
-        return cls(network)
+        return cls(network, experiment.data)
 
     def check(self, student: Student, where: object) -> None:
         """Raise BridgeTAError (exit code 2) when the taps of student and teacher differ in shape."""

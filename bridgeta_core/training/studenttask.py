@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bridgeta_core.config import Experiment
+from bridgeta_core.config import DataConfig, Experiment
 from bridgeta_core.data.dataset import Batch
 from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.student import Student
@@ -15,8 +15,12 @@ from bridgeta_core.training.initial import start_from
 from bridgeta_core.training.maptask import MapTask
 from bridgeta_core.weights import load_student
 
-PLANS = 64
-"""How many calibrations are kept. A fleet has few, and mirroring doubles them; only turned samples need their own."""
+
+def kept_plans(data: DataConfig) -> int:
+    """How many calibrations' plans are kept. A fleet has few calibrations, and mirroring doubles them; but where every
+    sample is turned, scaled or shifted by its own amount, no plan is of use again, and at full scale one has 50 MB.
+    """
+    return data.batch_size if data.rotate or data.scale or data.translate else 64
 
 
 class StudentTask(MapTask):
@@ -32,7 +36,7 @@ class StudentTask(MapTask):
 
     def setup(self, stage: str) -> None:
         """Not in the constructor, because averaging the weights copies the module, and a cache holds a lock."""
-        self.plans = PlanCache(self.student.plan, size=PLANS)
+        self.plans = PlanCache(self.student.plan, size=kept_plans(self.experiment.data))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits `[B, 6, Y, X]` of a batch."""

@@ -14,7 +14,7 @@ from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.teacher_weights import load_teacher
 from bridgeta_core.training.initial import start_from
 from bridgeta_core.training.maptask import MapTask
-from bridgeta_core.training.studenttask import PLANS
+from bridgeta_core.training.studenttask import kept_plans
 
 
 class TeacherTask(MapTask):
@@ -28,7 +28,9 @@ class TeacherTask(MapTask):
 
     def setup(self, stage: str) -> None:
         """Not in the constructor, because averaging the weights copies the module, and a cache holds a lock."""
-        self.plans = PlanCache(lambda k, pose: cast(LiftPlan, self.teacher.plan(k, pose)), size=PLANS)
+        self.plans = PlanCache(
+            lambda k, pose: cast(LiftPlan, self.teacher.plan(k, pose)), size=kept_plans(self.experiment.data)
+        )
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits `[B, 6, Y, X]` of a batch."""
