@@ -26,7 +26,7 @@ class LevelsConfig:
     distance: str = setting("brier", "of Z: squared probability difference, or divergence", among=("brier", "js", "kl"))
     tau: float = setting(2.0, "temperature of Z", ge=0.1, le=20)
     calibrate: float = setting(
-        0.3, "set the weights once so that each level's gradient at F has this share of the label loss's; 0: keep", ge=0
+        1.0, "set the weights once so that each level's gradient at F has this share of the label loss's; 0: keep", ge=0
     )
 
 
