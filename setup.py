@@ -24,7 +24,13 @@ setup(
     maintainer_email="maintainers@bridgeta.invalid",
     packages=find_packages(include=["bridgeta_core*", "bridgeta_ros*"]),
     package_data={
-        "bridgeta_core": ["configs/*.yaml", "configs/studies/*.yaml", "pretrained/*.safetensors", "py.typed"],
+        "bridgeta_core": [
+            "configs/*.yaml",
+            "configs/studies/*.yaml",
+            "pretrained/*.safetensors",
+            "pretrained/*.json",
+            "py.typed",
+        ],
         "bridgeta_ros": ["report.html"],
     },
     data_files=[

@@ -8,13 +8,13 @@ from time import perf_counter
 
 from rich.console import Console
 
+from bridgeta_core.scores import STUDENT, Scores
 from bridgeta_core.synth.dataset.writer import SynthSettings, write_dataset
 from bridgeta_core.visual import write_sample_picture
 from bridgeta_ros.bag import write_scene_bag
 from bridgeta_ros.replay import replay
 from bridgeta_ros.report import write_report
 
-WEIGHTS = "tiny"
 DRIVE = SynthSettings(scenes=1, split="test", duration=4.0, version="v1.0-mini", image_scale=0.5)
 
 
@@ -25,10 +25,11 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     picture, page = out / "sample.png", out / "report.html"
     write_dataset(root, replace(DRIVE, seed=seed), overwrite=True)
     write_scene_bag(root, DRIVE.version, "scene-0001", source, overwrite=True)
-    summary = replay(source, replayed, WEIGHTS, overwrite=True)
-    write_sample_picture(root, DRIVE.version, "2", picture, weights=WEIGHTS)
+    summary = replay(source, replayed, STUDENT, overwrite=True)
+    write_sample_picture(root, DRIVE.version, "2", picture, weights=STUDENT)
     write_report(replayed, source, page)
     summary.print(console)
+    console.print(f"\n{Scores.load().sentence()}")
     console.print(f"\nDone in {perf_counter() - start:.0f} s. Open the report in a browser, play the bags in ROS 2:")
     for what, path in (("drive", source), ("grids", replayed), ("picture", picture), ("report", page)):
         console.print(f"  {what:8}{path}", soft_wrap=True, highlight=False)
