@@ -45,8 +45,10 @@ def test_rays_pass_over_all_that_lies_before_their_ends(x: float, y: float, yaw:
         over = points[:, 2] - TERRAIN.height(points[:, :2]) - KERB * raised
         # Next to a kerb the soft mask may be some centimetres off to the side.
         over[shapely.distance(PAVED.boundary, shapely.points(points[:, :2])) < 0.35] = 0
-        # The search looks every few metres: of a crest that a ray skims it may shave off some centimetres.
-        assert (over > -0.05).all()
+        # The search looks every few metres, and more seldom further away: of a crest that a ray skims there it may shave
+        # off 15 cm, as 500 random cameras showed; nearer than 36 m they showed nothing above 2 cm.
+        assert (over[t < 30] > -0.05).all()
+        assert (over > -0.25).all()
 
 
 def test_ground_hits_lie_on_the_ground_and_kerb_hits_on_faces_of_kerbs() -> None:
