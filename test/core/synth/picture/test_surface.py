@@ -45,8 +45,8 @@ def test_rays_pass_over_all_that_lies_before_their_ends(x: float, y: float, yaw:
         over = points[:, 2] - TERRAIN.height(points[:, :2]) - KERB * raised
         # Next to a kerb the soft mask may be some centimetres off to the side.
         over[shapely.distance(PAVED.boundary, shapely.points(points[:, :2])) < 0.35] = 0
-        # The search looks every few metres, and more seldom further away. Of a crest that a ray skims there it may shave
-        # off some centimetres: 500 random cameras showed 15 at most, and beyond 36 m only.
+        # The search looks every few metres, and more seldom further away. Of a crest that a ray skims it may shave off
+        # some centimetres there: 500 random cameras showed 15 at most, and only beyond 36 m.
         assert (over[t < 30] > -0.05).all()
         assert (over > -0.25).all()
 
