@@ -43,6 +43,7 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
     if experiment.data.cache:
         frames.keep(experiment.data.cache)
     task = StudentTask(experiment, frames.groups)
+    _describe(run, experiment, processes)
     loop = Loop(run, experiment.train, processes, len(frames.batches), waits=False)
     loop.fit(task, frames, resume)
     return _finish(loop, task, frames, _student_saver(task), {"student": _count(task.student)})
@@ -59,6 +60,7 @@ def train_teacher(experiment: Experiment, folder: Path, resume: bool = False) ->
         for kept in frames.keep(experiment.data.cache).values():
             kept.add_points(experiment.teacher.lidar)
     task = TeacherTask(experiment, frames.groups)
+    _describe(run, experiment, processes)
     loop = Loop(run, experiment.train, processes, len(frames.batches), waits=False)
     loop.fit(task, frames, resume)
 
@@ -78,6 +80,7 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
     digest = sha256(resolve(experiment.distill.teacher))
     frames = Frames(experiment, processes, lidar=teacher.network.config.lidar, unlabelled=True)
     task = DistillTask(experiment, frames.groups, teacher)
+    _describe(run, experiment, processes)
     loop = Loop(run, experiment.train, processes, len(frames.batches), waits=True)
     teacher.to(loop.device)
     if experiment.data.cache:
@@ -95,10 +98,14 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
 def _start(experiment: Experiment, folder: Path, kind: str, resume: bool) -> tuple[RunFolder, Processes]:
     run, processes = RunFolder(folder, kind), Processes.found()
     run.check(experiment, resume)
-    if processes.rank == 0:
-        run.describe(experiment)
     lightning.seed_everything(experiment.train.seed, workers=True, verbose=False)
     return run, processes
+
+
+def _describe(run: RunFolder, experiment: Experiment, processes: Processes) -> None:
+    """Begin the folder, once data and networks are known to be there: what fails before leaves nothing behind."""
+    if processes.rank == 0:
+        run.describe(experiment)
 
 
 def _outputs(teacher: FrozenTeacher, frames: Frames, count: int) -> Iterator[TeacherOutput]:
