@@ -14,10 +14,10 @@ from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.equal_time import settle
 from bridgeta_core.study.execution import LOG, Command, Execution, Failure, train_command
 from bridgeta_core.study.lock import locked
-from bridgeta_core.study.plan import plan
+from bridgeta_core.study.plan import Run, plan
 from bridgeta_core.study.report import write_report
 from bridgeta_core.study.results import Results
-from bridgeta_core.study.state import state
+from bridgeta_core.study.state import State, state
 
 
 def carry_out(
@@ -25,19 +25,34 @@ def carry_out(
 ) -> list[Failure]:
     """Run what is to do, `jobs` at a time, and return what failed.
 
-    Before anything is started, the settings of what is in the folder are held against the plan. Raises BridgeTAError
-    when they differ, when another study works in the folder, and when the study is interrupted.
+    Before anything is started, the settings of what is in the folder are held against the plan, and the data are looked
+    for. Raises BridgeTAError when settings differ, when data are not there, when another study works in the folder, and
+    when the study is interrupted.
     """
     if jobs < 1:
         raise BridgeTAError(f"--jobs {jobs} must be at least 1", exit_code=2)
     with locked(out) as lock:
         runs = plan(study, out)
-        for run in runs:
-            state(run, settle(study, run, runs))
+        waiting = [run for run in runs if state(run, settle(study, run, runs)) is not State.done]
+        _check_roots(waiting)
         try:
             return Execution(study, runs, console, jobs=jobs, lock=lock, command=command).carry_out()
         except KeyboardInterrupt as error:
             raise BridgeTAError("was interrupted", where=out, fix="The same command goes on") from error
+
+
+def _check_roots(runs: Sequence[Run]) -> None:
+    """One message for what every run would fail at."""
+    for run in runs:
+        for key in ("train_root", "val_root"):
+            root = Path(getattr(run.experiment.data, key))
+            if not root.is_dir():
+                raise BridgeTAError(
+                    f"data.{key} of {run.name} is not a folder",
+                    where=root,
+                    fix="Give a nuScenes-format root",
+                    exit_code=2,
+                )
 
 
 def render(study: StudyConfig, out: Path, target: Path, command: str) -> tuple[Path, Path]:

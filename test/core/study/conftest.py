@@ -72,7 +72,10 @@ def make_study(tmp_path: Path) -> Callable[..., StudyConfig]:
 
     def make(*overrides: str, **settings: Any) -> StudyConfig:
         path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump({**SMALL, **settings}, sort_keys=False))
+        content: dict[str, Any] = {**SMALL, **settings}
+        roots = [f"data.train_root={tmp_path}", f"data.val_root={tmp_path}"]  # a study looks for them before it starts
+        content["overrides"] = [*roots, *content.get("overrides", [])]
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
         return load_study(path, overrides)
 
     return make

@@ -199,3 +199,10 @@ def test_the_command_of_a_run_is_one_that_a_user_could_type(tmp_path):
     assert command[3:] == ["train", "teacher", str(tmp_path / "a.yaml"), "--out", str(tmp_path), "--resume"]
     done = subprocess.run([*command[:5], "--help"], capture_output=True, text=True, check=True)
     assert "--resume" in done.stdout
+
+
+def test_data_that_are_not_there_are_told_once_before_anything_starts(make_study, pretend, quiet, tmp_path):
+    study = make_study("data.val_root=/nowhere", **ONE)
+    with pytest.raises(BridgeTAError, match=r"/nowhere: data.val_root of .* is not a folder"):
+        carry_out(study, tmp_path / "out", 2, quiet, pretend(""))
+    assert not list((tmp_path / "out").glob("*/*"))
