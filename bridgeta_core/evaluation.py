@@ -22,7 +22,7 @@ from bridgeta_core.config import ImageConfig
 from bridgeta_core.data.dataset import Batch, FrameDataset, collate
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.grid import BevGrid
-from bridgeta_core.metric import RANGES, THRESHOLDS, IoU, MapIoU, intersection_over_union, mean, notes_on
+from bridgeta_core.metric import RANGES, THRESHOLDS, IoU, MapIoU, intersection_over_union, mean, notes_on, range_labels
 
 Array = NDArray[np.float64]
 
@@ -40,29 +40,14 @@ class EvalReport:
 
     def to_mapping(self) -> dict[str, Any]:
         """Everything as plain values for JSON; what is not scored is null."""
-        iou = self.iou
-        classes = {
-            name: {
-                "iou": _plain(iou.best[c]),
-                "threshold": _plain(iou.threshold[c]),
-                "iou_at_0.5": _plain(iou.half[c]),
-                "iou_by_range": {
-                    label: _plain(value) for label, value in zip(_range_labels(), iou.by_range[c], strict=True)
-                },
-            }
-            for c, name in enumerate(CLASS_NAMES)
-        }
         return {
             "subject": self.subject,
             "root": str(self.root),
             "scenes": self.scenes,
             "samples": self.samples,
             "seconds": round(self.seconds, 2),
-            "miou": _plain(iou.miou),
-            "miou_at_0.5": _plain(iou.miou_half),
             "thresholds": list(THRESHOLDS),
-            "classes": classes,
-            "notes": list(iou.notes),
+            **self.iou.to_mapping(),
         }
 
     def table(self, title: str | None = None) -> Table:
@@ -70,7 +55,7 @@ class EvalReport:
         iou = self.iou
         caption = "\n".join((f"{self.samples} samples of {self.root} ({self.scenes})", *iou.notes))
         table = Table(title=title or f"IoU in %, {self.subject}", caption=caption)
-        for column in ("class", "best", "threshold", "at 0.5", *_range_labels()):
+        for column in ("class", "best", "threshold", "at 0.5", *range_labels()):
             table.add_column(column, justify="left" if column == "class" else "right")
         for c, name in enumerate(CLASS_NAMES):
             threshold = "-" if math.isnan(iou.threshold[c]) else f"{iou.threshold[c]:.2f}"
@@ -91,7 +76,7 @@ class EvalReport:
         columns = np.concatenate([self.iou.best[:, None], self.iou.by_range], axis=1) * 100
         shades = ("#1b3a57", "#3f7cac", "#8fb8d6", "#c9dcea")
         width = 0.8 / columns.shape[1]
-        for k, (values, label) in enumerate(zip(columns.T, ("all cells", *_range_labels()), strict=True)):
+        for k, (values, label) in enumerate(zip(columns.T, ("all cells", *range_labels()), strict=True)):
             x = np.arange(len(CLASSES)) + (k - (columns.shape[1] - 1) / 2) * width
             axes.bar(x, np.nan_to_num(values), width, label=label, color=shades[k % len(shades)])
             if k == 0:
@@ -226,13 +211,5 @@ def _constant_iou(prior: Array, positives: NDArray[np.int64], frames: NDArray[np
     return IoU(best, threshold, half, by_range, notes_on(frames > 0, positives.any(axis=(1, 2))))
 
 
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)
-
-
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _range_labels() -> list[str]:
-    return [f"{near:.0f}-{far:.0f} m" for near, far in RANGES]

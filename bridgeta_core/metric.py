@@ -47,6 +47,24 @@ class IoU:
         """The mean of `half` over the classes that are scored."""
         return mean(self.half)
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Everything as plain values for JSON; what is not scored is null."""
+        classes = {
+            name: {
+                "iou": plain(self.best[c]),
+                "threshold": plain(self.threshold[c]),
+                "iou_at_0.5": plain(self.half[c]),
+                "iou_by_range": by_range(self.by_range[c]),
+            }
+            for c, name in enumerate(CLASS_NAMES)
+        }
+        return {
+            "miou": plain(self.miou),
+            "miou_at_0.5": plain(self.miou_half),
+            "classes": classes,
+            "notes": list(self.notes),
+        }
+
 
 class MapIoU:
     """Counts cells over a dataset, then gives their IoU.
@@ -106,6 +124,21 @@ def intersection_over_union(true: Any, false: Any, positives: Any) -> Array:
     """TP / (TP + FP + FN), NaN where no cell is labelled 1: `true` and `false` are the cells predicted 1, by label."""
     positives = np.asarray(positives, dtype=np.float64)
     return np.asarray(true / np.where(positives > 0, positives + false, np.nan), dtype=np.float64)
+
+
+def plain(value: float | np.floating[Any]) -> float | None:
+    """A share for JSON, which has no NaN."""
+    return None if math.isnan(value) else round(float(value), 6)
+
+
+def range_labels() -> list[str]:
+    """What RANGES are called."""
+    return [f"{near:.0f}-{far:.0f} m" for near, far in RANGES]
+
+
+def by_range(values: Array) -> dict[str, float | None]:
+    """A value per range, for JSON."""
+    return {label: plain(value) for label, value in zip(range_labels(), values, strict=True)}
 
 
 def notes_on(known: NDArray[np.bool_], present: NDArray[np.bool_]) -> tuple[str, ...]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bridgeta_core.classes import CLASS_NAMES
 from bridgeta_core.data.dataset import FrameDataset
 from bridgeta_core.grid import BevGrid
-from bridgeta_core.metric import RANGES, THRESHOLDS, MapIoU, intersection_over_union, mean
+from bridgeta_core.metric import (
+    RANGES,
+    THRESHOLDS,
+    MapIoU,
+    by_range,
+    intersection_over_union,
+    mean,
+    plain,
+    range_labels,
+)
 
 _WORDS = ("night", "rain")
 GROUPS = {"day": (0, 2), "night": (1, 3), "dry": (0, 1), "rain": (2, 3)}
@@ -73,33 +80,14 @@ class ConditionIoU:
         metric = MapIoU(self._grid)
         metric.counts = counts
         iou, half = metric.result(), _half_by_range(counts.cpu().numpy())
-        labels = [f"{near:.0f}-{far:.0f} m" for near, far in RANGES]
-
-        def by_range(values: Any) -> dict[str, float | None]:
-            return {label: _plain(value) for label, value in zip(labels, values, strict=True)}
-
-        classes = {
-            name: {
-                "iou": _plain(iou.best[c]),
-                "threshold": _plain(iou.threshold[c]),
-                "iou_at_0.5": _plain(iou.half[c]),
-                "iou_by_range": by_range(iou.by_range[c]),
-                "iou_by_range_at_0.5": by_range(half[c]),
-            }
-            for c, name in enumerate(CLASS_NAMES)
-        }
+        content = iou.to_mapping()
+        for name, values in zip(CLASS_NAMES, half, strict=True):
+            content["classes"][name]["iou_by_range_at_0.5"] = by_range(values)
         ranges = {
-            label: {"miou": _plain(mean(iou.by_range[:, r])), "miou_at_0.5": _plain(mean(half[:, r]))}
-            for r, label in enumerate(labels)
+            label: {"miou": plain(mean(iou.by_range[:, r])), "miou_at_0.5": plain(mean(half[:, r]))}
+            for r, label in enumerate(range_labels())
         }
-        return {
-            "samples": samples,
-            "miou": _plain(iou.miou),
-            "miou_at_0.5": _plain(iou.miou_half),
-            "classes": classes,
-            "ranges": ranges,
-            "notes": list(iou.notes),
-        }
+        return {"samples": samples, **content, "ranges": ranges}
 
 
 def _half_by_range(counts: Any) -> Any:
@@ -107,7 +95,3 @@ def _half_by_range(counts: Any) -> Any:
     near = counts[:, : len(RANGES)]
     reached = near[:, :, THRESHOLDS.index(0.5) + 1 :].sum(axis=2)
     return intersection_over_union(reached[..., 1], reached[..., 0], near[..., 1].sum(axis=2))
-
-
-def _plain(value: float | np.floating[Any]) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)
