@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +102,20 @@ class Scene:
     samples: range
 
 
+@dataclass(frozen=True, eq=False)
+class ChannelFiles:
+    """All n files of one channel: `paths` relative to the root; per file whether it is a keyframe, the number of its
+    scene in `SampleIndex.scenes`, and `size` `[n, 2]`, the width and height of an image or 0, 0.
+    """
+
+    channel: str
+    root: Path
+    paths: list[str]
+    is_keyframe: NDArray[np.bool_]
+    scene: NDArray[np.int64]
+    size: NDArray[np.int32]
+
+
 class SampleIndex:
     """All samples of one nuScenes-format root; a sequence of `Sample`, ordered by scene and time."""
 
@@ -169,7 +183,7 @@ class SampleIndex:
         """Positions of the samples of "all", of an official split (train, val, mini_val, ...) or of scenes "a,b"."""
         if split == "all":
             return list(range(len(self)))
-        official = _official_splits()
+        official = official_splits()
         if split in official:
             wanted = set(official[split])
             scenes = [scene for scene in self.scenes if scene.name in wanted]
@@ -205,6 +219,22 @@ class SampleIndex:
         if keyframes_only:
             rows = rows[c["record_keyframe"][rows]]
         return [self._record(int(row)) for row in rows]
+
+    def files(self) -> Iterator[ChannelFiles]:
+        """Every file that the tables name, channel by channel; far faster than `records`, and without calibrations."""
+        c = self._columns
+        text, ends = c["record_path_text"].tobytes(), c["record_path_ends"]
+        for number, channel in enumerate(self._channels):
+            rows = np.flatnonzero(c["record_channel"] == number)
+            starts = np.where(rows > 0, ends[rows - 1], 0)
+            yield ChannelFiles(
+                channel=channel,
+                root=self.root,
+                paths=[text[a:b].decode() for a, b in zip(starts.tolist(), ends[rows].tolist(), strict=True)],
+                is_keyframe=c["record_keyframe"][rows],
+                scene=np.searchsorted(c["scene_records"][:, 1], rows, side="right"),
+                size=c["record_size"][rows],
+            )
 
     def lidar_sweeps(self, position: int, most: int) -> list[SensorRecord]:
         """The LiDAR record of a sample and up to `most` before it in its scene, latest first.
@@ -253,7 +283,8 @@ def _rigid(seven: NDArray[np.float64]) -> Matrix:
     return rigid(seven[:3], seven[3:])
 
 
-def _official_splits() -> dict[str, list[str]]:
+def official_splits() -> dict[str, list[str]]:
+    """The scene names of every official split, as the devkit has them."""
     try:
         from nuscenes.utils.splits import create_splits_scenes
     except ImportError as error:
