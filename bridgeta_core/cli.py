@@ -174,9 +174,26 @@ def view(
     weights: Annotated[str | None, typer.Option(help="Also draw the prediction of these weights.")] = None,
     boxes: Annotated[bool, typer.Option("--boxes", help="Also draw the annotated objects.")] = False,
     points: Annotated[bool, typer.Option("--points/--no-points", help="Draw the LiDAR into the cameras.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check", help="A sheet of random samples instead, to see whether labels and images agree.")
+    ] = False,
+    count: Annotated[int, typer.Option(help="With --check: how many samples.")] = 12,
+    seed: Annotated[int, typer.Option(help="With --check: the same seed chooses the same samples.")] = 0,
+    scenes: Annotated[
+        str, typer.Option(help="With --check: all, an official split (val), or scene names with commas.")
+    ] = "all",
     version: Version = None,
 ) -> None:
     """A picture of a sample: cameras with the map drawn into them, LiDAR, ground truth and prediction."""
+    if check:
+        from bridgeta_core.contactsheet import write_contact_sheet
+
+        if sample is not None or weights is not None or boxes:
+            what = "--check shows random samples with their labels; it goes with no --sample, --weights or --boxes"
+            raise BridgeTAError(what, exit_code=2)
+        write_contact_sheet(root, table_version(root, version), out, count=count, seed=seed, scenes=scenes)
+        say(f"Wrote {out}")
+        return
     from bridgeta_core.visual import write_sample_picture
 
     write_sample_picture(

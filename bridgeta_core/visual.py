@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -33,10 +34,14 @@ from bridgeta_core.grid import BevGrid
 from bridgeta_core.images import Image, decode, decode_and_fit
 from bridgeta_core.rig import Rig
 
+if TYPE_CHECKING:
+    from bridgeta_core.data.index import Sample, SensorRecord
+    from bridgeta_core.data.mapmask import MapRaster
+
 Array = NDArray[np.float64]
 
 _FORMATS = (".png", ".jpg", ".jpeg")
-_GAP = 12  # pixels between the parts of a picture
+GAP = 12  # pixels between the parts of a picture
 # Of annotated boxes, by the first part of their category; what has none of its own is an object.
 _BOX_COLOURS: dict[str, Colour] = {"vehicle": (255, 158, 0), "human": (60, 120, 255), "other": (200, 200, 200)}
 
@@ -46,8 +51,8 @@ class Scenery:
     """All that can be drawn of a sample, in its ego frame; what is None is left out.
 
     `lines` are polylines `[n, 3]` per class name, `boxes` the wire frames of annotated objects, `points` `[n, 3 + k]`
-    LiDAR points, `truth` and `prediction` `[6, Y, X]` in [0, 1] on `grid`, and `known` `[6]` says of which classes the
-    map tells anything.
+    LiDAR points, `ground` gives the heights `[n]` of the ground at places `[n, 2]` as the points show it, `truth` and
+    `prediction` are `[6, Y, X]` in [0, 1] on `grid`, and `known` `[6]` says of which classes the map tells anything.
     """
 
     rig: Rig
@@ -56,6 +61,7 @@ class Scenery:
     lines: Mapping[str, Sequence[Array]] | None = None
     boxes: Sequence[Wire] = ()
     points: NDArray[np.floating] | None = None
+    ground: Callable[[NDArray[np.floating]], Array] | None = None
     truth: NDArray[np.generic] | None = None
     prediction: NDArray[np.generic] | None = None
     known: Sequence[bool] = (True,) * len(CLASSES)
@@ -67,25 +73,25 @@ def sample_picture(scenery: Scenery, title: str = "", width: int = 1920, points_
     On top stand the cameras as they sit on the vehicle, below the bird's-eye views and a legend.
     """
     rows = arrange(scenery.rig)
-    cell = min((width - _GAP) // max(len(row) for row in rows) - _GAP, width // 2)
+    cell = min((width - GAP) // max(len(row) for row in rows) - GAP, width // 2)
     strips = []
     for row in rows:
         cells = [_camera_cell(scenery, i, cell, points_in_cameras) for i in row]
-        strips.append(_beside(cells, width))
+        strips.append(beside(cells, width))
     views: list[tuple[str, Image]] = []
     panels = sum(v is not None for v in (scenery.prediction, scenery.truth, scenery.points))
-    side = min((width - _GAP) // (panels + 1) - _GAP, 620)
+    side = min((width - GAP) // (panels + 1) - GAP, 620)
     if scenery.prediction is not None:
         views.append(("prediction", paint_bev(scenery.prediction, scenery.grid, side)))
     if scenery.truth is not None:
         views.append(("ground truth (map)", paint_bev(scenery.truth, scenery.grid, side)))
     if scenery.points is not None:
         views.append(("LiDAR, colour = height", paint_points(scenery.points, scenery.grid, side, scenery.boxes)))
-    boxes = [_label(view, name) for name, view in views]
-    used = _GAP + sum(box.shape[1] + _GAP for box in boxes)
+    boxes = [label(view, name) for name, view in views]
+    used = GAP + sum(box.shape[1] + GAP for box in boxes)
     height = max((box.shape[0] for box in boxes), default=240)
-    boxes.append(_legend(scenery, title, width - used - _GAP, height))
-    strips.append(_beside(boxes, width))
+    boxes.append(_legend(scenery, title, width - used - GAP, height))
+    strips.append(beside(boxes, width))
     return np.concatenate(strips)
 
 
@@ -110,7 +116,7 @@ def _camera_cell(scenery: Scenery, i: int, width: int, with_points: bool) -> Ima
     if scenery.lines is not None:
         draw_map(picture, camera, scenery.lines)
     draw_wires(picture, camera, scenery.boxes)
-    return _label(picture, camera.name)
+    return label(picture, camera.name)
 
 
 def _legend(scenery: Scenery, title: str, width: int, height: int) -> Image:
@@ -138,21 +144,21 @@ def _legend(scenery: Scenery, title: str, width: int, height: int) -> Image:
     return box
 
 
-def _label(picture: Image, text: str) -> Image:
+def label(picture: Image, text: str) -> Image:
     """The picture under a line of text."""
     strip = np.full((24, picture.shape[1], 3), PAPER, dtype=np.uint8)
     write(strip, text, (2, 17))
     return np.concatenate([strip, picture])
 
 
-def _beside(boxes: Sequence[Image], width: int) -> Image:
+def beside(boxes: Sequence[Image], width: int) -> Image:
     """Boxes in a row on paper of `width`, with gaps around them."""
     height = max(box.shape[0] for box in boxes)
-    paper = np.full((height + _GAP, width, 3), PAPER, dtype=np.uint8)
-    x = _GAP
+    paper = np.full((height + GAP, width, 3), PAPER, dtype=np.uint8)
+    x = GAP
     for box in boxes:
         paper[: box.shape[0], x : x + box.shape[1]] = box
-        x += box.shape[1] + _GAP
+        x += box.shape[1] + GAP
     return paper
 
 
@@ -168,25 +174,16 @@ def write_sample_picture(
 ) -> None:
     """Write the picture of a sample of a nuScenes root, with the prediction of `weights` when they are given.
 
-    `out` ends in .png or .jpg.
-
-    `sample` is a token, the beginning of one, or a position in the index; None takes the first. Cameras and LiDAR are
-    drawn where the vehicle was at their own stamps; the map's lines lie on the ground as the LiDAR shows it. `boxes`
-    draws the annotated objects too. Raises BridgeTAError when something is missing or broken.
+    `out` ends in .png or .jpg. `sample` is a token, the beginning of one, or a position in the index; None takes the
+    first. `boxes` draws the annotated objects too. Raises BridgeTAError when something is missing or broken.
     """
-    if out.suffix.lower() not in _FORMATS:
-        raise BridgeTAError(
-            "is no picture that can be written", where=out, fix="Let its name end in .png or .jpg", exit_code=2
-        )
-    from bridgeta_core.data.groundheight import GroundHeight
-    from bridgeta_core.data.index import LIDAR, SampleIndex
+    check_format(out)
+    from bridgeta_core.data.index import SampleIndex
     from bridgeta_core.data.mapmask import MapRaster
-    from bridgeta_core.data.pointcloud import move, read_lidar
 
     index = SampleIndex.open(root, version)
     chosen = index[index.find(sample or "0")]
     raster = MapRaster.load(index.root, chosen.location)
-    files = {name: chosen.record(name).read_bytes() for name in chosen.camera_names}
     grid, prediction = BevGrid(), None
     if weights is not None:
         from bridgeta_core.runtime import Runtime
@@ -194,32 +191,63 @@ def write_sample_picture(
         runtime = Runtime(weights)
         grid, rig = runtime.grid, chosen.rig(runtime.info.cameras)
         inputs = [
-            _named(chosen.record(name).path, decode_and_fit, files[name], fit)
+            _read_image(chosen.record(name), decode_and_fit, fit)
             for name, fit in zip(rig.names, runtime.fits(rig), strict=True)
         ]
         prediction = runtime.infer(np.stack(inputs), rig)
-    ego = chosen.global_T_ego
-    cameras = []
-    for camera in chosen.rig(chosen.camera_names).cameras:
-        at_its_stamp = invert(ego) @ chosen.record(camera.name).global_T_ego @ camera.ego_T_cam
-        cameras.append(replace(camera, ego_T_cam=at_its_stamp))
-    points = None
-    if LIDAR in chosen.records:
-        lidar = chosen.record(LIDAR)
-        points = move(lidar.ego_T_sensor, read_lidar(lidar.path))
-    scenery = Scenery(
-        rig=Rig(tuple(cameras)),
-        images=[_named(chosen.record(name).path, decode, data) for name, data in files.items()],
-        grid=grid,
-        lines=raster.polylines(ego, FAR, None if points is None else GroundHeight(points)),
-        boxes=_wires(root, version, chosen.token, ego) if boxes else (),
-        points=points,
-        truth=raster.masks(ego, grid),
+    scenery = replace(
+        read_scenery(chosen, raster, grid),
+        boxes=_wires(root, version, chosen.token, chosen.global_T_ego) if boxes else (),
         prediction=prediction,
-        known=raster.known,
     )
     title = f"{chosen.scene}, {chosen.location}\nsample {chosen.token}"
     picture = sample_picture(scenery, title, points_in_cameras=points_in_cameras)
+    write_picture(picture, out)
+
+
+def read_scenery(sample: Sample, raster: MapRaster, grid: BevGrid, width: int | None = None) -> Scenery:
+    """The cameras of a sample where they were at their own stamps, its LiDAR, and its map on `grid`.
+
+    The map's lines lie on the ground as the LiDAR shows it. With `width`, images are decoded at the coarsest scale that
+    leaves them that wide. Raises BridgeTAError that names a file which is missing or broken.
+    """
+    from bridgeta_core.data.groundheight import GroundHeight
+    from bridgeta_core.data.index import LIDAR
+    from bridgeta_core.data.pointcloud import move, read_lidar
+
+    ego, cameras, images = sample.global_T_ego, [], []
+    for camera in sample.rig(sample.camera_names).cameras:
+        record = sample.record(camera.name)
+        cameras.append(replace(camera, ego_T_cam=invert(ego) @ record.global_T_ego @ camera.ego_T_cam))
+        reduction = next(r for r in (4, 2, 1) if r == 1 or (width is not None and camera.width >= r * width))
+        images.append(_read_image(record, decode, reduction))
+    points = ground = None
+    if LIDAR in sample.records:
+        lidar = sample.record(LIDAR)
+        points = move(lidar.ego_T_sensor, read_lidar(lidar.path))
+        ground = GroundHeight(points)
+    return Scenery(
+        rig=Rig(tuple(cameras)),
+        images=images,
+        grid=grid,
+        lines=raster.polylines(ego, FAR, ground),
+        points=points,
+        ground=ground,
+        truth=raster.masks(ego, grid),
+        known=raster.known,
+    )
+
+
+def check_format(out: Path) -> None:
+    """BridgeTAError (exit code 2) for a file name that is not one of a picture that can be written."""
+    if out.suffix.lower() not in _FORMATS:
+        raise BridgeTAError(
+            "is no picture that can be written", where=out, fix="Let its name end in .png or .jpg", exit_code=2
+        )
+
+
+def write_picture(picture: Image, out: Path) -> None:
+    """Write an RGB picture, whole or not at all; `out` ends in .png or .jpg."""
     encoded = cv2.imencode(out.suffix.lower(), picture[..., ::-1])[1]
     with replace_when_done(out) as temporary:
         temporary.write_bytes(encoded.tobytes())
@@ -237,9 +265,10 @@ def _wires(root: str | Path, version: str, sample: str, global_T_ego: Array) -> 
     return wires
 
 
-def _named(path: Path, decoder: Callable[..., Image], *arguments: object) -> Image:
-    """The decoder's result; its error names the file."""
+def _read_image(record: SensorRecord, decoder: Callable[..., Image], *arguments: object) -> Image:
+    """The decoder's result for a file; its error names the file."""
+    data = record.read_bytes()
     try:
-        return decoder(*arguments)
+        return decoder(data, *arguments)
     except BridgeTAError as error:
-        raise BridgeTAError(error.what, where=path, fix="Download and extract this file again") from error
+        raise BridgeTAError(error.what, where=record.path, fix="Download and extract this file again") from error
