@@ -147,6 +147,16 @@ class DataConfig:
     scale: float = setting(0.0, "train: make the world larger or smaller by up to this share", ge=0, le=0.5)
     translate: float = setting(0.0, "train: shift the BEV by a normal deviate of this size, metres", ge=0, le=10)
     colour: float = setting(0.2, "train: random brightness, contrast and saturation, relative", ge=0, le=1)
+    flip_x: bool = setting(False, "train: mirror the world front-back half of the time too")
+    image_resize: list[float] = setting(
+        [],
+        "train: resize each image by a factor in this range [low, high], relative to the scale of model.image, and cut "
+        "it at a random horizontal place; empty: neither",
+        ge=0.1,
+        le=10,
+    )
+    image_flip: bool = setting(False, "train: mirror each image alone left-right half of the time")
+    image_rotate: float = setting(0.0, "train: turn each image by up to this angle, degrees", ge=0, le=180)
     balance: bool = setting(False, "train: draw samples with rare classes more often")
 
 

@@ -7,7 +7,7 @@ forward. The integer pixel coordinate (0, 0) is the centre of the top-left pixel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,7 +102,8 @@ def project(intrinsics: Matrix, points_cam: NDArray[np.floating]) -> tuple[NDArr
 
 @dataclass(frozen=True)
 class ImageFit:
-    """How a camera's image becomes a network input: resize to `resized`, then cut `size` out at `offset`.
+    """How a camera's image becomes a network input: resize to `resized`, cut `size` out at `offset`, then, in training
+    alone, mirror left-right if `mirrored` and turn by `angle` radians about the middle of the cut, from u towards v.
 
     All pairs are (horizontal, vertical) in pixels. The part of the cut that lies outside the resized image is black.
     """
@@ -111,6 +112,8 @@ class ImageFit:
     resized: tuple[int, int]
     offset: tuple[int, int]
     size: tuple[int, int]
+    mirrored: bool = False
+    angle: float = 0.0
 
     @classmethod
     def bottom(cls, source: tuple[int, int], size: tuple[int, int], margin: float = 1.0) -> ImageFit:
@@ -123,6 +126,14 @@ class ImageFit:
         resized = (max(1, round(source[0] * scale)), max(1, round(source[1] * scale)))
         return cls(source, resized, ((resized[0] - size[0]) // 2, resized[1] - size[1]), size)
 
+    def resize(self, factor: float, place: float) -> ImageFit:
+        """The same resized `factor` times as large, and cut at the bottom and at `place`: 0 is the left end of what the
+        cut can be moved by, 1 the right end. An image narrower than the cut is moved within it instead.
+        """
+        resized = (max(1, round(self.resized[0] * factor)), max(1, round(self.resized[1] * factor)))
+        offset = (round(place * (resized[0] - self.size[0])), resized[1] - self.size[1])
+        return replace(self, resized=resized, offset=offset)
+
     @property
     def scale(self) -> tuple[float, float]:
         """Resized pixels per source pixel, horizontally and vertically."""
@@ -132,7 +143,16 @@ class ImageFit:
     def matrix(self) -> Matrix:
         """3x3 matrix from source pixels to network pixels; multiply intrinsics by it from the left.
 
-        Resizing keeps the image's corners, not its pixel centres, in place, hence the half pixels.
+        Resizing keeps the image's corners, not its pixel centres, in place, hence the half pixels. Intrinsics of a
+        mirrored image have a negative focal length, those of a turned one are no triangle: no `Camera` takes them, but
+        all that multiplies by them or by their inverse does.
         """
-        (sx, sy), (ox, oy) = self.scale, self.offset
-        return np.array([[sx, 0, 0.5 * sx - 0.5 - ox], [0, sy, 0.5 * sy - 0.5 - oy], [0, 0, 1]])
+        (sx, sy), (ox, oy), (w, h) = self.scale, self.offset, self.size
+        result: Matrix = np.array([[sx, 0, 0.5 * sx - 0.5 - ox], [0, sy, 0.5 * sy - 0.5 - oy], [0, 0, 1]])
+        if self.mirrored:
+            result = np.array([[-1.0, 0, w - 1], [0, 1, 0], [0, 0, 1]]) @ result
+        if self.angle:
+            x, y, cos, sin = (w - 1) / 2, (h - 1) / 2, np.cos(self.angle), np.sin(self.angle)
+            turn = np.array([[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y], [0, 0, 1]])
+            result = turn @ result
+        return result

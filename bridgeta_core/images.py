@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import cast
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,7 @@ from bridgeta_core.geometry import ImageFit
 Image = NDArray[np.uint8]
 
 _REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+_BILINEAR = 0.7  # the smallest scale at which two neighbours a pixel still take in nearly all of an image
 
 
 def decode(data: bytes | memoryview | NDArray[np.uint8], reduction: int = 1) -> Image:
@@ -30,22 +34,44 @@ def decode(data: bytes | memoryview | NDArray[np.uint8], reduction: int = 1) -> 
 
 
 def reduction_for(fit: ImageFit) -> int:
-    """The largest decoder reduction (1, 2 or 4) that still leaves at least as many pixels as `fit` resizes to."""
-    return next(r for r in (4, 2, 1) if r == 1 or max(fit.scale) * r <= 1.0)
+    """The largest decoder reduction (1, 2 or 4) that still leaves at least as many pixels as `fit` resizes to.
+
+    It divides the source's size: of what is over, JPEG makes pixels that lie partly outside the image, and all others
+    would be up to a pixel away from where `fit.matrix` says.
+    """
+    return next(r for r in (4, 2, 1) if r == 1 or (max(fit.scale) * r <= 1.0 and not any(s % r for s in fit.source)))
 
 
 def apply_fit(image: Image, fit: ImageFit) -> Image:
-    """Resize and cut an RGB image of the source's aspect ratio (any reduction of it) to `[h, w, 3]`."""
+    """Resize, cut, mirror and turn an RGB image of the source's aspect ratio (any reduction of it) to `[h, w, 3]`."""
+    if fit.angle:
+        return _warp(image, fit)
     if image.shape[1::-1] != fit.resized:
         image = cv2.resize(image, fit.resized, interpolation=cv2.INTER_AREA)
+    image = _cut(image, fit)
+    return np.ascontiguousarray(image[:, ::-1] if fit.mirrored else image)
+
+
+def _cut(image: Image, fit: ImageFit) -> Image:
     (ox, oy), (w, h) = fit.offset, fit.size
     if ox >= 0 and oy >= 0 and ox + w <= image.shape[1] and oy + h <= image.shape[0]:
-        return np.ascontiguousarray(image[oy : oy + h, ox : ox + w])
+        return image[oy : oy + h, ox : ox + w]
     canvas = np.zeros((h, w, 3), dtype=np.uint8)
     left, top = max(ox, 0), max(oy, 0)
     part = image[top : oy + h, left : ox + w] if oy + h > 0 and ox + w > 0 else image[:0]
     canvas[top - oy : top - oy + part.shape[0], left - ox : left - ox + part.shape[1]] = part
     return canvas
+
+
+def _warp(image: Image, fit: ImageFit) -> Image:
+    """A fit in one bilinear resampling. Where that would skip pixels, to a finer raster first, then means of it."""
+    scale = max(fit.resized[0] / image.shape[1], fit.resized[1] / image.shape[0])
+    fine = math.ceil(_BILINEAR / scale)
+    whole = ImageFit(fit.source, (image.shape[1], image.shape[0]), (0, 0), fit.size)
+    finer = ImageFit(fit.size, (fine * fit.size[0], fine * fit.size[1]), (0, 0), fit.size)
+    matrix = finer.matrix @ fit.matrix @ np.linalg.inv(whole.matrix)
+    result = cv2.warpAffine(image, matrix[:2], finer.resized, flags=cv2.INTER_LINEAR)
+    return cast(Image, result if fine == 1 else cv2.resize(result, fit.size, interpolation=cv2.INTER_AREA))
 
 
 def decode_and_fit(data: bytes | memoryview | NDArray[np.uint8], fit: ImageFit) -> Image:
@@ -55,9 +81,7 @@ def decode_and_fit(data: bytes | memoryview | NDArray[np.uint8], fit: ImageFit) 
     """
     reduction = reduction_for(fit)
     image = decode(data, reduction)
-    # Of an odd size, libjpeg rounds the half up and OpenCV's PNG decoder down.
-    sizes = zip(image.shape[1::-1], fit.source, strict=True)
-    if any(seen not in (s // reduction, -(-s // reduction)) for seen, s in sizes):
+    if (image.shape[1] * reduction, image.shape[0] * reduction) != fit.source:
         raise BridgeTAError(
             f"image is about {image.shape[1] * reduction}x{image.shape[0] * reduction} pixels, "
             f"its calibration is for {fit.source[0]}x{fit.source[1]}",

@@ -167,8 +167,10 @@ class FrameDataset(Dataset[Frame]):
             cv2.setNumThreads(0)  # the loader's processes share the cores already
             self._threads_are_set = True
         sample = self.sample(position)
-        change = self.augment.draw(int(self._epoch), position) if self.augment else Change()
+        epoch, change = int(self._epoch), Change()
         fits = image_fits(sample.rig(self.cameras), self.image)
+        if self.augment:
+            change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
         images = [_read(sample.record(name), fit) for name, fit in fits.items()]
         points = self._points(position, self.lidar) if self.lidar else None
         return make_frame(sample, fits, images, points, change, self.maps[sample.location], self.grid)

@@ -25,7 +25,17 @@ from bridgeta_core.training.sampling import MixedBatches
 from bridgeta_core.training.scenes import Selection, evenly, scenes_of
 from bridgeta_core.training.tapped import collate_tapped
 
-_OFF = {"flip": "false", "rotate": "0", "scale": "0", "translate": "0", "colour": "0"}
+_OFF = {
+    "flip": "false",
+    "rotate": "0",
+    "scale": "0",
+    "translate": "0",
+    "colour": "0",
+    "flip_x": "false",
+    "image_resize": "[]",
+    "image_flip": "false",
+    "image_rotate": "0",
+}
 
 
 class PartlyLabelled(Dataset[Frame]):
@@ -65,6 +75,10 @@ class Frames(lightning.LightningDataModule):
             scale=data.scale,
             translate=data.translate,
             seed=train.seed,
+            flip_x=data.flip_x,
+            image_resize=data.image_resize,
+            image_flip=data.image_flip,
+            image_rotate=data.image_rotate,
         )
         chosen = Selection.of(SampleIndex.open(data.train_root, data.version), data, unlabelled)
         image, grid = experiment.model.image, experiment.grid
@@ -107,7 +121,7 @@ class Frames(lightning.LightningDataModule):
         `val` are returned for points or taps to be added. Raises BridgeTAError (exit code 2) when frames are augmented.
         """
         data = self.experiment.data
-        changes = {name: getattr(data, name) for name in ("flip", "rotate", "scale", "translate", "colour")}
+        changes = {name: getattr(data, name) for name in _OFF}
         if any(changes.values()):
             raise BridgeTAError(
                 "data.cache keeps frames as they are, but augmentation changes them",

@@ -17,10 +17,11 @@ from bridgeta_core.weights import load_student
 
 
 def kept_plans(data: DataConfig) -> int:
-    """How many calibrations' plans are kept. A fleet has few calibrations, and mirroring doubles them; but where every
-    sample is turned, scaled or shifted by its own amount, no plan is of use again, and at full scale one has 50 MB.
+    """How many calibrations' plans are kept. A fleet has few calibrations, and mirroring the world doubles them; but
+    where every sample or image is changed by its own amount, no plan is of use again, and at full scale one has 50 MB.
     """
-    return data.batch_size if data.rotate or data.scale or data.translate else 64
+    world = data.rotate or data.scale or data.translate
+    return data.batch_size if world or data.image_resize or data.image_flip or data.image_rotate else 64
 
 
 class StudentTask(MapTask):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -130,3 +131,50 @@ def test_the_matrix_maps_corners_of_the_image_to_corners_of_the_resized_image(so
     outer = np.array([[-0.5, source[0] - 0.5], [-0.5, source[1] - 0.5], [1, 1]])
     mapped = (fit.matrix @ outer)[:2] + np.array(fit.offset)[:, None]
     np.testing.assert_allclose(mapped, [[-0.5, fit.resized[0] - 0.5], [-0.5, fit.resized[1] - 0.5]], atol=1e-6)
+
+
+def test_a_training_fit_of_the_protocol():
+    """Resize 0.55 of 0.38 to 0.55, a quarter of the way from the left, is 880x495 cut at (44, 239)."""
+    fit = ImageFit.bottom((1600, 900), (704, 256), margin=768 / 704).resize(0.55 / 0.48, 0.25)
+    assert (fit.resized, fit.offset) == ((880, 495), (44, 239))
+
+
+@given(sizes, st.tuples(st.integers(16, 800), st.integers(16, 400)), st.floats(0.5, 2), st.floats(0, 1))
+def test_a_resized_fit_keeps_the_bottom_and_cuts_within_the_image_or_around_it(source, size, factor, place):
+    fit = ImageFit.bottom(source, size, 1.2)
+    other = fit.resize(factor, place)
+    assert other.offset[1] + other.size[1] == other.resized[1]
+    over = other.resized[0] - other.size[0]
+    assert min(over, 0) <= other.offset[0] <= max(over, 0)
+    assert fit.resize(factor, 0).offset[0] == 0
+    assert fit.resize(factor, 1).offset[0] == over
+    assert other.resized[0] == pytest.approx(factor * fit.resized[0], abs=0.51)
+
+
+@given(
+    sizes,
+    st.tuples(st.integers(16, 800), st.integers(16, 400)),
+    st.floats(0.5, 2),
+    st.floats(0, 1),
+    st.booleans(),
+    st.floats(-math.pi, math.pi),
+)
+def test_the_matrix_is_that_of_bevfusions_image_augmentation(source, size, factor, place, mirrored, angle):
+    """Its ImageAug3D composes rotation and translation in coordinates whose origin is the image's corner; and it turns
+    the other way round.
+    """
+    fit = replace(ImageFit.bottom(source, size, 1.2).resize(factor, place), mirrored=mirrored, angle=angle)
+    rotation = np.diag(fit.scale)
+    translation = -np.array(fit.offset, dtype=float)
+    if mirrored:
+        a, b = np.array([[-1, 0], [0, 1]]), np.array([size[0], 0])
+        rotation, translation = a @ rotation, a @ translation + b
+    theta = -angle
+    a = np.array([[math.cos(theta), math.sin(theta)], [-math.sin(theta), math.cos(theta)]])
+    b = np.array(size) / 2
+    b = a @ -b + b
+    rotation, translation = a @ rotation, a @ translation + b
+    pixels = np.random.default_rng(0).uniform(0, 1, (5, 2)) * source
+    expected = (pixels + 0.5) @ rotation.T + translation - 0.5
+    np.testing.assert_allclose(pixels @ fit.matrix[:2, :2].T + fit.matrix[:2, 2], expected, atol=1e-8)
+    np.testing.assert_array_equal(fit.matrix[2], (0, 0, 1))

@@ -114,8 +114,10 @@ class SyntheticFrames(Dataset[Frame]):
         scene, keyframe = divmod(position % len(self), self.settings.keyframes)
         drive = self._drive(scene)
         sample, times = drive.samples[keyframe], drive.times[keyframe]
-        change = self.augment.draw(int(self._epoch), position) if self.augment else Change()
+        epoch, change = int(self._epoch), Change()
         fits = image_fits(sample.rig(self.cameras), self.image)
+        if self.augment:
+            change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
         views = drive.renderer.cameras([(_CAMERAS[name], times[name]) for name in self.cameras])
         images = [apply_fit(view.image, fit) for view, fit in zip(views, fits.values(), strict=True)]
         points = None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,9 +12,13 @@ from hypothesis import strategies as st
 
 from bridgeta_core.config import LiftConfig
 from bridgeta_core.data.augment import Augment, Change
+from bridgeta_core.data.dataset import make_frame
+from bridgeta_core.data.index import SampleIndex
 from bridgeta_core.data.mapmask import MapRaster
-from bridgeta_core.geometry import invert, project, rigid, transform
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import ImageFit, invert, project, rigid, transform
 from bridgeta_core.grid import BevGrid
+from bridgeta_core.images import apply_fit
 from bridgeta_core.model.lift import LiftPlan, depth_bins
 
 WIDTH, HEIGHT = 64, 36
@@ -195,3 +200,166 @@ def test_contrast_zero_leaves_the_mean_grey_and_values_stay_in_range():
     assert abs(float(flat[0, 0, 0, 0]) - (images @ np.array([0.299, 0.587, 0.114])).mean()) < 0.6
     bright = Change(brightness=3.0).images(np.full((1, 2, 2, 3), 200, dtype=np.uint8))
     assert (bright == 255).all()
+
+
+def test_front_and_back_change_places_half_of_the_time():
+    """Without it no sample is mirrored so; with it all four ways of mirroring are as frequent."""
+    ahead_left = np.array([10.0, 1.0, 0.0])
+    places = []
+    for augment in (Augment(flip=False, flip_x=True), Augment(flip_x=True)):
+        seen = [transform(augment.draw(0, i).world, ahead_left).round(6) for i in range(1000)]
+        places.append({tuple(place): 0 for place in seen})
+        for place in seen:
+            places[-1][tuple(place)] += 1
+    assert set(places[0]) == {(10, 1, 0), (-10, 1, 0)}
+    assert set(places[1]) == {(10, 1, 0), (-10, 1, 0), (10, -1, 0), (-10, -1, 0)}
+    assert all(450 < count < 550 for count in places[0].values())
+    assert all(200 < count < 300 for count in places[1].values())
+
+
+def test_angles_lie_about_straight_ahead_and_straight_back():
+    drawn = [Augment(rotate=45, flip_x=True).draw(0, i) for i in range(1000)]
+    ahead = np.array([change.world[0, 0] for change in drawn])
+    assert np.abs(ahead).min() > math.cos(math.radians(45)) - 1e-9
+    assert 0.45 < (ahead > 0).mean() < 0.55
+
+
+FITS = {name: ImageFit.bottom((1600, 900), (704, 256), 768 / 704) for name in ("CAM_FRONT", "CAM_BACK")}
+PROTOCOL = {"image_resize": (0.38 / 0.48, 0.55 / 0.48), "image_flip": True, "image_rotate": 5.4}
+
+
+def test_images_are_drawn_as_bevfusion_draws_them():
+    """Resize 0.38 to 0.55; the cut 704x256 at the bottom, anywhere from left to right; half mirrored; 5.4 degrees."""
+    fits = [fit for i in range(1000) for fit in Augment(**PROTOCOL).draw_fits(FITS, 0, i).values()]
+    scales = np.array([fit.scale for fit in fits])
+    np.testing.assert_allclose([scales.min(), scales.max()], (0.38, 0.55), atol=2e-3)
+    np.testing.assert_allclose(np.histogram(scales, 4)[0] / scales.size, 0.25, atol=0.04)
+    assert all(fit.offset[1] == fit.resized[1] - 256 for fit in fits)
+    places = np.array([fit.offset[0] / (fit.resized[0] - 704) for fit in fits if fit.resized[0] > 740])
+    assert (places.min(), places.max()) == pytest.approx((0, 1), abs=0.02)
+    np.testing.assert_allclose(np.histogram(places, 4)[0] / len(places), 0.25, atol=0.05)
+    assert 0.45 < np.mean([fit.mirrored for fit in fits]) < 0.55
+    angles = np.degrees([fit.angle for fit in fits])
+    assert (angles.min(), angles.max()) == pytest.approx((-5.4, 5.4), abs=0.1)
+
+
+def test_every_camera_sample_epoch_and_seed_has_its_own_draw_of_images():
+    augment = Augment(**PROTOCOL, seed=3)
+    drawn = augment.draw_fits(FITS, 5, 17)
+    assert drawn["CAM_FRONT"] != drawn["CAM_BACK"]
+    assert drawn == Augment(**PROTOCOL, seed=3).draw_fits(FITS, 5, 17)
+    others = [(augment, 6, 17), (augment, 5, 18), (Augment(**PROTOCOL, seed=4), 5, 17)]
+    assert all(other.draw_fits(FITS, epoch, sample) != drawn for other, epoch, sample in others)
+
+
+def test_images_without_their_augmentation_are_fitted_as_ever():
+    assert Augment(rotate=30, flip_x=True).draw_fits(FITS, 5, 17) == FITS
+
+
+def test_what_images_draw_does_not_change_what_the_world_does():
+    assert Augment(rotate=30, seed=3, **PROTOCOL).draw(5, 17) == Augment(rotate=30, seed=3).draw(5, 17)
+
+
+@pytest.mark.parametrize("name", ["image_flip", "image_rotate"])
+def test_what_is_off_does_not_change_what_images_draw_else(name):
+    whole, part = (Augment(**options).draw_fits(FITS, 0, 1) for options in (PROTOCOL, {**PROTOCOL, name: 0}))
+    field = {"image_flip": "mirrored", "image_rotate": "angle"}[name]
+    assert {camera: replace(fit, **{field: 0}) for camera, fit in whole.items()} == part
+
+
+@pytest.mark.parametrize("factors", [[0.8], [1.2, 0.8], [0.8, 1.0, 1.2]])
+def test_what_is_no_range_of_factors_is_refused(factors):
+    with pytest.raises(BridgeTAError, match=r"data\.image_resize = \[.*is no range.*such as") as caught:
+        Augment(image_resize=factors)
+    assert caught.value.exit_code == 2
+
+
+SIZE = (48, 32)
+image_fits = st.builds(
+    lambda factor, place, mirrored, angle: replace(
+        ImageFit.bottom((WIDTH, HEIGHT), SIZE, 1.1).resize(factor, place), mirrored=mirrored, angle=angle
+    ),
+    st.floats(0.7, 1.6),
+    st.floats(0, 1),
+    st.booleans(),
+    st.floats(-0.5, 0.5),
+)
+
+
+@settings(deadline=None)
+@given(
+    change=changes, fit=image_fits, u=st.integers(0, SIZE[0] - 1), v=st.integers(0, SIZE[1] - 1), bin=st.integers(0, 14)
+)
+def test_the_lift_puts_a_pixel_of_an_augmented_image_where_the_scene_has_it(change, fit, u, v, bin):
+    """A feature in pixel (u, v) of the network's input, seen at some depth: its cell is that of the scene's point that
+    the camera sees there, found through the source image, in the changed world.
+    """
+    config = LiftConfig(depth_max=31.0, depth_step=2.0, grid=BevGrid(-90, 80, -70, 100, 0.5), z_min=-99, z_max=99)
+    k = change.intrinsics(fit.matrix @ INTRINSICS, SIZE[0])
+    plan = LiftPlan.build(
+        torch.from_numpy(np.ascontiguousarray(k))[None, None],
+        torch.from_numpy(change.ego_T_cam(EGO_T_CAM))[None, None],
+        SIZE[::-1],  # a feature per pixel
+        SIZE[::-1],
+        config,
+    )
+    # Back to the source image step by step: the mirror of the world, the turn, the mirror of the image, cut and resize.
+    x, y = SIZE[0] - 1 - u if change.flip else u, v
+    turn = cv2.getRotationMatrix2D(((SIZE[0] - 1) / 2, (SIZE[1] - 1) / 2), math.degrees(fit.angle), 1)
+    x, y = turn @ (x, y, 1)
+    x = SIZE[0] - 1 - x if fit.mirrored else x
+    x, y = ((p + o + 0.5) / s - 0.5 for p, o, s in zip((x, y), fit.offset, fit.scale, strict=True))
+    depth = depth_bins(config).numpy()[bin]
+    point = transform(EGO_T_CAM, depth * (np.linalg.inv(INTRINSICS) @ (x, y, 1)))
+    cell = config.grid.to_cells(transform(change.world, point)[None, :2])[0]
+    column, row = np.floor(cell).astype(int)
+    rows, columns = config.grid.shape
+    assume(np.abs(cell - np.round(cell)).min() > 1e-3 and 0 <= column < columns and 0 <= row < rows)
+    entry = np.flatnonzero(plan.spread.source.numpy() == (v * SIZE[0] + u) * plan.bins + bin)
+    assert plan.spread.col[entry].tolist() == [row * columns + column]
+    # The ground is met where the ray of that pixel of the source meets it.
+    slope = (EGO_T_CAM[:3, :3] @ np.linalg.inv(INTRINSICS) @ (x, y, 1))[2]
+    height = EGO_T_CAM[2, 3]
+    assert float(plan.ground[0, 0, v, u]) == pytest.approx(-slope / height, rel=1e-4, abs=1e-5)
+
+
+def test_images_points_labels_and_cameras_of_an_augmented_frame_agree(small_root, map_sheet, tmp_path):
+    """A white dot on the ground in the picture: a LiDAR point on it is seen on the dot, and its label is under it. The
+    map has car parks 8 m wide, every 16 m.
+    """
+    sheet = map_sheet()
+    for x in range(-160, 160, 16):
+        sheet.polygon("carpark_area", [(x, -99), (x + 8, -99), (x + 8, 99), (x, 99)])
+    sheet.write(tmp_path, "singapore-onenorth")
+    raster, grid = MapRaster.load(tmp_path, "singapore-onenorth"), BevGrid(-40, 40, -40, 40, 0.5)
+    sample = SampleIndex.open(small_root, "v1.0-mini")[0]
+    fits = {"CAM_FRONT": ImageFit.bottom((64, 36), (192, 96), 1.1)}
+    (camera,) = sample.rig(("CAM_FRONT",)).cameras
+    fine = np.array([[10, 0, 4.5], [0, 10, 4.5], [0, 0, 1]])  # pixels of a picture ten times as large
+    x, y = np.meshgrid(np.arange(640), np.arange(360))
+    random, labels = np.random.default_rng(0), []
+    augment = Augment(rotate=45, scale=0.1, translate=0.5, flip_x=True, **PROTOCOL)
+    for number in range(160):
+        ground = np.array([random.uniform(3, 35), random.uniform(-20, 20), 0.0])
+        (u, v), depth = project(fine @ camera.intrinsics, transform(invert(camera.ego_T_cam), ground))
+        along = transform(sample.global_T_ego, ground)[0] % 16
+        if depth < 1 or not (30 < u < 610 and 30 < v < 330) or min(along % 8, 8 - along % 8) < 1.5:
+            continue
+        picture = np.repeat((255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / 50))[..., None], 3, axis=-1)
+        change, drawn = augment.draw(0, number), augment.draw_fits(fits, 0, number)
+        images = [apply_fit(picture.astype(np.uint8), drawn["CAM_FRONT"])]
+        points = np.array([[*ground, 0, 0]], dtype=np.float32)
+        frame = make_frame(sample, drawn, images, points, change, raster, grid)
+        point = frame.points[0, :3].double().numpy()
+        cam_T_ego = np.linalg.inv(frame.ego_T_cam[0].double().numpy())
+        pixel, _ = project(frame.intrinsics[0].double().numpy(), transform(cam_T_ego, point))
+        column, row = np.floor(grid.to_cells(point[None, :2]))[0].astype(int)
+        if not (12 < pixel[0] < 180 and 12 < pixel[1] < 84 and 0 <= column < 160 and 0 <= row < 160):
+            continue
+        weight = frame.images[0, 0].double().numpy()
+        rows, columns = np.indices(weight.shape)
+        seen = np.array([(weight * columns).sum(), (weight * rows).sum()]) / weight.sum()
+        np.testing.assert_allclose(seen, pixel, atol=0.25)
+        assert frame.masks[4, row, column] == (along < 8)
+        labels.append(along < 8)
+    assert min(labels.count(True), labels.count(False)) > 10

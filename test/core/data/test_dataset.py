@@ -142,8 +142,24 @@ def test_a_point_is_seen_by_every_augmented_camera_at_the_mirrored_pixel(small_r
             np.testing.assert_allclose(seen[:2] / seen[2], expected, atol=1e-3)
 
 
+def test_images_are_augmented_each_by_itself_and_their_intrinsics_with_them(small_root):
+    augment = Augment(flip=False, image_resize=(0.8, 1.2), image_flip=True, image_rotate=10.0)
+    data = dataset(small_root, augment=augment)
+    sample, plain = data.sample(1), dataset(small_root)[1]
+    data.set_epoch(3)
+    frame = data[1]
+    fits = augment.draw_fits({name: ImageFit.bottom((64, 36), (48, 32)) for name in CAMERAS}, 3, 1)
+    for i, name in enumerate(CAMERAS):
+        record = sample.records[name]
+        picture = decode_and_fit(record.read_bytes(), fits[name])
+        np.testing.assert_array_equal(frame.images[i].permute(1, 2, 0), picture)
+        np.testing.assert_allclose(frame.intrinsics[i], fits[name].matrix @ record.intrinsics, rtol=1e-5, atol=1e-5)
+    for same in ("ego_T_cam", "masks"):
+        assert torch.equal(getattr(frame, same), getattr(plain, same))
+
+
 def test_an_epoch_decides_the_augmentation_also_in_living_workers(small_root):
-    data = dataset(small_root, augment=Augment(rotate=45, colour=0.3))
+    data = dataset(small_root, augment=Augment(rotate=45, colour=0.3, image_rotate=5.0))
     loader = DataLoader(data, 4, collate_fn=collate, num_workers=1, persistent_workers=True)
     seen = []
     for epoch in (0, 1, 0):
@@ -154,6 +170,7 @@ def test_an_epoch_decides_the_augmentation_also_in_living_workers(small_root):
     assert torch.equal(seen[0].images, seen[2].images)
     assert torch.equal(seen[0].masks, seen[2].masks)
     assert not torch.equal(seen[0].ego_T_cam, seen[1].ego_T_cam)
+    assert not torch.equal(seen[0].intrinsics, seen[1].intrinsics)
 
 
 def test_batches_stack_frames_and_keep_points_apart(small_root):

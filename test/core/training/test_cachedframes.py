@@ -155,3 +155,6 @@ def test_augmentation_must_be_off(two_scenes, tmp_path):
     with pytest.raises(BridgeTAError, match=r"set data\.flip=false data\.colour=0$") as caught:
         train_student(two_scenes(f"data.cache={tmp_path / 'cache'}"), tmp_path / "run")
     assert caught.value.exit_code == 2
+    cache = [f"data.cache={tmp_path / 'cache'}", "data.flip=false", "data.colour=0"]
+    with pytest.raises(BridgeTAError, match=r"set data\.flip_x=false data\.image_resize=\[\]$"):
+        train_student(two_scenes(*cache, "data.image_resize=[0.9,1.1]", "data.flip_x=true"), tmp_path / "run")

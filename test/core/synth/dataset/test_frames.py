@@ -28,7 +28,9 @@ IMAGE = ImageConfig(width=320, height=128, margin=1.1)
 GRID = BevGrid(-30.0, 50.0, -40.0, 40.0, 0.5)
 CAMERAS = ("CAM_FRONT", "CAM_BACK_LEFT")
 KEYFRAME = LidarConfig(sweeps=0)
-AUGMENT = Augment(flip=True, rotate=20.0, colour=0.0, seed=5, scale=0.1, translate=0.5)
+AUGMENT = Augment(
+    rotate=20.0, seed=5, scale=0.1, translate=0.5, image_resize=(0.8, 1.2), image_flip=True, image_rotate=5.4
+)
 
 
 @pytest.fixture(scope="module")
