@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from bridgeta_core.classes import CLASS_NAMES
 from bridgeta_core.data.index import SampleIndex
-from bridgeta_core.data.mapmask import MapRaster, read_layers
+from bridgeta_core.data.mapfile import read_layers
+from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.geometry import rigid
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.synth import nuscenes_facts as facts

@@ -161,6 +161,31 @@ class DataConfig:
 
 
 @dataclass
+class LabelConfig:
+    """How the map becomes labels."""
+
+    mode: str = setting(
+        "compatible",
+        "compatible: equal to the nuScenes devkit's masks, lines 2 cells wide; exact: cells at least half covered",
+        among=("compatible", "exact"),
+    )
+    line_width: float = setting(1.0, "exact: width of dividers, metres; at least grid.resolution", ge=0.01, le=10)
+    cache: str | None = setting(None, "folder that keeps the labels of frames that are not augmented, bit-packed")
+
+    def check(self, grid: BevGrid) -> None:
+        """Raise BridgeTAError (exit code 2) when lines are narrower than the cells of the label grid: of most such
+        lines no cell would be half covered.
+        """
+        if self.mode == "exact" and self.line_width < grid.resolution:
+            raise BridgeTAError(
+                f"labels.line_width = {self.line_width:g} m is less than a cell, grid.resolution = "
+                f"{grid.resolution:g} m: dividers would vanish",
+                fix="Widen the lines, make the cells smaller, or set labels.mode=compatible",
+                exit_code=2,
+            )
+
+
+@dataclass
 class TrainConfig:
     """Optimisation. Defaults are BEVFusion's."""
 
@@ -187,6 +212,7 @@ class Experiment:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     grid: BevGrid = field(default_factory=BevGrid, metadata={"help": "label and output grid"})
+    labels: LabelConfig = field(default_factory=LabelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 

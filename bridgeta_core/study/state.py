@@ -16,7 +16,7 @@ from bridgeta_core.study.plan import Run
 SETTINGS, RECORD, CHECKPOINT = "experiment.yaml", "run.json", "checkpoints/last.ckpt"
 
 # Settings that decide how fast a run is, and nothing about what comes out.
-_WITHOUT_EFFECT = ("data.workers", "data.cache")
+_WITHOUT_EFFECT = ("data.workers", "data.cache", "labels.cache")
 
 # Beginnings of settings that a kind of run does not read, so that they may change while runs of other kinds are done.
 _UNREAD = {

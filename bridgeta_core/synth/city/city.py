@@ -14,7 +14,7 @@ from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
-from bridgeta_core.data.mapmask import read_expansion, read_layers
+from bridgeta_core.data.mapfile import read_expansion, read_layers
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.synth.city.arcpaths import recorded_lanes
 from bridgeta_core.synth.city.centrelines import Strip, strip_of

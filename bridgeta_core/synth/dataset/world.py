@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from bridgeta_core.data.mapmask import MapRaster, read_layers
+from bridgeta_core.data.mapfile import read_layers
+from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.synth import nuscenes_facts as facts
 from bridgeta_core.synth.city.real_maps import load_town

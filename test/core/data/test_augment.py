@@ -14,6 +14,7 @@ from bridgeta_core.config import LiftConfig
 from bridgeta_core.data.augment import Augment, Change
 from bridgeta_core.data.dataset import make_frame
 from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.data.mapfile import load_layers
 from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import ImageFit, invert, project, rigid, transform
@@ -104,7 +105,7 @@ def test_labels_are_found_where_the_changed_world_has_them(small_root, change, x
     pose = rigid((x, y, 0), (math.cos(heading / 2), 0, 0, math.sin(heading / 2)))
     masks = change.masks(raster, pose, grid)
     assert masks.shape == (6, *grid.shape)
-    areas = shapely.union_all(raster._layers["carpark_area"][0].shapes)
+    areas = shapely.union_all(load_layers(small_root, "singapore-onenorth")["carpark_area"])
     outline = shapely.boundary(areas)
     centres_x, centres_y = grid.centres()
     changed = np.stack([*np.meshgrid(centres_x, centres_y), np.zeros(grid.shape)], axis=-1)[::7, ::7].reshape(-1, 3)

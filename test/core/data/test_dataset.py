@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from bridgeta_core.config import ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import FrameDataset, collate
+from bridgeta_core.data.mapfile import load_layers
 from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import ImageFit, invert, transform
@@ -108,7 +109,7 @@ def test_a_label_stays_under_its_point_whatever_the_change(small_root):
 
     data, augment = dataset(small_root), Augment(rotate=180, scale=0.3, translate=3.0)
     raster, sample = data.maps["singapore-onenorth"], data.sample(0)
-    areas = shapely.union_all(raster._layers["carpark_area"][0].shapes)
+    areas = shapely.union_all(load_layers(small_root, "singapore-onenorth")["carpark_area"])
     points = np.random.default_rng(0).uniform((-60, -60, 0), (60, 60, 0), (4000, 3))
     places = shapely.points(transform(sample.global_T_ego, points)[:, :2])
     sure = shapely.distance(places, shapely.boundary(areas)) > 3.5  # cells are 1 m, and 1 / 0.7 m before scaling

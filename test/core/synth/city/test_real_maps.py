@@ -14,7 +14,7 @@ import pytest
 import shapely
 from shapely.geometry import LineString, Point, Polygon
 
-from bridgeta_core.data.mapmask import read_expansion, read_layers
+from bridgeta_core.data.mapfile import read_expansion, read_layers
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.synth import nuscenes_facts as facts
 from bridgeta_core.synth.city.real_maps import load_town

@@ -19,7 +19,8 @@ from rich.console import Console
 from bridgeta_core.classes import CLASS_NAMES
 from bridgeta_core.config import ImageConfig
 from bridgeta_core.data.dataset import FrameDataset
-from bridgeta_core.data.mapmask import LAYERS, MapRaster
+from bridgeta_core.data.mapfile import LAYERS
+from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.geometry import Matrix, rigid
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.synth import nuscenes_facts as facts

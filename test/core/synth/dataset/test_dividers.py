@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from shapely.geometry import LineString
 
-from bridgeta_core.data.mapmask import read_layers
+from bridgeta_core.data.mapfile import read_layers
 from bridgeta_core.geometry import Matrix, invert, project, transform
 from bridgeta_core.synth import nuscenes_facts as facts
 from bridgeta_core.synth.dataset.mapfile import expansion

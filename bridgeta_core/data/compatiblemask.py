@@ -1,0 +1,128 @@
+"""Map masks that equal those of nuscenes-devkit 1.2.0's `NuScenesMap.get_map_mask`, on which the protocol rests.
+
+Shapes are cut to the patch; polygon vertices are rounded to cells and filled with their border; the holes of a shape
+are written 0 after its outline; line vertices are truncated to cells and drawn 2 cells thick. The devkit raises where
+the patch cuts a line into several pieces, and visits every shape of a city for every mask; neither happens here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from bridgeta_core.classes import CLASSES, LINE_LAYERS
+from bridgeta_core.data.mapfile import LAYERS
+from bridgeta_core.data.mapshapes import LINE, POLYGON, MapShapes, polygon_rings, simple_parts, split
+from bridgeta_core.geometry import Matrix, yaw
+from bridgeta_core.grid import BevGrid
+
+Array = NDArray[np.float64]
+Numbers = NDArray[np.int64]
+
+_CLASS = np.array([next(i for i, c in enumerate(CLASSES) if name in c.layers) for name in LAYERS])
+_DIMENSION = np.array([LINE if name in LINE_LAYERS else POLYGON for name in LAYERS])
+_LARGE = 200  # corners of a polygon from which on it pays to cut it roughly before it is cut exactly
+
+
+class CompatibleMasks:
+    """The masks of a city's shapes."""
+
+    def __init__(self, shapes: MapShapes) -> None:
+        self._shapes = shapes
+
+    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
+        """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
+        patch = _Patch(global_T_ego, grid)
+        pieces, sources = patch.cut(self._shapes)
+        layer = self._shapes.layer[sources]
+        result = np.zeros((len(CLASSES), *grid.shape), dtype=np.uint8)
+        for number in np.unique(layer):
+            canvas = np.zeros(grid.shape, dtype=np.uint8)  # a layer's holes must not clear another layer's areas
+            of = layer == number
+            if _DIMENSION[number] == LINE:
+                _draw_lines(canvas, pieces[of])
+            else:
+                _draw_polygons(canvas, pieces[of], sources[of])
+            result[_CLASS[number]] |= canvas
+        return result
+
+
+class _Patch:
+    """The rectangle of the world that a grid covers, and the way from global metres to its cells.
+
+    The operations and their order are the devkit's, so that a vertex on the patch's border falls to the same side.
+    """
+
+    def __init__(self, global_T_ego: Matrix, grid: BevGrid) -> None:
+        angle = math.degrees(yaw(global_T_ego)) * math.pi / 180
+        middle = np.array([(grid.x_min + grid.x_max) / 2, (grid.y_min + grid.y_max) / 2])
+        self._size = grid.x_max - grid.x_min, grid.y_max - grid.y_min
+        self._scale = grid.shape[1] / self._size[0], grid.shape[0] / self._size[1]
+        self._cos, self._sin = (0.0 if abs(v) < 2.5e-16 else v for v in (math.cos(angle), math.sin(angle)))
+        self._centre = global_T_ego[:2, 3] + (
+            self._cos * middle[0] - self._sin * middle[1],
+            self._sin * middle[0] + self._cos * middle[1],
+        )
+        (x, y), (w, h) = self._centre, self._size
+        upright = shapely.box(x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        self._outline = shapely.transform(upright, lambda points: self._turn(points, self._sin))
+        self._local = shapely.box(-w / 2, -h / 2, w / 2, h / 2)
+        self._low, self._high = np.split(shapely.bounds(self._outline), 2)
+
+    def _turn(self, points: Array, sin: float) -> Array:
+        """Points turned around the patch's centre, forth by the `sin` of its angle and back by minus that.
+
+        Term for term shapely.affinity.rotate.
+        """
+        (x, y), cos = self._centre, self._cos
+        px, py = points.T
+        turned_x = cos * px - sin * py + (x - x * cos + y * sin)
+        turned_y = sin * px + cos * py + (y - x * sin - y * cos)
+        return np.stack([turned_x, turned_y], axis=1)
+
+    def _to_cells(self, points: Array) -> Array:
+        return (points + np.array(self._size) / 2) * self._scale
+
+    def cut(self, shapes: MapShapes) -> tuple[NDArray[np.object_], Numbers]:
+        """The parts of shapes inside the patch, in cells, and the position of the shape that each part is from."""
+        near = shapes.near(self._low, self._high)
+        dimension = _DIMENSION[shapes.layer[near]]
+        inside, of = simple_parts(shapely.intersection(self._roughly(shapes.shapes[near]), self._outline), dimension)
+        local = shapely.transform(inside, lambda points: self._turn(points, -self._sin) - self._centre)
+        bounds, half = shapely.bounds(local).reshape(-1, 4), np.array(self._size) / 2
+        cut = (bounds[:, :2] <= -half).any(axis=1) | (bounds[:, 2:] >= half).any(axis=1)  # the others stay as they are
+        local[cut] = shapely.intersection(local[cut], self._local)
+        pieces, again = simple_parts(local, dimension[of])
+        return shapely.transform(pieces, self._to_cells), near[of[again]]
+
+    def _roughly(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+        """The shapes, large polygons cut to a box around the patch, which is much cheaper than to the patch itself."""
+        large = (shapely.get_type_id(shapes) == POLYGON) & (shapely.get_num_coordinates(shapes) > _LARGE)
+        cut = shapely.clip_by_rect(shapes[large], *(self._low - 1), *(self._high + 1))
+        result = shapes.copy()
+        result[large] = np.where(shapely.is_valid(cut), cut, shapes[large])  # this way of cutting may fail
+        return result
+
+
+def _draw_polygons(mask: NDArray[np.uint8], pieces: NDArray[np.object_], sources: Numbers) -> None:
+    """Fill the outlines of a shape, then clear its holes, then go on to the next shape."""
+    rings, owner, is_hole = polygon_rings(pieces)
+    corners, ring = shapely.get_coordinates(rings, return_index=True)
+    outlines = split(np.round(corners).astype(np.int32), ring, len(rings))
+    order: dict[int, tuple[list[NDArray[Any]], list[NDArray[Any]]]] = {}
+    for outline, source, hole in zip(outlines, sources[owner].tolist(), is_hole.tolist(), strict=True):
+        order.setdefault(source, ([], []))[hole].append(outline)
+    for exteriors, interiors in order.values():
+        cv2.fillPoly(mask, exteriors, 1)
+        if interiors:
+            cv2.fillPoly(mask, interiors, 0)
+
+
+def _draw_lines(mask: NDArray[np.uint8], pieces: NDArray[np.object_]) -> None:
+    corners, owner = shapely.get_coordinates(pieces, return_index=True)
+    cv2.polylines(mask, split(corners.astype(np.int32), owner, len(pieces)), False, 1, 2)
