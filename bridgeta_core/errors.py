@@ -17,3 +17,10 @@ class BridgeTAError(Exception):
         self.what, self.where, self.fix, self.exit_code = what, where, fix, exit_code
         message = what if where is None else f"{where}: {what}"
         super().__init__(message if fix is None else f"{message}. {fix}")
+
+
+def lost_loader(error: RuntimeError) -> str | None:
+    """What PyTorch says of a loader process that is gone, in one line; None for any other error."""
+    first = str(error).splitlines()[0] if str(error) else ""
+    gone = ("is killed by signal", "exited unexpectedly")
+    return first if first.startswith("DataLoader worker") and any(end in first for end in gone) else None

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from bridgeta_core.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.config import ImageConfig
 from bridgeta_core.data.dataset import Batch, FrameDataset, collate
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.errors import BridgeTAError, lost_loader
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.metric import RANGES, THRESHOLDS, IoU, MapIoU, intersection_over_union, mean, notes_on, range_labels
 
@@ -101,12 +101,21 @@ def evaluate(
     batch_size: int = 4,
     workers: int = 2,
 ) -> EvalReport:
-    """Score `predict`, which gives probabilities `[B, 6, Y, X]` for a batch, over a dataset, with a progress bar."""
+    """Score `predict`, which gives probabilities `[B, 6, Y, X]` for a batch, over a dataset, with a progress bar.
+
+    Raises BridgeTAError when a loader process dies.
+    """
     metric = MapIoU(dataset.grid)
     loader: DataLoader[Any] = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate)
     start = time.monotonic()
-    for batch in track(loader, description=f"Evaluating {subject}"):
-        metric.update(predict(batch), batch.masks, batch.known)
+    try:
+        for batch in track(loader, description=f"Evaluating {subject}"):
+            metric.update(predict(batch), batch.masks, batch.known)
+    except RuntimeError as error:
+        if (reason := lost_loader(error)) is None:
+            raise
+        fix = "If memory ran short close other programs, and start again"
+        raise BridgeTAError(f"lost a loader process ({reason})", where=dataset.index.root, fix=fix) from error
     seconds = time.monotonic() - start
     return EvalReport(subject, dataset.index.root, scenes, len(dataset), seconds, metric.result())
 

@@ -100,6 +100,9 @@ def _check_files(index: SampleIndex, origin: dict[str, Any] | None, report: Repo
     remedy = _remedy(index, origin)
     channels = list(look(index))
     check_channels(channels, remedy, report)
+    if not any(c.files.size.any() and c.files.is_keyframe.any() for c in channels):
+        fix = "Extract the metadata archive of this version again"
+        report.problem("cameras", "the tables name no camera image of any keyframe", fix)
     whole = check_scenes(index, channels, remedy, report)
     if origin:
         report.ok("splits", f"synthetic ({origin.get('split')}): its scenes are in no official split")
@@ -154,8 +157,6 @@ def _start(
     cameras = sorted(channel.files.channel for channel in channels if channel.files.size.any())
     if index.version == "v1.0-test":
         return "There is nothing to train on in v1.0-test; bridgeta eval, view and bag can use it."
-    if not cameras:
-        return "Training cannot start: the tables name no camera."
     full = {"train", "val"} <= set(complete)
     arguments = ["teacher" if LIDAR in names else "student", "nuscenes_swin_t" if full else "tiny"]
     arguments += [f"data.train_root={index.root}", f"data.val_root={index.root}"]

@@ -89,6 +89,9 @@ class Sample:
         """The pose of the labels: the vehicle at the LiDAR's stamp, or without LiDAR at the stamp nearest to ours."""
         if LIDAR in self.records:
             return self.records[LIDAR].global_T_ego
+        if not self.records:
+            fix = "Extract the metadata archive of this version again"
+            raise BridgeTAError("has no file of any sensor", where=f"sample {self.token}", fix=fix)
         return min(self.records.values(), key=lambda r: abs(r.timestamp_us - self.timestamp_us)).global_T_ego
 
 

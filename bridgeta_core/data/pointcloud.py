@@ -19,7 +19,8 @@ _AGAIN = "Download and extract the nuScenes file blobs that hold it into the sam
 def read_lidar(path: str | Path) -> NDArray[np.float32]:
     """Points `[n, 5]` (x, y, z, intensity, ring) of a .pcd.bin file, in the frame of the LiDAR, metres.
 
-    Raises BridgeTAError when the file is missing, empty, or not a whole number of points long.
+    Raises BridgeTAError when the file is missing, empty, not a whole number of points long, or holds points that are
+    not finite, which would spread through a network.
     """
     try:
         data = Path(path).read_bytes()
@@ -28,7 +29,11 @@ def read_lidar(path: str | Path) -> NDArray[np.float32]:
     if not data or len(data) % (4 * _FIELDS):
         problem = "is empty" if not data else f"of {len(data)} bytes is truncated (a point has {4 * _FIELDS})"
         raise BridgeTAError(f"LiDAR file {problem}", where=path, fix=_AGAIN)
-    return np.frombuffer(data, dtype="<f4").reshape(-1, _FIELDS).astype(np.float32)
+    points = np.frombuffer(data, dtype="<f4").reshape(-1, _FIELDS).astype(np.float32)
+    if not np.isfinite(points).all():
+        broken = (~np.isfinite(points)).any(axis=1).sum()
+        raise BridgeTAError(f"LiDAR file: {broken:,} of {len(points):,} points are not finite", where=path, fix=_AGAIN)
+    return points
 
 
 def merge_sweeps(

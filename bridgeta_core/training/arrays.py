@@ -87,7 +87,7 @@ def open_arrays(folder: Path) -> Arrays:
     """Every array of a folder by name, as read-only memory maps. Raises BridgeTAError for a damaged one."""
     try:
         return {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise BridgeTAError(f"cannot be read ({error})", where=folder, fix="Remove this folder") from error
 
 

@@ -19,9 +19,15 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
-        with replace_when_done(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        """Write a checkpoint. Raises BridgeTAError when the disk is full."""
+        with replace_when_done(Path(path)) as temporary, open(temporary, "wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # What the system said is hidden behind a complaint of torch's archive, which is not closed properly.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint."""

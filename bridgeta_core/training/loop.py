@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from bridgeta_core.config import TrainConfig
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.errors import BridgeTAError, lost_loader
 from bridgeta_core.training.averaging import MovingAverage
 from bridgeta_core.training.batchnorm import SharedBatchNorm
 from bridgeta_core.training.checkpoints import WholeCheckpoints
@@ -83,10 +83,12 @@ class Loop:
             stopped = "was interrupted" if trainer.interrupted else None
         except (KeyboardInterrupt, SystemExit):  # Lightning exits by itself at the second Ctrl-C
             stopped = "was interrupted"
+        except OSError as error:  # all else that is read or written has a message of its own
+            stopped = f"cannot write its logs ({error.strerror or error})"
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error) or "killed" not in str(error):
+            if (reason := lost_loader(error)) is None:
                 raise
-            stopped = f"lost a loader process ({str(error).splitlines()[0]})"
+            stopped = f"lost a loader process ({reason})"
         if stopped:
             kept = f"{last} holds the last finished epoch: go on with --resume"
             fix = kept if last.exists() else "No epoch was finished: start again"
