@@ -118,11 +118,11 @@ class Change:
         return result
 
     def images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Images `[N, h, w, 3]` RGB: colours changed alike in all cameras, and mirrored; may be a view."""
+        """Images `[N, h, w, 3]` RGB: colours changed alike in all cameras, and mirrored."""
         gains = (self.brightness, self.contrast, self.saturation)
         if gains != (1.0, 1.0, 1.0):
             images = self._recolour(images)
-        return images[:, :, ::-1] if self.flip else images
+        return np.stack([cv2.flip(image, 1) for image in images]) if self.flip else images
 
     def _recolour(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """All three gains as one affine map of RGB: saturation about the grey of a pixel, contrast about the mean."""

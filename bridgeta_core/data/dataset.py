@@ -23,7 +23,7 @@ from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import ImageFit
 from bridgeta_core.grid import BevGrid
-from bridgeta_core.images import Image, decode_and_fit
+from bridgeta_core.images import Image, decode_and_fit, planes
 from bridgeta_core.rig import Rig
 
 logger = logging.getLogger(__name__)
@@ -195,14 +195,14 @@ def make_frame(
     `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them.
     """
     cameras = sample.rig(tuple(fits)).cameras
-    pixels = change.images(np.stack(images)).transpose(0, 3, 1, 2)
+    pixels = planes(change.images(np.stack(images)))
     intrinsics = np.stack([fit.matrix @ c.intrinsics for fit, c in zip(fits.values(), cameras, strict=True)])
     ego_T_cam = np.stack([camera.ego_T_cam for camera in cameras])
     masks = change.masks(raster, sample.global_T_ego, grid)
     if points is not None:
         points = move(change.world, points)
     return Frame(
-        images=torch.from_numpy(np.ascontiguousarray(pixels)),
+        images=torch.from_numpy(pixels),
         intrinsics=torch.from_numpy(change.intrinsics(intrinsics, pixels.shape[-1])).float(),
         ego_T_cam=torch.from_numpy(change.ego_T_cam(ego_T_cam)).float(),
         masks=torch.from_numpy(np.ascontiguousarray(masks)),

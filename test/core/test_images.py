@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import ImageFit
-from bridgeta_core.images import apply_fit, decode, decode_and_fit, reduction_for
+from bridgeta_core.images import apply_fit, decode, decode_and_fit, planes, reduction_for
 
 
 def smooth(width, height):
@@ -171,3 +171,8 @@ def test_a_turned_image_has_no_more_noise_than_a_resized_one(factor):
     fit = ImageFit.bottom((640, 360), (round(640 * factor), round(360 * factor)))
     resized, turned = apply_fit(noise, fit), apply_fit(noise, replace(fit, angle=1e-3))
     assert turned[8:-8, 8:-8].std() < 1.15 * resized[8:-8, 8:-8].std()
+
+
+def test_planes_hold_a_colour_each():
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(planes(images), images.transpose(0, 3, 1, 2))

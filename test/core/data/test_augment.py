@@ -10,16 +10,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bridgeta_core.config import LiftConfig
+from bridgeta_core.config import ImageConfig, LidarConfig, LiftConfig
 from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.dataset import make_frame
-from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.data.dataset import FrameDataset
 from bridgeta_core.data.mapfile import load_layers
 from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import ImageFit, invert, project, rigid, transform
 from bridgeta_core.grid import BevGrid
-from bridgeta_core.images import apply_fit
 from bridgeta_core.model.lift import LiftPlan, depth_bins
 
 WIDTH, HEIGHT = 64, 36
@@ -324,33 +322,33 @@ def test_the_lift_puts_a_pixel_of_an_augmented_image_where_the_scene_has_it(chan
     assert float(plan.ground[0, 0, v, u]) == pytest.approx(-slope / height, rel=1e-4, abs=1e-5)
 
 
-def test_images_points_labels_and_cameras_of_an_augmented_frame_agree(small_root, map_sheet, tmp_path):
+def test_images_points_labels_and_cameras_of_an_augmented_frame_agree(broken_root, map_sheet):
     """A white dot on the ground in the picture: a LiDAR point on it is seen on the dot, and its label is under it. The
     map has car parks 8 m wide, every 16 m.
     """
     sheet = map_sheet()
     for x in range(-160, 160, 16):
         sheet.polygon("carpark_area", [(x, -99), (x + 8, -99), (x + 8, 99), (x, 99)])
-    sheet.write(tmp_path, "singapore-onenorth")
-    raster, grid = MapRaster.load(tmp_path, "singapore-onenorth"), BevGrid(-40, 40, -40, 40, 0.5)
-    sample = SampleIndex.open(small_root, "v1.0-mini")[0]
-    fits = {"CAM_FRONT": ImageFit.bottom((64, 36), (192, 96), 1.1)}
-    (camera,) = sample.rig(("CAM_FRONT",)).cameras
-    fine = np.array([[10, 0, 4.5], [0, 10, 4.5], [0, 0, 1]])  # pixels of a picture ten times as large
-    x, y = np.meshgrid(np.arange(640), np.arange(360))
-    random, labels = np.random.default_rng(0), []
+    sheet.write(broken_root, "singapore-onenorth")
+    grid, image = BevGrid(-40, 40, -40, 40, 0.5), ImageConfig(width=192, height=96, margin=1.1)
     augment = Augment(rotate=45, scale=0.1, translate=0.5, flip_x=True, **PROTOCOL)
-    for number in range(160):
+    keyframe = LidarConfig(sweeps=0, ego_radius=0.0)
+    data = FrameDataset(broken_root, "v1.0-mini", "scene-0061", ["CAM_FRONT"], image, grid, augment, keyframe)
+    sample = data.sample(0)
+    camera, lidar = sample.record("CAM_FRONT"), sample.record("LIDAR_TOP")
+    x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    random, labels = np.random.default_rng(0), []
+    for epoch in range(150):
         ground = np.array([random.uniform(3, 35), random.uniform(-20, 20), 0.0])
-        (u, v), depth = project(fine @ camera.intrinsics, transform(invert(camera.ego_T_cam), ground))
+        (u, v), depth = project(camera.intrinsics, transform(invert(camera.ego_T_sensor), ground))
         along = transform(sample.global_T_ego, ground)[0] % 16
-        if depth < 1 or not (30 < u < 610 and 30 < v < 330) or min(along % 8, 8 - along % 8) < 1.5:
+        if depth < 1 or not (5 < u < WIDTH - 6 and 5 < v < HEIGHT - 6) or min(along % 8, 8 - along % 8) < 1.5:
             continue
-        picture = np.repeat((255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / 50))[..., None], 3, axis=-1)
-        change, drawn = augment.draw(0, number), augment.draw_fits(fits, 0, number)
-        images = [apply_fit(picture.astype(np.uint8), drawn["CAM_FRONT"])]
-        points = np.array([[*ground, 0, 0]], dtype=np.float32)
-        frame = make_frame(sample, drawn, images, points, change, raster, grid)
+        dot = 255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / 4)
+        camera.path.write_bytes(cv2.imencode(".png", dot.astype(np.uint8))[1].tobytes())
+        np.array([*transform(invert(lidar.ego_T_sensor), ground), 0, 0], dtype="<f4").tofile(lidar.path)
+        data.set_epoch(epoch)
+        frame = data[0]
         point = frame.points[0, :3].double().numpy()
         cam_T_ego = np.linalg.inv(frame.ego_T_cam[0].double().numpy())
         pixel, _ = project(frame.intrinsics[0].double().numpy(), transform(cam_T_ego, point))
