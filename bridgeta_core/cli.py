@@ -146,6 +146,9 @@ def evaluate(
         Path | None, typer.Option(help="Training root whose mean mask, thresholded, is reported as a baseline.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and evaluation.png.")] = None,
+    labels: Annotated[
+        str, typer.Option(help="compatible (as the nuScenes devkit draws them) or exact (cells at least half covered).")
+    ] = "compatible",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """IoU per class and by range over a dataset, by BEVFusion's protocol."""
@@ -153,10 +156,13 @@ def evaluate(
     from bridgeta_core.weights import read_info
 
     grid, version = read_info(weights).grid, table_version(root, version)
-    report = evaluate_weights(weights, root, version, scenes, device=device)
+    label_config = config.from_mapping(config.LabelConfig, {"mode": labels}, where="--labels")
+    report = evaluate_weights(weights, root, version, scenes, labels=label_config, device=device)
     console.print(report.table())
     if baseline is not None:
-        constant = constant_baseline(baseline, table_version(baseline, None), root, version, scenes, grid=grid)
+        constant = constant_baseline(
+            baseline, table_version(baseline, None), root, version, scenes, grid=grid, labels=label_config
+        )
         console.print(constant.table("Best constant prediction (mean training mask)"))
     if out is not None:
         with replace_when_done(out / "evaluation.json") as temporary:

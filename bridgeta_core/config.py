@@ -172,6 +172,10 @@ class LabelConfig:
     line_width: float = setting(1.0, "exact: width of dividers, metres; at least grid.resolution", ge=0.01, le=10)
     cache: str | None = setting(None, "folder that keeps the labels of frames that are not augmented, bit-packed")
 
+    def decisive(self) -> list[Any]:
+        """What masks depend on, as plain values."""
+        return [self.mode, self.line_width] if self.mode == "exact" else [self.mode]
+
     def check(self, grid: BevGrid) -> None:
         """Raise BridgeTAError (exit code 2) when lines are narrower than the cells of the label grid: of most such
         lines no cell would be half covered.

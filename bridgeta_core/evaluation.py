@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bridgeta_core.classes import CLASS_NAMES, CLASSES
-from bridgeta_core.config import ImageConfig
+from bridgeta_core.config import ImageConfig, LabelConfig
 from bridgeta_core.data.dataset import Batch, FrameDataset, collate
 from bridgeta_core.errors import BridgeTAError, lost_loader
 from bridgeta_core.grid import BevGrid
@@ -34,6 +34,7 @@ class EvalReport:
     subject: str
     root: Path
     scenes: str
+    labels: str
     samples: int
     seconds: float
     iou: IoU
@@ -44,6 +45,7 @@ class EvalReport:
             "subject": self.subject,
             "root": str(self.root),
             "scenes": self.scenes,
+            "labels": self.labels,
             "samples": self.samples,
             "seconds": round(self.seconds, 2),
             "thresholds": list(THRESHOLDS),
@@ -53,7 +55,8 @@ class EvalReport:
     def table(self, title: str | None = None) -> Table:
         """The IoU in per cent, a row per class."""
         iou = self.iou
-        caption = "\n".join((f"{self.samples} samples of {self.root} ({self.scenes})", *iou.notes))
+        data = f"{self.samples} samples of {self.root} ({self.scenes})"
+        caption = "\n".join((data, f"{self.labels} labels", *iou.notes))
         table = Table(title=title or f"IoU in %, {self.subject}", caption=caption)
         for column in ("class", "best", "threshold", "at 0.5", *range_labels()):
             table.add_column(column, justify="left" if column == "class" else "right")
@@ -117,11 +120,19 @@ def evaluate(
         fix = "If memory ran short close other programs, and start again"
         raise BridgeTAError(f"lost a loader process ({reason})", where=dataset.index.root, fix=fix) from error
     seconds = time.monotonic() - start
-    return EvalReport(subject, dataset.index.root, scenes, len(dataset), seconds, metric.result())
+    labels = dataset.label_config.mode
+    return EvalReport(subject, dataset.index.root, scenes, labels, len(dataset), seconds, metric.result())
 
 
 def evaluate_weights(
-    weights: str | Path, root: str | Path, version: str, scenes: str = "all", *, device: str = "auto", workers: int = 2
+    weights: str | Path,
+    root: str | Path,
+    version: str,
+    scenes: str = "all",
+    *,
+    labels: LabelConfig | None = None,
+    device: str = "auto",
+    workers: int = 2,
 ) -> EvalReport:
     """Score a student's weights on a nuScenes root, on the grid and with the cameras that it was trained for.
 
@@ -132,7 +143,7 @@ def evaluate_weights(
 
     path = resolve(weights)
     student, info = load_student(path)
-    dataset = FrameDataset(root, version, scenes, info.cameras, info.model.image, info.grid)
+    dataset = FrameDataset(root, version, scenes, info.cameras, info.model.image, info.grid, labels=labels)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         student = student.to(name).eval()
@@ -158,6 +169,7 @@ def constant_baseline(
     *,
     train_scenes: str = "all",
     grid: BevGrid | None = None,
+    labels: LabelConfig | None = None,
 ) -> EvalReport:
     """The best prediction that never looks: the mean training mask, thresholded per class.
 
@@ -167,7 +179,7 @@ def constant_baseline(
     grid = grid or BevGrid()
     start = time.monotonic()
     train, data = (
-        FrameDataset(r, v, s, (), ImageConfig(), grid)
+        FrameDataset(r, v, s, (), ImageConfig(), grid, labels=labels)
         for r, v, s in ((train_root, train_version, train_scenes), (root, version, scenes))
     )
     seen, frames = _count_labels(train, "Mean training mask")
@@ -175,7 +187,8 @@ def constant_baseline(
     positives, frames = _count_labels(data, "Labels")
     result = _constant_iou(prior, positives, frames, grid)
     subject = "best constant prediction"
-    return EvalReport(subject, data.index.root, scenes, len(data), time.monotonic() - start, result)
+    mode, seconds = data.label_config.mode, time.monotonic() - start
+    return EvalReport(subject, data.index.root, scenes, mode, len(data), seconds, result)
 
 
 def _count_labels(dataset: FrameDataset, description: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

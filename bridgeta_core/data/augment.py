@@ -151,7 +151,8 @@ class Change:
 
     def masks(self, raster: MapRaster, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
         """Labels `[6, Y, X]` of the changed world, rasterised anew around the turned pose rather than resampled: on the
-        part of the mirrored world that scaling and shifting bring under `grid`. Lines are as many cells wide as ever.
+        part of the mirrored world that scaling and shifting bring under `grid`. Labels of mode `compatible` have lines
+        as many cells wide as ever.
         """
         pose = global_T_ego @ invert(self.turn)
         side = -self.scale if self.flip else self.scale

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from bridgeta_core.config import ImageConfig, LidarConfig
+from bridgeta_core.config import ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
 from bridgeta_core.data.index import Sample, SampleIndex, SensorRecord
+from bridgeta_core.data.labelcache import LabelCache
 from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.errors import BridgeTAError
@@ -102,7 +103,7 @@ class FrameDataset(Dataset[Frame]):
     network's camera axis. The maps of all cities are read at once, so that what is missing shows before training.
     Without `augment` a frame depends on nothing but its position. With `lidar` frames have points: of the keyframe and
     of as many earlier sweeps as the settings want and the scene has. A root that was extracted without its sweeps gives
-    the keyframe's points, and says so.
+    the keyframe's points, and says so. `labels` tells how the map becomes masks, and where these may be kept.
     """
 
     def __init__(
@@ -115,7 +116,10 @@ class FrameDataset(Dataset[Frame]):
         grid: BevGrid,
         augment: Augment | None = None,
         lidar: LidarConfig | None = None,
+        labels: LabelConfig | None = None,
     ) -> None:
+        self.label_config = labels or LabelConfig()
+        self.label_config.check(grid)
         self.index = SampleIndex.open(root, version)
         self.positions = self.index.select(scenes)
         if not self.positions:
@@ -124,7 +128,9 @@ class FrameDataset(Dataset[Frame]):
         self.augment, self.lidar = augment, lidar
         chosen = set(self.positions)
         cities = {scene.location for scene in self.index.scenes if any(i in chosen for i in scene.samples)}
-        self.maps = {city: MapRaster.load(self.index.root, city) for city in sorted(cities)}
+        self.maps = {city: MapRaster.load(self.index.root, city, self.label_config) for city in sorted(cities)}
+        folder = self.label_config.cache
+        self._kept = LabelCache(folder, self.index, self.maps, grid, self.label_config) if folder else None
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
         self._threads_are_set = False
         if lidar and lidar.sweeps:
@@ -146,9 +152,15 @@ class FrameDataset(Dataset[Frame]):
 
     def labels(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Masks `[6, Y, X]` and known `[6]` without augmentation, and without reading any image."""
-        sample = self.sample(position)
+        return self._labels(position, self.sample(position), Change())
+
+    def _labels(self, position: int, sample: Sample, change: Change) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         raster = self.maps[sample.location]
-        return raster.masks(sample.global_T_ego, self.grid), np.array(raster.known)
+        if self._kept and np.array_equal(change.world, np.eye(4)):
+            masks = self._kept.masks(sample.scene, self.positions[position])
+        else:
+            masks = change.masks(raster, sample.global_T_ego, self.grid)
+        return masks, np.array(raster.known)
 
     def _lidar_records(self, position: int, lidar: LidarConfig) -> list[SensorRecord]:
         """The keyframe's record, then those of earlier sweeps. Sweeps count only where there is a folder of them; that
@@ -173,7 +185,7 @@ class FrameDataset(Dataset[Frame]):
             change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
         images = [_read(sample.record(name), fit) for name, fit in fits.items()]
         points = self._points(position, self.lidar) if self.lidar else None
-        return make_frame(sample, fits, images, points, change, self.maps[sample.location], self.grid)
+        return make_frame(sample, fits, images, points, change, *self._labels(position, sample, change))
 
 
 def image_fits(rig: Rig, image: ImageConfig) -> dict[str, ImageFit]:
@@ -188,17 +200,16 @@ def make_frame(
     images: Sequence[Image],
     points: NDArray[np.float32] | None,
     change: Change,
-    raster: MapRaster,
-    grid: BevGrid,
+    masks: NDArray[np.uint8],
+    known: NDArray[np.bool_],
 ) -> Frame:
     """The changed frame of a sample from what its sensors gave: fitted RGB `images`, one `[h, w, 3]` per entry of
-    `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them.
+    `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them. `masks` are those of the changed world already.
     """
     cameras = sample.rig(tuple(fits)).cameras
     pixels = planes(change.images(np.stack(images)))
     intrinsics = np.stack([fit.matrix @ c.intrinsics for fit, c in zip(fits.values(), cameras, strict=True)])
     ego_T_cam = np.stack([camera.ego_T_cam for camera in cameras])
-    masks = change.masks(raster, sample.global_T_ego, grid)
     if points is not None:
         points = move(change.world, points)
     return Frame(
@@ -206,7 +217,7 @@ def make_frame(
         intrinsics=torch.from_numpy(change.intrinsics(intrinsics, pixels.shape[-1])).float(),
         ego_T_cam=torch.from_numpy(change.ego_T_cam(ego_T_cam)).float(),
         masks=torch.from_numpy(np.ascontiguousarray(masks)),
-        known=torch.tensor(raster.known),
+        known=torch.from_numpy(known),
         token=sample.token,
         points=None if points is None else torch.from_numpy(points),
     )

@@ -1,17 +1,17 @@
-"""What decoded frames depend on, as a short text that differs when any of it does."""
+"""What decoded frames and a teacher's taps depend on."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bridgeta_core.config import LidarConfig
 from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.digest import digest, of_file
 from bridgeta_core.data.index import SensorRecord
+from bridgeta_core.data.mapfile import expansion_path
 
 _LAYOUT = 1  # of the arrays and of what their values mean; raise it when decoding changes
 
@@ -19,8 +19,9 @@ _LAYOUT = 1  # of the arrays and of what their values mean; raise it when decodi
 def of_frames(dataset: FrameDataset, positions: Sequence[int]) -> str:
     """Of images, calibrations and labels at some positions: settings, poses, and name, size and time of each file."""
     samples, root = [dataset.sample(i) for i in positions], dataset.index.root
-    maps = {sample.location: root / "maps" / "expansion" / f"{sample.location}.json" for sample in samples}
-    return _digest(
+    cities = dict.fromkeys(sample.location for sample in samples)
+    return digest(
+        _LAYOUT,
         "frames",
         [sample.token for sample in samples],
         list(dataset.cameras),
@@ -28,7 +29,8 @@ def of_frames(dataset: FrameDataset, positions: Sequence[int]) -> str:
         dataclasses.asdict(dataset.grid),
         [sample.global_T_ego.tolist() for sample in samples],
         [_record(sample.record(name), root) for sample in samples for name in dataset.cameras],
-        [_file(path, root) for path in maps.values()],
+        [of_file(expansion_path(root, city), root) for city in cities],
+        dataset.label_config.decisive(),
     )
 
 
@@ -37,28 +39,15 @@ def of_points(dataset: FrameDataset, positions: Sequence[int], lidar: LidarConfi
     indexed = [dataset.positions[i] for i in positions]
     sweeps: Iterable[SensorRecord] = (r for i in indexed for r in dataset.index.lidar_sweeps(i, lidar.sweeps))
     chosen = {"sweeps": lidar.sweeps, "ego_radius": lidar.ego_radius}  # the rest is the network's
-    return _digest("points", chosen, [_record(record, dataset.index.root) for record in sweeps])
+    return digest(_LAYOUT, "points", chosen, [_record(record, dataset.index.root) for record in sweeps])
 
 
 def of_taps(frames: str, points: str, teacher: str) -> str:
     """Of a teacher's taps, from the fingerprints of what it sees and the hash of its weights file."""
-    return _digest("taps", frames, points, teacher)
+    return digest(_LAYOUT, "taps", frames, points, teacher)
 
 
 def _record(record: SensorRecord, root: Path) -> Any:
     intrinsics = None if record.intrinsics is None else record.intrinsics.tolist()
     pose = [record.ego_T_sensor.tolist(), record.global_T_ego.tolist(), record.timestamp_us]
-    return [*_file(record.path, root), record.width, record.height, intrinsics, pose]
-
-
-def _file(path: Path, root: Path) -> list[Any]:
-    """A missing file is an error of who reads it, and no sweeps at all are none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return [str(path.relative_to(root)), None, None]
-    return [str(path.relative_to(root)), status.st_size, status.st_mtime_ns]
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps([_LAYOUT, *parts]).encode()).hexdigest()[:24]
+    return [*of_file(record.path, root), record.width, record.height, intrinsics, pose]

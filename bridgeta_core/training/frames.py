@@ -81,12 +81,12 @@ class Frames(lightning.LightningDataModule):
             image_rotate=data.image_rotate,
         )
         chosen = Selection.of(SampleIndex.open(data.train_root, data.version), data, unlabelled)
-        image, grid = experiment.model.image, experiment.grid
+        image, grid, labels = experiment.model.image, experiment.grid, experiment.labels
         self.training = FrameDataset(
-            data.train_root, data.version, chosen.expression, data.cameras, image, grid, augment, lidar
+            data.train_root, data.version, chosen.expression, data.cameras, image, grid, augment, lidar, labels
         )
         self.validation = FrameDataset(
-            data.val_root, data.version, data.val_scenes, data.cameras, image, grid, None, lidar
+            data.val_root, data.version, data.val_scenes, data.cameras, image, grid, None, lidar, labels
         )
         if processes.world > len(self.validation):
             raise BridgeTAError(

@@ -46,6 +46,25 @@ def test_a_report_can_be_printed_stored_and_drawn(frames, tmp_path):
     assert cv2.imread(str(tmp_path / "figure")).shape[2] == 3
 
 
+def test_a_report_says_which_labels_it_scores_against(small_root, frames):
+    exact, image = config.LabelConfig(mode="exact"), ImageConfig(48, 32, margin=1.0)
+    other = FrameDataset(small_root, VERSION, "all", ("CAM_FRONT",), image, GRID, labels=exact)
+    true = {other.sample(i).token: torch.tensor(other.labels(i)[0]) for i in range(len(other))}
+
+    def predict(batch):
+        return torch.stack([true[token] for token in batch.tokens]).float()
+
+    reports = [evaluate(predict, data, "exact labels", workers=0) for data in (other, frames)]
+    assert [report.to_mapping()["labels"] for report in reports] == ["exact", "compatible"]
+    assert reports[0].iou.miou == 1
+    assert reports[1].iou.miou < 1
+    assert "4 samples" in reports[0].table().caption
+    assert "exact labels" in reports[0].table().caption
+    constant = constant_baseline(small_root, VERSION, small_root, VERSION, grid=GRID, labels=exact)
+    assert constant.labels == "exact"
+    assert constant.iou.best[0] != constant_baseline(small_root, VERSION, small_root, VERSION, grid=GRID).iou.best[0]
+
+
 def test_what_is_not_scored_is_null_a_dash_and_a_note(small_root, tmp_path):
     boston = FrameDataset(small_root, VERSION, "mini_val", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID)
     report = evaluate(lambda batch: batch.masks.float(), boston, "labels", scenes="mini_val", workers=0)

@@ -38,6 +38,7 @@ def only_message(err: str) -> str:
     ("arguments", "code", "says"),
     [
         (("train", "student", "tiny", "train.epoch=3"), 2, "train.epoch"),
+        (("eval", "tiny", "there", "--version", "v1.0-mini", "--labels", "thin"), 2, "--labels: mode = 'thin' is not"),
         (("train", "student", "tiny", "train.epochs=0"), 2, "at least 1"),
         (("train", "student", "nothing_like_it"), 2, "tiny"),
         (("eval", "no_such_weights", "{root}"), 2, "no_such_weights"),
@@ -96,8 +97,11 @@ def test_bag_replay_report_and_eval_run_from_the_command_line(bridgeta, syntheti
     assert "5 used" in out
     assert bridgeta("report", bev, drive, page)[0] == 0
     assert page.stat().st_size > 10_000
-    assert bridgeta("eval", "tiny", synthetic_root, "--out", scores)[0] == 0
-    assert json.loads((scores / "evaluation.json").read_text())["samples"] == 5
+    code, out, _ = bridgeta("eval", "tiny", synthetic_root, "--labels", "exact", "--out", scores)
+    assert code == 0
+    assert "exact labels" in out
+    content = json.loads((scores / "evaluation.json").read_text())
+    assert (content["samples"], content["labels"]) == (5, "exact")
     assert Path(scores / "evaluation.png").stat().st_size > 1_000
 
 

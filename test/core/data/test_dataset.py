@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from bridgeta_core.config import ImageConfig, LidarConfig
+from bridgeta_core.config import ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import FrameDataset, collate
 from bridgeta_core.data.mapfile import load_layers
@@ -187,6 +187,31 @@ def test_batches_stack_frames_and_keep_points_apart(small_root):
     assert {moved.images.device.type, moved.points[0].device.type} == {"meta"}
     assert moved.tokens == batch.tokens
     assert collate([dataset(small_root)[0]]).points is None
+
+
+def test_labels_are_made_as_the_settings_say(small_root):
+    settings = LabelConfig(mode="exact", line_width=3.0)
+    data = dataset(small_root, labels=settings)
+    raster = MapRaster.load(small_root, "singapore-onenorth", settings)
+    expected = raster.masks(data.sample(0).global_T_ego, GRID)
+    np.testing.assert_array_equal(data[0].masks, expected)
+    np.testing.assert_array_equal(data.labels(0)[0], expected)
+    assert (expected != dataset(small_root).labels(0)[0]).any()
+
+
+def test_lines_narrower_than_a_cell_are_refused_with_both_keys(small_root):
+    narrow = r"labels\.line_width = 0\.9 m is less than a cell, grid\.resolution = 1 m: dividers would vanish"
+    with pytest.raises(BridgeTAError, match=narrow) as caught:
+        dataset(small_root, labels=LabelConfig(mode="exact", line_width=0.9))
+    assert caught.value.exit_code == 2
+    dataset(small_root, labels=LabelConfig(line_width=0.9))  # mode compatible draws lines 2 cells wide
+
+
+def test_lines_as_wide_as_a_cell_may_be_scaled(small_root):
+    augment = Augment(scale=0.4)
+    data = dataset(small_root, augment=augment, labels=LabelConfig(mode="exact", line_width=1.0))
+    assert min(augment.draw(0, i).scale for i in range(4)) < 0.9
+    assert all(data[i].masks[5].any() for i in (0, 1))
 
 
 def test_labels_need_no_images(broken_root):

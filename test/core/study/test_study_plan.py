@@ -6,6 +6,7 @@ import itertools
 import json
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,8 +118,19 @@ def test_a_moved_study_and_other_loaders_are_the_same_settings(make_study, write
     for run in runs:
         write_run(run)
     (tmp_path / "old").rename(tmp_path / "new")
-    for run in plan(make_study("data.workers=7"), tmp_path / "new"):
+    for run in plan(make_study("data.workers=7", "labels.cache=kept"), tmp_path / "new"):
         assert state(run, run.experiment) is State.done
+
+
+def test_a_run_of_before_there_were_label_settings_had_the_default_ones(make_study, write_run, tmp_path):
+    run = plan(make_study(), tmp_path)[2]
+    write_run(run)
+    path = run.folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in yaml.safe_load(path.read_text()).items() if k != "labels"}))
+    assert state(run, run.experiment) is State.done
+    exact = plan(make_study("labels.mode=exact"), tmp_path)[2]
+    with pytest.raises(BridgeTAError, match=r"labels.mode = compatible instead of exact"):
+        state(exact, exact.experiment)
 
 
 def test_settings_that_a_kind_of_run_does_not_read_may_change(make_study, write_run, tmp_path):

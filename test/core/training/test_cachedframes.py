@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bridgeta_core.config import ImageConfig, LidarConfig
+from bridgeta_core.config import ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import FrameDataset
 from bridgeta_core.errors import BridgeTAError
@@ -22,6 +22,7 @@ from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.tapped import TappedBatch, TappedFrame, collate_tapped
 
 LIDAR = LidarConfig(sweeps=1)
+EXACT = LabelConfig(mode="exact", line_width=4.0)
 IMAGE = ImageConfig(width=32, height=32, margin=1.0)
 
 
@@ -107,11 +108,22 @@ def test_another_choice_of_scenes_shares_what_is_kept(small_root, folder, cached
     ("change", "adds"),
     [
         (lambda kept, root: CachedFrames(dataset(root, image=replace(IMAGE, width=64)), kept, Processes()), 2),
+        (lambda kept, root: CachedFrames(dataset(root, labels=EXACT), kept, Processes()), 2),
+        (lambda kept, root: CachedFrames(dataset(root, labels=replace(EXACT, line_width=5.0)), kept, Processes()), 2),
+        (lambda kept, root: CachedFrames(dataset(root, labels=LabelConfig(line_width=5.0)), kept, Processes()), 0),
         (lambda kept, root: CachedFrames(dataset(root), kept, Processes()).add_points(replace(LIDAR, sweeps=0)), 2),
         (lambda kept, root: CachedFrames(dataset(root), kept, Processes()).add_taps(teacher, "d", LIDAR, 2), 2),
         (lambda kept, root: CachedFrames(dataset(root), kept, Processes()).add_points(replace(LIDAR, z_min=0.0)), 0),
     ],
-    ids=["other images", "other sweeps", "another teacher", "a setting of the network"],
+    ids=[
+        "other images",
+        "exact labels",
+        "wider exact lines",
+        "wider lines where they mean nothing",
+        "other sweeps",
+        "another teacher",
+        "a setting of the network",
+    ],
 )
 def test_what_depends_on_other_settings_is_kept_beside_the_rest(small_root, folder, change, adds):
     before = set(folder.iterdir())
