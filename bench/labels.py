@@ -1,0 +1,246 @@
+"""The label rasteriser against the nuScenes devkit: `python bench/labels.py ROOT... [--poses 500] [--version NAME]`.
+
+For every city of the roots, around random poses near its map: masks of both modes, from the cache and by the devkit's
+`NuScenesMap.get_map_mask`, in turns. Mode compatible must equal the devkit at every cell where that does not raise; the
+devkit's time where it does raise counts up to there. Times are of the processor, which other work on the machine hardly
+changes. All are given the very same numbers, since the devkit truncates the corners of lines to whole cells, where the
+last bit of a pose can matter.
+
+Then how much labels centred on LIDAR_TOP, as BEVFusion has them, differ from ours, with the calibration of the first
+sample that has a LiDAR; and what the cache saves where every label of a root is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import shapely
+from machine import milliseconds, processor
+from nuscenes.map_expansion.map_api import NuScenesMap
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from bridgeta_core.classes import CLASS_NAMES, CLASSES
+from bridgeta_core.commandline import table_version
+from bridgeta_core.config import ImageConfig, LabelConfig
+from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.index import LIDAR, SampleIndex, Scene
+from bridgeta_core.data.labelcache import LabelCache
+from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.geometry import Matrix, rigid, yaw
+from bridgeta_core.grid import BevGrid
+
+GRID = BevGrid()
+EXACT = LabelConfig(mode="exact")
+console = Console(width=140)
+
+
+@dataclass
+class City:
+    """One city of a root, the poses it is seen from, and what was found there."""
+
+    root: Path
+    name: str
+    poses: list[Matrix] = field(default_factory=list)
+    times: dict[str, list[float]] = field(default_factory=dict)
+    compared: int = 0
+    equal: int = 0
+    raised: int = 0
+
+    def __post_init__(self) -> None:
+        self.compatible, self.exact = (MapRaster.load(self.root, self.name, labels) for labels in (None, EXACT))
+        self.devkit = NuScenesMap(str(self.root), self.name)
+
+    def draw(self, count: int) -> None:
+        """Poses around random corners of the map, turned any way."""
+        random = np.random.default_rng(0)
+        nodes = np.array([(node["x"], node["y"]) for node in self.devkit.node])
+        for x, y in nodes[random.integers(len(nodes), size=count)] + random.normal(0, 15, (count, 2)):
+            half = random.uniform(-np.pi, np.pi) / 2
+            self.poses.append(rigid((x, y, 0), (math.cos(half), 0, 0, math.sin(half))))
+
+    def by_the_devkit(self, pose: Matrix) -> list[np.ndarray | None]:
+        """A mask per class, None where the devkit raises."""
+        patch, angle = (pose[0, 3], pose[1, 3], 100.0, 100.0), math.degrees(yaw(pose))
+        result: list[np.ndarray | None] = []
+        for c in CLASSES:
+            try:
+                masks = [self.devkit.get_map_mask(patch, angle, [name], GRID.shape)[0] for name in c.layers]
+            except (TypeError, AttributeError):  # of several lines, or of an area and a line
+                result.append(None)
+            else:
+                result.append(np.bitwise_or.reduce(masks))
+        return result
+
+    def compare(self, folder: Path) -> None:
+        """Time all ways of making the masks of every pose, and hold them against the devkit's."""
+        cache = LabelCache(folder, _Poses(self), {self.name: self.compatible}, GRID, LabelConfig())  # type: ignore[arg-type]
+        cache.masks(self.name, 0)  # writes the file
+        for number, pose in enumerate(track(self.poses, description=self.name, console=console)):
+            ways: dict[str, Callable[[], Any]] = {
+                "devkit": lambda p=pose: self.by_the_devkit(p),
+                "compatible": lambda p=pose: self.compatible.masks(p, GRID),
+                "exact": lambda p=pose: self.exact.masks(p, GRID),
+                "cached": lambda n=number: cache.masks(self.name, n),
+            }
+            made: dict[str, Any] = {}
+            for name, way in ways.items():
+                start = time.process_time()
+                made[name] = way()
+                self.times.setdefault(name, []).append(1e3 * (time.process_time() - start))
+            assert np.array_equal(made["cached"], made["compatible"])
+            for ours, theirs in zip(made["compatible"], made["devkit"], strict=True):
+                self.compared += theirs is not None
+                self.equal += theirs is not None and np.array_equal(ours, theirs)
+            self.raised += any(mask is None for mask in made["devkit"])
+
+
+class _Poses:
+    """As much of a SampleIndex as the cache needs: one scene that has a city's poses."""
+
+    def __init__(self, city: City) -> None:
+        self.root, self._city = city.root, city
+
+    def scene(self, name: str) -> Scene:
+        return Scene(name, "", self._city.name, range(len(self._city.poses)))
+
+    def __getitem__(self, position: int) -> Any:
+        return SimpleNamespace(global_T_ego=self._city.poses[position])
+
+
+def show_speed(cities: list[City]) -> None:
+    """What `City.compare` found."""
+    table = Table(title="Masks of 6 x 200 x 200: milliseconds of processor time, median (smallest - largest)")
+    for column in ("city", "devkit", "compatible", "exact", "cached", "times the devkit's speed"):
+        table.add_column(column, justify="left" if column == "city" else "right")
+    rates = Table(title="Sets of six masks per second, and masks that equal the devkit's")
+    for column in ("city", "devkit", "compatible", "exact", "cached", "equal", "of", "poses", "devkit raises at"):
+        rates.add_column(column, justify="left" if column == "city" else "right")
+    for city in cities:
+        medians = {name: statistics.median(t) for name, t in city.times.items()}
+        cells = [f"{medians[name]:.2f} ({min(t):.2f} - {max(t):.2f})" for name, t in city.times.items()]
+        faster = [f"{medians['devkit'] / medians[name]:.0f}" for name in ("compatible", "exact", "cached")]
+        table.add_row(city.name, *cells, " / ".join(faster))
+        counts = (city.equal, city.compared, len(city.poses), city.raised)
+        rates.add_row(city.name, *(f"{1e3 / m:,.0f}" for m in medians.values()), *map(str, counts))
+    console.print(table)
+    console.print(rates)
+
+
+def show_lidar_centre(root: Path, version: str, cities: list[City]) -> None:
+    """IoU of labels centred on LIDAR_TOP with ours, over the root's poses and at the first sample itself.
+
+    The LiDAR's x axis points to the right, and mode compatible grows areas towards positive x and y. So ours are drawn
+    on their side too: with x to the right.
+    """
+    sample = SampleIndex.open(root, version)[0]
+    if LIDAR not in sample.records:
+        return
+    ego_T_lidar = sample.record(LIDAR).ego_T_sensor
+    x, y, _ = ego_T_lidar[:3, 3]
+    turn = math.degrees(yaw(ego_T_lidar)) + 90  # the LiDAR's x axis points to the right
+    here = round(x, 2)
+    shifted = BevGrid(GRID.x_min + here, GRID.x_max + here, GRID.y_min, GRID.y_max, GRID.resolution)
+    right = rigid((0, 0, 0), (math.sqrt(0.5), 0, 0, -math.sqrt(0.5)))  # ego_T_right: x to the right, y ahead
+    ahead = BevGrid(shifted.y_min, shifted.y_max, shifted.x_min, shifted.x_max, GRID.resolution)
+    ways: dict[str, Callable[[MapRaster, Matrix], np.ndarray]] = {
+        f"{shifted.x_min:g} to {shifted.x_max:g} m": lambda raster, pose: raster.masks(pose, shifted),
+        "the same, drawn on its side": lambda raster, pose: in_our_layout(raster.masks(pose @ right, ahead)),
+        f"{GRID.x_min:g} to {GRID.x_max:g} m": lambda raster, pose: raster.masks(pose, GRID),
+    }
+    table = Table(
+        title=f"{root}: IoU in % with labels centred on LIDAR_TOP, which is {x:.2f} m ahead, {y:.2f} m to the left and "
+        f"turned by {turn:+.2f} degrees"
+    )
+    table.add_column("places")
+    table.add_column("mode, x of the grid")
+    for name in (*CLASS_NAMES, "mean"):
+        table.add_column(name, justify="right")
+    own = [city for city in cities if city.name == sample.location]
+    places = {
+        f"{sum(len(c.poses) for c in cities)} poses": [(city, pose) for city in cities for pose in city.poses],
+        "first sample": [(city, sample.global_T_ego) for city in own],
+    }
+    for place, poses in places.items():
+        for mode in ("compatible", "exact"):
+            for grid, way in ways.items():
+                both, either = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
+                for city, pose in poses:
+                    raster: MapRaster = getattr(city, mode)
+                    ours, theirs = way(raster, pose), in_our_layout(raster.masks(pose @ ego_T_lidar, GRID))
+                    both += (ours & theirs).sum(axis=(1, 2))
+                    either += (ours | theirs).sum(axis=(1, 2))
+                iou = 100 * both[either > 0] / either[either > 0]
+                shown = iter(f"{value:.1f}" for value in (*iou, iou.mean()))
+                cells = [next(shown) if seen else "-" for seen in (*(either > 0), True)]
+                table.add_row(place, f"{mode}, {grid}", *cells)
+        table.add_section()
+    console.print(table)
+
+
+def in_our_layout(masks: np.ndarray) -> np.ndarray:
+    """Masks with columns to the right and rows ahead, as the LiDAR's axes have them, as columns ahead and rows left."""
+    return masks.transpose(0, 2, 1)[:, ::-1]
+
+
+def show_whole_roots(roots: list[tuple[Path, str]]) -> None:
+    """The time that class balancing and the constant baseline spend on labels."""
+    table = Table(title="Labels of all samples of a root, seconds")
+    for column in ("root", "samples", "without cache", "making the cache", "from the cache", "size of the cache"):
+        table.add_column(column, justify="left" if column == "root" else "right")
+    for root, version in roots:
+        for mode in ("compatible", "exact"):
+            with tempfile.TemporaryDirectory() as folder:
+                times = []
+                for kept in (None, folder, folder):
+                    settings = LabelConfig(mode=mode, cache=kept)
+                    dataset = FrameDataset(root, version, "all", (), ImageConfig(), GRID, labels=settings)
+                    times.append(1e-3 * milliseconds(lambda d=dataset: [d.labels(i) for i in range(len(d))]))
+                size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
+            cells = (f"{root}, {mode}", str(len(dataset)), *(f"{t:.2f}" for t in times), f"{size:.1f} MB")
+            table.add_row(*cells)
+    console.print(table)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="The label rasteriser against the nuScenes devkit.")
+    parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT", help="nuScenes-format folder")
+    parser.add_argument("--poses", type=int, default=500, help="poses per city")
+    parser.add_argument("--version", help="folder of the tables; found when there is one")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+
+    roots = [(root, table_version(root, options.version)) for root in options.roots]
+    for root, version in roots:
+        paths = sorted((root / "maps" / "expansion").glob("*.json"))
+        cities = [City(root, path.stem) for path in paths]
+        with tempfile.TemporaryDirectory() as folder:
+            for city in cities:
+                city.draw(options.poses)
+                city.compare(Path(folder))
+        console.print(f"\n{root}")
+        show_speed(cities)
+        show_lidar_centre(root, version, cities)
+    show_whole_roots(roots)
+    console.print(
+        f"{processor()}, 1 thread, OpenCV {cv2.__version__}, NumPy {np.__version__}, Shapely {shapely.__version__}, "
+        f"{datetime.date.today()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
