@@ -1,4 +1,4 @@
-"""The samples of a nuScenes root as one compact table: read through the devkit once, from a small file afterwards."""
+"""The samples of a nuScenes root as one compact table: read from its JSON once, mapped into memory afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_core.data.tables import Columns, load_columns, no_devkit, text_at, text_column
+from bridgeta_core.data.jsontable import Columns
+from bridgeta_core.data.tables import KeptColumns, load_columns
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import Matrix, rigid
 from bridgeta_core.rig import Camera, Rig
@@ -104,6 +105,16 @@ class Scene:
     location: str
     samples: range
 
+    @property
+    def night(self) -> bool:
+        """Whether the description says so: nuScenes has no other word on the light."""
+        return "night" in self.description.lower()
+
+    @property
+    def rain(self) -> bool:
+        """Whether the description says so, be it of rain that falls or has fallen."""
+        return "rain" in self.description.lower()
+
 
 @dataclass(frozen=True, eq=False)
 class ChannelFiles:
@@ -120,13 +131,16 @@ class ChannelFiles:
 
 
 class SampleIndex:
-    """All samples of one nuScenes-format root; a sequence of `Sample`, ordered by scene and time."""
+    """All samples of one nuScenes-format root; a sequence of `Sample`, ordered by scene and time.
+
+    Costs a process next to no memory: it is mapped from the cache, and pickled as the name of its folder there.
+    """
 
     def __init__(self, root: Path, version: str, columns: Columns) -> None:
         self.root, self.version = root, version
         self._columns = columns
-        self._channels = text_column(columns, "channels")
-        names, descriptions, places = (text_column(columns, f"scene_{k}") for k in ("name", "description", "location"))
+        self._channels = _texts(columns["channels"])
+        names, descriptions, places = (_texts(columns[f"scene_{k}"]) for k in ("name", "description", "location"))
         spans = [range(first, past) for first, past in columns["scene_samples"].tolist()]
         self.scenes = tuple(map(Scene, names, descriptions, places, spans))
         self._scene_number = {scene.name: number for number, scene in enumerate(self.scenes)}
@@ -134,13 +148,27 @@ class SampleIndex:
 
     @classmethod
     def open(cls, root: str | Path, version: str) -> SampleIndex:
-        """Load the index of `root`, building it through the nuScenes devkit when it is new or its tables changed.
+        """Load the index of `root`, building it when it is new or its tables changed.
 
         The compact copy lies in `tables.cache_folder()`, never in `root`, which may be read-only.
         Raises BridgeTAError that says what is missing or broken.
         """
         root = Path(root).expanduser().resolve()
         return cls(root, version, load_columns(root, version))
+
+    def __reduce__(self) -> tuple[type[SampleIndex], tuple[Path, str, Columns]]:
+        return type(self), (self.root, self.version, self._columns)
+
+    @property
+    def span_us(self) -> tuple[int, int]:
+        """The stamps of the first and the last sample, microseconds."""
+        stamps = self._columns["sample_stamp"]
+        return int(stamps.min()), int(stamps.max())
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the index lies; None where the cache could not be written."""
+        return self._columns.folder if isinstance(self._columns, KeptColumns) else None
 
     def __len__(self) -> int:
         return len(self._columns["sample_stamp"])
@@ -150,10 +178,10 @@ class SampleIndex:
             raise IndexError(position)
         position %= len(self)
         c = self._columns
-        scene = self.scenes[int(c["sample_scene"][position])]
+        scene = self.scene_of(position)
         rows = c["sample_records"][position]
         return Sample(
-            token=text_at(c, "sample_token", position),
+            token=self.token(position),
             scene=scene.name,
             location=scene.location,
             timestamp_us=int(c["sample_stamp"][position]),
@@ -164,15 +192,23 @@ class SampleIndex:
         """The position of a sample given as its token, as the beginning of only its token, or as the position."""
         if name.isdecimal() and int(name) < len(self):
             return int(name)
-        tokens = text_column(self._columns, "sample_token")
-        found = (
-            [tokens.index(name)] if name in tokens else [i for i, token in enumerate(tokens) if token.startswith(name)]
-        )
+        tokens, wanted = self._columns["sample_token"], name.encode()
+        found = np.flatnonzero(tokens == wanted)
         if len(found) != 1:
-            problem = f"{len(found)} samples start with {name!r}" if found else f"no sample {name!r}"
-            fix = f"Give a token such as {tokens[0]}, or a position from 0 to {len(self) - 1}"
+            found = np.flatnonzero(np.char.startswith(tokens, wanted))
+        if len(found) != 1:
+            problem = f"{len(found)} samples start with {name!r}" if len(found) else f"no sample {name!r}"
+            fix = f"Give a token such as {self.token(0)}, or a position from 0 to {len(self) - 1}"
             raise BridgeTAError(problem, where=self.root, fix=fix, exit_code=2)
-        return found[0]
+        return int(found[0])
+
+    def token(self, position: int) -> str:
+        """The token of a sample, without its records."""
+        return str(self._columns["sample_token"][position].decode())
+
+    def scene_of(self, position: int) -> Scene:
+        """The scene of a sample, without its records."""
+        return self.scenes[int(self._columns["sample_scene"][position])]
 
     def scene(self, name: str) -> Scene:
         """The scene of this name; BridgeTAError that lists some names when there is none."""
@@ -186,20 +222,20 @@ class SampleIndex:
         """Positions of the samples of "all", of an official split (train, val, mini_val, ...) or of scenes "a,b"."""
         if split == "all":
             return list(range(len(self)))
-        official = official_splits()
-        if split in official:
-            wanted = set(official[split])
-            scenes = [scene for scene in self.scenes if scene.name in wanted]
-            if not scenes:
-                raise BridgeTAError(
-                    f"{self.version} has no scene of the official split {split!r}",
-                    where=self.root,
-                    fix=f"There are {self._names()}; name some of them, or use all",
-                    exit_code=2,
-                )
-        else:
-            scenes = [self.scene(name.strip()) for name in split.split(",") if name.strip()]
-        return sorted({i for scene in scenes for i in scene.samples})
+        names = [name.strip() for name in split.split(",") if name.strip()]
+        if not all(name in self._scene_number for name in names):
+            official = official_splits()  # only here, since the devkit takes longer to import than an index to open
+            if split in official:
+                wanted = set(official[split])
+                names = [scene.name for scene in self.scenes if scene.name in wanted]
+                if not names:
+                    raise BridgeTAError(
+                        f"{self.version} has no scene of the official split {split!r}",
+                        where=self.root,
+                        fix=f"There are {self._names()}; name some of them, or use all",
+                        exit_code=2,
+                    )
+        return sorted({i for name in names for i in self.scene(name).samples})
 
     def records(
         self, scene_name: str, channels: Sequence[str] | None = None, keyframes_only: bool = False
@@ -226,18 +262,23 @@ class SampleIndex:
     def files(self) -> Iterator[ChannelFiles]:
         """Every file that the tables name, channel by channel; far faster than `records`, and without calibrations."""
         c = self._columns
-        text, ends = c["record_path_text"].tobytes(), c["record_path_ends"]
         for number, channel in enumerate(self._channels):
             rows = np.flatnonzero(c["record_channel"] == number)
-            starts = np.where(rows > 0, ends[rows - 1], 0)
             yield ChannelFiles(
                 channel=channel,
                 root=self.root,
-                paths=[text[a:b].decode() for a, b in zip(starts.tolist(), ends[rows].tolist(), strict=True)],
+                paths=_texts(c["record_path"][rows]),
                 is_keyframe=c["record_keyframe"][rows],
                 scene=np.searchsorted(c["scene_records"][:, 1], rows, side="right"),
                 size=c["record_size"][rows],
             )
+
+    def file_counts(self) -> dict[str, tuple[int, int]]:
+        """How many keyframes and how many sweeps each channel has."""
+        c = self._columns
+        kinds = 2 * c["record_channel"].astype(np.int64) + c["record_keyframe"]
+        counts = np.bincount(kinds, minlength=2 * len(self._channels)).reshape(-1, 2).tolist()
+        return {name: (keys, sweeps) for name, (sweeps, keys) in zip(self._channels, counts, strict=True)}
 
     def lidar_sweeps(self, position: int, most: int) -> list[SensorRecord]:
         """The LiDAR record of a sample and up to `most` before it in its scene, latest first.
@@ -266,10 +307,10 @@ class SampleIndex:
         width, height = c["record_size"][row].tolist()
         return SensorRecord(
             channel=self._channels[int(c["record_channel"][row])],
-            path=self.root / text_at(c, "record_path", row),
+            path=self.root / c["record_path"][row].decode(),
             timestamp_us=int(c["record_stamp"][row]),
             is_keyframe=bool(c["record_keyframe"][row]),
-            token=text_at(c, "record_token", row),
+            token=c["record_token"][row].decode(),
             width=width,
             height=height,
             intrinsics=None if np.isnan(intrinsics[0, 0]) else intrinsics.copy(),
@@ -282,6 +323,10 @@ class SampleIndex:
         return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
+def _texts(column: NDArray[np.bytes_]) -> list[str]:
+    return [text.decode() for text in column.tolist()]
+
+
 def _rigid(seven: NDArray[np.float64]) -> Matrix:
     return rigid(seven[:3], seven[3:])
 
@@ -291,5 +336,8 @@ def official_splits() -> dict[str, list[str]]:
     try:
         from nuscenes.utils.splits import create_splits_scenes
     except ImportError as error:
-        raise no_devkit(error) from error
+        raise BridgeTAError(
+            f"the official splits need the nuScenes devkit ({error})",
+            fix="Install it with: pip install 'bridgeta_ros[train]', or name scenes",
+        ) from error
     return create_splits_scenes()

@@ -1,32 +1,26 @@
-"""The columns behind `SampleIndex`: what we need of the nuScenes tables as plain arrays, and their file in the cache.
-
-Text columns are two arrays, the UTF-8 bytes of all strings (`NAME_text`) and where each one ends (`NAME_ends`), so that
-nothing needs pickling and any array can be memory-mapped.
-"""
+"""The columns behind `SampleIndex` in the cache: a folder of .npy files that all processes map into their memory."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bridgeta_core.data.jointables import COLUMNS, join_tables
+from bridgeta_core.data.jsontable import AGAIN, Columns
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.files import replace_when_done
 
-if TYPE_CHECKING:
-    from nuscenes.nuscenes import NuScenes
-
 logger = logging.getLogger(__name__)
-
-Columns = dict[str, NDArray[Any]]
 
 TABLES = (
     "category",
@@ -43,21 +37,66 @@ TABLES = (
     "sample_annotation",
     "map",
 )
-_LAYOUT = 1  # of the columns; files of another layout are rebuilt
+_LAYOUT = 2  # of the columns and of what they mean
+_ABOUT = "about.json"  # what the columns of a folder were made of
+
+
+class KeptColumns(Columns):
+    """The columns in a folder of the cache, mapped read-only; another process is sent the folder's name alone."""
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        """Raises BridgeTAError when the folder is not whole or was made of something else than `about` tells."""
+        try:
+            if json.loads((folder / _ABOUT).read_bytes()) != about:
+                raise BridgeTAError("was made of other tables", where=folder)
+            # As plain arrays: every access to a np.memmap costs a microsecond more.
+            columns = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in COLUMNS}
+        except (OSError, ValueError, EOFError) as error:
+            raise BridgeTAError(f"is broken ({error})", where=folder) from error
+        lengths: dict[str, set[int]] = {}
+        for name, column in columns.items():
+            lengths.setdefault(name.partition("_")[0], set()).add(len(column))
+        if any(len(several) > 1 for several in lengths.values()):
+            raise BridgeTAError("is broken: its columns differ in length", where=folder)
+        super().__init__(columns)
+        self.folder, self._about = folder, about
+
+    def __reduce__(self) -> tuple[type[KeptColumns], tuple[Path, dict[str, Any]]]:
+        return KeptColumns, (self.folder, self._about)
 
 
 def load_columns(root: Path, version: str) -> Columns:
-    """The columns of `root`, from the cache, or through the devkit when the root is new or its tables changed."""
-    cache = cache_folder() / "index" / f"{_fingerprint(root, version)}.npz"
-    columns = _load_cache(cache)
-    if columns is None:
-        columns = _columns_from(_load_devkit(root, version), root)
+    """The columns of `root`: from the cache, or from its tables when the root is new or a table changed.
+
+    They are a plain dict of arrays in memory only where the cache cannot be written.
+    """
+    about = _about(root, version)
+    folder = _folder(about)
+    kept = _kept(folder, about)
+    if kept is not None:
+        return kept
+    with _alone(folder):
+        kept = _kept(folder, about, warn=True)  # another process may have made it meanwhile
+        if kept is not None:
+            return kept
+        columns = join_tables(root, version)
         try:
-            with replace_when_done(cache) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **columns)
+            with replace_when_done(folder) as temporary:
+                temporary.mkdir()
+                for name, column in columns.items():
+                    np.save(temporary / f"{name}.npy", column)
+                (temporary / _ABOUT).write_text(json.dumps(about))
         except BridgeTAError as error:
             logger.warning("the index is not kept, so the next start is as slow as this one: %s", error)
-    return columns
+            return columns
+    del columns
+    return KeptColumns(folder, about)
+
+
+def is_kept(root: Path, version: str) -> bool:
+    """Whether the cache holds the columns of `root` as its tables are now."""
+    about = _about(root, version)
+    return _kept(_folder(about), about) is not None
 
 
 def cache_folder() -> Path:
@@ -68,26 +107,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bridgeta"
 
 
-def text_at(columns: Columns, name: str, i: int) -> str:
-    """String `i` of a text column."""
-    ends = columns[f"{name}_ends"]
-    return columns[f"{name}_text"][int(ends[i - 1]) if i else 0 : int(ends[i])].tobytes().decode()
-
-
-def text_column(columns: Columns, name: str) -> list[str]:
-    """All strings of a text column."""
-    return [text_at(columns, name, i) for i in range(len(columns[f"{name}_ends"]))]
-
-
-def no_devkit(error: ImportError) -> BridgeTAError:
-    """What to tell a user who installed the project without its training half."""
-    return BridgeTAError(
-        f"reading nuScenes needs the devkit ({error})", fix="Install it with: pip install 'bridgeta_ros[train]'"
-    )
-
-
-def _fingerprint(root: Path, version: str) -> str:
-    """A name for the cache that changes with the root, the version, and the size or time of any table."""
+def _about(root: Path, version: str) -> dict[str, Any]:
+    """What an index depends on: root, version, and the size and time of each table; all tables must be there."""
     folder = root / version
     if not folder.is_dir():
         if not root.is_dir():
@@ -98,125 +119,46 @@ def _fingerprint(root: Path, version: str) -> str:
         raise BridgeTAError(f"has no tables of version {version}", where=root, fix=fix)
     missing = [f"{name}.json" for name in TABLES if not (folder / f"{name}.json").is_file()]
     if missing:
-        raise BridgeTAError(
-            f"lacks {', '.join(missing)}", where=folder, fix="Extract the metadata archive of this version again"
-        )
-    stats = [(name, (folder / f"{name}.json").stat()) for name in TABLES]
-    content = [_LAYOUT, str(root), version, [(name, s.st_size, s.st_mtime_ns) for name, s in stats]]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+        raise BridgeTAError(f"lacks {', '.join(missing)}", where=folder, fix=AGAIN)
+    states = {name: (folder / f"{name}.json").stat() for name in TABLES}
+    tables = {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
+    return {"layout": _LAYOUT, "root": str(root), "version": version, "tables": tables}
 
 
-def _load_cache(path: Path) -> Columns | None:
-    """The columns of a cache file, or None when it is absent, broken or of another layout."""
-    if not path.exists():
+def _folder(about: dict[str, Any]) -> Path:
+    return cache_folder() / "index" / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
+
+
+def _kept(folder: Path, about: dict[str, Any], warn: bool = False) -> KeptColumns | None:
+    """The columns in a folder; None when there are none that can be used."""
+    if not folder.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        logger.warning("%s: the cached index is broken and is rebuilt (%s)", path, error)
+        return KeptColumns(folder, about)
+    except BridgeTAError as error:
+        if warn:
+            logger.warning("the index is built again: %s", error)
         return None
-    return columns if columns.get("layout") == _LAYOUT else None
 
 
-def _load_devkit(root: Path, version: str) -> NuScenes:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time build an index; the processes of one training would all build the same.
+
+    Where the cache cannot be written, or its file system has no locks, they do.
+    """
     try:
-        from nuscenes.nuscenes import NuScenes
-    except ImportError as error:
-        raise no_devkit(error) from error
-    again = "Extract the metadata archive of this version again"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        yield
+        return
     try:
-        return NuScenes(version=version, dataroot=str(root), verbose=False)
-    except OSError as error:
-        raise BridgeTAError(f"cannot be read ({error.strerror})", where=error.filename or root, fix=again) from error
-    except ValueError as error:  # JSON and text decoding; the devkit does not say of which table
-        for name in TABLES:
-            table = root / version / f"{name}.json"
-            try:
-                json.loads(table.read_text(encoding="utf-8"))
-            except ValueError as cause:
-                raise BridgeTAError(f"is not JSON, perhaps truncated ({cause})", where=table, fix=again) from error
-        raise
-    except KeyError as error:
-        message = f"the tables do not belong together: nothing has the token {error}"
-        raise BridgeTAError(message, where=root / version, fix=again) from error
-    except (AssertionError, IndexError) as error:  # a basemap image that is absent, an empty table of maps
-        fix = "Extract the metadata archive again, with its basemap images in maps/"
-        raise BridgeTAError(f"the nuScenes devkit rejects it ({error})", where=root, fix=fix) from error
-
-
-def _text(name: str, strings: Iterable[str]) -> Columns:
-    """A column of strings: their UTF-8 bytes in one array, and where each one ends in it."""
-    encoded = [s.encode() for s in strings]
-    ends = np.cumsum([0, *(len(e) for e in encoded)], dtype=np.int64)[1:]
-    return {f"{name}_text": np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}_ends": ends}
-
-
-def _columns_from(nusc: NuScenes, root: Path) -> Columns:
-    """All columns, with records sorted by (scene, time) and samples by (order of the scene table, time)."""
-    try:
-        return _build_columns(nusc)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise BridgeTAError(
-            f"the tables are not those of nuScenes v1.0 ({type(error).__name__}: {error})",
-            where=root / nusc.version,
-            fix="Extract the metadata archive of this version again",
-        ) from error
-
-
-def _build_columns(nusc: NuScenes) -> Columns:
-    scene_row = {scene["token"]: i for i, scene in enumerate(nusc.scene)}
-    samples = sorted(nusc.sample, key=lambda s: (scene_row[s["scene_token"]], s["timestamp"]))
-    sample_row = {s["token"]: i for i, s in enumerate(samples)}
-    sample_scene = np.array([scene_row[s["scene_token"]] for s in samples], dtype=np.int32)
-
-    channels = sorted({record["channel"] for record in nusc.sensor})
-    channel_row = {name: i for i, name in enumerate(channels)}
-    calibration_row = {record["token"]: i for i, record in enumerate(nusc.calibrated_sensor)}
-    intrinsics = np.full((len(nusc.calibrated_sensor), 3, 3), np.nan)
-    for i, record in enumerate(nusc.calibrated_sensor):
-        if record["camera_intrinsic"]:
-            intrinsics[i] = record["camera_intrinsic"]
-    poses = {record["token"]: record["translation"] + record["rotation"] for record in nusc.ego_pose}
-
-    files = sorted(
-        nusc.sample_data,
-        key=lambda d: (sample_scene[sample_row[d["sample_token"]]], d["timestamp"], d["channel"]),
-    )
-    file_sample = np.array([sample_row[d["sample_token"]] for d in files], dtype=np.int64)
-    file_channel = np.array([channel_row[d["channel"]] for d in files], dtype=np.int16)
-    keyframe = np.array([d["is_key_frame"] for d in files], dtype=bool)
-    sample_records = np.full((len(samples), len(channels)), -1, dtype=np.int64)
-    sample_records[file_sample[keyframe], file_channel[keyframe]] = np.flatnonzero(keyframe)
-
-    scenes = np.arange(len(nusc.scene))
-    file_scene = sample_scene[file_sample]
-    sensor = [record["translation"] + record["rotation"] for record in nusc.calibrated_sensor]
-    return {
-        "layout": np.array(_LAYOUT),
-        **_text("channels", channels),
-        **_text("scene_name", (s["name"] for s in nusc.scene)),
-        **_text("scene_description", (s["description"] for s in nusc.scene)),
-        **_text("scene_location", (nusc.get("log", s["log_token"])["location"] for s in nusc.scene)),
-        **_text("sample_token", (s["token"] for s in samples)),
-        **_text("record_token", (d["token"] for d in files)),
-        **_text("record_path", (d["filename"] for d in files)),
-        "scene_samples": _bounds(sample_scene, scenes),
-        "scene_records": _bounds(file_scene, scenes),
-        "sample_scene": sample_scene,
-        "sample_stamp": np.array([s["timestamp"] for s in samples], dtype=np.int64),
-        "sample_records": sample_records,
-        "record_stamp": np.array([d["timestamp"] for d in files], dtype=np.int64),
-        "record_channel": file_channel,
-        "record_calibration": np.array([calibration_row[d["calibrated_sensor_token"]] for d in files], dtype=np.int32),
-        "record_keyframe": keyframe,
-        "record_size": np.array([(d["width"], d["height"]) for d in files], dtype=np.int32).reshape(-1, 2),
-        "record_ego": np.array([poses[d["ego_pose_token"]] for d in files], dtype=np.float64).reshape(-1, 7),
-        "calibration_sensor": np.array(sensor, dtype=np.float64).reshape(-1, 7),
-        "calibration_intrinsics": intrinsics,
-    }
-
-
-def _bounds(owner: NDArray[np.integer], numbers: NDArray[np.integer]) -> NDArray[np.int64]:
-    """First and past-the-last position of each number in the sorted `owner`, `[len(numbers), 2]`."""
-    return np.stack([np.searchsorted(owner, numbers, side) for side in ("left", "right")], axis=1).astype(np.int64)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+        yield
+    finally:
+        os.close(descriptor)  # the file stays: removing it would let two processes lock two files of one name

@@ -22,16 +22,15 @@ from bridgeta_core.metric import (
     range_labels,
 )
 
-_WORDS = ("night", "rain")
 GROUPS = {"day": (0, 2), "night": (1, 3), "dry": (0, 1), "rain": (2, 3)}
 """Conditions by name: which of the groups that `groups_of` forms belong to each."""
 
 
 def groups_of(dataset: FrameDataset) -> dict[str, int]:
-    """The group of every sample by its token: 1 for a scene described as `night`, plus 2 for `rain`, as in nuScenes."""
-    scenes = {scene.name: scene.description.lower() for scene in dataset.index.scenes}
-    samples = (dataset.sample(i) for i in range(len(dataset)))
-    return {s.token: sum((word in scenes[s.scene]) << i for i, word in enumerate(_WORDS)) for s in samples}
+    """The group of every sample by its token: 1 for a scene at night, plus 2 for one in rain."""
+    scenes = dataset.index.scenes
+    group = {i: scene.night + 2 * scene.rain for scene in scenes for i in scene.samples}
+    return {dataset.index.token(i): group[i] for i in dataset.positions}
 
 
 class ConditionIoU:
@@ -46,7 +45,7 @@ class ConditionIoU:
 
     def reset(self) -> None:
         """Start again."""
-        self.metrics = [MapIoU(self._grid) for _ in range(2 ** len(_WORDS))]
+        self.metrics = [MapIoU(self._grid) for _ in range(4)]
         self.samples = torch.zeros(len(self.metrics), dtype=torch.int64)
 
     @property

@@ -1,23 +1,16 @@
 from __future__ import annotations
 
 import json
-import os
+import sys
 
 import numpy as np
 import pytest
 
-from bridgeta_core.data import tables
 from bridgeta_core.data.index import SampleIndex
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import invert
 
 VERSION = "v1.0-mini"
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def test_agrees_with_the_devkit_on_every_record(small_root):
@@ -154,41 +147,30 @@ def test_a_sample_is_found_by_token_beginning_or_position(small_root):
         index.find("x")
 
 
-def test_the_devkit_is_asked_only_once(small_root, cache, monkeypatch):
-    first = SampleIndex.open(small_root, VERSION)
-    monkeypatch.setattr(tables, "_load_devkit", lambda *_: pytest.fail("asked again"))
-    second = SampleIndex.open(small_root, VERSION)
-    assert [s.token for s in second] == [s.token for s in first]
-    assert second.scenes == first.scenes
-    assert not list(small_root.glob("*.npz"))
+def test_a_scene_knows_light_and_weather_from_its_description(small_root):
+    assert [(s.description, s.night, s.rain) for s in SampleIndex.open(small_root, VERSION).scenes] == [
+        ("Day", False, False),
+        ("Night, rain", True, True),
+    ]
 
 
-def test_a_changed_table_is_read_again(broken_root, cache):
-    before = SampleIndex.open(broken_root, VERSION)
-    path = broken_root / VERSION / "scene.json"
-    path.write_text(path.read_text().replace("Night", "Dawn"))
-    assert before.scenes[1].description == "Night, rain"
-    assert SampleIndex.open(broken_root, VERSION).scenes[1].description == "Dawn, rain"
+def test_tokens_and_scenes_are_had_without_records(small_root):
+    index = SampleIndex.open(small_root, VERSION)
+    assert [index.token(i) for i in range(len(index))] == [sample.token for sample in index]
+    assert [index.scene_of(i).name for i in range(len(index))] == [sample.scene for sample in index]
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "other"])
-def test_a_broken_cache_is_rebuilt(small_root, cache, damage):
-    SampleIndex.open(small_root, VERSION)
-    (file,) = cache.rglob("*.npz")
-    whole = file.read_bytes()
-    if damage == "other":
-        np.savez(file, x=np.zeros(3))
-    else:
-        file.write_bytes(whole[: len(whole) // 2] if damage == "half" else b"")
-    assert len(SampleIndex.open(small_root, VERSION)) == 4
-    assert file.read_bytes() == whole
+def test_files_are_counted_by_channel(small_root):
+    index = SampleIndex.open(small_root, VERSION)
+    assert index.file_counts() == dict.fromkeys(("CAM_BACK", "CAM_FRONT", "LIDAR_TOP"), (4, 4))
+    assert index.span_us == (index[0].timestamp_us, index[3].timestamp_us)
 
 
-def test_works_without_a_writable_cache(small_root, tmp_path, monkeypatch, caplog):
-    (tmp_path / "file").write_text("a file is no folder")
-    monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "file"))
-    assert len(SampleIndex.open(small_root, VERSION)) == 4
-    assert "not kept" in caplog.text
+def test_names_of_scenes_need_no_devkit(small_root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nuscenes.utils.splits", None)
+    assert SampleIndex.open(small_root, VERSION).select("scene-0103") == [2, 3]
+    with pytest.raises(BridgeTAError, match=r"the official splits need the nuScenes devkit.*or name scenes"):
+        SampleIndex.open(small_root, VERSION).select("mini_val")
 
 
 def test_a_root_without_lidar_takes_the_pose_nearest_to_the_sample(broken_root):
@@ -204,56 +186,6 @@ def test_a_missing_file_is_named_when_it_is_read(broken_root):
     record.path.unlink()
     with pytest.raises(BridgeTAError, match=rf"{record.path.name}: CAM_FRONT file cannot be read.*[Dd]ownload"):
         record.read_bytes()
-
-
-def _no_root(root):
-    os.rename(root, root.with_name("elsewhere"))
-
-
-def _no_version(root):
-    os.rename(root / VERSION, root / "v1.0-test")
-
-
-def _no_table(root):
-    (root / VERSION / "ego_pose.json").unlink()
-
-
-def _half_table(root):
-    path = root / VERSION / "sample_data.json"
-    path.write_bytes(path.read_bytes()[:1000])
-
-
-def _foreign_table(root):
-    path = root / VERSION / "calibrated_sensor.json"
-    path.write_text(path.read_text().replace("c-CAM_BACK", "c-OTHER"))
-
-
-def _no_field(root):
-    path = root / VERSION / "ego_pose.json"
-    path.write_text(path.read_text().replace('"rotation"', '"orientation"'))
-
-
-def _no_basemap(root):
-    next((root / "maps").glob("*.png")).unlink()
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (_no_root, "root: is not a folder.*samples/ and maps/"),
-        (_no_version, "has no tables of version v1.0-mini. Use version v1.0-test"),
-        (_no_table, "v1.0-mini: lacks ego_pose.json. Extract the metadata"),
-        (_half_table, "sample_data.json: is not JSON, perhaps truncated.*Extract the metadata"),
-        (_foreign_table, "do not belong together: nothing has the token 'c-CAM_BACK'"),
-        (_no_field, "not those of nuScenes v1.0 .*rotation"),
-        (_no_basemap, "basemap images in maps/"),
-    ],
-)
-def test_what_is_missing_or_broken_is_said_with_what_to_do(broken_root, cache, damage, message):
-    damage(broken_root)
-    with pytest.raises(BridgeTAError, match=message):
-        SampleIndex.open(broken_root, VERSION)
-    assert not list(cache.rglob("*.npz"))
 
 
 def test_the_real_keyframe(real_root):
