@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.commandline import Root, console, say
+from bridgeta_core.commandline import Root, Version, console, say, table_version
 from bridgeta_core.files import replace_when_done
 
 data_app = typer.Typer(no_args_is_help=True, help="Check and index a dataset.")
@@ -37,3 +37,11 @@ def check(
         say(f"Wrote {list_file}: {len(report.bad_files)} paths")
     say(report.verdict)
     raise typer.Exit(report.exit_code)
+
+
+@data_app.command()
+def index(root: Root, version: Version = None) -> None:
+    """Index a dataset, if that is not done yet, and tell what is in it. Training and others do so on first use."""
+    from bridgeta_core.data.overview import index_overview
+
+    console.print(index_overview(root, table_version(root, version)))
