@@ -8,7 +8,7 @@ the patch cuts a line into several pieces, and visits every shape of a city for 
 from __future__ import annotations
 
 import math
-from typing import Any
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ from bridgeta_core.grid import BevGrid
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
+Corners = NDArray[np.int32]
 
 _CLASS = np.array([next(i for i, c in enumerate(CLASSES) if name in c.layers) for name in LAYERS])
 _DIMENSION = np.array([LINE if name in LINE_LAYERS else POLYGON for name in LAYERS])
@@ -37,17 +38,23 @@ class CompatibleMasks:
 
     def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
         """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
-        patch = _Patch(global_T_ego, grid)
+        patch, result = _Patch(global_T_ego, grid), np.zeros((len(CLASSES), *grid.shape), dtype=np.uint8)
         pieces, sources = patch.cut(self._shapes)
-        layer = self._shapes.layer[sources]
-        result = np.zeros((len(CLASSES), *grid.shape), dtype=np.uint8)
-        for number in np.unique(layer):
+        layers = self._shapes.layer[sources]
+        is_line = _DIMENSION[layers] == LINE
+        for number, line in zip(layers[is_line].tolist(), patch.lines(pieces[is_line]), strict=True):
+            cv2.polylines(result[_CLASS[number]], [line], False, 1, 2)
+        outlines, piece, is_hole = patch.outlines(pieces[~is_line])
+        shapes: dict[int, tuple[list[Corners], list[Corners]]] = {}
+        for outline, source, hole in zip(outlines, sources[~is_line][piece].tolist(), is_hole.tolist(), strict=True):
+            shapes.setdefault(source, ([], []))[hole].append(outline)
+        for number, group in groupby(shapes, key=self._shapes.layer.__getitem__):
             canvas = np.zeros(grid.shape, dtype=np.uint8)  # a layer's holes must not clear another layer's areas
-            of = layer == number
-            if _DIMENSION[number] == LINE:
-                _draw_lines(canvas, pieces[of])
-            else:
-                _draw_polygons(canvas, pieces[of], sources[of])
+            for source in group:
+                exteriors, interiors = shapes[source]
+                cv2.fillPoly(canvas, exteriors, 1)
+                if interiors:
+                    cv2.fillPoly(canvas, interiors, 0)
             result[_CLASS[number]] |= canvas
         return result
 
@@ -68,11 +75,10 @@ class _Patch:
             self._cos * middle[0] - self._sin * middle[1],
             self._sin * middle[0] + self._cos * middle[1],
         )
-        (x, y), (w, h) = self._centre, self._size
-        upright = shapely.box(x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-        self._outline = shapely.transform(upright, lambda points: self._turn(points, self._sin))
+        w, h = self._size
         self._local = shapely.box(-w / 2, -h / 2, w / 2, h / 2)
-        self._low, self._high = np.split(shapely.bounds(self._outline), 2)
+        outline = self._turn(shapely.get_coordinates(self._local) + self._centre, self._sin)
+        self._outline, self._low, self._high = shapely.polygons(outline), outline.min(axis=0), outline.max(axis=0)
 
     def _turn(self, points: Array, sin: float) -> Array:
         """Points turned around the patch's centre, forth by the `sin` of its angle and back by minus that.
@@ -85,11 +91,10 @@ class _Patch:
         turned_y = sin * px + cos * py + (y - x * sin - y * cos)
         return np.stack([turned_x, turned_y], axis=1)
 
-    def _to_cells(self, points: Array) -> Array:
-        return (points + np.array(self._size) / 2) * self._scale
-
     def cut(self, shapes: MapShapes) -> tuple[NDArray[np.object_], Numbers]:
-        """The parts of shapes inside the patch, in cells, and the position of the shape that each part is from."""
+        """The parts of shapes inside the patch, in metres from its centre along its sides, and the position of the
+        shape that each part is from.
+        """
         near = shapes.near(self._low, self._high)
         dimension = _DIMENSION[shapes.layer[near]]
         inside, of = simple_parts(shapely.intersection(self._roughly(shapes.shapes[near]), self._outline), dimension)
@@ -98,7 +103,21 @@ class _Patch:
         cut = (bounds[:, :2] <= -half).any(axis=1) | (bounds[:, 2:] >= half).any(axis=1)  # the others stay as they are
         local[cut] = shapely.intersection(local[cut], self._local)
         pieces, again = simple_parts(local, dimension[of])
-        return shapely.transform(pieces, self._to_cells), near[of[again]]
+        return pieces, near[of[again]]
+
+    def lines(self, pieces: NDArray[np.object_]) -> list[Corners]:
+        """Corners of lines from `cut`, truncated to cells."""
+        points, piece = shapely.get_coordinates(pieces, return_index=True)
+        return split(self._to_cells(points).astype(np.int32), piece, len(pieces))
+
+    def outlines(self, pieces: NDArray[np.object_]) -> tuple[list[Corners], Numbers, NDArray[np.bool_]]:
+        """Corners of the rings of polygons from `cut`, rounded to cells, the piece of each, and whether it is a hole."""
+        rings, piece, is_hole = polygon_rings(pieces)
+        points, ring = shapely.get_coordinates(rings, return_index=True)
+        return split(np.round(self._to_cells(points)).astype(np.int32), ring, len(rings)), piece, is_hole
+
+    def _to_cells(self, points: Array) -> Array:
+        return (points + np.array(self._size) / 2) * self._scale
 
     def _roughly(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
         """The shapes, large polygons cut to a box around the patch, which is much cheaper than to the patch itself."""
@@ -107,22 +126,3 @@ class _Patch:
         result = shapes.copy()
         result[large] = np.where(shapely.is_valid(cut), cut, shapes[large])  # this way of cutting may fail
         return result
-
-
-def _draw_polygons(mask: NDArray[np.uint8], pieces: NDArray[np.object_], sources: Numbers) -> None:
-    """Fill the outlines of a shape, then clear its holes, then go on to the next shape."""
-    rings, owner, is_hole = polygon_rings(pieces)
-    corners, ring = shapely.get_coordinates(rings, return_index=True)
-    outlines = split(np.round(corners).astype(np.int32), ring, len(rings))
-    order: dict[int, tuple[list[NDArray[Any]], list[NDArray[Any]]]] = {}
-    for outline, source, hole in zip(outlines, sources[owner].tolist(), is_hole.tolist(), strict=True):
-        order.setdefault(source, ([], []))[hole].append(outline)
-    for exteriors, interiors in order.values():
-        cv2.fillPoly(mask, exteriors, 1)
-        if interiors:
-            cv2.fillPoly(mask, interiors, 0)
-
-
-def _draw_lines(mask: NDArray[np.uint8], pieces: NDArray[np.object_]) -> None:
-    corners, owner = shapely.get_coordinates(pieces, return_index=True)
-    cv2.polylines(mask, split(corners.astype(np.int32), owner, len(pieces)), False, 1, 2)

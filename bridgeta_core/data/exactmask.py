@@ -44,10 +44,6 @@ class ExactMasks:
 
     def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
         """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
-        return (self._coverage(global_T_ego, grid) >= 0.5 - _TIE).view(np.uint8)
-
-    def _coverage(self, global_T_ego: Matrix, grid: BevGrid) -> Array:
-        """The covered share of every cell, `[6, Y, X]`."""
         angle, origin = yaw(global_T_ego), global_T_ego[:2, 3]
         global_R_ego = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         corners = shapely.get_coordinates(shapely.box(grid.x_min, grid.y_min, grid.x_max, grid.y_max))
@@ -55,16 +51,20 @@ class ExactMasks:
         near = self._tree.query(patch, predicate="intersects")
         start, lengths = self._starts[near], np.diff(self._starts)[near]
         edges = self._edges[np.repeat(start, lengths) + _count_up(lengths)]
-        return _covered(
-            grid.to_cells((edges - origin) @ global_R_ego), np.repeat(self._class[near], lengths), grid.shape
-        )
+        present, number = np.unique(self._class[near], return_inverse=True)
+        shape = (len(present), *grid.shape)
+        covered = _covered(grid.to_cells((edges - origin) @ global_R_ego), np.repeat(number, lengths), shape)
+        result = np.zeros((len(CLASSES), *grid.shape), dtype=np.uint8)
+        result[present] = covered >= 0.5 - _TIE
+        return result
 
 
-def _covered(edges: Array, classes: Numbers, shape: tuple[int, int]) -> Array:
-    """The share of every cell `[6, Y, X]` that lies on the left of `edges` `[n, 2, 2]` (start and end, x and y), which
-    run around areas of the `classes` `[n]`, counter-clockwise around the outside and clockwise around holes.
+def _covered(edges: Array, classes: Numbers, shape: tuple[int, int, int]) -> Array:
+    """The share of every cell that lies on the left of `edges` `[n, 2, 2]` (start and end, x and y), which run around
+    areas of the `classes` `[n]`, counter-clockwise around the outside and clockwise around holes. `shape` is that of
+    the result, classes, rows and columns.
     """
-    rows, columns = shape
+    _, rows, columns = shape
     low, high = edges.min(axis=1), edges.max(axis=1)
     counts = (low[:, 0] < high[:, 0]) & (low[:, 0] < columns) & (high[:, 0] > 0) & (low[:, 1] < rows)
     edges, classes = _cut(edges[counts], classes[counts], 0, columns)
@@ -77,8 +77,8 @@ def _covered(edges: Array, classes: Numbers, shape: tuple[int, int]) -> Array:
     beneath = width * (y - row)
     cell = (classes[counts] * (rows + 1) + row) * columns + column
     where, change = np.concatenate([cell, cell + columns]), np.concatenate([width - beneath, beneath])
-    size = len(CLASSES) * (rows + 1) * columns
-    covered = np.asarray(np.bincount(where, change, size), dtype=np.float64).reshape(len(CLASSES), rows + 1, columns)
+    size = shape[0] * (rows + 1) * columns
+    covered = np.asarray(np.bincount(where, change, size), dtype=np.float64).reshape(-1, rows + 1, columns)
     for i in range(1, rows):  # a cumulative sum, three times as fast as numpy's, which goes number by number
         covered[:, i] += covered[:, i - 1]
     return covered[:, :rows]
