@@ -21,13 +21,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import shapely
-from machine import milliseconds, processor
+from machine import processor
 from nuscenes.map_expansion.map_api import NuScenesMap
 from rich.console import Console
 from rich.progress import track
@@ -88,13 +87,13 @@ class City:
     def compare(self, folder: Path) -> None:
         """Time all ways of making the masks of every pose, and hold them against the devkit's."""
         cache = LabelCache(folder, _Poses(self), {self.name: self.compatible}, GRID, LabelConfig())  # type: ignore[arg-type]
-        cache.masks(self.name, 0)  # writes the file
+        cache.masks(0)  # writes the file
         for number, pose in enumerate(track(self.poses, description=self.name, console=console)):
             ways: dict[str, Callable[[], Any]] = {
                 "devkit": lambda p=pose: self.by_the_devkit(p),
                 "compatible": lambda p=pose: self.compatible.masks(p, GRID),
                 "exact": lambda p=pose: self.exact.masks(p, GRID),
-                "cached": lambda n=number: cache.masks(self.name, n),
+                "cached": lambda n=number: cache.masks(n),
             }
             made: dict[str, Any] = {}
             for name, way in ways.items():
@@ -114,11 +113,11 @@ class _Poses:
     def __init__(self, city: City) -> None:
         self.root, self._city = city.root, city
 
-    def scene(self, name: str) -> Scene:
-        return Scene(name, "", self._city.name, range(len(self._city.poses)))
+    def scene_of(self, position: int) -> Scene:
+        return Scene(self._city.name, "", self._city.name, range(len(self._city.poses)))
 
-    def __getitem__(self, position: int) -> Any:
-        return SimpleNamespace(global_T_ego=self._city.poses[position])
+    def global_T_ego(self, position: int) -> Matrix:
+        return self._city.poses[position]
 
 
 def show_speed(cities: list[City]) -> None:
@@ -198,7 +197,7 @@ def in_our_layout(masks: np.ndarray) -> np.ndarray:
 
 def show_whole_roots(roots: list[tuple[Path, str]]) -> None:
     """The time that class balancing and the constant baseline spend on labels."""
-    table = Table(title="Labels of all samples of a root, seconds")
+    table = Table(title="Labels of all samples of a root, seconds of processor time")
     for column in ("root", "samples", "without cache", "making the cache", "from the cache", "size of the cache"):
         table.add_column(column, justify="left" if column == "root" else "right")
     for root, version in roots:
@@ -208,7 +207,10 @@ def show_whole_roots(roots: list[tuple[Path, str]]) -> None:
                 for kept in (None, folder, folder):
                     settings = LabelConfig(mode=mode, cache=kept)
                     dataset = FrameDataset(root, version, "all", (), ImageConfig(), GRID, labels=settings)
-                    times.append(1e-3 * milliseconds(lambda d=dataset: [d.labels(i) for i in range(len(d))]))
+                    start = time.process_time()
+                    for position in range(len(dataset)):
+                        dataset.labels(position)
+                    times.append(time.process_time() - start)
                 size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
             cells = (f"{root}, {mode}", str(len(dataset)), *(f"{t:.2f}" for t in times), f"{size:.1f} MB")
             table.add_row(*cells)

@@ -111,7 +111,7 @@ class _Patch:
         return split(self._to_cells(points).astype(np.int32), piece, len(pieces))
 
     def outlines(self, pieces: NDArray[np.object_]) -> tuple[list[Corners], Numbers, NDArray[np.bool_]]:
-        """Corners of the rings of polygons from `cut`, rounded to cells, the piece of each, and whether it is a hole."""
+        """Corners of the rings of polygons from `cut`, rounded to cells, the piece of each, and if it is a hole."""
         rings, piece, is_hole = polygon_rings(pieces)
         points, ring = shapely.get_coordinates(rings, return_index=True)
         return split(np.round(self._to_cells(points)).astype(np.int32), ring, len(rings)), piece, is_hole

@@ -152,14 +152,16 @@ class FrameDataset(Dataset[Frame]):
 
     def labels(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Masks `[6, Y, X]` and known `[6]` without augmentation, and without reading any image."""
-        return self._labels(position, self.sample(position), Change())
+        position = self.positions[position]
+        return self._labels(position, self.index.scene_of(position).location, Change())
 
-    def _labels(self, position: int, sample: Sample, change: Change) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        raster = self.maps[sample.location]
-        if self._kept and np.array_equal(change.world, np.eye(4)):
-            masks = self._kept.masks(sample.scene, self.positions[position])
+    def _labels(self, position: int, city: str, change: Change) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Masks and known of the sample at a position of the index."""
+        raster = self.maps[city]
+        if self._kept is not None and np.array_equal(change.world, np.eye(4)):
+            masks = self._kept.masks(position)
         else:
-            masks = change.masks(raster, sample.global_T_ego, self.grid)
+            masks = change.masks(raster, self.index.global_T_ego(position), self.grid)
         return masks, np.array(raster.known)
 
     def _lidar_records(self, position: int, lidar: LidarConfig) -> list[SensorRecord]:
@@ -185,7 +187,8 @@ class FrameDataset(Dataset[Frame]):
             change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
         images = [_read(sample.record(name), fit) for name, fit in fits.items()]
         points = self._points(position, self.lidar) if self.lidar else None
-        return make_frame(sample, fits, images, points, change, *self._labels(position, sample, change))
+        masks, known = self._labels(self.positions[position], sample.location, change)
+        return make_frame(sample, fits, images, points, change, masks, known)
 
 
 def image_fits(rig: Rig, image: ImageConfig) -> dict[str, ImageFit]:

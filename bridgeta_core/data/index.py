@@ -210,6 +210,14 @@ class SampleIndex:
         """The scene of a sample, without its records."""
         return self.scenes[int(self._columns["sample_scene"][position])]
 
+    def global_T_ego(self, position: int) -> Matrix:
+        """The pose of a sample's labels, as `Sample.global_T_ego`, without its records if it has a LiDAR."""
+        if LIDAR in self._channels:
+            row = int(self._columns["sample_records"][position, self._channels.index(LIDAR)])
+            if row >= 0:
+                return _rigid(self._columns["record_ego"][row])
+        return self[position].global_T_ego
+
     def scene(self, name: str) -> Scene:
         """The scene of this name; BridgeTAError that lists some names when there is none."""
         if name not in self._scene_number:

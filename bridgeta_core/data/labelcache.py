@@ -1,4 +1,4 @@
-"""The labels of a root on disk, so that looking one up costs a tenth of rasterising it."""
+"""The labels of a root on disk, so that looking one up costs a small part of rasterising it."""
 
 from __future__ import annotations
 
@@ -41,18 +41,19 @@ class LabelCache:
         self._shape = (len(CLASSES), *grid.shape)
         self._open: dict[str, Packed] = {}
 
-    def masks(self, scene: str, position: int) -> NDArray[np.uint8]:
-        """The masks `[6, Y, X]`, of 0 and 1, of the sample at a position of the index, which is in this scene.
+    def masks(self, position: int) -> NDArray[np.uint8]:
+        """The masks `[6, Y, X]`, of 0 and 1, of the sample at a position of the index.
 
         Raises BridgeTAError when the folder cannot be written.
         """
-        if scene not in self._open:
-            self._open[scene] = self._rows(self._index.scene(scene))
-        row = self._open[scene][position - self._index.scene(scene).samples.start]
+        scene = self._index.scene_of(position)
+        if scene.name not in self._open:
+            self._open[scene.name] = self._rows(scene)
+        row = self._open[scene.name][position - scene.samples.start]
         return np.unpackbits(row, count=int(np.prod(self._shape))).reshape(self._shape)
 
     def _rows(self, scene: Scene) -> Packed:
-        poses = [self._index[position].global_T_ego for position in scene.samples]
+        poses = [self._index.global_T_ego(position) for position in scene.samples]
         path = self._folder / f"{scene.name}-labels-{self._key(scene, poses)}.npy"
         shape = (len(poses), -(-int(np.prod(self._shape)) // 8))
         if not path.exists():

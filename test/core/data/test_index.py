@@ -154,6 +154,12 @@ def test_a_scene_knows_light_and_weather_from_its_description(small_root):
     ]
 
 
+def test_the_pose_of_a_sample_is_had_without_records(small_root):
+    index = SampleIndex.open(small_root, "v1.0-mini")
+    for position, sample in enumerate(index):
+        np.testing.assert_array_equal(index.global_T_ego(position), sample.global_T_ego)
+
+
 def test_tokens_and_scenes_are_had_without_records(small_root):
     index = SampleIndex.open(small_root, VERSION)
     assert [index.token(i) for i in range(len(index))] == [sample.token for sample in index]
@@ -176,8 +182,9 @@ def test_names_of_scenes_need_no_devkit(small_root, monkeypatch):
 def test_a_root_without_lidar_takes_the_pose_nearest_to_the_sample(broken_root):
     path = broken_root / VERSION / "sample_data.json"
     path.write_text(json.dumps([row for row in json.loads(path.read_text()) if "LIDAR" not in row["token"]]))
-    sample = SampleIndex.open(broken_root, VERSION)[0]
-    np.testing.assert_array_equal(sample.global_T_ego, sample.records["CAM_BACK"].global_T_ego)
+    index = SampleIndex.open(broken_root, VERSION)
+    np.testing.assert_array_equal(index[0].global_T_ego, index[0].records["CAM_BACK"].global_T_ego)
+    np.testing.assert_array_equal(index.global_T_ego(0), index[0].global_T_ego)
 
 
 def test_a_missing_file_is_named_when_it_is_read(broken_root):
