@@ -36,9 +36,10 @@ from bridgeta_core.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.commandline import table_version
 from bridgeta_core.config import ImageConfig, LabelConfig
 from bridgeta_core.data.dataset import FrameDataset
-from bridgeta_core.data.index import LIDAR, SampleIndex, Scene
+from bridgeta_core.data.index import SampleIndex
 from bridgeta_core.data.labelcache import LabelCache
 from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.data.sample import LIDAR, Scene
 from bridgeta_core.geometry import Matrix, rigid, yaw
 from bridgeta_core.grid import BevGrid
 

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from bridgeta_core import config, images
 from bridgeta_core.data import augment, dataset
 from bridgeta_core.data.dataset import FrameDataset, collate
-from bridgeta_core.data.index import SensorRecord
+from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bridgeta_core.data.groundheight import GroundHeight
-from bridgeta_core.data.index import LIDAR, Sample, SampleIndex
+from bridgeta_core.data.index import SampleIndex
 from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.data.pointcloud import move, read_lidar
+from bridgeta_core.data.sample import LIDAR, Sample
 from bridgeta_core.geometry import invert, project, transform
 
 

@@ -10,7 +10,7 @@ import typer
 
 from bridgeta_core import config
 from bridgeta_core.cli_data import data_app
-from bridgeta_core.commandline import Commands, Root, Version, console, say, table_version
+from bridgeta_core.commandline import Commands, Root, Source, Version, console, say, table_version
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.files import replace_when_done
 
@@ -149,19 +149,21 @@ def evaluate(
     labels: Annotated[
         str, typer.Option(help="compatible (as the nuScenes devkit draws them) or exact (cells at least half covered).")
     ] = "compatible",
+    source: Source = "nuscenes",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """IoU per class and by range over a dataset, by BEVFusion's protocol."""
     from bridgeta_core.evaluation import constant_baseline, evaluate_weights
     from bridgeta_core.weights import read_info
 
-    grid, version = read_info(weights).grid, table_version(root, version)
+    grid, version = read_info(weights).grid, table_version(root, version, source)
     label_config = config.from_mapping(config.LabelConfig, {"mode": labels}, where="--labels")
-    report = evaluate_weights(weights, root, version, scenes, labels=label_config, device=device)
+    report = evaluate_weights(weights, root, version, scenes, labels=label_config, source=source, device=device)
     console.print(report.table())
     if baseline is not None:
+        train_version = table_version(baseline, None, source)
         constant = constant_baseline(
-            baseline, table_version(baseline, None), root, version, scenes, grid=grid, labels=label_config
+            baseline, train_version, root, version, scenes, grid=grid, labels=label_config, source=source
         )
         console.print(constant.table("Best constant prediction (mean training mask)"))
     if out is not None:
@@ -189,6 +191,7 @@ def view(
         str, typer.Option(help="With --check: all, an official split (val), or scene names with commas.")
     ] = "all",
     version: Version = None,
+    source: Source = "nuscenes",
 ) -> None:
     """A picture of a sample: cameras with the map drawn into them, LiDAR, ground truth and prediction."""
     if check:
@@ -197,13 +200,17 @@ def view(
         if sample is not None or weights is not None or boxes:
             what = "--check shows random samples with their labels; it goes with no --sample, --weights or --boxes"
             raise BridgeTAError(what, exit_code=2)
-        write_contact_sheet(root, table_version(root, version), out, count=count, seed=seed, scenes=scenes)
+        version = table_version(root, version, source)
+        write_contact_sheet(root, version, out, count=count, seed=seed, scenes=scenes, source=source)
         say(f"Wrote {out}")
         return
     from bridgeta_core.visual import write_sample_picture
 
+    if boxes and source != "nuscenes":
+        raise BridgeTAError("--boxes draws what nuScenes' tables tell; other sources have none", exit_code=2)
+    version = table_version(root, version, source)
     write_sample_picture(
-        root, table_version(root, version), sample, out, weights=weights, points_in_cameras=points, boxes=boxes
+        root, version, sample, out, weights=weights, points_in_cameras=points, boxes=boxes, source=source
     )
     say(f"Wrote {out}")
 

@@ -43,10 +43,10 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def table_version(root: Path, version: str | None) -> str:
-    """The folder of tables in a nuScenes root: `version`, or the only one that is there."""
-    if version is not None:
-        return version
+def table_version(root: Path, version: str | None, source: str = "nuscenes") -> str:
+    """The folder of tables in a nuScenes root: `version`, or the only one that is there; other sources need none."""
+    if version is not None or source != "nuscenes":
+        return version or ""
     found = sorted(p.name for p in root.glob("v1.0-*") if p.is_dir()) if root.is_dir() else []
     if len(found) != 1:
         what = f"has the table folders {', '.join(found)}" if found else "has no table folder v1.0-*"
@@ -57,3 +57,4 @@ def table_version(root: Path, version: str | None) -> str:
 
 Version = Annotated[str | None, typer.Option(help="Folder of the tables, such as v1.0-mini; found when there is one.")]
 Root = Annotated[Path, typer.Argument(help="nuScenes-format folder (with v1.0-*, maps, samples).")]
+Source = Annotated[str, typer.Option(help="What reads the folder: nuscenes, or module:Class (docs/own_data.md).")]

@@ -116,6 +116,9 @@ class TeacherConfig:
 class DataConfig:
     """Where the samples come from."""
 
+    source: str = setting(
+        "nuscenes", "what reads both roots: nuscenes, or module:Class for data of your own, see docs/own_data.md"
+    )
     train_root: str = setting("data/train", "nuScenes-format folder to train on")
     val_root: str = setting("data/val", "nuScenes-format folder to validate on (may equal train_root)")
     version: str = setting("v1.0-trainval", "folder of the tables in both roots")

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from bridgeta_core.classes import CLASSES
-from bridgeta_core.data.index import Sample, SampleIndex
+from bridgeta_core.config import LabelConfig
 from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.data.opening import open_source
+from bridgeta_core.data.sample import Sample
 from bridgeta_core.drawing import INK, PAPER, QUIET, draw_map, paint_bev, write
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.grid import BevGrid
@@ -26,7 +28,14 @@ _LOW, _HIGH = 0.4, 3.0  # metres above the ground of the points that are drawn: 
 
 
 def write_contact_sheet(
-    root: str | Path, version: str, out: Path, *, count: int = 12, seed: int = 0, scenes: str = "all"
+    root: str | Path,
+    version: str,
+    out: Path,
+    *,
+    count: int = 12,
+    seed: int = 0,
+    scenes: str = "all",
+    source: str = "nuscenes",
 ) -> None:
     """Write a sheet of `count` random samples of `scenes`, or of all when there are fewer, in order of time.
 
@@ -37,7 +46,7 @@ def write_contact_sheet(
     check_format(out)
     if count < 1:
         raise BridgeTAError(f"count is {count}, it must be 1 or more", exit_code=2)
-    index = SampleIndex.open(root, version)
+    index = open_source(source, root, version)
     positions = index.select(scenes)
     if not positions:
         raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=index.root, exit_code=2)
@@ -48,10 +57,11 @@ def write_contact_sheet(
     for position in track(chosen, description="Drawing samples"):
         sample = index[position]
         if sample.location not in maps:
-            maps[sample.location] = MapRaster.load(index.root, sample.location)
+            maps[sample.location] = index.raster(sample.location, LabelConfig())
         scenery = read_scenery(sample, maps[sample.location], BevGrid(), _CAMERA)
         tiles.append(_tile(scenery, _caption(sample, descriptions[sample.scene])))
-    title = f"{index.root.name}, {version}: {len(chosen)} of {len(positions)} samples, seed {seed}"
+    name = " ".join((index.root.name, version)).strip()
+    title = f"{name}: {len(chosen)} of {len(positions)} samples, seed {seed}"
     write_picture(sheet(tiles, title), out)
 
 

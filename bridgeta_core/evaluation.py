@@ -131,10 +131,11 @@ def evaluate_weights(
     scenes: str = "all",
     *,
     labels: LabelConfig | None = None,
+    source: str = "nuscenes",
     device: str = "auto",
     workers: int = 2,
 ) -> EvalReport:
-    """Score a student's weights on a nuScenes root, on the grid and with the cameras that it was trained for.
+    """Score a student's weights on a dataset, on the grid and with the cameras that it was trained for.
 
     Raises BridgeTAError when the weights or the data are missing or broken, or do not fit each other.
     """
@@ -143,7 +144,7 @@ def evaluate_weights(
 
     path = resolve(weights)
     student, info = load_student(path)
-    dataset = FrameDataset(root, version, scenes, info.cameras, info.model.image, info.grid, labels=labels)
+    dataset = FrameDataset(root, version, scenes, info.cameras, info.model.image, info.grid, None, None, labels, source)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         student = student.to(name).eval()
@@ -170,6 +171,7 @@ def constant_baseline(
     train_scenes: str = "all",
     grid: BevGrid | None = None,
     labels: LabelConfig | None = None,
+    source: str = "nuscenes",
 ) -> EvalReport:
     """The best prediction that never looks: the mean training mask, thresholded per class.
 
@@ -179,7 +181,7 @@ def constant_baseline(
     grid = grid or BevGrid()
     start = time.monotonic()
     train, data = (
-        FrameDataset(r, v, s, (), ImageConfig(), grid, labels=labels)
+        FrameDataset(r, v, s, (), ImageConfig(), grid, labels=labels, source=source)
         for r, v, s in ((train_root, train_version, train_scenes), (root, version, scenes))
     )
     seen, frames = _count_labels(train, "Mean training mask")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_core.classes import CLASSES
+from bridgeta_core.config import LabelConfig
 from bridgeta_core.drawing import (
     FAR,
     PAPER,
@@ -35,8 +36,8 @@ from bridgeta_core.images import Image, decode, decode_and_fit
 from bridgeta_core.rig import Rig
 
 if TYPE_CHECKING:
-    from bridgeta_core.data.index import Sample, SensorRecord
     from bridgeta_core.data.mapmask import MapRaster
+    from bridgeta_core.data.sample import Sample, SensorRecord
 
 Array = NDArray[np.float64]
 
@@ -171,19 +172,20 @@ def write_sample_picture(
     weights: str | Path | None = None,
     points_in_cameras: bool = True,
     boxes: bool = False,
+    source: str = "nuscenes",
 ) -> None:
-    """Write the picture of a sample of a nuScenes root, with the prediction of `weights` when they are given.
+    """Write the picture of a sample of a dataset, with the prediction of `weights` when they are given.
 
     `out` ends in .png or .jpg. `sample` is a token, the beginning of one, or a position in the index; None takes the
-    first. `boxes` draws the annotated objects too. Raises BridgeTAError when something is missing or broken.
+    first. `boxes` draws the annotated objects too, `source` is what reads the root (see
+    `open_source`). Raises BridgeTAError when something is missing or broken.
     """
     check_format(out)
-    from bridgeta_core.data.index import SampleIndex
-    from bridgeta_core.data.mapmask import MapRaster
+    from bridgeta_core.data.opening import open_source
 
-    index = SampleIndex.open(root, version)
+    index = open_source(source, root, version)
     chosen = index[index.find(sample or "0")]
-    raster = MapRaster.load(index.root, chosen.location)
+    raster = index.raster(chosen.location, LabelConfig())
     grid, prediction = BevGrid(), None
     if weights is not None:
         from bridgeta_core.runtime import Runtime
@@ -212,8 +214,8 @@ def read_scenery(sample: Sample, raster: MapRaster, grid: BevGrid, width: int | 
     leaves them that wide. Raises BridgeTAError that names a file which is missing or broken.
     """
     from bridgeta_core.data.groundheight import GroundHeight
-    from bridgeta_core.data.index import LIDAR
     from bridgeta_core.data.pointcloud import move, read_lidar
+    from bridgeta_core.data.sample import LIDAR
 
     ego, cameras, images = sample.global_T_ego, [], []
     for camera in sample.rig(sample.camera_names).cameras:

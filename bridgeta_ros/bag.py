@@ -14,9 +14,10 @@ import numpy as np
 from rich.console import Console
 
 from bridgeta_core.classes import CLASSES
-from bridgeta_core.data.index import LIDAR, SampleIndex, SensorRecord
+from bridgeta_core.data.index import SampleIndex
 from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.data.pointcloud import read_lidar
+from bridgeta_core.data.sample import LIDAR, SensorRecord
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.grid import BevGrid
 from bridgeta_core.rig import Camera

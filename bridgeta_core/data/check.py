@@ -18,7 +18,8 @@ from bridgeta_core.data.checkmaps import check_basemaps, check_expansions, read_
 from bridgeta_core.data.checktables import check_tables, find_version
 from bridgeta_core.data.deepcheck import Expected, damaged
 from bridgeta_core.data.findings import Report
-from bridgeta_core.data.index import LIDAR, SampleIndex
+from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.data.sample import LIDAR
 from bridgeta_core.data.tables import cache_folder
 from bridgeta_core.errors import BridgeTAError
 

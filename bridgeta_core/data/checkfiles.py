@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bridgeta_core.data.checktables import OFFICIAL
 from bridgeta_core.data.findings import Report, some
-from bridgeta_core.data.index import LIDAR, ChannelFiles, SampleIndex, official_splits
+from bridgeta_core.data.index import ChannelFiles, SampleIndex, official_splits
+from bridgeta_core.data.sample import LIDAR
 from bridgeta_core.errors import BridgeTAError
 
 _ABSENT, _EMPTY, _THERE = range(3)

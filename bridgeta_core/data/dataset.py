@@ -17,10 +17,10 @@ from torch.utils.data import Dataset, get_worker_info
 
 from bridgeta_core.config import ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.index import Sample, SampleIndex, SensorRecord
 from bridgeta_core.data.labelcache import LabelCache
-from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.data.opening import open_source
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
+from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import ImageFit
 from bridgeta_core.grid import BevGrid
@@ -97,10 +97,10 @@ def collate(frames: Sequence[Frame]) -> Batch:
 
 
 class FrameDataset(Dataset[Frame]):
-    """The samples of some scenes of a nuScenes root as frames.
+    """The samples of some scenes of a dataset as frames.
 
-    `scenes` is "all", an official split, or scene names with commas; `cameras` are channels in the order of the
-    network's camera axis. The maps of all cities are read at once, so that what is missing shows before training.
+    `source` is what reads the root (see `open_source`), and `scenes` what its `select` takes; `cameras` are channels in
+    the order of the network's camera axis. All maps are read at once, so that what is missing shows before training.
     Without `augment` a frame depends on nothing but its position. With `lidar` frames have points: of the keyframe and
     of as many earlier sweeps as the settings want and the scene has. A root that was extracted without its sweeps gives
     the keyframe's points, and says so. `labels` tells how the map becomes masks, and where these may be kept.
@@ -117,10 +117,11 @@ class FrameDataset(Dataset[Frame]):
         augment: Augment | None = None,
         lidar: LidarConfig | None = None,
         labels: LabelConfig | None = None,
+        source: str = "nuscenes",
     ) -> None:
         self.label_config = labels or LabelConfig()
         self.label_config.check(grid)
-        self.index = SampleIndex.open(root, version)
+        self.index = open_source(source, root, version)
         self.positions = self.index.select(scenes)
         if not self.positions:
             raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=root, exit_code=2)
@@ -128,7 +129,7 @@ class FrameDataset(Dataset[Frame]):
         self.augment, self.lidar = augment, lidar
         chosen = set(self.positions)
         cities = {scene.location for scene in self.index.scenes if any(i in chosen for i in scene.samples)}
-        self.maps = {city: MapRaster.load(self.index.root, city, self.label_config) for city in sorted(cities)}
+        self.maps = {city: self.index.raster(city, self.label_config) for city in sorted(cities)}
         folder = self.label_config.cache
         self._kept = LabelCache(folder, self.index, self.maps, grid, self.label_config) if folder else None
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on

@@ -2,118 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.config import LabelConfig
 from bridgeta_core.data.jsontable import Columns
+from bridgeta_core.data.mapfile import expansion_path
+from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.data.sample import LIDAR, Sample, Scene, SensorRecord
+from bridgeta_core.data.source import SWEEP_WINDOW_US, Source
 from bridgeta_core.data.tables import KeptColumns, load_columns
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import Matrix, rigid
-from bridgeta_core.rig import Camera, Rig
-
-LIDAR = "LIDAR_TOP"
-
-# Sweeps come every 50 ms and keyframes every 500: nine sweeps are within reach, the keyframe before never is.
-_SWEEP_WINDOW_US = 475_000
-
-
-@dataclass(frozen=True, eq=False)
-class SensorRecord:
-    """One file of one sensor. `width`, `height` and `intrinsics` (3x3) are 0, 0 and None for a LiDAR.
-
-    `ego_T_sensor` is the sensor's static calibration; `global_T_ego` is the vehicle's pose at `timestamp_us`.
-    """
-
-    channel: str
-    path: Path
-    timestamp_us: int
-    is_keyframe: bool
-    token: str
-    width: int
-    height: int
-    intrinsics: Matrix | None
-    ego_T_sensor: Matrix
-    global_T_ego: Matrix
-
-    def read_bytes(self) -> bytes:
-        """The file's content. Raises BridgeTAError that names the file when it is not there or cannot be read."""
-        try:
-            return self.path.read_bytes()
-        except OSError as error:
-            raise BridgeTAError(
-                f"{self.channel} file cannot be read ({error.strerror})",
-                where=self.path,
-                fix="Download and extract the nuScenes file blobs that hold it into the same root",
-            ) from error
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A keyframe: one record per sensor channel. `location` is the city of its map."""
-
-    token: str
-    scene: str
-    location: str
-    timestamp_us: int
-    records: Mapping[str, SensorRecord]
-
-    def record(self, channel: str) -> SensorRecord:
-        """The record of `channel`; BridgeTAError that lists the channels when there is none."""
-        try:
-            return self.records[channel]
-        except KeyError:
-            raise BridgeTAError(
-                f"has no {channel}; its sensors are {', '.join(sorted(self.records))}", where=f"sample {self.token}"
-            ) from None
-
-    def rig(self, cameras: Sequence[str]) -> Rig:
-        """The calibrated cameras `cameras`, in that order. BridgeTAError for a channel that is no camera."""
-        rig = []
-        for name in cameras:
-            record = self.record(name)
-            if record.intrinsics is None:
-                raise BridgeTAError(f"{name} is not a camera", where=f"sample {self.token}", exit_code=2)
-            rig.append(Camera(name, record.width, record.height, record.intrinsics, record.ego_T_sensor))
-        return Rig(tuple(rig))
-
-    @property
-    def camera_names(self) -> tuple[str, ...]:
-        """The channels that have intrinsics, sorted."""
-        return tuple(sorted(name for name, record in self.records.items() if record.intrinsics is not None))
-
-    @property
-    def global_T_ego(self) -> Matrix:
-        """The pose of the labels: the vehicle at the LiDAR's stamp, or without LiDAR at the stamp nearest to ours."""
-        if LIDAR in self.records:
-            return self.records[LIDAR].global_T_ego
-        if not self.records:
-            fix = "Extract the metadata archive of this version again"
-            raise BridgeTAError("has no file of any sensor", where=f"sample {self.token}", fix=fix)
-        return min(self.records.values(), key=lambda r: abs(r.timestamp_us - self.timestamp_us)).global_T_ego
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A drive of about 20 s. `samples` are the positions of its keyframes in the index, in order of time."""
-
-    name: str
-    description: str
-    location: str
-    samples: range
-
-    @property
-    def night(self) -> bool:
-        """Whether the description says so: nuScenes has no other word on the light."""
-        return "night" in self.description.lower()
-
-    @property
-    def rain(self) -> bool:
-        """Whether the description says so, be it of rain that falls or has fallen."""
-        return "rain" in self.description.lower()
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,20 +34,18 @@ class ChannelFiles:
     size: NDArray[np.int32]
 
 
-class SampleIndex:
-    """All samples of one nuScenes-format root; a sequence of `Sample`, ordered by scene and time.
+class SampleIndex(Source):
+    """All samples of one nuScenes-format root.
 
     Costs a process next to no memory: it is mapped from the cache, and pickled as the name of its folder there.
     """
 
     def __init__(self, root: Path, version: str, columns: Columns) -> None:
-        self.root, self.version = root, version
-        self._columns = columns
+        self.version, self._columns = version, columns
         self._channels = _texts(columns["channels"])
         names, descriptions, places = (_texts(columns[f"scene_{k}"]) for k in ("name", "description", "location"))
         spans = [range(first, past) for first, past in columns["scene_samples"].tolist()]
-        self.scenes = tuple(map(Scene, names, descriptions, places, spans))
-        self._scene_number = {scene.name: number for number, scene in enumerate(self.scenes)}
+        super().__init__(root, list(map(Scene, names, descriptions, places, spans)))
         self._lidar: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # by number of the scene
 
     @classmethod
@@ -170,8 +72,18 @@ class SampleIndex:
         """Where the index lies; None where the cache could not be written."""
         return self._columns.folder if isinstance(self._columns, KeptColumns) else None
 
-    def __len__(self) -> int:
-        return len(self._columns["sample_stamp"])
+    @property
+    def tokens(self) -> NDArray[np.bytes_]:
+        """The tokens of all samples, UTF-8."""
+        return self._columns["sample_token"]
+
+    def raster(self, location: str, labels: LabelConfig) -> MapRaster:
+        """The map expansion of a city; errors are those of `load_layers`."""
+        return MapRaster.load(self.root, location, labels)
+
+    def map_files(self, location: str) -> list[Path]:
+        """The city's map expansion."""
+        return [expansion_path(self.root, location)]
 
     def __getitem__(self, position: int) -> Sample:
         if not -len(self) <= position < len(self):
@@ -181,30 +93,12 @@ class SampleIndex:
         scene = self.scene_of(position)
         rows = c["sample_records"][position]
         return Sample(
-            token=self.token(position),
+            token=self.tokens[position].decode(),
             scene=scene.name,
             location=scene.location,
             timestamp_us=int(c["sample_stamp"][position]),
             records={self._channels[i]: self._record(int(row)) for i, row in enumerate(rows) if row >= 0},
         )
-
-    def find(self, name: str) -> int:
-        """The position of a sample given as its token, as the beginning of only its token, or as the position."""
-        if name.isdecimal() and int(name) < len(self):
-            return int(name)
-        tokens, wanted = self._columns["sample_token"], name.encode()
-        found = np.flatnonzero(tokens == wanted)
-        if len(found) != 1:
-            found = np.flatnonzero(np.char.startswith(tokens, wanted))
-        if len(found) != 1:
-            problem = f"{len(found)} samples start with {name!r}" if len(found) else f"no sample {name!r}"
-            fix = f"Give a token such as {self.token(0)}, or a position from 0 to {len(self) - 1}"
-            raise BridgeTAError(problem, where=self.root, fix=fix, exit_code=2)
-        return int(found[0])
-
-    def token(self, position: int) -> str:
-        """The token of a sample, without its records."""
-        return str(self._columns["sample_token"][position].decode())
 
     def scene_of(self, position: int) -> Scene:
         """The scene of a sample, without its records."""
@@ -218,32 +112,23 @@ class SampleIndex:
                 return _rigid(self._columns["record_ego"][row])
         return self[position].global_T_ego
 
-    def scene(self, name: str) -> Scene:
-        """The scene of this name; BridgeTAError that lists some names when there is none."""
-        if name not in self._scene_number:
-            raise BridgeTAError(
-                f"no scene {name!r} in {self.version}", where=self.root, fix=f"There are {self._names()}", exit_code=2
-            )
-        return self.scenes[self._scene_number[name]]
-
-    def select(self, split: str) -> list[int]:
+    def select(self, scenes: str) -> list[int]:
         """Positions of the samples of "all", of an official split (train, val, mini_val, ...) or of scenes "a,b"."""
-        if split == "all":
-            return list(range(len(self)))
-        names = [name.strip() for name in split.split(",") if name.strip()]
-        if not all(name in self._scene_number for name in names):
-            official = official_splits()  # only here, since the devkit takes longer to import than an index to open
-            if split in official:
-                wanted = set(official[split])
-                names = [scene.name for scene in self.scenes if scene.name in wanted]
-                if not names:
-                    raise BridgeTAError(
-                        f"{self.version} has no scene of the official split {split!r}",
-                        where=self.root,
-                        fix=f"There are {self._names()}; name some of them, or use all",
-                        exit_code=2,
-                    )
-        return sorted({i for name in names for i in self.scene(name).samples})
+        if scenes == "all" or all(name.strip() in self._scene_number for name in scenes.split(",")):
+            return super().select(scenes)
+        official = official_splits()  # only here, since the devkit takes longer to import than an index to open
+        if scenes not in official:
+            return super().select(scenes)
+        wanted = set(official[scenes])
+        names = [scene.name for scene in self.scenes if scene.name in wanted]
+        if not names:
+            raise BridgeTAError(
+                f"{self.version} has no scene of the official split {scenes!r}",
+                where=self.root,
+                fix=f"There are {self._names()}; name some of them, or use all",
+                exit_code=2,
+            )
+        return super().select(",".join(names))
 
     def records(
         self, scene_name: str, channels: Sequence[str] | None = None, keyframes_only: bool = False
@@ -289,15 +174,11 @@ class SampleIndex:
         return {name: (keys, sweeps) for name, (sweeps, keys) in zip(self._channels, counts, strict=True)}
 
     def lidar_sweeps(self, position: int, most: int) -> list[SensorRecord]:
-        """The LiDAR record of a sample and up to `most` before it in its scene, latest first.
-
-        Sweeps and keyframes count alike, as in the chain that the devkit follows, but none that is older than the
-        sweeps between two keyframes. BridgeTAError for a sample without LiDAR.
-        """
+        """As in `Source`; sweeps and keyframes count alike, as in the chain that the devkit follows."""
         keyframe = self[position].record(LIDAR)
         rows, stamps = self._lidar_of_scene(int(self._columns["sample_scene"][position]))
         last = int(np.searchsorted(stamps, keyframe.timestamp_us))
-        first = max(last - most, int(np.searchsorted(stamps, keyframe.timestamp_us - _SWEEP_WINDOW_US)))
+        first = max(last - most, int(np.searchsorted(stamps, keyframe.timestamp_us - SWEEP_WINDOW_US)))
         return [keyframe, *(self._record(int(row)) for row in rows[first:last][::-1])]
 
     def _lidar_of_scene(self, scene: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -325,10 +206,6 @@ class SampleIndex:
             ego_T_sensor=_rigid(c["calibration_sensor"][calibration]),
             global_T_ego=_rigid(c["record_ego"][row]),
         )
-
-    def _names(self, limit: int = 5) -> str:
-        names = [scene.name for scene in self.scenes]
-        return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _texts(column: NDArray[np.bytes_]) -> list[str]:

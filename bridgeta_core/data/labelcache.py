@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from bridgeta_core.classes import CLASSES
 from bridgeta_core.config import LabelConfig
 from bridgeta_core.data.digest import digest, of_file
-from bridgeta_core.data.index import SampleIndex, Scene
-from bridgeta_core.data.mapfile import expansion_path
 from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.data.sample import Scene
+from bridgeta_core.data.source import Source
 from bridgeta_core.files import replace_when_done
 from bridgeta_core.grid import BevGrid
 
@@ -35,7 +35,7 @@ class LabelCache:
     """
 
     def __init__(
-        self, folder: str | Path, index: SampleIndex, maps: Mapping[str, MapRaster], grid: BevGrid, labels: LabelConfig
+        self, folder: str | Path, index: Source, maps: Mapping[str, MapRaster], grid: BevGrid, labels: LabelConfig
     ) -> None:
         self._folder, self._index, self._maps, self._grid, self._labels = Path(folder), index, maps, grid, labels
         self._shape = (len(CLASSES), *grid.shape)
@@ -69,7 +69,7 @@ class LabelCache:
         root = self._index.root
         return digest(
             _LAYOUT,
-            of_file(expansion_path(root, scene.location), root),
+            [of_file(path, root) for path in self._index.map_files(scene.location)],
             self._labels.decisive(),
             dataclasses.asdict(self._grid),
             [pose.tolist() for pose in poses],

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from bridgeta_core.data.index import SampleIndex, Scene, official_splits
+from bridgeta_core.data.index import SampleIndex, official_splits
+from bridgeta_core.data.sample import Scene
 from bridgeta_core.data.tables import is_kept
 from bridgeta_core.errors import BridgeTAError
 

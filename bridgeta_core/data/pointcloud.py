@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_core.data.index import SensorRecord
+from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import Matrix, invert
 

@@ -30,7 +30,7 @@ def groups_of(dataset: FrameDataset) -> dict[str, int]:
     """The group of every sample by its token: 1 for a scene at night, plus 2 for one in rain."""
     scenes = dataset.index.scenes
     group = {i: scene.night + 2 * scene.rain for scene in scenes for i in scene.samples}
-    return {dataset.index.token(i): group[i] for i in dataset.positions}
+    return {dataset.index.tokens[i].decode(): group[i] for i in dataset.positions}
 
 
 class ConditionIoU:

@@ -10,10 +10,9 @@ from typing import Any
 from bridgeta_core.config import LidarConfig
 from bridgeta_core.data.dataset import FrameDataset
 from bridgeta_core.data.digest import digest, of_file
-from bridgeta_core.data.index import SensorRecord
-from bridgeta_core.data.mapfile import expansion_path
+from bridgeta_core.data.sample import SensorRecord
 
-_LAYOUT = 1  # of the arrays and of what their values mean; raise it when decoding changes
+_LAYOUT = 2  # of the arrays and of what their values mean; raise it when decoding changes
 
 
 def of_frames(dataset: FrameDataset, positions: Sequence[int]) -> str:
@@ -29,7 +28,7 @@ def of_frames(dataset: FrameDataset, positions: Sequence[int]) -> str:
         dataclasses.asdict(dataset.grid),
         [sample.global_T_ego.tolist() for sample in samples],
         [_record(sample.record(name), root) for sample in samples for name in dataset.cameras],
-        [of_file(expansion_path(root, city), root) for city in cities],
+        [of_file(path, root) for city in cities for path in dataset.index.map_files(city)],
         dataset.label_config.decisive(),
     )
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from bridgeta_core.config import Experiment, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import Frame, FrameDataset
-from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.data.opening import open_source
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.training.balance import balanced, presence
 from bridgeta_core.training.cachedframes import CachedFrames
@@ -80,14 +80,11 @@ class Frames(lightning.LightningDataModule):
             image_flip=data.image_flip,
             image_rotate=data.image_rotate,
         )
-        chosen = Selection.of(SampleIndex.open(data.train_root, data.version), data, unlabelled)
-        image, grid, labels = experiment.model.image, experiment.grid, experiment.labels
-        self.training = FrameDataset(
-            data.train_root, data.version, chosen.expression, data.cameras, image, grid, augment, lidar, labels
-        )
-        self.validation = FrameDataset(
-            data.val_root, data.version, data.val_scenes, data.cameras, image, grid, None, lidar, labels
-        )
+        chosen = Selection.of(open_source(data.source, data.train_root, data.version), data, unlabelled)
+        common = data.cameras, experiment.model.image, experiment.grid
+        rest = lidar, experiment.labels, data.source
+        self.training = FrameDataset(data.train_root, data.version, chosen.expression, *common, augment, *rest)
+        self.validation = FrameDataset(data.val_root, data.version, data.val_scenes, *common, None, *rest)
         if processes.world > len(self.validation):
             raise BridgeTAError(
                 f"{processes.world} processes cannot share {len(self.validation)} validation samples",

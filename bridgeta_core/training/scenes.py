@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from bridgeta_core.config import DataConfig
 from bridgeta_core.data.dataset import FrameDataset
-from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.data.source import Source
 from bridgeta_core.errors import BridgeTAError
 
 T = TypeVar("T")
@@ -35,11 +35,11 @@ class Selection:
 
     @property
     def expression(self) -> str:
-        """All of them, as `SampleIndex.select` takes them."""
+        """All of them, as `Source.select` takes them."""
         return ",".join((*self.labelled, *self.unlabelled))
 
     @classmethod
-    def of(cls, index: SampleIndex, data: DataConfig, with_unlabelled: bool) -> Selection:
+    def of(cls, index: Source, data: DataConfig, with_unlabelled: bool) -> Selection:
         """What the settings choose: `data.labelled` of the scenes, and if wanted those of `data.unlabelled`.
 
         A scene whose labels are used is never among the unlabelled ones.
@@ -53,7 +53,7 @@ class Selection:
         return cls(tuple(chosen), tuple(rest))
 
 
-def _scenes(index: SampleIndex, expression: str) -> list[str]:
+def _scenes(index: Source, expression: str) -> list[str]:
     positions = set(index.select(expression))
     names = [scene.name for scene in index.scenes if any(i in positions for i in scene.samples)]
     if not names:

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset, Sampler
 from bridgeta_core.config import ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
 from bridgeta_core.data.dataset import Frame, image_fits, make_frame
-from bridgeta_core.data.index import Sample, SensorRecord
 from bridgeta_core.data.pointcloud import merge_sweeps
+from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import rigid
 from bridgeta_core.grid import BevGrid

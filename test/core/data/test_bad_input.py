@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from bridgeta_core import config
 from bridgeta_core.classes import CLASS_NAMES
-from bridgeta_core.data.index import SensorRecord
+from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.metric import MapIoU
 from bridgeta_ros.cli import app
 

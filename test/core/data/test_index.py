@@ -162,7 +162,7 @@ def test_the_pose_of_a_sample_is_had_without_records(small_root):
 
 def test_tokens_and_scenes_are_had_without_records(small_root):
     index = SampleIndex.open(small_root, VERSION)
-    assert [index.token(i) for i in range(len(index))] == [sample.token for sample in index]
+    assert [token.decode() for token in index.tokens] == [sample.token for sample in index]
     assert [index.scene_of(i).name for i in range(len(index))] == [sample.scene for sample in index]
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgeta_core.data.index import SampleIndex, SensorRecord
+from bridgeta_core.data.index import SampleIndex
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
+from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.geometry import invert, rigid, transform
 

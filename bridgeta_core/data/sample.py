@@ -1,0 +1,108 @@
+"""Samples, their sensors' records and their scenes: what every dataset is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import Matrix
+from bridgeta_core.rig import Camera, Rig
+
+LIDAR = "LIDAR_TOP"
+
+
+@dataclass(frozen=True, eq=False)
+class SensorRecord:
+    """One file of one sensor. `width`, `height` and `intrinsics` (3x3) are 0, 0 and None for a LiDAR.
+
+    `ego_T_sensor` is the sensor's static calibration; `global_T_ego` is the vehicle's pose at `timestamp_us`.
+    """
+
+    channel: str
+    path: Path
+    timestamp_us: int
+    is_keyframe: bool
+    token: str
+    width: int
+    height: int
+    intrinsics: Matrix | None
+    ego_T_sensor: Matrix
+    global_T_ego: Matrix
+
+    def read_bytes(self) -> bytes:
+        """The file's content. Raises BridgeTAError that names the file when it is not there or cannot be read."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise BridgeTAError(
+                f"{self.channel} file cannot be read ({error.strerror})",
+                where=self.path,
+                fix="Download and extract the nuScenes file blobs that hold it into the same root",
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A keyframe: one record per sensor channel. `location` is the city of its map."""
+
+    token: str
+    scene: str
+    location: str
+    timestamp_us: int
+    records: Mapping[str, SensorRecord]
+
+    def record(self, channel: str) -> SensorRecord:
+        """The record of `channel`; BridgeTAError that lists the channels when there is none."""
+        try:
+            return self.records[channel]
+        except KeyError:
+            raise BridgeTAError(
+                f"has no {channel}; its sensors are {', '.join(sorted(self.records))}", where=f"sample {self.token}"
+            ) from None
+
+    def rig(self, cameras: Sequence[str]) -> Rig:
+        """The calibrated cameras `cameras`, in that order. BridgeTAError for a channel that is no camera."""
+        rig = []
+        for name in cameras:
+            record = self.record(name)
+            if record.intrinsics is None:
+                raise BridgeTAError(f"{name} is not a camera", where=f"sample {self.token}", exit_code=2)
+            rig.append(Camera(name, record.width, record.height, record.intrinsics, record.ego_T_sensor))
+        return Rig(tuple(rig))
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """The channels that have intrinsics, sorted."""
+        return tuple(sorted(name for name, record in self.records.items() if record.intrinsics is not None))
+
+    @property
+    def global_T_ego(self) -> Matrix:
+        """The pose of the labels: the vehicle at the LiDAR's stamp, or without LiDAR at the stamp nearest to ours."""
+        if LIDAR in self.records:
+            return self.records[LIDAR].global_T_ego
+        if not self.records:
+            fix = "Extract the metadata archive of this version again"
+            raise BridgeTAError("has no file of any sensor", where=f"sample {self.token}", fix=fix)
+        return min(self.records.values(), key=lambda r: abs(r.timestamp_us - self.timestamp_us)).global_T_ego
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drive of about 20 s. `samples` are the positions of its keyframes in the index, in order of time."""
+
+    name: str
+    description: str
+    location: str
+    samples: range
+
+    @property
+    def night(self) -> bool:
+        """Whether the description says so: nuScenes has no other word on the light."""
+        return "night" in self.description.lower()
+
+    @property
+    def rain(self) -> bool:
+        """Whether the description says so, be it of rain that falls or has fallen."""
+        return "rain" in self.description.lower()

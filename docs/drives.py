@@ -1,0 +1,60 @@
+"""A dataset of one's own vehicle, laid out as own_data.md tells: `data.source=drives:Drives` trains on it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from shapely.geometry import shape
+
+from bridgeta_core.config import LabelConfig
+from bridgeta_core.data.mapfile import LAYERS
+from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.data.sample import LIDAR, Sample, SensorRecord
+from bridgeta_core.data.samplelist import SampleList
+from bridgeta_core.geometry import rigid
+from bridgeta_core.rig import Rig
+
+
+class Drives(SampleList):
+    """All drives below a folder, on one map; a drive is a scene."""
+
+    def __init__(self, root: Path, version: str) -> None:
+        rig = Rig.load(root / "rig.yaml")
+        drives = {path.parent: csv.reader(path.open()) for path in root.glob("*/poses.csv")}
+        super().__init__(root, [read_sample(drive, rig, row) for drive, rows in drives.items() for row in rows])
+
+    def raster(self, location: str, labels: LabelConfig) -> MapRaster:
+        """The one map of all drives."""
+        shapes: dict[str, list[object]] = {name: [] for name in LAYERS}
+        for feature in json.loads((self.root / "map.geojson").read_text())["features"]:
+            shapes[feature["properties"]["layer"]].append(shape(feature["geometry"]))
+        return MapRaster(location, {name: np.array(found, dtype=object) for name, found in shapes.items()}, labels)
+
+
+def read_sample(drive: Path, rig: Rig, row: list[str]) -> Sample:
+    """The sample of one row of poses.csv."""
+    stamp, pose = int(row[0]), [float(value) for value in row[1:8]]
+    common = {"timestamp_us": stamp, "is_keyframe": True, "global_T_ego": rigid(pose[:3], pose[3:])}
+    records = {}
+    for c in rig.cameras:
+        path = drive / c.name / f"{stamp}.jpg"
+        token = f"{drive.name}-{c.name}-{stamp}"
+        records[c.name] = SensorRecord(
+            c.name,
+            path,
+            token=token,
+            width=c.width,
+            height=c.height,
+            intrinsics=c.intrinsics,
+            ego_T_sensor=c.ego_T_cam,
+            **common,
+        )
+    if (path := drive / LIDAR / f"{stamp}.bin").exists():
+        token = f"{drive.name}-{LIDAR}-{stamp}"
+        records[LIDAR] = SensorRecord(
+            LIDAR, path, token=token, width=0, height=0, intrinsics=None, ego_T_sensor=np.eye(4), **common
+        )
+    return Sample(f"{drive.name}-{stamp}", drive.name, "world", stamp, records)

@@ -1,0 +1,180 @@
+"""docs/drives.py, the example of a dataset of one's own, and what it builds on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import shapely
+from typer.testing import CliRunner
+
+from bridgeta_core.cli import app
+from bridgeta_core.config import ImageConfig, LidarConfig
+from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.opening import open_source
+from bridgeta_core.data.sample import Sample
+from bridgeta_core.data.samplelist import SampleList
+from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import rigid
+from bridgeta_core.grid import BevGrid
+from bridgeta_core.rig import Camera, Rig
+
+DOCS = Path(__file__).parents[3] / "docs"
+SOURCE = "drives:Drives"
+CAMERAS = ("front", "rear", "bumper")  # of different sizes, and three: nothing wants nuScenes' six
+GRID = BevGrid(-20, 20, -20, 20, 1.0)
+START, STEP = 5_000_000, 200_000
+ROAD = shapely.box(-100, -4, 100, 4)
+MIDDLE = shapely.LineString([(-100, 0), (100, 0)])
+
+
+def rig() -> Rig:
+    looks = {"front": [0.5, -0.5, 0.5, -0.5], "rear": [0.5, -0.5, -0.5, 0.5], "bumper": [0.5, -0.5, 0.5, -0.5]}
+    sizes = {"front": (96, 64), "rear": (96, 64), "bumper": (64, 64)}
+    k = np.array([[50.0, 0, 40], [0, 50.0, 30], [0, 0, 1]])
+    return Rig(tuple(Camera(n, *sizes[n], k, rigid([1.0, 0.0, 1.5], looks[n])) for n in CAMERAS))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Two drives of three samples along a straight road, the second without LiDAR."""
+    root, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+    rig().save(root / "rig.yaml")
+    features = [
+        {"type": "Feature", "properties": {"layer": name}, "geometry": shapely.geometry.mapping(found)}
+        for name, found in (("drivable_area", ROAD), ("lane_divider", MIDDLE))
+    ]
+    (root / "map.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    for drive in ("monday", "tuesday"):
+        stamps = [START + i * STEP for i in range(3)]
+        for camera in rig().cameras:
+            (root / drive / camera.name).mkdir(parents=True)
+            for stamp in stamps:
+                image = rng.integers(0, 255, (camera.height, camera.width, 3), dtype=np.uint8)
+                cv2.imwrite(str(root / drive / camera.name / f"{stamp}.jpg"), image)
+        if drive == "monday":
+            (root / drive / "LIDAR_TOP").mkdir()
+            for stamp in stamps:
+                rng.normal(0, 10, (40, 5)).astype("<f4").tofile(root / drive / "LIDAR_TOP" / f"{stamp}.bin")
+        with open(root / drive / "poses.csv", "w", newline="") as file:
+            csv.writer(file).writerows([stamp, 2.0 * i, 1.0, 0.0, 1, 0, 0, 0] for i, stamp in enumerate(stamps))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _on_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+
+
+def test_the_example_has_at_most_sixty_lines():
+    assert len((DOCS / "drives.py").read_text().splitlines()) <= 60
+
+
+def test_samples_stand_in_scenes_in_order_of_time(root):
+    source = open_source(SOURCE, root, "")
+    assert [(scene.name, scene.samples) for scene in source.scenes] == [("monday", range(3)), ("tuesday", range(3, 6))]
+    assert [source[i].timestamp_us for i in range(3)] == [START, START + STEP, START + 2 * STEP]
+    assert source.select("tuesday") == [3, 4, 5]
+    assert source.find("tuesday-5200000") == 4
+    with pytest.raises(BridgeTAError, match="no scene 'friday'"):
+        source.select("friday")
+
+
+def test_frames_have_the_vehicles_cameras_and_the_maps_labels(root):
+    data = FrameDataset(root, "", "all", CAMERAS, ImageConfig(width=64, height=32), GRID, source=SOURCE)
+    frame = data[1]
+    assert frame.images.shape == (3, 3, 32, 64)
+    x, y = GRID.centres()
+    seen = shapely.contains_xy(ROAD, *np.meshgrid(x + 2.0, y + 1.0))  # the vehicle stands at (2, 1)
+    inner = np.abs(y + 1.0) < 3  # the rasteriser rounds borders to cells
+    np.testing.assert_array_equal(frame.masks[0].numpy()[inner], seen[inner])
+    assert not frame.masks[0].numpy()[np.abs(y + 1.0) > 6].any()
+    assert frame.known.tolist() == [True, False, False, False, False, True]
+
+
+def test_earlier_samples_are_the_sweeps_of_a_fast_lidar(root):
+    data = FrameDataset(
+        root, "", "monday", CAMERAS, ImageConfig(), GRID, lidar=LidarConfig(ego_radius=0.0), source=SOURCE
+    )
+    lags = [sorted(set(data[i].points[:, 4].tolist())) for i in range(3)]
+    np.testing.assert_allclose(lags[2], [0, 0.2, 0.4], atol=1e-6)
+    assert [len(lag) for lag in lags] == [1, 2, 3]
+
+
+def test_pictures_training_and_evaluation_take_it(root, tmp_path):
+    """As a user would, in a process of its own."""
+    settings = ["grid.resolution=2.0", "data.batch_size=2", "data.workers=0", "train.epochs=1", "labels.cache=labels"]
+    cameras = f"data.cameras=[{','.join(CAMERAS)}]"
+    roots = [f"data.train_root={root}", f"data.val_root={root}"]
+    commands = (
+        ["view", str(root), "sheet.png", "--check", "--source", SOURCE],
+        ["view", str(root), "sample.png", "--source", SOURCE],
+        ["train", "student", "tiny", f"data.source={SOURCE}", *roots, cameras, *settings, "--out", "run"],
+        ["eval", "run/student.safetensors", str(root), "--source", SOURCE],
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DOCS), str(DOCS.parent)])}
+    for command in commands:
+        call = [sys.executable, "-c", "from bridgeta_core.cli import app; app()", *command]
+        result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    assert len(list((tmp_path / "labels").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["drives", "drives:Nothing", "nowhere:Drives", "json:loads", ":", "drives:Rig"])
+def test_a_source_that_is_none_is_one_message(root, name):
+    with pytest.raises(BridgeTAError, match=r"source") as caught:
+        open_source(name, root, "")
+    assert caught.value.exit_code == 2
+
+
+def test_a_root_that_is_none_is_one_message(tmp_path):
+    with pytest.raises(BridgeTAError, match="not a folder"):
+        open_source(SOURCE, tmp_path / "nothing", "")
+
+
+def test_boxes_are_nuscenes_own(root):
+    result = CliRunner().invoke(app, ["view", str(root), "x.png", "--source", SOURCE, "--boxes"])
+    assert result.exit_code == 2
+    assert "--boxes" in result.stderr
+
+
+def a_sample(scene="a", stamp=0, token=None, location="world"):
+    return Sample(token or f"{scene}-{stamp}", scene, location, stamp, {})
+
+
+class Plain(SampleList):
+    """Without a map."""
+
+    def raster(self, location, labels):
+        raise BridgeTAError("has no map", where=self.root)
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        ([], "holds no sample"),
+        ([a_sample(), a_sample(stamp=1, token="a-0")], "same token"),
+        ([a_sample(), a_sample(stamp=1, location="elsewhere")], "elsewhere and in world"),
+    ],
+)
+def test_a_list_that_contradicts_itself_is_refused(tmp_path, samples, told):
+    with pytest.raises(BridgeTAError, match=told):
+        Plain(tmp_path, samples)
+
+
+def test_descriptions_tell_light_and_weather(tmp_path):
+    source = Plain(tmp_path, [a_sample("a"), a_sample("b")], {"b": "Night after rain"})
+    assert [(scene.night, scene.rain) for scene in source.scenes] == [(False, False), (True, True)]
+
+
+def test_a_changed_map_is_noticed(root):
+    files = open_source(SOURCE, root, "").map_files("world")
+    assert [path.name for path in files] == ["map.geojson", "rig.yaml"]
