@@ -95,11 +95,14 @@ class MapTask(lightning.LightningModule):
         """AdamW under a one-cycle schedule that is stepped with every step of the optimiser."""
         train = self.experiment.train
         optimiser = torch.optim.AdamW(self.trained(), lr=train.learning_rate, weight_decay=train.weight_decay)
+        steps = max(2, int(self.trainer.estimated_stepping_batches))
+        # A rise of exactly one step makes OneCycleLR divide by zero; a trifle more is the same schedule.
+        rise = train.warmup if train.warmup * steps != 1 else train.warmup * (1 + 1e-9)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser,
             max_lr=train.learning_rate,
-            total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
-            pct_start=train.warmup,
+            total_steps=steps,
+            pct_start=rise,
             div_factor=10.0,
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -84,3 +84,7 @@ def test_an_interrupted_run_says_how_to_go_on(two_scenes, tmp_path, monkeypatch)
             with pytest.raises(BridgeTAError, match=f"was interrupted.*{advice}"):
                 train_student(two_scenes("train.ema=0.99"), tmp_path)
     assert train_student(two_scenes("train.ema=0.99"), tmp_path, resume=True).exists()
+
+
+def test_a_rise_of_one_step_is_a_schedule_too(two_scenes, tmp_path):
+    assert train_student(two_scenes("train.epochs=1", "data.steps_per_epoch=2", "train.warmup=0.5"), tmp_path).exists()
