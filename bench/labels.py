@@ -38,6 +38,7 @@ from bridgeta_core.config import ImageConfig, LabelConfig
 from bridgeta_core.data.dataset import FrameDataset
 from bridgeta_core.data.index import SampleIndex
 from bridgeta_core.data.labelcache import LabelCache
+from bridgeta_core.data.mapfile import expansion_path
 from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.data.sample import LIDAR, Scene
 from bridgeta_core.geometry import Matrix, rigid, yaw
@@ -119,6 +120,9 @@ class _Poses:
 
     def global_T_ego(self, position: int) -> Matrix:
         return self._city.poses[position]
+
+    def map_files(self, location: str) -> list[Path]:
+        return [expansion_path(self.root, location)]
 
 
 def show_speed(cities: list[City]) -> None:

@@ -26,7 +26,7 @@ Numbers = NDArray[np.int64]
 Corners = NDArray[np.int32]
 
 _CLASS = np.array([next(i for i, c in enumerate(CLASSES) if name in c.layers) for name in LAYERS])
-_DIMENSION = np.array([LINE if name in LINE_LAYERS else POLYGON for name in LAYERS])
+_KIND = np.array([LINE if name in LINE_LAYERS else POLYGON for name in LAYERS])
 _LARGE = 200  # corners of a polygon from which on it pays to cut it roughly before it is cut exactly
 
 
@@ -41,12 +41,13 @@ class CompatibleMasks:
         patch, result = _Patch(global_T_ego, grid), np.zeros((len(CLASSES), *grid.shape), dtype=np.uint8)
         pieces, sources = patch.cut(self._shapes)
         layers = self._shapes.layer[sources]
-        is_line = _DIMENSION[layers] == LINE
-        for number, line in zip(layers[is_line].tolist(), patch.lines(pieces[is_line]), strict=True):
+        is_line = _KIND[layers] == LINE
+        lines, owner = patch.lines(pieces[is_line])
+        for number, line in zip(layers[is_line][owner].tolist(), lines, strict=True):
             cv2.polylines(result[_CLASS[number]], [line], False, 1, 2)
-        outlines, piece, is_hole = patch.outlines(pieces[~is_line])
+        outlines, owner, is_hole = patch.outlines(pieces[~is_line])
         shapes: dict[int, tuple[list[Corners], list[Corners]]] = {}
-        for outline, source, hole in zip(outlines, sources[~is_line][piece].tolist(), is_hole.tolist(), strict=True):
+        for outline, source, hole in zip(outlines, sources[~is_line][owner].tolist(), is_hole.tolist(), strict=True):
             shapes.setdefault(source, ([], []))[hole].append(outline)
         for number, group in groupby(shapes, key=self._shapes.layer.__getitem__):
             canvas = np.zeros(grid.shape, dtype=np.uint8)  # a layer's holes must not clear another layer's areas
@@ -75,9 +76,8 @@ class _Patch:
             self._cos * middle[0] - self._sin * middle[1],
             self._sin * middle[0] + self._cos * middle[1],
         )
-        w, h = self._size
-        self._local = shapely.box(-w / 2, -h / 2, w / 2, h / 2)
-        outline = self._turn(shapely.get_coordinates(self._local) + self._centre, self._sin)
+        corners = np.array([(1, -1), (1, 1), (-1, 1), (-1, -1), (1, -1)]) * np.array(self._size) / 2
+        outline = self._turn(corners + self._centre, self._sin)
         self._outline, self._low, self._high = shapely.polygons(outline), outline.min(axis=0), outline.max(axis=0)
 
     def _turn(self, points: Array, sin: float) -> Array:
@@ -92,29 +92,36 @@ class _Patch:
         return np.stack([turned_x, turned_y], axis=1)
 
     def cut(self, shapes: MapShapes) -> tuple[NDArray[np.object_], Numbers]:
-        """The parts of shapes inside the patch, in metres from its centre along its sides, and the position of the
-        shape that each part is from.
-        """
+        """The parts of shapes inside the patch, and the position of the shape that each part is from."""
         near = shapes.near(self._low, self._high)
-        dimension = _DIMENSION[shapes.layer[near]]
-        inside, of = simple_parts(shapely.intersection(self._roughly(shapes.shapes[near]), self._outline), dimension)
-        local = shapely.transform(inside, lambda points: self._turn(points, -self._sin) - self._centre)
+        kind = _KIND[shapes.layer[near]]
+        inside, of = simple_parts(shapely.intersection(self._roughly(shapes.shapes[near]), self._outline), kind)
+        return inside, near[of]
+
+    def outlines(self, polygons: NDArray[np.object_]) -> tuple[list[Corners], Numbers, NDArray[np.bool_]]:
+        """Rings in cells, rounded, the position in `polygons` that each is from, and whether it is a hole."""
+        rings, owner, is_hole = polygon_rings(polygons)
+        points, ring = shapely.get_coordinates(rings, return_index=True)
+        cells = np.round(self._to_cells(self._to_local(points))).astype(np.int32)
+        return split(cells, ring, len(rings)), owner, is_hole
+
+    def lines(self, lines: NDArray[np.object_]) -> tuple[list[Corners], Numbers]:
+        """Lines in cells, truncated, and the position in `lines` that each is from.
+
+        The devkit cuts everything a second time in the patch's own frame. That moves a corner on the border by a
+        rounding error, which only truncating can tell.
+        """
+        local = shapely.transform(lines, self._to_local)
         bounds, half = shapely.bounds(local).reshape(-1, 4), np.array(self._size) / 2
         cut = (bounds[:, :2] <= -half).any(axis=1) | (bounds[:, 2:] >= half).any(axis=1)  # the others stay as they are
-        local[cut] = shapely.intersection(local[cut], self._local)
-        pieces, again = simple_parts(local, dimension[of])
-        return pieces, near[of[again]]
-
-    def lines(self, pieces: NDArray[np.object_]) -> list[Corners]:
-        """Corners of lines from `cut`, truncated to cells."""
+        local[cut] = shapely.intersection(local[cut], shapely.box(*-half, *half))
+        pieces, owner = simple_parts(local, LINE)
         points, piece = shapely.get_coordinates(pieces, return_index=True)
-        return split(self._to_cells(points).astype(np.int32), piece, len(pieces))
+        return split(self._to_cells(points).astype(np.int32), piece, len(pieces)), owner
 
-    def outlines(self, pieces: NDArray[np.object_]) -> tuple[list[Corners], Numbers, NDArray[np.bool_]]:
-        """Corners of the rings of polygons from `cut`, rounded to cells, the piece of each, and if it is a hole."""
-        rings, piece, is_hole = polygon_rings(pieces)
-        points, ring = shapely.get_coordinates(rings, return_index=True)
-        return split(np.round(self._to_cells(points)).astype(np.int32), ring, len(rings)), piece, is_hole
+    def _to_local(self, points: Array) -> Array:
+        """Metres from the patch's centre along its sides."""
+        return self._turn(points, -self._sin) - self._centre
 
     def _to_cells(self, points: Array) -> Array:
         return (points + np.array(self._size) / 2) * self._scale
