@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import signal
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from rich.text import Text
 from bridgeta_core.data.pointcloud import read_lidar
 from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.images import decode
+from bridgeta_core.interrupts import no_interrupts
 
 _CHUNK = 16  # files that a process takes at a time
 _AHEAD = 4  # chunks per process that wait, so that none stands idle
@@ -73,7 +72,7 @@ def _shared_out(
         waiting.extend((chunk, pool.submit(_faults, root, chunk)) for chunk in some)
 
     try:
-        with _no_interrupts():  # the first submission starts the processes
+        with no_interrupts():  # the first submission starts the processes
             hand_out(itertools.islice(chunks, _AHEAD * jobs))
         while waiting:
             chunk, future = waiting.popleft()
@@ -85,16 +84,6 @@ def _shared_out(
         raise BridgeTAError("a process that decodes files died", where=root, fix=fix) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Processes started herein never see a Ctrl-C, which the terminal sends to all: this process ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare() -> None:

@@ -7,8 +7,8 @@ import signal
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -19,6 +19,7 @@ import cv2
 import torch
 
 from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.interrupts import no_interrupts
 from bridgeta_core.synth.dataset.partial import PartialRoot
 from bridgeta_core.synth.dataset.parts import Part, PartWriter
 from bridgeta_core.synth.settings import SynthSettings
@@ -71,7 +72,7 @@ class Workers:
         backlog = Backlog(parts)
         workers: list[_Worker] = []
         try:
-            with _no_interrupts():
+            with no_interrupts():
                 for _ in range(self.processes):
                     workers.append(self._start())
             for worker in workers:
@@ -127,16 +128,6 @@ def _give(worker: _Worker, backlog: Backlog, workers: list[_Worker]) -> None:
     if worker.part is not None:
         with suppress(BrokenPipeError):  # reading from the pipe will tell that the process is gone
             worker.pipe.send(worker.part)
-
-
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Processes started herein never see a Ctrl-C, which the terminal sends to all: this process ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(pipe: Connection, out: Path, settings: SynthSettings, threads: int) -> None:
