@@ -147,7 +147,11 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and evaluation.png.")] = None,
     labels: Annotated[
-        str, typer.Option(help="compatible (as the nuScenes devkit draws them) or exact (cells at least half covered).")
+        str,
+        typer.Option(
+            help="compatible (as the nuScenes devkit draws them), bevfusion (the same along the LiDAR's axes) or exact "
+            "(cells at least half covered)."
+        ),
     ] = "compatible",
     source: Source = "nuscenes",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

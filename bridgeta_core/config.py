@@ -169,8 +169,9 @@ class LabelConfig:
 
     mode: str = setting(
         "compatible",
-        "compatible: equal to the nuScenes devkit's masks, lines 2 cells wide; exact: cells at least half covered",
-        among=("compatible", "exact"),
+        "compatible: equal to the nuScenes devkit's masks, lines 2 cells wide; bevfusion: the same, drawn along the "
+        "LiDAR's axes; exact: cells at least half covered",
+        among=("compatible", "bevfusion", "exact"),
     )
     line_width: float = setting(1.0, "exact: width of dividers, metres; at least grid.resolution", ge=0.01, le=10)
     cache: str | None = setting(None, "folder that keeps the labels of frames that are not augmented, bit-packed")

@@ -27,6 +27,7 @@ Corners = NDArray[np.int32]
 
 _CLASS = np.array([next(i for i, c in enumerate(CLASSES) if name in c.layers) for name in LAYERS])
 _KIND = np.array([LINE if name in LINE_LAYERS else POLYGON for name in LAYERS])
+_EGO_T_RIGHT = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 _LARGE = 200  # corners of a polygon from which on it pays to cut it roughly before it is cut exactly
 
 
@@ -58,6 +59,20 @@ class CompatibleMasks:
                     cv2.fillPoly(canvas, interiors, 0)
             result[_CLASS[number]] |= canvas
         return result
+
+
+class BEVFusionMasks(CompatibleMasks):
+    """The same, drawn along the axes of nuScenes' LIDAR_TOP, x to the right and y ahead, as BEVFusion's patches lie.
+
+    The devkit's rounding makes areas grow towards the x and y of a patch: here to the right and ahead, otherwise ahead
+    and to the left.
+    """
+
+    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
+        """The classes around a pose, in the layout that all masks have."""
+        sideways = BevGrid(-grid.y_max, -grid.y_min, grid.x_min, grid.x_max, grid.resolution)
+        drawn = super().masks(global_T_ego @ _EGO_T_RIGHT, sideways)  # columns to the right, rows ahead
+        return np.ascontiguousarray(drawn.transpose(0, 2, 1)[:, ::-1])
 
 
 class _Patch:

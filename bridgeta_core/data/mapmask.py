@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bridgeta_core.classes import CLASSES
 from bridgeta_core.config import LabelConfig
-from bridgeta_core.data.compatiblemask import CompatibleMasks
+from bridgeta_core.data.compatiblemask import BEVFusionMasks, CompatibleMasks
 from bridgeta_core.data.exactmask import ExactMasks
 from bridgeta_core.data.mapfile import LAYERS, load_layers
 from bridgeta_core.data.mapshapes import LINE, POLYGON, MapShapes, simple_parts, split
@@ -36,8 +36,12 @@ class MapRaster:
         labels = labels or LabelConfig()
         self.location = location
         self._shapes = MapShapes(shapes)
-        exact = labels.mode == "exact"
-        self._masks = ExactMasks(shapes, labels.line_width) if exact else CompatibleMasks(self._shapes)
+        self._masks: ExactMasks | CompatibleMasks
+        if labels.mode == "exact":
+            self._masks = ExactMasks(shapes, labels.line_width)
+        else:
+            drawn = BEVFusionMasks if labels.mode == "bevfusion" else CompatibleMasks
+            self._masks = drawn(self._shapes)
         self.known: tuple[bool, ...] = tuple(any(len(shapes[name]) for name in c.layers) for c in CLASSES)
 
     @classmethod

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_core.classes import CLASS_NAMES, CLASSES
+from bridgeta_core.config import LabelConfig
 from bridgeta_core.data.mapmask import MapRaster
 from bridgeta_core.geometry import invert, rigid, transform, yaw
 from bridgeta_core.grid import BevGrid
@@ -220,3 +221,32 @@ def test_outlines_lie_on_the_ground_in_the_ego_frame(map_sheet, tmp_path):
     corners = np.concatenate([transform(at, line) for line in lines["walkway"]])
     assert (corners[:, 0].min(), corners[:, 1].max()) == (pytest.approx(10), pytest.approx(34))
     np.testing.assert_allclose(transform(invert(at), transform(at, divider)), divider)
+
+
+def test_bevfusions_masks_are_the_devkits_along_the_lidars_axes(small_root, drawn):
+    """Its patch lies 90 degrees clockwise of the vehicle's: columns to the right, rows ahead."""
+    raster, devkit = MapRaster.load(small_root, CITY, LabelConfig(mode="bevfusion")), drawn[1]
+    grid = BevGrid(-30, 50, -20, 40, 0.5)
+    random = np.random.default_rng(4)
+    for _ in range(6):
+        at = pose(*random.uniform(-60, 60, 2), random.uniform(-np.pi, np.pi))
+        right = at @ rigid((0, 0, 0), (math.sqrt(0.5), 0, 0, -math.sqrt(0.5)))
+        middle = transform(right, np.array([-10.0, 10.0, 0.0]))  # of the patch, which is not centred on the vehicle
+        centred = rigid(middle, (1, 0, 0, 0))
+        centred[:3, :3] = right[:3, :3]
+        theirs = devkit_masks(devkit, centred, BevGrid(-30, 30, -40, 40, 0.5))
+        for c, ours, drawn_right in zip(CLASSES, raster.masks(at, grid), theirs, strict=True):
+            if drawn_right is not None:
+                different = (ours != np.flipud(drawn_right.T)).mean()
+                assert different < (0.01 if c.name == "divider" else 1e-4), c.name  # the last bit of a pose may differ
+
+
+def test_bevfusions_areas_grow_to_the_right_and_the_devkits_to_the_left(map_sheet, tmp_path):
+    sheet = map_sheet()
+    sheet.polygon("walkway", box(-10, 10, -10, 10))
+    ours = draw(sheet, tmp_path)
+    theirs = MapRaster.load(tmp_path, CITY, LabelConfig(mode="bevfusion"))
+    x, y = BevGrid().centres()
+    ahead = (x > -10) & (x < 10.5)
+    np.testing.assert_array_equal(mask(ours, "walkway"), np.outer((y > -10) & (y < 10.5), ahead))
+    np.testing.assert_array_equal(mask(theirs, "walkway"), np.outer((y > -10.5) & (y < 10), ahead))
