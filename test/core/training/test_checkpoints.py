@@ -18,7 +18,7 @@ def test_a_write_that_breaks_off_leaves_the_checkpoint_before(tmp_path, monkeypa
     WholeCheckpoints().save_checkpoint({"epoch": 1}, path)
 
     def break_off(_, target):
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", break_off)
