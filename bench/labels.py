@@ -62,7 +62,9 @@ class City:
     raised: int = 0
 
     def __post_init__(self) -> None:
-        self.compatible, self.exact = (MapRaster.load(self.root, self.name, labels) for labels in (None, EXACT))
+        self.compatible = MapRaster.load(self.root, self.name)
+        self.bevfusion = MapRaster.load(self.root, self.name, LabelConfig(mode="bevfusion"))
+        self.exact = MapRaster.load(self.root, self.name, EXACT)
         self.devkit = NuScenesMap(str(self.root), self.name)
 
     def draw(self, count: int) -> None:
@@ -145,10 +147,8 @@ def show_speed(cities: list[City]) -> None:
 
 
 def show_lidar_centre(root: Path, version: str, cities: list[City]) -> None:
-    """IoU of labels centred on LIDAR_TOP with ours, over the root's poses and at the first sample itself.
-
-    The LiDAR's x axis points to the right, and mode compatible grows areas towards positive x and y. So ours are drawn
-    on their side too: with x to the right.
+    """IoU of labels centred on LIDAR_TOP and drawn along its axes with ours, over the root's poses and at the first
+    sample itself. Exact ones are compared with exact ones, the others with compatible ones.
     """
     sample = SampleIndex.open(root, version)[0]
     if LIDAR not in sample.records:
@@ -158,13 +158,6 @@ def show_lidar_centre(root: Path, version: str, cities: list[City]) -> None:
     turn = math.degrees(yaw(ego_T_lidar)) + 90  # the LiDAR's x axis points to the right
     here = round(x, 2)
     shifted = BevGrid(GRID.x_min + here, GRID.x_max + here, GRID.y_min, GRID.y_max, GRID.resolution)
-    right = rigid((0, 0, 0), (math.sqrt(0.5), 0, 0, -math.sqrt(0.5)))  # ego_T_right: x to the right, y ahead
-    ahead = BevGrid(shifted.y_min, shifted.y_max, shifted.x_min, shifted.x_max, GRID.resolution)
-    ways: dict[str, Callable[[MapRaster, Matrix], np.ndarray]] = {
-        f"{shifted.x_min:g} to {shifted.x_max:g} m": lambda raster, pose: raster.masks(pose, shifted),
-        "the same, drawn on its side": lambda raster, pose: in_our_layout(raster.masks(pose @ right, ahead)),
-        f"{GRID.x_min:g} to {GRID.x_max:g} m": lambda raster, pose: raster.masks(pose, GRID),
-    }
     table = Table(
         title=f"{root}: IoU in % with labels centred on LIDAR_TOP, which is {x:.2f} m ahead, {y:.2f} m to the left and "
         f"turned by {turn:+.2f} degrees"
@@ -179,18 +172,20 @@ def show_lidar_centre(root: Path, version: str, cities: list[City]) -> None:
         "first sample": [(city, sample.global_T_ego) for city in own],
     }
     for place, poses in places.items():
-        for mode in ("compatible", "exact"):
-            for grid, way in ways.items():
+        for mode in ("compatible", "bevfusion", "exact"):
+            for grid in (GRID, shifted):
                 both, either = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
                 for city, pose in poses:
                     raster: MapRaster = getattr(city, mode)
-                    ours, theirs = way(raster, pose), in_our_layout(raster.masks(pose @ ego_T_lidar, GRID))
+                    reference = city.exact if mode == "exact" else city.compatible
+                    theirs = in_our_layout(reference.masks(pose @ ego_T_lidar, GRID))
+                    ours = raster.masks(pose, grid)
                     both += (ours & theirs).sum(axis=(1, 2))
                     either += (ours | theirs).sum(axis=(1, 2))
                 iou = 100 * both[either > 0] / either[either > 0]
                 shown = iter(f"{value:.1f}" for value in (*iou, iou.mean()))
                 cells = [next(shown) if seen else "-" for seen in (*(either > 0), True)]
-                table.add_row(place, f"{mode}, {grid}", *cells)
+                table.add_row(place, f"{mode}, {grid.x_min:g} to {grid.x_max:g} m", *cells)
         table.add_section()
     console.print(table)
 

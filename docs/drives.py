@@ -26,7 +26,7 @@ class Drives(SampleList):
         drives = {path.parent: csv.reader(path.open()) for path in root.glob("*/poses.csv")}
         super().__init__(root, [read_sample(drive, rig, row) for drive, rows in drives.items() for row in rows])
 
-    def raster(self, location: str, labels: LabelConfig) -> MapRaster:
+    def read_map(self, location: str, labels: LabelConfig) -> MapRaster:
         """The one map of all drives."""
         shapes: dict[str, list[object]] = {name: [] for name in LAYERS}
         for feature in json.loads((self.root / "map.geojson").read_text())["features"]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.data.samplelist import reading
 from bridgeta_core.data.source import Source
 from bridgeta_core.errors import BridgeTAError
 
@@ -30,4 +31,5 @@ def open_source(name: str, root: str | Path, version: str) -> Source:
     if not root.is_dir():
         raise BridgeTAError("is not a folder", where=root, fix="Give the root of the dataset", exit_code=2)
     make: Callable[[Path, str], Source] = found
-    return make(root, version)
+    with reading(name, root):
+        return make(root, version)

@@ -52,7 +52,7 @@ class CachedFrames(Dataset[Frame]):
             scene = self._scenes[-1]
             scene.positions = range(scene.positions.start, position + 1)
         self._place = [(s, row) for s, scene in enumerate(self._scenes) for row in range(len(scene.positions))]
-        self._tokens = [dataset.sample(position).token for position in range(len(dataset))]
+        self._tokens = [dataset.index.tokens[i].decode() for i in dataset.positions]
         self._open: dict[int, Arrays] = {}
         self._keys = [fingerprint.of_frames(self._dataset, scene.positions) for scene in self._scenes]
         self._build("frames", self._keys, self._write_frames)

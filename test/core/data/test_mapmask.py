@@ -49,6 +49,15 @@ def devkit_masks(devkit, at, grid):
     return result
 
 
+def assert_equal_near_its_corners(raster, devkit, seed, count):
+    """At poses around random corners of the map."""
+    nodes = np.array([(node["x"], node["y"]) for node in devkit.node])
+    random = np.random.default_rng(seed)
+    for near in nodes[random.integers(len(nodes), size=count)]:
+        at = pose(*(near + random.normal(0, 15, 2)), random.uniform(-np.pi, np.pi))
+        assert assert_equal_to_the_devkit(raster, devkit, at, BevGrid()) >= 5
+
+
 def assert_equal_to_the_devkit(raster, devkit, at, grid):
     compared = 0
     for c, ours, theirs in zip(CLASSES, raster.masks(at, grid), devkit_masks(devkit, at, grid), strict=True):
@@ -82,12 +91,7 @@ def test_equals_the_devkit_at_every_cell_for_any_pose_and_grid(drawn, x, y, head
 def test_equals_the_devkit_on_real_cities(real_root, city):
     from nuscenes.map_expansion.map_api import NuScenesMap
 
-    raster, devkit = MapRaster.load(real_root, city), NuScenesMap(str(real_root), city)
-    nodes = np.array([(node["x"], node["y"]) for node in devkit.node])
-    random = np.random.default_rng(1)
-    for near in nodes[random.integers(len(nodes), size=25)]:
-        at = pose(*(near + random.normal(0, 15, 2)), random.uniform(-np.pi, np.pi))
-        assert assert_equal_to_the_devkit(raster, devkit, at, BevGrid()) >= 5
+    assert_equal_near_its_corners(MapRaster.load(real_root, city), NuScenesMap(str(real_root), city), 1, 25)
 
 
 def test_equals_the_devkit_on_a_synthetic_town(tmp_path):
@@ -101,12 +105,7 @@ def test_equals_the_devkit_on_a_synthetic_town(tmp_path):
     path = tmp_path / "maps" / "expansion" / f"{CITY}.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(expansion(World(town).town(0), town.seeds)))
-    raster, devkit = MapRaster.load(tmp_path, CITY), NuScenesMap(str(tmp_path), CITY)
-    nodes = np.array([(node["x"], node["y"]) for node in devkit.node])
-    random = np.random.default_rng(2)
-    for near in nodes[random.integers(len(nodes), size=10)]:
-        at = pose(*(near + random.normal(0, 15, 2)), random.uniform(-np.pi, np.pi))
-        assert assert_equal_to_the_devkit(raster, devkit, at, BevGrid()) >= 5
+    assert_equal_near_its_corners(MapRaster.load(tmp_path, CITY), NuScenesMap(str(tmp_path), CITY), 2, 10)
 
 
 def test_equals_the_devkit_where_a_polygon_has_so_many_corners_that_it_is_first_cut_roughly(map_sheet, tmp_path):

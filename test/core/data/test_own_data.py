@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,18 @@ def test_a_root_that_is_none_is_one_message(tmp_path):
         open_source(SOURCE, tmp_path / "nothing", "")
 
 
+@pytest.mark.parametrize("file", ["map.geojson", "monday/poses.csv", "rig.yaml"])
+def test_a_truncated_file_is_one_message(root, tmp_path, file):
+    broken = tmp_path / "broken"
+    shutil.copytree(root, broken)
+    content = (broken / file).read_bytes()
+    (broken / file).write_bytes(content[: len(content) // 2 + 2])
+    with pytest.raises(BridgeTAError, match=r"broken") as caught:
+        FrameDataset(broken, "", "all", CAMERAS, ImageConfig(), GRID, source=SOURCE)
+    assert file == "rig.yaml" or "drives.py line" in str(caught.value)
+    assert "\n" not in str(caught.value) or file == "rig.yaml"  # YAML's own message shows the place below
+
+
 def test_boxes_are_nuscenes_own(root):
     result = CliRunner().invoke(app, ["view", str(root), "x.png", "--source", SOURCE, "--boxes"])
     assert result.exit_code == 2
@@ -153,7 +166,7 @@ def a_sample(scene="a", stamp=0, token=None, location="world"):
 class Plain(SampleList):
     """Without a map."""
 
-    def raster(self, location, labels):
+    def read_map(self, location, labels):
         raise BridgeTAError("has no map", where=self.root)
 
 
