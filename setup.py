@@ -22,16 +22,16 @@ setup(
     license="Apache-2.0",
     maintainer="BridgeTA maintainers",
     maintainer_email="maintainers@bridgeta.invalid",
-    packages=find_packages(include=["bridgeta_core*", "bridgeta_ros*"]),
+    packages=find_packages(include=["bridgeta_core*", "bridgeta_synth*", "bridgeta_ros*"]),
     package_data={
         "bridgeta_core": [
-            "configs/*.yaml",
-            "configs/studies/*.yaml",
-            "pretrained/*.safetensors",
-            "pretrained/*.json",
+            "config/*.yaml",
+            "config/studies/*.yaml",
+            "deploy/pretrained/*.safetensors",
+            "deploy/pretrained/*.json",
             "py.typed",
         ],
-        "bridgeta_ros": ["report.html"],
+        "bridgeta_ros": ["bags/report.html"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
@@ -75,6 +75,6 @@ setup(
         "test": ["pytest>=8,<9"],  # what makes `colcon test` run pytest
     },
     entry_points={
-        "console_scripts": ["bridgeta = bridgeta_ros.cli:main", "bev_node = bridgeta_ros.bev_node:main"],
+        "console_scripts": ["bridgeta = bridgeta_ros.cli:main", "bev_node = bridgeta_ros.node.main:main"],
     },
 )

@@ -22,15 +22,15 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from bridgeta_core.classes import CLASS_NAMES
-from bridgeta_core.data.index import SampleIndex
-from bridgeta_core.data.mapfile import read_layers
-from bridgeta_core.data.mapmask import MapRaster
-from bridgeta_core.geometry import rigid
-from bridgeta_core.grid import BevGrid
-from bridgeta_core.synth import nuscenes_facts as facts
-from bridgeta_core.synth.dataset.mapfile import expansion
-from bridgeta_core.synth.town.town import build_town
+from bridgeta_core.data.maps.expansion import read_layers
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.transforms import rigid
+from bridgeta_synth import nuscenes as facts
+from bridgeta_synth.dataset.map_expansion import expansion
+from bridgeta_synth.world.town.town import build_town
 
 GRID = BevGrid()
 NEAR_LANE, KNOWN = 10.0, 0.9

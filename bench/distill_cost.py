@@ -26,15 +26,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from bridgeta_core import config
-from bridgeta_core.classes import CLASSES
-from bridgeta_core.config import Experiment
+from bridgeta_core.config import experiment as config
+from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.data.dataset import Batch, FrameDataset, collate
+from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.distill.base import Context, Distiller, Labels, build_distiller, distillers
-from bridgeta_core.losses import focal_loss
+from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher
-from bridgeta_core.weights import load_student, save_weights
 
 ALONE = "student alone"
 VARIANTS = {

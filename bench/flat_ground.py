@@ -18,12 +18,12 @@ from machine import processor
 from numpy.typing import NDArray
 from rich.progress import track
 
-from bridgeta_core.geometry import invert, transform
-from bridgeta_core.synth import nuscenes_facts as facts
-from bridgeta_core.synth.dataset.world import World
-from bridgeta_core.synth.picture.cast import GROUND, View, trace
-from bridgeta_core.synth.picture.render import SceneRenderer
-from bridgeta_core.synth.settings import SynthSettings
+from bridgeta_core.geometry.transforms import invert, transform
+from bridgeta_synth import nuscenes as facts
+from bridgeta_synth.dataset.world import World
+from bridgeta_synth.render.rays.ray_caster import GROUND, View, trace
+from bridgeta_synth.render.renderer import SceneRenderer
+from bridgeta_synth.settings import SynthSettings
 
 EDGES = (0, 10, 20, 30, 40, 50)
 WIDTH, HEIGHT = 400, 225

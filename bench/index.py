@@ -25,8 +25,8 @@ from nuscenes.utils.splits import create_splits_scenes
 from rich.console import Console
 from rich.table import Table
 
-from bridgeta_core.data.tables import TABLES
-from bridgeta_core.files import replace_when_done
+from bridgeta_core.data.nuscenes.index_cache import TABLES
+from bridgeta_core.utils.files import replace_when_done
 
 VERSION = "v1.0-trainval"
 SAMPLES = 34_149
@@ -180,7 +180,8 @@ def forget(folder: Path) -> None:
 def fresh(code: str, cache: Path) -> dict[str, float]:
     """The `figures` of code that runs in a process of its own, with the peak memory in GiB of it and its children."""
     before = (
-        "import pickle, time; from pathlib import Path; from bridgeta_core.data.index import SampleIndex\nfigures={}\n"
+        "import pickle, time; from pathlib import Path\n"
+        "from bridgeta_core.data.nuscenes.index import SampleIndex\nfigures={}\n"
     )
     after = (
         "\nimport json, resource as r; figures['peak'] = sum("

@@ -32,17 +32,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bridgeta_core.classes import CLASS_NAMES, CLASSES
-from bridgeta_core.commandline import table_version
-from bridgeta_core.config import ImageConfig, LabelConfig
+from bridgeta_core.cli.common import table_version
+from bridgeta_core.config.experiment import ImageConfig, LabelConfig
 from bridgeta_core.data.dataset import FrameDataset
-from bridgeta_core.data.index import SampleIndex
-from bridgeta_core.data.labelcache import LabelCache
-from bridgeta_core.data.mapfile import expansion_path
-from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.data.maps.cache import LabelCache
+from bridgeta_core.data.maps.expansion import expansion_path
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.nuscenes.index import SampleIndex
 from bridgeta_core.data.sample import LIDAR, Scene
-from bridgeta_core.geometry import Matrix, rigid, yaw
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.transforms import Matrix, rigid, yaw
 
 GRID = BevGrid()
 EXACT = LabelConfig(mode="exact")

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bridgeta_core.config import LiftConfig
-from bridgeta_core.geometry import ImageFit
+from bridgeta_core.config.experiment import LiftConfig
+from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.model.lift import LiftPlan, depth_bins, lift
 
 FEATURE_SIZE, IMAGE_SIZE = (32, 88), (256, 704)  # (height, width)

@@ -29,13 +29,14 @@ from rich.table import Table
 from torch.multiprocessing import SimpleQueue
 from torch.utils.data import DataLoader
 
-from bridgeta_core import config, images
+from bridgeta_core.config import experiment as config
 from bridgeta_core.data import augment, dataset
 from bridgeta_core.data.dataset import FrameDataset, collate
 from bridgeta_core.data.sample import SensorRecord
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.geometry import images
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
+from bridgeta_core.utils.errors import BridgeTAError
 
 CORES, BATCH, SECONDS = 2, 4, 2.0  # cores used, samples per batch, and what one timing of one setting takes at least
 WORKERS = (0, 1, 2)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bridgeta_core.classes import CLASSES
-from bridgeta_core.grid import BevGrid
-from bridgeta_ros.localmap import LocalMap
+from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_ros.pipeline.local_map import LocalMap
 
 SPEED, RATE, TURN = 10.0, 12.0, 0.15  # m/s, frames per second, rad/s
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from bridgeta_core.machine import processor as processor
+from bridgeta_core.utils.machine import processor as processor
 
 
 def milliseconds(call: Callable[[], object]) -> float:

@@ -17,12 +17,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bridgeta_core.data.groundheight import GroundHeight
-from bridgeta_core.data.index import SampleIndex
-from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.nuscenes.index import SampleIndex
 from bridgeta_core.data.pointcloud import move, read_lidar
 from bridgeta_core.data.sample import LIDAR, Sample
-from bridgeta_core.geometry import invert, project, transform
+from bridgeta_core.geometry.transforms import invert, project, transform
+from bridgeta_core.view.ground import GroundHeight
 
 
 @dataclass(frozen=True)

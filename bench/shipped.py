@@ -3,7 +3,7 @@
     bridgeta synth data/test --split test --scenes 40 --seed 1 --duration 2 --keyframes-only --image-scale 0.25
     python bench/shipped.py data/test
 
-Prints a Markdown table, and replaces bridgeta_core/pretrained/scores.json.
+Prints a Markdown table, and replaces bridgeta_core/deploy/pretrained/scores.json.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from machine import processor
 
 import bridgeta_core
-from bridgeta_core.classes import CLASS_NAMES
-from bridgeta_core.cli import table_version
-from bridgeta_core.evaluation import EvalReport, evaluate_weights
-from bridgeta_core.files import replace_when_done
-from bridgeta_core.metric import mean
-from bridgeta_core.scores import BASELINE, FILE, STUDENT
+from bridgeta_core.cli.commands import table_version
+from bridgeta_core.deploy.scores import BASELINE, FILE, STUDENT
+from bridgeta_core.evaluation.evaluate import EvalReport, evaluate_weights
+from bridgeta_core.evaluation.metric import mean
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.utils.files import replace_when_done
 
 
 def row(name: str, report: EvalReport) -> str:
@@ -48,7 +48,7 @@ def main() -> None:
         "settings": settings,
         "evaluations": {name: {**report.to_mapping(), "root": "data/test"} for name, report in reports.items()},
     }
-    with replace_when_done(Path(bridgeta_core.__file__).parent / "pretrained" / FILE) as temporary:
+    with replace_when_done(Path(bridgeta_core.__file__).parent / "deploy" / "pretrained" / FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -34,15 +34,15 @@ from rich.table import Table
 from rosidl_runtime_py.utilities import get_message
 from std_msgs.msg import Float64
 
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.rig import Rig
-from bridgeta_core.synth import SynthSettings, write_dataset
-from bridgeta_ros import messages, topics
-from bridgeta_ros.bag import write_scene_bag
-from bridgeta_ros.bagio import open_bag
-from bridgeta_ros.calibration import TfTree, rig_from_messages
-from bridgeta_ros.ros_factory import RosFactory
-from bridgeta_ros.sync import Synchroniser
+from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.bags.convert import write_scene_bag
+from bridgeta_ros.bags.io import open_bag
+from bridgeta_ros.node.factory import RosFactory
+from bridgeta_ros.pipeline import messages, topics
+from bridgeta_ros.pipeline.calibration import TfTree, rig_from_messages
+from bridgeta_ros.pipeline.sync import Synchroniser
+from bridgeta_synth import SynthSettings, write_dataset
 
 SPREAD = 0.0426  # s, between the first and the last camera of a nuScenes cycle
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -166,7 +166,7 @@ def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str) -
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     vehicle, user = Vehicle(node, bag, rate), User(node)
-    command = [sys.executable, "-m", "bridgeta_ros.bev_node", "--ros-args", "-p", "autostart:=true"]
+    command = [sys.executable, "-m", "bridgeta_ros.node.main", "--ros-args", "-p", "autostart:=true"]
     names = ", ".join(vehicle.rig.names)
     child = subprocess.Popen([*command, "-p", f"cameras:=[{names}]", "-p", f"weights:={weights}"])
     try:

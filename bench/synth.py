@@ -29,17 +29,18 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from bridgeta_core import config
+from bridgeta_core.config import experiment as config
 from bridgeta_core.data.dataset import collate
-from bridgeta_core.synth import nuscenes_facts as facts
-from bridgeta_core.synth.dataset import parts, scene_files, world
-from bridgeta_core.synth.dataset.frames import SceneShuffle, SyntheticFrames
-from bridgeta_core.synth.dataset.partial import PartialRoot
-from bridgeta_core.synth.dataset.writer import write_dataset
-from bridgeta_core.synth.light import WEATHERS
-from bridgeta_core.synth.picture import render
-from bridgeta_core.synth.picture.picture import Painter
-from bridgeta_core.synth.settings import SynthSettings
+from bridgeta_synth import nuscenes as facts
+from bridgeta_synth.dataset import part as parts
+from bridgeta_synth.dataset import scene_files, world
+from bridgeta_synth.dataset.checkpoint import PartialRoot
+from bridgeta_synth.dataset.frames import SceneShuffle, SyntheticFrames
+from bridgeta_synth.dataset.writer import write_dataset
+from bridgeta_synth.render import renderer as render
+from bridgeta_synth.render.radiance import Painter
+from bridgeta_synth.settings import SynthSettings
+from bridgeta_synth.world.light import WEATHERS
 
 # What each stage of writing is called in the table, and the callables that do it. None calls another one's.
 STAGES: dict[str, list[tuple[Any, str]]] = {

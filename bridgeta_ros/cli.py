@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli import Root, Version, app, console, say, table_version
+from bridgeta_core.cli.commands import Root, Version, app, console, say, table_version
 
 
 class Storage(str, Enum):
@@ -41,7 +41,7 @@ def bag(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a nuScenes scene into a ROS 2 bag: images, CameraInfo, TF, LiDAR and ground-truth grids."""
-    from bridgeta_ros.bag import write_scene_bag
+    from bridgeta_ros.bags.convert import write_scene_bag
 
     content = write_scene_bag(
         root,
@@ -77,7 +77,7 @@ def replay(
     overwrite: Overwrite = False,
 ) -> None:
     """Run a bag's cameras through the network, without ROS, and write the BEV grids as a bag."""
-    from bridgeta_ros.replay import replay as run_replay
+    from bridgeta_ros.bags.replay import replay as run_replay
 
     summary = run_replay(
         source,
@@ -106,7 +106,7 @@ def report(
     out: Annotated[Path, typer.Argument(help="HTML file to write.")],
 ) -> None:
     """One HTML file of a replay: animated grids beside the cameras, latencies and IoU."""
-    from bridgeta_ros.report import write_report
+    from bridgeta_ros.bags.report import write_report
 
     write_report(replayed, source, out)
     say(f"Wrote {out}")
@@ -118,7 +118,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the synthetic drive.")] = 22,
 ) -> None:
     """The main job in one go: a synthetic drive, its bag, the replay through the shipped weights, the report."""
-    from bridgeta_ros.demo import run_demo
+    from bridgeta_ros.bags.demo import run_demo
 
     run_demo(out, seed, console)
 

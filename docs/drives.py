@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from shapely.geometry import shape
 
-from bridgeta_core.config import LabelConfig
-from bridgeta_core.data.mapfile import LAYERS
-from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.maps.expansion import LAYERS
+from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import LIDAR, Sample, SensorRecord
 from bridgeta_core.data.samplelist import SampleList
-from bridgeta_core.geometry import rigid
-from bridgeta_core.rig import Rig
+from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.geometry.transforms import rigid
 
 
 class Drives(SampleList):

@@ -14,7 +14,7 @@ import pytest
 def pytest_terminal_summary(terminalreporter: Any) -> Generator[None, None, None]:
     """At the very end say what was left out: skipped tests are easily overlooked among a thousand others."""
     yield
-    skipped = [r for r in terminalreporter.getreports("skipped") if r.nodeid.startswith("test/ros/")]
+    skipped = [r for r in terminalreporter.getreports("skipped") if r.nodeid.startswith("test/ros/node/live/")]
     if skipped:
         reason = skipped[0].longrepr[2].removeprefix("Skipped: ")
         terminalreporter.write_line(f"{len(skipped)} ROS 2 tests skipped: {reason}", yellow=True)
@@ -34,7 +34,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A nuScenes root, version v1.0-mini: one scene of 2 s (5 keyframes) with sweeps, images of 400x225."""
-    from bridgeta_core.synth import SynthSettings, write_dataset
+    from bridgeta_synth import SynthSettings, write_dataset
 
     root = tmp_path_factory.mktemp("synthetic") / "root"
     settings = SynthSettings(scenes=1, seed=7, duration=2.0, version="v1.0-mini", image_scale=0.25)

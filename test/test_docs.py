@@ -6,10 +6,10 @@ from typing import Any
 
 from doc_tables import PAGE, table
 
-from bridgeta_core.classes import CLASS_NAMES
-from bridgeta_ros import messages, topics
-from bridgeta_ros.health import SetCounts
-from bridgeta_ros.parameters import parameters
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_ros.node.health import SetCounts
+from bridgeta_ros.node.parameters import parameters
+from bridgeta_ros.pipeline import messages, topics
 
 
 def shown(value: Any) -> str:

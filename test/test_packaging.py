@@ -16,11 +16,11 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from bridgeta_core.classes import CLASS_NAMES, CLASSES
-from bridgeta_core.weights import read_info, resolve
-from bridgeta_ros import messages, topics
-from bridgeta_ros.bag import LIDAR_TOPIC
-from bridgeta_ros.parameters import NodeParameters, parameters
+from bridgeta_core.deploy.weights import read_info, resolve
+from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
+from bridgeta_ros.bags.convert import LIDAR_TOPIC
+from bridgeta_ros.node.parameters import NodeParameters, parameters
+from bridgeta_ros.pipeline import messages, topics
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = ("bev.launch.py", "replay.launch.py")
@@ -96,9 +96,9 @@ def test_package_xml_names_every_ros_package_that_is_used(
     assert None not in declared
     by_pip = {re.split(r"[<>=~]", line)[0].lower() for line in setup_arguments["install_requires"]}
     by_pip |= {"cv2", "yaml"}
-    ours = {"bridgeta_core", "bridgeta_ros"}
+    ours = {"bridgeta_core", "bridgeta_synth", "bridgeta_ros"}
     used = set()
-    for path in [*(ROOT / "bridgeta_ros").glob("*.py"), *(ROOT / "launch").glob("*.py")]:
+    for path in [*(ROOT / "bridgeta_ros").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
         text = path.read_text()
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Import):

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_core.data.mapmask import MapRaster
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import ImageFit, Matrix, invert
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.transforms import ImageFit, Matrix, invert
+from bridgeta_core.utils.errors import BridgeTAError
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _MIRROR_CAMERA = np.diag([-1.0, 1.0, 1.0, 1.0])  # of the optical frame: x to the left

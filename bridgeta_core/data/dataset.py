@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from bridgeta_core.config import ImageConfig, LabelConfig, LidarConfig
+from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.labelcache import LabelCache
+from bridgeta_core.data.maps.cache import LabelCache
 from bridgeta_core.data.opening import open_source
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.data.sample import Sample, SensorRecord
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import ImageFit
-from bridgeta_core.grid import BevGrid
-from bridgeta_core.images import Image, decode_and_fit, planes
-from bridgeta_core.rig import Rig
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.images import Image, decode_and_fit, planes
+from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.geometry.transforms import ImageFit
+from bridgeta_core.utils.errors import BridgeTAError
 
 logger = logging.getLogger(__name__)
 

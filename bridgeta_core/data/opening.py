@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
-from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.data.nuscenes.index import SampleIndex
 from bridgeta_core.data.samplelist import reading
 from bridgeta_core.data.source import Source
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 def open_source(name: str, root: str | Path, version: str) -> Source:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_core.data.sample import SensorRecord
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import Matrix, invert
+from bridgeta_core.geometry.transforms import Matrix, invert
+from bridgeta_core.utils.errors import BridgeTAError
 
 _FIELDS = 5  # x, y, z in metres, intensity 0-255, ring number, all float32 (nuScenes schema, .pcd.bin)
 _AGAIN = "Download and extract the nuScenes file blobs that hold it into the same root"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import Matrix
-from bridgeta_core.rig import Camera, Rig
+from bridgeta_core.geometry.rig import Camera, Rig
+from bridgeta_core.geometry.transforms import Matrix
+from bridgeta_core.utils.errors import BridgeTAError
 
 LIDAR = "LIDAR_TOP"
 

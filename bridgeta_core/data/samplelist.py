@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_core.config import LabelConfig
-from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import LIDAR, Sample, Scene, SensorRecord
 from bridgeta_core.data.source import SWEEP_WINDOW_US, Source
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError
 
 _PACKAGE = Path(__file__).parents[1]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_core.config import LabelConfig
-from bridgeta_core.data.mapmask import MapRaster
+from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import Sample, Scene, SensorRecord
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import Matrix
+from bridgeta_core.geometry.transforms import Matrix
+from bridgeta_core.utils.errors import BridgeTAError
 
 # Sweeps come every 50 ms and keyframes every 500: nine sweeps are within reach, the keyframe before never is.
 SWEEP_WINDOW_US = 475_000

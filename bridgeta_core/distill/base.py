@@ -12,10 +12,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 import bridgeta_core.distill
-from bridgeta_core.config_distill import DistillConfig
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 @dataclass(frozen=True, eq=False)

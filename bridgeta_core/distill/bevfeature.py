@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bridgeta_core.config_distill import DistillConfig
+from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.cells import CellWeights
 from bridgeta_core.distill.distance import squared
 from bridgeta_core.distill.normalise import Normaliser, fit
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
 

@@ -13,18 +13,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from bridgeta_core.config_distill import DistillConfig
+from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.levels import Levels, Taps
 from bridgeta_core.distill.normalise import TeacherScale, fit, scales_of
 from bridgeta_core.distill.reading import read_by_student
 from bridgeta_core.distill.young import Young
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.losses import focal_loss
 from bridgeta_core.model.assistant import TeacherAssistant
 from bridgeta_core.model.head import GridResampler
+from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class _OwnHead(nn.Module):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bridgeta_core.distill.base import Labels
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.geometry.grid import BevGrid
 
 
 @dataclass(frozen=True, eq=False)

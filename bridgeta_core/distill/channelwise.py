@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bridgeta_core.config_distill import DistillConfig
+from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.cells import AreaAverage
 from bridgeta_core.distill.normalise import FEATURES, Normaliser, fit, scales_of
-from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class ChannelWise(Distiller):

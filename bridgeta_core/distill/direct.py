@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from bridgeta_core.config_distill import DistillConfig
+from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.levels import Levels, Taps
 from bridgeta_core.distill.reading import read_by_student
-from bridgeta_core.losses import focal_loss
+from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
 

@@ -8,14 +8,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bridgeta_core.config_distill import DistillConfig
+from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.cells import CellWeights
 from bridgeta_core.distill.distance import squared
 from bridgeta_core.distill.normalise import Normaliser, fit, scales_of
-from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class FitNet(Distiller):

@@ -8,14 +8,14 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from bridgeta_core.config_distill import LevelsConfig
+from bridgeta_core.config.distill import LevelsConfig
 from bridgeta_core.distill.base import Labels
 from bridgeta_core.distill.cells import CellWeights, Weights
 from bridgeta_core.distill.distance import DISTANCES, squared
 from bridgeta_core.distill.normalise import FEATURES, Normaliser, fit, scales_of
-from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import TeacherOutput
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class Taps(NamedTuple):

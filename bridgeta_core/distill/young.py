@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bridgeta_core.config_distill import BridgeTAConfig
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.config.distill import BridgeTAConfig
+from bridgeta_core.utils.errors import BridgeTAError
 
 _DECAY = 0.99  # of the running means behind the adaptive rule: about a hundred steps
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bridgeta_core.config_distill import AssistantConfig
+from bridgeta_core.config.distill import AssistantConfig
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

@@ -11,9 +11,9 @@ from torch.nn import functional
 from transformers import AutoBackbone, AutoConfig
 from transformers.utils import logging
 
-from bridgeta_core.config import BackboneConfig
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.config.experiment import BackboneConfig
 from bridgeta_core.model.layers import convolution
+from bridgeta_core.utils.errors import BridgeTAError
 
 _PROBE = 128  # pixels; a multiple of every stride in use
 

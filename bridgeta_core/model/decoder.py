@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bridgeta_core.config import DecoderConfig
+from bridgeta_core.config.experiment import DecoderConfig
 from bridgeta_core.model.layers import convolution
 
 

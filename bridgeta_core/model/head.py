@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bridgeta_core.classes import CLASSES
-from bridgeta_core.config import HeadConfig
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.config.experiment import HeadConfig
+from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.layers import convolution
 
 _PRIOR = 0.1  # probability that the untrained head gives to every class, so that the focal loss starts calm

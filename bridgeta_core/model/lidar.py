@@ -7,13 +7,13 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from bridgeta_core.config import LidarConfig, LiftConfig
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.config.experiment import LidarConfig, LiftConfig
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.decoder import Residual, downsampling
 from bridgeta_core.model.layers import convolution
 from bridgeta_core.model.lift import bev_grid
 from bridgeta_core.model.pillars import Pillars
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class LidarBranch(nn.Module):

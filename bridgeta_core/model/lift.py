@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridgeta_core.config import LiftConfig
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.config.experiment import LiftConfig
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.errors import BridgeTAError
 
 # The indices are int32, because that is what MKL computes with; int64 ones would be converted at every product.
 _MOST = 2**31 - 1

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.errors import BridgeTAError
 
 _COLUMNS = 5  # x, y, z, intensity, time lag
 _INPUTS = 8

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bridgeta_core.config import StudentConfig
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.config.experiment import StudentConfig
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.backbone import ImageEncoder
 from bridgeta_core.model.decoder import BevDecoder, CameraNeck, downsampling
 from bridgeta_core.model.head import SegmentationHead
 from bridgeta_core.model.lift import LiftPlan, bev_grid, depth_bins, lift
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class StudentOutput(NamedTuple):

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bridgeta_core.config import StudentConfig, TeacherConfig
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.config.experiment import StudentConfig, TeacherConfig
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.decoder import BevDecoder
 from bridgeta_core.model.head import SegmentationHead
 from bridgeta_core.model.layers import convolution
 from bridgeta_core.model.lidar import LidarBranch
 from bridgeta_core.model.lift import LiftPlan
 from bridgeta_core.model.student import CameraBranch, Segmenter
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class TeacherOutput(NamedTuple):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.files import replace_when_done
+from bridgeta_core.runs.log import read_log, write_thinned
 from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.equal_time import LENGTH
-from bridgeta_core.study.log import read_log, write_thinned
 from bridgeta_core.study.plan import plan
 from bridgeta_core.study.state import RECORD, SETTINGS, State, state
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import replace_when_done
 
 
 def collect(study: StudyConfig, out: Path, target: Path) -> int:

@@ -2,7 +2,7 @@
 
 Arms are ordered, and their names are the names of folders; see `configs/studies/tiny.yaml` for a study.
 """
-# ruff: noqa: RUF009  (setting() makes a dataclass field, as in bridgeta_core/config.py)
+# ruff: noqa: RUF009  (setting() makes a dataclass field, as in bridgeta_core/config/experiment.py)
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from bridgeta_core import config
-from bridgeta_core.config import Experiment
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.typed import from_mapping, setting, to_mapping
+from bridgeta_core.config import experiment as config
+from bridgeta_core.config.experiment import Experiment
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.settings import from_mapping, setting, to_mapping
 
 STUDY_FOLDER = config.CONFIG_FOLDER / "studies"
 

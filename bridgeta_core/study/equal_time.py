@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from bridgeta_core.config import Experiment
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.files import replace_when_done
+from bridgeta_core.config.experiment import Experiment
+from bridgeta_core.runs.record import read_record
 from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.plan import Run
-from bridgeta_core.study.record import read_record
 from bridgeta_core.study.state import State, state
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import replace_when_done
 
 LENGTH = "like.json"
 

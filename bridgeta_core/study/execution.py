@@ -17,14 +17,14 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from bridgeta_core.config import Experiment, to_mapping
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.files import replace_when_done
+from bridgeta_core.config.experiment import Experiment, to_mapping
+from bridgeta_core.runs.log import epochs_done
 from bridgeta_core.study import equal_time
 from bridgeta_core.study.config import StudyConfig
-from bridgeta_core.study.log import epochs_done
 from bridgeta_core.study.plan import Run
 from bridgeta_core.study.state import SETTINGS, State, state
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import replace_when_done
 
 LOG = "log.txt"
 PATIENCE = 60.0
@@ -34,7 +34,7 @@ _POLL = 0.1
 _TAIL = 15
 
 # The entry point without its script, which need not be on the PATH. The arguments after it are a user's.
-_BRIDGETA = (sys.executable, "-c", "from bridgeta_core.cli import app; app()")
+_BRIDGETA = (sys.executable, "-c", "from bridgeta_core.cli.commands import app; app()")
 
 Command = Callable[[str, Path, Path, bool], list[str]]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bridgeta_core import config
-from bridgeta_core.config import Experiment
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.config import experiment as config
+from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.study.config import TEACHERS, StudyConfig
+from bridgeta_core.utils.errors import BridgeTAError
 
 TEACHER_WEIGHTS = "teacher.safetensors"
 """The weights in a teacher's folder."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from bridgeta_core.files import replace_when_done
+from bridgeta_core.runs.log import LAST_SHARE
+from bridgeta_core.runs.record import Record
 from bridgeta_core.study import tables, text
 from bridgeta_core.study.figure import write_figure
-from bridgeta_core.study.log import LAST_SHARE
-from bridgeta_core.study.record import Record
 from bridgeta_core.study.results import Results
+from bridgeta_core.utils.files import replace_when_done
 
 _READING = """\
 IoU in per cent; mIoU at the best of seven thresholds per class, and at 0.5. The mean is followed by the standard

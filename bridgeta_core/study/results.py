@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bridgeta_core.runs.record import Record, Scores, read_record
 from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.plan import Run, plan, teacher_name
-from bridgeta_core.study.record import Record, Scores, read_record
 from bridgeta_core.study.state import State, deviations, state
 
 Measure = Callable[[Record], float]

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from bridgeta_core.config import Experiment, to_mapping
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.config.experiment import Experiment, to_mapping
 from bridgeta_core.study.plan import Run
+from bridgeta_core.utils.errors import BridgeTAError
 
 SETTINGS, RECORD, CHECKPOINT = "experiment.yaml", "run.json", "checkpoints/last.ckpt"
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.equal_time import settle
 from bridgeta_core.study.execution import LOG, Command, Execution, Failure, train_command
-from bridgeta_core.study.lock import locked
 from bridgeta_core.study.plan import Run, plan
 from bridgeta_core.study.report import write_report
 from bridgeta_core.study.results import Results
 from bridgeta_core.study.state import State, state
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.lock import locked
 
 
 def carry_out(

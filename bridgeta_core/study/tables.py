@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
+from bridgeta_core.runs.record import Record, Scores
 from bridgeta_core.study import text
-from bridgeta_core.study.record import Record, Scores
 from bridgeta_core.study.results import Measure, Results
 from bridgeta_core.study.statistics import Spread, differences, gap_closed, median_ratio, spread
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from bridgeta_core.files import replace_when_done
+from bridgeta_core.utils.files import replace_when_done
 
 
 class WholeCheckpoints(TorchCheckpointIO):

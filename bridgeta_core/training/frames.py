@@ -12,18 +12,18 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from bridgeta_core.config import Experiment, LidarConfig
+from bridgeta_core.config.experiment import Experiment, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import Frame, FrameDataset
 from bridgeta_core.data.opening import open_source
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.evaluation.conditions import groups_of
 from bridgeta_core.training.balance import balanced, presence
-from bridgeta_core.training.cachedframes import CachedFrames
-from bridgeta_core.training.conditions import groups_of
+from bridgeta_core.training.cache.frames import CachedFrames
+from bridgeta_core.training.cache.taps import collate_tapped
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.sampling import MixedBatches
 from bridgeta_core.training.scenes import Selection, evenly, scenes_of
-from bridgeta_core.training.tapped import collate_tapped
+from bridgeta_core.utils.errors import BridgeTAError
 
 _OFF = {
     "flip": "false",

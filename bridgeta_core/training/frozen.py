@@ -7,15 +7,15 @@ from typing import cast
 
 import torch
 
-from bridgeta_core.config import DataConfig, Experiment
+from bridgeta_core.config.experiment import DataConfig, Experiment
 from bridgeta_core.data.dataset import Batch
-from bridgeta_core.errors import BridgeTAError
 from bridgeta_core.model.lift import LiftPlan, PlanCache
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
-from bridgeta_core.teacher_weights import load_teacher
+from bridgeta_core.training.cache.taps import TappedBatch
 from bridgeta_core.training.studenttask import kept_plans
-from bridgeta_core.training.tapped import TappedBatch
+from bridgeta_core.training.teacher_weights import load_teacher
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class FrozenTeacher:

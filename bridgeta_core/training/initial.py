@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 def start_from(network: nn.Module, trained: nn.Module, path: str) -> None:

@@ -12,16 +12,16 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from bridgeta_core.config import TrainConfig
-from bridgeta_core.errors import BridgeTAError, lost_loader
+from bridgeta_core.config.experiment import TrainConfig
+from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.training.averaging import MovingAverage
 from bridgeta_core.training.batchnorm import SharedBatchNorm
 from bridgeta_core.training.checkpoints import WholeCheckpoints
 from bridgeta_core.training.frames import Frames
-from bridgeta_core.training.maptask import MapTask
 from bridgeta_core.training.processes import Processes
-from bridgeta_core.training.runfolder import RunFolder
 from bridgeta_core.training.stopwatch import Stopwatch
+from bridgeta_core.training.tasks import MapTask
+from bridgeta_core.utils.errors import BridgeTAError, lost_loader
 
 _IDLE_WARNINGS = (
     "does not have many workers",

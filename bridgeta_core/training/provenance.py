@@ -14,7 +14,7 @@ from typing import Any
 import lightning
 import torch
 
-from bridgeta_core.config import Experiment, to_mapping
+from bridgeta_core.config.experiment import Experiment, to_mapping
 from bridgeta_core.training.frames import Frames
 
 

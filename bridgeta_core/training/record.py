@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from bridgeta_core.files import replace_when_done
-from bridgeta_core.machine import processor
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.loop import Loop
-from bridgeta_core.training.maptask import MapTask
 from bridgeta_core.training.provenance import command, git_revision, synthesis, versions
+from bridgeta_core.training.tasks import MapTask
+from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.machine import processor
 
 
 def peak_memory() -> dict[str, int | None]:

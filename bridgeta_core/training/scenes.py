@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bridgeta_core.config import DataConfig
+from bridgeta_core.config.experiment import DataConfig
 from bridgeta_core.data.dataset import FrameDataset
 from bridgeta_core.data.source import Source
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError
 
 T = TypeVar("T")
 

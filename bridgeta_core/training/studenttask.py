@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bridgeta_core.config import DataConfig, Experiment
+from bridgeta_core.config.experiment import DataConfig, Experiment
 from bridgeta_core.data.dataset import Batch
+from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.student import Student
 from bridgeta_core.training.initial import start_from
-from bridgeta_core.training.maptask import MapTask
-from bridgeta_core.weights import load_student
+from bridgeta_core.training.tasks import MapTask
 
 
 def kept_plans(data: DataConfig) -> int:

@@ -7,14 +7,14 @@ from typing import cast
 
 from torch import Tensor
 
-from bridgeta_core.config import Experiment
+from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.data.dataset import Batch
 from bridgeta_core.model.lift import LiftPlan, PlanCache
 from bridgeta_core.model.teacher import Teacher
-from bridgeta_core.teacher_weights import load_teacher
 from bridgeta_core.training.initial import start_from
-from bridgeta_core.training.maptask import MapTask
 from bridgeta_core.training.studenttask import kept_plans
+from bridgeta_core.training.tasks import MapTask
+from bridgeta_core.training.teacher_weights import load_teacher
 
 
 class TeacherTask(MapTask):

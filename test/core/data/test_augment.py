@@ -10,15 +10,15 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bridgeta_core.config import ImageConfig, LidarConfig, LiftConfig
+from bridgeta_core.config.experiment import ImageConfig, LidarConfig, LiftConfig
 from bridgeta_core.data.augment import Augment, Change
 from bridgeta_core.data.dataset import FrameDataset
-from bridgeta_core.data.mapfile import load_layers
-from bridgeta_core.data.mapmask import MapRaster
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import ImageFit, invert, project, rigid, transform
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.data.maps.expansion import load_layers
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.transforms import ImageFit, invert, project, rigid, transform
 from bridgeta_core.model.lift import LiftPlan, depth_bins
+from bridgeta_core.utils.errors import BridgeTAError
 
 WIDTH, HEIGHT = 64, 36
 INTRINSICS = np.array([[50.0, 0.3, 30.0], [0, 45.0, 18.0], [0, 0, 1]])

@@ -16,10 +16,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from bridgeta_core import config
-from bridgeta_core.classes import CLASS_NAMES
+from bridgeta_core.config import experiment as config
 from bridgeta_core.data.sample import SensorRecord
-from bridgeta_core.metric import MapIoU
+from bridgeta_core.evaluation.metric import MapIoU
+from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_ros.cli import app
 
 VERSION = "v1.0-mini"
@@ -45,8 +45,8 @@ Damage = Callable[[Path], object]
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained weights for the small root's two cameras."""
+    from bridgeta_core.deploy.weights import save_weights
     from bridgeta_core.model.student import Student
-    from bridgeta_core.weights import save_weights
 
     experiment = config.load(config.Experiment, SHORT[0], SHORT[1:])
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from bridgeta_core.config import ImageConfig, LabelConfig, LidarConfig
+from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import FrameDataset, collate
-from bridgeta_core.data.mapfile import load_layers
-from bridgeta_core.data.mapmask import MapRaster
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import ImageFit, invert, transform
-from bridgeta_core.grid import BevGrid
-from bridgeta_core.images import decode_and_fit
+from bridgeta_core.data.maps.expansion import load_layers
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.images import decode_and_fit
+from bridgeta_core.geometry.transforms import ImageFit, invert, transform
+from bridgeta_core.utils.errors import BridgeTAError
 
 VERSION, CAMERAS = "v1.0-mini", ("CAM_BACK", "CAM_FRONT")
 IMAGE = ImageConfig(width=48, height=32, margin=1.0)

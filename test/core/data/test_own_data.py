@@ -16,16 +16,16 @@ import pytest
 import shapely
 from typer.testing import CliRunner
 
-from bridgeta_core.cli import app
-from bridgeta_core.config import ImageConfig, LidarConfig
+from bridgeta_core.cli.commands import app
+from bridgeta_core.config.experiment import ImageConfig, LidarConfig
 from bridgeta_core.data.dataset import FrameDataset
 from bridgeta_core.data.opening import open_source
 from bridgeta_core.data.sample import Sample
 from bridgeta_core.data.samplelist import SampleList
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import rigid
-from bridgeta_core.grid import BevGrid
-from bridgeta_core.rig import Camera, Rig
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.rig import Camera, Rig
+from bridgeta_core.geometry.transforms import rigid
+from bridgeta_core.utils.errors import BridgeTAError
 
 DOCS = Path(__file__).parents[3] / "docs"
 SOURCE = "drives:Drives"
@@ -122,7 +122,7 @@ def test_pictures_training_and_evaluation_take_it(root, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DOCS), str(DOCS.parent)])}
     for command in commands:
-        call = [sys.executable, "-c", "from bridgeta_core.cli import app; app()", *command]
+        call = [sys.executable, "-c", "from bridgeta_core.cli.commands import app; app()", *command]
         result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "sheet.png").stat().st_size > 10_000

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgeta_core.data.index import SampleIndex
+from bridgeta_core.data.nuscenes.index import SampleIndex
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.data.sample import SensorRecord
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.geometry import invert, rigid, transform
+from bridgeta_core.geometry.transforms import invert, rigid, transform
+from bridgeta_core.utils.errors import BridgeTAError
 
 EGO_T_LIDAR = rigid((0.9, 0.1, 1.8), (0.7, 0.02, 0.01, -0.7))
 

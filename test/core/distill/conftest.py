@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bridgeta_core.config import (
+from bridgeta_core.config.distill import DistillConfig
+from bridgeta_core.config.experiment import (
     BackboneConfig,
     DecoderConfig,
     HeadConfig,
@@ -24,9 +25,8 @@ from bridgeta_core.config import (
     TeacherConfig,
     from_mapping,
 )
-from bridgeta_core.config_distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels, build_distiller
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
 

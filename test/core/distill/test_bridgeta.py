@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bridgeta_core.distill.base import Labels
 from bridgeta_core.distill.distance import bernoulli_kl, squared
 from bridgeta_core.distill.levels import Taps
-from bridgeta_core.losses import focal_loss
+from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import StudentOutput
 
 eps_values = st.floats(-4, 4).map(math.exp)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bridgeta_core.distill.base import Labels
 from bridgeta_core.distill.cells import AreaAverage, CellWeights
 from bridgeta_core.distill.distance import squared
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.geometry.grid import BevGrid
 
 LABEL, FEATURE = BevGrid(-10, 10, -10, 10, 0.8), BevGrid(-12, 12, -12, 12, 1.5)
 KINDS = ("balanced", "foreground", "uniform", "correct")

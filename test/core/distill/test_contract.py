@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridgeta_core.config import from_mapping
-from bridgeta_core.config_distill import DistillConfig
+from bridgeta_core.config.distill import DistillConfig
+from bridgeta_core.config.experiment import from_mapping
+from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.distill.base import Labels, build_distiller, distillers
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.losses import focal_loss
+from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import TeacherOutput
-from bridgeta_core.weights import load_student, save_weights
+from bridgeta_core.utils.errors import BridgeTAError
 
 METHODS = sorted(distillers())
 # Settings that take other ways through the code of a method; every method also runs with its defaults.

@@ -11,7 +11,7 @@ from bridgeta_core.distill.bevfeature import metric_places
 from bridgeta_core.distill.channelwise import spatial_divergence
 from bridgeta_core.distill.distance import bernoulli_kl, brier, jensen_shannon
 from bridgeta_core.distill.normalise import TeacherScale
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.head import GridResampler
 from bridgeta_core.model.student import StudentOutput
 

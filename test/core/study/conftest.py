@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bridgeta_core.config import to_mapping
+from bridgeta_core.config.experiment import to_mapping
 from bridgeta_core.study.config import StudyConfig, load_study
 from bridgeta_core.study.plan import Run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridgeta_core import config
+from bridgeta_core.config import experiment as config
 from bridgeta_core.training import train_teacher
 
 SMALL = [

@@ -6,9 +6,9 @@ from collections import Counter
 
 import numpy as np
 
-from bridgeta_core.config import ImageConfig
+from bridgeta_core.config.experiment import ImageConfig
 from bridgeta_core.data.dataset import FrameDataset
-from bridgeta_core.grid import BevGrid
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.training.balance import balanced, presence
 
 COMMON, RARE = (True, False, False), (False, True, False)

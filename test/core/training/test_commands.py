@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bridgeta_core import training
-from bridgeta_core.cli import app
+from bridgeta_core.cli.commands import app
 
 
 @pytest.mark.parametrize("kind", ["teacher", "student", "distill"])

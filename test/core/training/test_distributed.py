@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from bridgeta_core.config import to_mapping
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.config.experiment import to_mapping
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
+from bridgeta_core.utils.errors import BridgeTAError
 
 # In double precision, because AdamW turns the rounding of a vanishing gradient into a whole step.
 SCRIPT = """

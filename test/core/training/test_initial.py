@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridgeta_core.errors import BridgeTAError
-from bridgeta_core.teacher_weights import load_teacher
+from bridgeta_core.deploy.weights import save_weights
 from bridgeta_core.training.studenttask import StudentTask
+from bridgeta_core.training.teacher_weights import load_teacher
 from bridgeta_core.training.teachertask import TeacherTask
-from bridgeta_core.weights import save_weights
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 def same(one, other):

@@ -7,10 +7,10 @@ import json
 import cv2
 import pytest
 
-from bridgeta_core.classes import CLASS_NAMES
+from bridgeta_core.deploy.weights import load_student
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.runs.curves import read_logs
 from bridgeta_core.training import train_student, train_teacher
-from bridgeta_core.training.curves import read_logs
-from bridgeta_core.weights import load_student
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bridgeta_core import config
+from bridgeta_core.config import experiment as config
 from bridgeta_core.training import train_distill
 
 KILLED = """
@@ -17,7 +17,7 @@ import os, signal, sys
 from pathlib import Path
 from bridgeta_core import config
 from bridgeta_core.training import train_distill
-from bridgeta_core.training.distilltask import DistillTask
+from bridgeta_core.training.distill_task import DistillTask
 
 def kill(task, batch, index):
     if (task.current_epoch, index) == (1, 1):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgeta_core.config import DataConfig
-from bridgeta_core.data.index import SampleIndex
-from bridgeta_core.errors import BridgeTAError
+from bridgeta_core.config.experiment import DataConfig
+from bridgeta_core.data.nuscenes.index import SampleIndex
 from bridgeta_core.training.scenes import Selection, evenly
+from bridgeta_core.utils.errors import BridgeTAError
 
 FIRST, SECOND = "scene-0061", "scene-0103"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridgeta_core.config import DataConfig
+from bridgeta_core.config.experiment import DataConfig
 from bridgeta_core.training.studenttask import kept_plans
 
 

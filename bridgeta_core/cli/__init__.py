@@ -1,0 +1,1 @@
+"""The commands on datasets, training and weights."""

@@ -1,0 +1,263 @@
+"""The `bridgeta` command: what works on datasets and weights. bridgeta_ros.cli adds what works on bags."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridgeta_core.cli.common import Commands, Root, Source, Version, console, say, table_version
+from bridgeta_core.cli.data import data_app
+from bridgeta_core.config import experiment as config
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import replace_when_done
+
+# Heavy imports (torch, Lightning, the devkit) stand inside the commands: `bridgeta --help` answers at once, and a
+# vehicle without the [train] extra can run the commands that do not need it.
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
+app.add_typer(train_app, name="train")
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist or be empty.")],
+    scenes: Annotated[int, typer.Option(help="Number of scenes, spread over up to four towns.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed and options give the same bytes.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="train, val or test: each has towns of its own, built and coloured differently.")
+    ] = "train",
+    duration: Annotated[
+        float, typer.Option(help="Seconds from the first to the last keyframe of a scene, 0 to 60.")
+    ] = 5.0,
+    version: Annotated[str, typer.Option(help="Name of the table folder.")] = "v1.0-trainval",
+    keyframes_only: Annotated[
+        bool, typer.Option("--keyframes-only", help="Leave out the sweeps between the 2 Hz keyframes.")
+    ] = False,
+    image_scale: Annotated[float, typer.Option(help="Image size as a share of 1600x900.")] = 1.0,
+    lidar: Annotated[bool, typer.Option("--lidar/--no-lidar", help="Write LIDAR_TOP.")] = True,
+    relief: Annotated[float, typer.Option(help="Hilliness: 1 has slopes of up to 6 %, 0 is flat.")] = 1.0,
+    weather: Annotated[
+        str,
+        typer.Option(help="mixed (about as in nuScenes), or one for all scenes: clear, overcast, dusk, night, rain."),
+    ] = "mixed",
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with maps/expansion of the real nuScenes: drive through its cities instead of synthetic towns."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to render: cpu or cuda.")] = "cpu",
+    jobs: Annotated[
+        int | None, typer.Option(help="How many files are made at a time; as many as there are cores by default.")
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace an earlier synthetic dataset, and what an interrupted run with other options left.",
+        ),
+    ] = False,
+) -> None:
+    """Write a synthetic dataset in the nuScenes schema: towns with maps, drives, camera images and LiDAR.
+
+    Until it is whole it lies in OUT.partial. After an interruption the same command goes on with what is there.
+    """
+    from bridgeta_synth.dataset.writer import SynthSettings, write_dataset
+
+    settings = SynthSettings(
+        scenes=scenes,
+        seed=seed,
+        split=split,
+        duration=duration,
+        version=version,
+        keyframes_only=keyframes_only,
+        image_scale=image_scale,
+        lidar=lidar,
+        relief=relief,
+        weather=weather,
+        maps=None if maps is None else str(maps),
+    )
+    sheet = write_dataset(out, settings, device=device, overwrite=overwrite, jobs=jobs)
+    console.print(sheet.page())
+    say(f"Wrote {out}")
+
+
+Configuration = Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, nuscenes_swin_t.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.", show_default=False)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")]
+
+
+@train_app.command()
+def teacher(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("runs/teacher"),
+    resume: Resume = False,
+) -> None:
+    """Train the LiDAR-camera teacher on its labels."""
+    from bridgeta_core.training import train_teacher
+
+    experiment = config.load(config.Experiment, configuration, overrides or [])
+    say(f"Wrote {train_teacher(experiment, out, resume)}")
+
+
+@train_app.command()
+def student(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("runs/student"),
+    resume: Resume = False,
+) -> None:
+    """Train the camera-only student on its labels."""
+    from bridgeta_core.training import train_student
+
+    experiment = config.load(config.Experiment, configuration, overrides or [])
+    say(f"Wrote {train_student(experiment, out, resume)}")
+
+
+@train_app.command()
+def distill(
+    configuration: Configuration,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("runs/distill"),
+    resume: Resume = False,
+) -> None:
+    """Train the camera-only student on its labels and with a trained teacher, `distill.teacher`."""
+    from bridgeta_core.training import train_distill
+
+    experiment = config.load(config.Experiment, configuration, overrides or [])
+    say(f"Wrote {train_distill(experiment, out, resume)}")
+
+
+@app.command(name="eval")
+def evaluate(
+    weights: Annotated[str, typer.Argument(help="A .safetensors file or the name of shipped weights: tiny.")],
+    root: Root,
+    version: Version = None,
+    scenes: Annotated[str, typer.Option(help="all, an official split (val), or scene names with commas.")] = "all",
+    baseline: Annotated[
+        Path | None, typer.Option(help="Training root whose mean mask, thresholded, is reported as a baseline.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and evaluation.png.")] = None,
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="compatible (as the nuScenes devkit draws them), bevfusion (the same along the LiDAR's axes) or exact "
+            "(cells at least half covered)."
+        ),
+    ] = "compatible",
+    source: Source = "nuscenes",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """IoU per class and by range over a dataset, by BEVFusion's protocol."""
+    from bridgeta_core.deploy.weights import read_info
+    from bridgeta_core.evaluation.evaluate import constant_baseline, evaluate_weights
+
+    grid, version = read_info(weights).grid, table_version(root, version, source)
+    label_config = config.from_mapping(config.LabelConfig, {"mode": labels}, where="--labels")
+    report = evaluate_weights(weights, root, version, scenes, labels=label_config, source=source, device=device)
+    console.print(report.table())
+    if baseline is not None:
+        train_version = table_version(baseline, None, source)
+        constant = constant_baseline(
+            baseline, train_version, root, version, scenes, grid=grid, labels=label_config, source=source
+        )
+        console.print(constant.table("Best constant prediction (mean training mask)"))
+    if out is not None:
+        with replace_when_done(out / "evaluation.json") as temporary:
+            temporary.write_text(json.dumps(report.to_mapping(), indent=2))
+        with replace_when_done(out / "evaluation.png") as temporary:
+            report.figure(temporary)
+        say(f"Wrote {out / 'evaluation.json'} and {out / 'evaluation.png'}")
+
+
+@app.command()
+def view(
+    root: Root,
+    out: Annotated[Path, typer.Argument(help="Picture to write, .png or .jpg.")],
+    sample: Annotated[str | None, typer.Option(help="Token or index of the sample; the first by default.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Also draw the prediction of these weights.")] = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Also draw the annotated objects.")] = False,
+    points: Annotated[bool, typer.Option("--points/--no-points", help="Draw the LiDAR into the cameras.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check", help="A sheet of random samples instead, to see whether labels and images agree.")
+    ] = False,
+    count: Annotated[int, typer.Option(help="With --check: how many samples.")] = 12,
+    seed: Annotated[int, typer.Option(help="With --check: the same seed chooses the same samples.")] = 0,
+    scenes: Annotated[
+        str, typer.Option(help="With --check: all, an official split (val), or scene names with commas.")
+    ] = "all",
+    version: Version = None,
+    source: Source = "nuscenes",
+) -> None:
+    """A picture of a sample: cameras with the map drawn into them, LiDAR, ground truth and prediction."""
+    if check:
+        from bridgeta_core.view.contact_sheet import write_contact_sheet
+
+        if sample is not None or weights is not None or boxes:
+            what = "--check shows random samples with their labels; it goes with no --sample, --weights or --boxes"
+            raise BridgeTAError(what, exit_code=2)
+        version = table_version(root, version, source)
+        write_contact_sheet(root, version, out, count=count, seed=seed, scenes=scenes, source=source)
+        say(f"Wrote {out}")
+        return
+    from bridgeta_core.view.sample import write_sample_picture
+
+    if boxes and source != "nuscenes":
+        raise BridgeTAError("--boxes draws what nuScenes' tables tell; other sources have none", exit_code=2)
+    version = table_version(root, version, source)
+    write_sample_picture(
+        root, version, sample, out, weights=weights, points_in_cameras=points, boxes=boxes, source=source
+    )
+    say(f"Wrote {out}")
+
+
+@app.command()
+def study(
+    configuration: Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, ablations.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings of the study or of all its runs as key=value, e.g. seeds=[0,1] train.epochs=3."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/study"),
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show the runs, what is done and how long the rest takes.")
+    ] = False,
+    render_only: Annotated[bool, typer.Option("--render-only", help="Only write the table of what is done.")] = False,
+    jobs: Annotated[int, typer.Option(help="Runs at a time, which share the cores.")] = 1,
+    table: Annotated[
+        Path | None, typer.Option(help="Page to write, .md, with its figure beside it; OUT/results.md by default.")
+    ] = None,
+    collect: Annotated[Path | None, typer.Option(help="Only copy what the table needs to this folder.")] = None,
+) -> None:
+    """Train arms on label budgets with several seeds, and write a table and a figure of how they compare.
+
+    Every run is a folder of its own; after an interruption the same command goes on.
+    """
+    from bridgeta_core.study import study as studies
+    from bridgeta_core.study.collect import collect as copy_results
+    from bridgeta_core.study.config import load_study
+    from bridgeta_core.study.overview import overview
+
+    settings = load_study(configuration, overrides or [])
+    if plan:
+        console.print(overview(settings, out, jobs))
+        return
+    if collect is not None:
+        say(f"Copied {copy_results(settings, out, collect)} runs to {collect}")
+        return
+    failures = [] if render_only else studies.carry_out(settings, out, jobs, console)
+    if failures:
+        say(studies.told(failures))
+    command = studies.rendering_command(configuration, overrides or [], out, table)
+    page, figure = studies.render(settings, out, table or out / "results.md", command)
+    say(f"Wrote {page} and {figure}")
+    if failures:
+        raise BridgeTAError(f"runs that failed: {len(failures)}", where=out, fix="The same command tries them again")

@@ -1,0 +1,60 @@
+"""What all `bridgeta` commands share: how they fail, what they print, and the arguments that many of them take."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from bridgeta_core.utils.errors import BridgeTAError
+
+
+class Commands(TyperGroup):
+    """Commands whose failures are one message on stderr and an exit code, not a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        # A service manager's SIGTERM is cleaned up after like Ctrl-C, instead of leaving partial outputs behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return super().invoke(ctx)
+        except BridgeTAError as error:
+            message, code = str(error), error.exit_code
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in {"bridgeta_core", "bridgeta_synth", "bridgeta_ros"}:
+                raise
+            message, code = f"this command needs {error.name}. Install the rest: pip install '.[train]'", 1
+        except KeyboardInterrupt:
+            message, code = "interrupted; nothing half-written was left", 1
+        print(f"bridgeta: {message}", file=sys.stderr)
+        raise typer.Exit(code)
+
+
+console = Console()
+
+
+def say(text: str) -> None:
+    """Print a line as it stands: paths are not broken, so that they can be copied."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def table_version(root: Path, version: str | None, source: str = "nuscenes") -> str:
+    """The folder of tables in a nuScenes root: `version`, or the only one that is there; other sources need none."""
+    if version is not None or source != "nuscenes":
+        return version or ""
+    found = sorted(p.name for p in root.glob("v1.0-*") if p.is_dir()) if root.is_dir() else []
+    if len(found) != 1:
+        what = f"has the table folders {', '.join(found)}" if found else "has no table folder v1.0-*"
+        fix = "Choose one with --version" if found else "Give the folder that holds v1.0-*, maps and samples"
+        raise BridgeTAError(what, where=root, fix=fix, exit_code=2)
+    return found[0]
+
+
+Version = Annotated[str | None, typer.Option(help="Folder of the tables, such as v1.0-mini; found when there is one.")]
+Root = Annotated[Path, typer.Argument(help="nuScenes-format folder (with v1.0-*, maps, samples).")]
+Source = Annotated[str, typer.Option(help="What reads the folder: nuscenes, or module:Class (docs/own_data.md).")]

@@ -1,0 +1,248 @@
+"""Settings of networks, data and training, read from YAML, changed by `key=value`, checked by name, type and range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from bridgeta_core.config.distill import DistillConfig
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.settings import from_mapping as from_mapping
+from bridgeta_core.utils.settings import setting
+from bridgeta_core.utils.settings import to_mapping as to_mapping
+
+T = TypeVar("T")
+
+CONFIG_FOLDER = Path(__file__).parent
+
+
+@dataclass
+class ImageConfig:
+    """Network input images."""
+
+    width: int = setting(704, "input width, pixels", ge=32)
+    height: int = setting(256, "input height, pixels", ge=32)
+    margin: float = setting(768 / 704, "resized width over input width; what is over is cut at both sides", ge=1, le=4)
+    mean: list[float] = setting([0.485, 0.456, 0.406], "RGB mean of values in [0, 1] (ImageNet's)", ge=0, le=1)
+    std: list[float] = setting([0.229, 0.224, 0.225], "RGB standard deviation (ImageNet's)", ge=1e-3, le=1)
+
+
+@dataclass
+class BackboneConfig:
+    """Image encoder: a `transformers` backbone and a feature pyramid."""
+
+    architecture: str = setting("swin", "model type known to transformers' AutoBackbone, e.g. swin, resnet, convnext")
+    pretrained: str | None = setting(None, "hub name or folder of pretrained weights; none starts from random weights")
+    options: dict[str, Any] = setting({}, "fields of the backbone's own configuration, e.g. depths")
+    stages: list[int] = setting([2, 3, 4], "backbone stages that feed the pyramid, finest first, 1 = the first", ge=1)
+    channels: int = setting(256, "channels of the pyramid", ge=8)
+
+
+@dataclass
+class LiftConfig:
+    """Camera features to BEV features: a depth distribution per image cell, then a sparse product."""
+
+    depth_min: float = setting(1.0, "near edge of the first depth bin, metres", ge=0.1)
+    depth_max: float = setting(60.0, "far edge of the last depth bin, metres", ge=1)
+    depth_step: float = setting(0.5, "depth of a bin, metres", ge=0.05)
+    channels: int = setting(80, "feature channels that are lifted", ge=4)
+    grid: BevGrid = field(
+        default_factory=lambda: BevGrid(-51.2, 51.2, -51.2, 51.2, 0.4), metadata={"help": "cells that collect features"}
+    )
+    z_min: float = setting(-10.0, "lowest height above the ego origin that is lifted, metres")
+    z_max: float = setting(10.0, "highest height above the ego origin that is lifted, metres")
+    downsample: int = setting(2, "stride of the convolutions after the lift", among=(1, 2, 4))
+    ground_prior: bool = setting(False, "start the depth of every image cell from where its ray meets the plane z = 0")
+
+
+@dataclass
+class DecoderConfig:
+    """BEV encoder-decoder between the lifted features and the head."""
+
+    width: int = setting(256, "channels of the BEV feature F (the teacher fuses to the same width)", ge=8)
+    stages: list[int] = setting([128, 256], "channels of the residual stages, each after the first at half size", ge=8)
+    blocks: int = setting(5, "convolutions per stage", ge=1, le=32)
+    channels: int = setting(256, "output channels per stage; D has this times the number of stages", ge=8)
+
+
+@dataclass
+class HeadConfig:
+    """Segmentation head on the label grid."""
+
+    width: int = setting(256, "channels of its two 3x3 convolutions", ge=8)
+
+
+@dataclass
+class StudentConfig:
+    """The camera-only network. It takes any number of cameras."""
+
+    image: ImageConfig = field(default_factory=ImageConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    lift: LiftConfig = field(default_factory=LiftConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+
+@dataclass
+class LidarConfig:
+    """The teacher's LiDAR branch: dynamic pillars on the lift's grid, then convolutions to the grid of F."""
+
+    sweeps: int = setting(9, "earlier sweeps that are added to the keyframe's, as many as there are", ge=0, le=9)
+    ego_radius: float = setting(
+        1.0, "points within this distance of the LiDAR in x and in y hit the vehicle and are dropped, metres", ge=0
+    )
+    z_min: float = setting(-5.0, "lowest point above the ego origin that is used, metres")
+    z_max: float = setting(3.0, "highest point above the ego origin that is used, metres")
+    subdivide: int = setting(1, "pillars per side of a cell of model.lift.grid", among=(1, 2, 4))
+    channels: int = setting(64, "channels of the pillars", ge=8)
+    width: int = setting(256, "channels of the LiDAR's BEV features, the fuser's input", ge=8)
+    blocks: int = setting(2, "residual convolutions on the grid of F", ge=0, le=32)
+
+
+@dataclass
+class TeacherConfig:
+    """The teacher: the student's kind of camera branch, decoder and head with weights of its own, and LiDAR."""
+
+    sensors: str = setting("fusion", "fusion, or lidar for a teacher without cameras", among=("fusion", "lidar"))
+    lidar: LidarConfig = field(default_factory=LidarConfig)
+
+
+@dataclass
+class DataConfig:
+    """Where the samples come from."""
+
+    source: str = setting(
+        "nuscenes", "what reads both roots: nuscenes, or module:Class for data of your own, see docs/own_data.md"
+    )
+    train_root: str = setting("data/train", "nuScenes-format folder to train on")
+    val_root: str = setting("data/val", "nuScenes-format folder to validate on (may equal train_root)")
+    version: str = setting("v1.0-trainval", "folder of the tables in both roots")
+    train_scenes: str = setting("all", "scenes of train_root: all, or an official split such as train")
+    val_scenes: str = setting("all", "scenes of val_root: all, or an official split such as val")
+    labelled: float = setting(
+        1.0, "share of the scenes of train_scenes whose labels are used, evenly spread; at least one scene", ge=0, le=1
+    )
+    unlabelled: str = setting(
+        "rest", "frames that take part in distillation without labels: rest (of train_scenes), none, or scenes"
+    )
+    unlabelled_share: float = setting(
+        0.5, "share of every batch that is drawn from the unlabelled frames, if there are any", ge=0, le=0.95
+    )
+    steps_per_epoch: int = setting(
+        0, "batches of an epoch; 0: as many as one pass over the labelled frames needs", ge=0
+    )
+    cache: str | None = setting(
+        None, "folder that keeps decoded frames, and the teacher's features, between runs; needs augmentation to be off"
+    )
+    cameras: list[str] = setting(
+        ["CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"],
+        "camera channels, in the order of the network's camera axis",
+    )
+    batch_size: int = setting(8, "samples per step and process", ge=1)
+    workers: int = setting(4, "loader processes; 0 loads in the training process", ge=0, le=256)
+    flip: bool = setting(True, "train: mirror the world left-right half of the time (images, cameras and labels)")
+    rotate: float = setting(0.0, "train: turn the BEV by up to this angle, degrees", ge=0, le=180)
+    scale: float = setting(0.0, "train: make the world larger or smaller by up to this share", ge=0, le=0.5)
+    translate: float = setting(0.0, "train: shift the BEV by a normal deviate of this size, metres", ge=0, le=10)
+    colour: float = setting(0.2, "train: random brightness, contrast and saturation, relative", ge=0, le=1)
+    flip_x: bool = setting(False, "train: mirror the world front-back half of the time too")
+    image_resize: list[float] = setting(
+        [],
+        "train: resize each image by a factor in this range [low, high], relative to the scale of model.image, and cut "
+        "it at a random horizontal place; empty: neither",
+        ge=0.1,
+        le=10,
+    )
+    image_flip: bool = setting(False, "train: mirror each image alone left-right half of the time")
+    image_rotate: float = setting(0.0, "train: turn each image by up to this angle, degrees", ge=0, le=180)
+    balance: bool = setting(False, "train: draw samples with rare classes more often")
+
+
+@dataclass
+class LabelConfig:
+    """How the map becomes labels."""
+
+    mode: str = setting(
+        "compatible",
+        "compatible: equal to the nuScenes devkit's masks, lines 2 cells wide; bevfusion: the same, drawn along the "
+        "LiDAR's axes; exact: cells at least half covered",
+        among=("compatible", "bevfusion", "exact"),
+    )
+    line_width: float = setting(1.0, "exact: width of dividers, metres; at least grid.resolution", ge=0.01, le=10)
+    cache: str | None = setting(None, "folder that keeps the labels of frames that are not augmented, bit-packed")
+
+    def decisive(self) -> list[Any]:
+        """What masks depend on, as plain values."""
+        return [self.mode, self.line_width] if self.mode == "exact" else [self.mode]
+
+    def check(self, grid: BevGrid) -> None:
+        """Raise BridgeTAError (exit code 2) when lines are narrower than the cells of the label grid: of most such
+        lines no cell would be half covered.
+        """
+        if self.mode == "exact" and self.line_width < grid.resolution:
+            raise BridgeTAError(
+                f"labels.line_width = {self.line_width:g} m is less than a cell, grid.resolution = "
+                f"{grid.resolution:g} m: dividers would vanish",
+                fix="Widen the lines, make the cells smaller, or set labels.mode=compatible",
+                exit_code=2,
+            )
+
+
+@dataclass
+class TrainConfig:
+    """Optimisation. Defaults are BEVFusion's."""
+
+    initial: str | None = setting(
+        None, "weights to start from: a file or a shipped name, of the same architecture, on any label grid"
+    )
+    epochs: int = setting(20, "passes over the training samples", ge=1)
+    learning_rate: float = setting(1e-3, "peak rate of the one-cycle schedule", ge=0)
+    warmup: float = setting(0.4, "share of the steps before the peak", ge=0, le=1)
+    weight_decay: float = setting(0.01, "AdamW's weight decay", ge=0)
+    clip: float = setting(35.0, "largest gradient norm", ge=0)
+    gamma: float = setting(2.0, "focusing exponent of the focal loss; 0 is cross-entropy", ge=0, le=10)
+    precision: str = setting("32-true", "Lightning precision", among=("32-true", "16-mixed", "bf16-mixed"))
+    accumulate: int = setting(1, "batches whose gradients are added up for one step", ge=1)
+    ema: float = setting(0.0, "decay of the averaged weights that are validated and exported; 0 is off", ge=0, le=1)
+    seed: int = setting(0, "seed of weights, order and augmentation", ge=0)
+
+
+@dataclass
+class Experiment:
+    """Everything that decides what a training run does."""
+
+    model: StudentConfig = field(default_factory=StudentConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    grid: BevGrid = field(default_factory=BevGrid, metadata={"help": "label and output grid"})
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def load(cls: type[T], name: str | Path, overrides: Sequence[str] = (), folder: Path = CONFIG_FOLDER) -> T:
+    """Read a YAML file, or one of the configurations that ship in `folder` when `name` has no suffix."""
+    path = Path(name)
+    if path.suffix == "" and not path.exists():
+        path = folder / f"{name}.yaml"
+        if not path.exists():
+            shipped = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+            raise BridgeTAError(f"no configuration {name}", fix=f"Give a YAML file or one of: {shipped}", exit_code=2)
+    try:
+        content = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise BridgeTAError("does not exist", where=path, exit_code=2) from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise BridgeTAError(f"cannot be read ({error})", where=path, exit_code=2) from error
+    except Exception as error:  # PyYAML raises a family of types that OmegaConf does not wrap
+        if type(error).__module__.split(".")[0] != "yaml":
+            raise
+        raise BridgeTAError(f"is not YAML ({error})", where=path, exit_code=2) from error
+    if not isinstance(content, DictConfig):
+        raise BridgeTAError("must hold a mapping of settings", where=path, exit_code=2)
+    return from_mapping(cls, cast("Mapping[str, Any]", OmegaConf.to_container(content)), overrides, path)

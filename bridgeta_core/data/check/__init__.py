@@ -1,0 +1,1 @@
+"""Check what a dataset holds before anything is trained on it."""

@@ -1,0 +1,122 @@
+"""Every image decoded and every LiDAR file read, to find those that are damaged."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from bridgeta_core.data.pointcloud import read_lidar
+from bridgeta_core.geometry.images import decode
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.interrupts import no_interrupts
+
+_CHUNK = 16  # files that a process takes at a time
+_AHEAD = 4  # chunks per process that wait, so that none stands idle
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A file below the root and the size that the tables give its image in pixels; 0, 0 for a LiDAR file."""
+
+    path: str
+    width: int
+    height: int
+
+
+def damaged(root: Path, files: Sequence[Expected], jobs: int) -> list[tuple[str, str]]:
+    """The damaged ones among `files`, in their order: path and what is wrong. Shows a progress bar.
+
+    `jobs` processes share the work. Raises BridgeTAError when one of them dies.
+    """
+    columns = (TextColumn("check"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), _Rate())
+    found = []
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=len(files))
+        for chunk, faults in _shared_out(root, files, jobs):
+            found += [(file.path, fault) for file, fault in zip(chunk, faults, strict=True) if fault]
+            bar.advance(task, len(chunk))
+    return found
+
+
+class _Rate(ProgressColumn):
+    """Files per second."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing until the first files are done."""
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+def _shared_out(
+    root: Path, files: Sequence[Expected], jobs: int
+) -> Iterator[tuple[Sequence[Expected], list[str | None]]]:
+    """Chunks of files with what is wrong with each, in order."""
+    chunks = iter([files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)])
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare)
+    waiting: deque[tuple[Sequence[Expected], Future[list[str | None]]]] = deque()
+
+    def hand_out(some: Iterable[Sequence[Expected]]) -> None:
+        waiting.extend((chunk, pool.submit(_faults, root, chunk)) for chunk in some)
+
+    try:
+        with no_interrupts():  # the first submission starts the processes
+            hand_out(itertools.islice(chunks, _AHEAD * jobs))
+        while waiting:
+            chunk, future = waiting.popleft()
+            faults = future.result()
+            hand_out(itertools.islice(chunks, 1))
+            yield chunk, faults
+    except BrokenProcessPool as error:
+        fix = "If memory ran short use fewer --jobs"
+        raise BridgeTAError("a process that decodes files died", where=root, fix=fix) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare() -> None:
+    """Set up a process: one thread, and its standard error stream into a file (see `_image_fault`)."""
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+
+
+def _faults(root: Path, files: Sequence[Expected]) -> list[str | None]:
+    return [_lidar_fault(root / f.path) if not f.width else _image_fault(root, f) for f in files]
+
+
+def _lidar_fault(path: Path) -> str | None:
+    try:
+        read_lidar(path)
+    except BridgeTAError as error:
+        return error.what
+    return None
+
+
+def _image_fault(root: Path, file: Expected) -> str | None:
+    os.ftruncate(2, 0)
+    os.lseek(2, 0, os.SEEK_SET)
+    try:
+        height, width = decode((root / file.path).read_bytes()).shape[:2]
+    except BridgeTAError as error:
+        return error.what
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if (width, height) != (file.width, file.height):
+        return f"is {width}x{height} pixels, in the tables {file.width}x{file.height}"
+    # libjpeg makes some picture of damaged data, and tells of it on the standard error stream only. Superfluous bytes
+    # between segments do no harm, and some encoders write them.
+    complaints = os.pread(2, 4096, 0).decode(errors="replace").splitlines()
+    return next((line for line in complaints if "extraneous bytes" not in line), None)

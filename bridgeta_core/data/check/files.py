@@ -1,0 +1,165 @@
+"""Checks of the sensor files: which of those that the tables name are there, and which scenes and splits are hit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_core.data.check.findings import Report, some
+from bridgeta_core.data.check.tables import OFFICIAL
+from bridgeta_core.data.nuscenes.index import ChannelFiles, SampleIndex, official_splits
+from bridgeta_core.data.sample import LIDAR
+from bridgeta_core.utils.errors import BridgeTAError
+
+_ABSENT, _EMPTY, _THERE = range(3)
+
+_SPLITS: Mapping[str, tuple[str, ...]] = dict(
+    zip(OFFICIAL, (("train", "val"), ("mini_train", "mini_val"), ("test",)), strict=True)
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """The files of a channel as they lie on disk: `there` and `empty` are flags per file."""
+
+    files: ChannelFiles
+    there: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+
+    @cached_property
+    def is_used(self) -> bool:
+        """Whether anything of ours reads this channel: cameras and the LiDAR are read, radars are not."""
+        return bool(self.files.size.any()) or self.files.channel == LIDAR
+
+    @cached_property
+    def has_no_sweeps(self) -> bool:
+        """Whether the tables name sweeps and the root was extracted without their folder."""
+        sweeps = ~self.files.is_keyframe
+        if not sweeps.any() or self.there[sweeps].any():
+            return False
+        folders = {self.files.paths[i].rpartition("/")[0] for i in np.flatnonzero(sweeps)}
+        return not any((self.files.root / folder).is_dir() for folder in folders)
+
+    @cached_property
+    def wanted(self) -> NDArray[np.bool_]:
+        """The files that ought to be there: all of a channel that is used, but no sweeps where there are none."""
+        if not self.is_used:
+            return np.zeros(len(self.there), dtype=bool)
+        return self.files.is_keyframe if self.has_no_sweeps else np.ones(len(self.there), dtype=bool)
+
+
+def look(index: SampleIndex) -> Iterator[Channel]:
+    """All channels of an index that have files. Every folder is listed once, whatever the number of its files.
+
+    Sizes are asked for only where training reads: of keyframes and of the LiDAR's sweeps. For the millions of other
+    files it would take far longer than all the rest.
+    """
+    for files in index.files():
+        listings: dict[str, dict[str, int]] = {}
+        states = np.zeros(len(files.paths), dtype=np.int8)
+        is_camera = bool(files.size.any())
+        for i, (path, is_keyframe) in enumerate(zip(files.paths, files.is_keyframe.tolist(), strict=True)):
+            folder, _, name = path.rpartition("/")
+            if folder not in listings:
+                sized = files.channel == LIDAR or (is_camera and is_keyframe)
+                listings[folder] = _listing(index.root / folder, sized)
+            states[i] = listings[folder].get(name, _ABSENT)
+        if files.paths:
+            yield Channel(files, states == _THERE, states == _EMPTY)
+
+
+def _listing(folder: Path, sized: bool) -> dict[str, int]:
+    """The state of every file in a folder by name; empty when there is no such folder."""
+    listing = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    listing[entry.name] = _EMPTY if sized and not entry.stat().st_size else _THERE
+                except FileNotFoundError:
+                    continue  # a link to nothing
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        fix = "Check the permissions of this folder and the state of its disk"
+        raise BridgeTAError(f"cannot be listed ({error.strerror})", where=folder, fix=fix) from error
+    return listing
+
+
+def check_channels(channels: Sequence[Channel], remedy: str, report: Report) -> None:
+    """One item per channel, then one of the files that are empty. `remedy` says where missing files come from."""
+    for channel in channels:
+        _check_channel(channel, remedy, report)
+    empty = [c.files.paths[i] for c in channels if c.is_used for i in np.flatnonzero(c.empty)]
+    if empty:
+        report.problem("empty files", f"{len(empty):,} without content: {some(sorted(empty), 3)}", remedy)
+
+
+def _check_channel(channel: Channel, remedy: str, report: Report) -> None:
+    name, keyframe = channel.files.channel, channel.files.is_keyframe
+    here = channel.there | channel.empty
+    what = f"{here[keyframe].sum():,} of {keyframe.sum():,} keyframes"
+    if not keyframe.all():
+        what += f", {here[~keyframe].sum():,} of {(~keyframe).sum():,} sweeps"
+    if here.all():
+        report.ok(name, what)
+    elif not channel.is_used:
+        report.note(name, f"{what}; nothing reads them")
+    elif not here[channel.wanted].all():
+        report.problem(name, what, remedy)
+    elif name == LIDAR:
+        report.note(name, f"{what}: the teacher gets keyframes only", "Extract the sweeps if it is to see more points")
+    else:
+        report.note(name, f"{what}: training needs none", "Write bags with bridgeta bag --keyframes-only")
+
+
+def check_scenes(index: SampleIndex, channels: Sequence[Channel], remedy: str, report: Report) -> set[str]:
+    """The names of the scenes that have all their files; those that lack some are reported."""
+    named, lacking = np.zeros((2, len(index.scenes)), dtype=np.int64)
+    for channel in channels:
+        scene, wanted = channel.files.scene, channel.wanted
+        named += np.bincount(scene[wanted], minlength=len(named))
+        lacking += np.bincount(scene[wanted & ~channel.there], minlength=len(named))
+    names = [scene.name for scene in index.scenes]
+    total = len(names)
+    for word, numbers in (
+        ("all", np.flatnonzero((lacking == named) & (named > 0))),
+        ("some", np.flatnonzero((lacking > 0) & (lacking < named))),
+    ):
+        if len(numbers):
+            hit = some([names[i] for i in numbers])
+            report.problem("scenes", f"{len(numbers):,} of {total:,} scenes lack {word} of their files: {hit}", remedy)
+    if not lacking.any():
+        report.ok("scenes", f"{total:,} scenes, {len(index):,} keyframes: all files are there")
+    return {names[i] for i in np.flatnonzero((lacking == 0) & (named > 0))}
+
+
+def check_splits(index: SampleIndex, whole: set[str], report: Report) -> list[str]:
+    """The official splits of which all scenes are there with all their files; `whole` are the names of such scenes."""
+    official = official_splits()
+    named = {scene.name for scene in index.scenes}
+    complete = []
+    for split in _SPLITS.get(index.version, ("train", "val", "test", "mini_train", "mini_val")):
+        scenes = set(official[split])
+        if not scenes & named:
+            continue
+        what = f"{len(scenes & named):,} of {len(scenes):,} scenes are in the tables"
+        if scenes <= whole:
+            report.ok(f"split {split}", f"complete: {len(scenes):,} scenes")
+            complete.append(split)
+        elif scenes <= named:  # the scenes that lack files are told already
+            report.note(f"split {split}", f"{len(scenes & whole):,} of {len(scenes):,} scenes have all their files")
+        else:
+            report.note(f"split {split}", what, "Its results cannot be compared with published ones")
+    return complete
+
+
+def bad_files(channels: Sequence[Channel]) -> list[str]:
+    """The files that have to be extracted again because they are missing or empty, sorted."""
+    return sorted(c.files.paths[i] for c in channels for i in np.flatnonzero(c.wanted & ~c.there))

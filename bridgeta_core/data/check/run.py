@@ -1,0 +1,178 @@
+"""What is there of a nuScenes root, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridgeta_core.config.experiment import DataConfig
+from bridgeta_core.data.check.content import Expected, damaged
+from bridgeta_core.data.check.disk import check_frame_room, check_index_room
+from bridgeta_core.data.check.files import Channel, bad_files, check_channels, check_scenes, check_splits, look
+from bridgeta_core.data.check.findings import Report
+from bridgeta_core.data.check.maps import check_basemaps, check_expansions, read_cities
+from bridgeta_core.data.check.tables import check_tables, find_version
+from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.nuscenes.index_cache import cache_folder
+from bridgeta_core.data.sample import LIDAR
+from bridgeta_core.utils.errors import BridgeTAError
+
+_SHOWN = 20  # damaged files that are told one by one
+_BLOBS = {
+    "v1.0-trainval": "Extract all ten v1.0-trainval*_blobs.tgz into this root",
+    "v1.0-mini": "Extract v1.0-mini.tgz into this root again",
+    "v1.0-test": "Extract v1.0-test_blobs.tgz into this root again",
+}
+
+
+def check(root: str | Path, version: str | None = None, *, deep: bool = False, jobs: int | None = None) -> Report:
+    """Look at a nuScenes root: its tables, maps, sensor files and splits, and the folder of the index.
+
+    `deep` decodes every camera image and reads every LIDAR_TOP file, `jobs` at a time (as many as there are cores by
+    default). What is missing or broken is in the report; BridgeTAError (exit code 2) is for wrong arguments.
+    """
+    if jobs is not None and jobs < 1:
+        raise BridgeTAError(f"jobs is {jobs}, it must be 1 or more", exit_code=2)
+    root, report = Path(root).expanduser().resolve(), Report()
+    origin = _synthetic(root)
+    chosen = find_version(root, version, report)
+    index = None
+    if chosen is not None:
+        index = _check_tables_and_maps(root, chosen, report)
+    if index is not None:
+        _check_files(index, origin, report, os.cpu_count() or 1 if jobs is None else jobs, deep)
+    else:
+        report.verdict = _first(report)
+    return report
+
+
+def _synthetic(root: Path) -> dict[str, Any] | None:
+    """The settings of a root that `bridgeta synth` wrote."""
+    try:
+        sheet = json.loads((root / "synth.json").read_bytes())
+        return dict(sheet["settings"]) if sheet["generator"] == "bridgeta synth" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a real root, or a file of this name from elsewhere
+
+
+def _check_tables_and_maps(root: Path, version: str, report: Report) -> SampleIndex | None:
+    """The index, when the tables are good for it."""
+    folder = root / version
+    whole = check_tables(folder, report)
+    check_index_room(folder, report)
+    index = _open_index(root, version, report) if "sample_data" in whole and not report.problems else None
+    if "map" in whole:
+        check_basemaps(root, folder, report)
+    if "log" in whole:
+        check_expansions(root, read_cities(folder), report)
+    return index
+
+
+def _open_index(root: Path, version: str, report: Report) -> SampleIndex | None:
+    """The index, which is built when it is not kept yet."""
+    before, start = _kept(), time.monotonic()
+    try:
+        index = SampleIndex.open(root, version)
+    except BridgeTAError as error:
+        report.problem("index", str(error.what), error.fix or "")
+        return None
+    made = "built now, in" if _kept() != before else "opened in"
+    what = f"{len(index):,} keyframes in {len(index.scenes):,} scenes; {made} {time.monotonic() - start:.1f} s"
+    if len(index):
+        report.ok("index", what)
+        return index
+    report.problem("index", what, "Extract the metadata archive of this version again")
+    return None
+
+
+def _kept() -> set[str]:
+    """The names of what lies in the cache."""
+    folder = cache_folder() / "index"
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _check_files(index: SampleIndex, origin: dict[str, Any] | None, report: Report, jobs: int, deep: bool) -> None:
+    remedy = _remedy(index, origin)
+    channels = list(look(index))
+    check_channels(channels, remedy, report)
+    if not any(c.files.size.any() and c.files.is_keyframe.any() for c in channels):
+        fix = "Extract the metadata archive of this version again"
+        report.problem("cameras", "the tables name no camera image of any keyframe", fix)
+    whole = check_scenes(index, channels, remedy, report)
+    if origin:
+        report.ok("splits", f"synthetic ({origin.get('split')}): its scenes are in no official split")
+    check_frame_room(len(index), report)
+    complete = [] if origin else check_splits(index, whole, report)
+    report.bad_files = bad_files(channels)
+    if deep:
+        _check_content(index.root, channels, remedy, report, jobs)
+    report.verdict = _first(report) if report.problems else _start(index, channels, complete, origin)
+
+
+def _remedy(index: SampleIndex, origin: dict[str, Any] | None) -> str:
+    """Where files that are missing or broken come from."""
+    elsewhere = [] if (index.root / "samples").is_dir() else sorted(index.root.glob("*/samples"))
+    if elsewhere:
+        return f"Move samples/ and sweeps/ of {elsewhere[0].parent} into {index.root}"
+    if origin:
+        return "Write this dataset again with bridgeta synth"
+    return _BLOBS.get(index.version, "Extract the archives with the files of this dataset again")
+
+
+def _check_content(root: Path, channels: Sequence[Channel], remedy: str, report: Report, jobs: int) -> None:
+    files = [
+        Expected(c.files.paths[i], *c.files.size[i].tolist())
+        for c in channels
+        if c.is_used
+        for i in np.flatnonzero(c.there)
+    ]
+    found = damaged(root, files, jobs)
+    for path, fault in found[:_SHOWN]:
+        report.problem("damaged", f"{path}: {fault}", remedy)
+    if len(found) > _SHOWN:
+        report.problem("damaged", f"{len(found):,} files in all; --list FILE writes their paths", remedy)
+    if not found:
+        report.ok("content", f"{len(files):,} files are whole")
+    report.bad_files = sorted({*report.bad_files, *(path for path, _ in found)})
+
+
+def _first(report: Report) -> str:
+    """What to do before anything can be trained."""
+    problem = report.problems[0]
+    more = len(report.problems) - 1
+    rest = f" (and {more} more problem{'s' * (more > 1)} above)" if more else ""
+    return f"Training cannot start yet. First: {problem.item}: {problem.what}{rest}. {problem.fix}."
+
+
+def _start(
+    index: SampleIndex, channels: Sequence[Channel], complete: Sequence[str], origin: dict[str, Any] | None
+) -> str:
+    """The command that trains on a root without problems."""
+    names = {channel.files.channel for channel in channels}
+    cameras = sorted(channel.files.channel for channel in channels if channel.files.size.any())
+    if index.version == "v1.0-test":
+        return "There is nothing to train on in v1.0-test; bridgeta eval, view and bag can use it."
+    full = {"train", "val"} <= set(complete)
+    arguments = ["teacher" if LIDAR in names else "student", "nuscenes_swin_t" if full else "tiny"]
+    arguments += [f"data.train_root={index.root}", f"data.val_root={index.root}"]
+    defaults = DataConfig()
+    if index.version != defaults.version:
+        arguments.append(f"data.version={index.version}")
+    if set(defaults.cameras) - set(cameras):
+        arguments.append(f"data.cameras=[{','.join(cameras)}]")
+    if {"mini_train", "mini_val"} <= set(complete):
+        arguments += ["data.train_scenes=mini_train", "data.val_scenes=mini_val"]
+    command = f"bridgeta train {' '.join(arguments)}"
+    if origin and origin.get("split") == "train":
+        return f"Training can start: {command} (validate on a root of bridgeta synth --split val instead)."
+    if origin:
+        return f"This is a synthetic root of the split {origin.get('split')}: train on another one, and validate here."
+    if not complete:
+        return f"Training can start, on a part of nuScenes: {command}"
+    return f"Training can start: {command}"

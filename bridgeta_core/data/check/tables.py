@@ -1,0 +1,80 @@
+"""Checks of a root's table folder: which versions there are, and whether every table is there and whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bridgeta_core.data.check.findings import Report
+from bridgeta_core.data.nuscenes.index_cache import TABLES
+from bridgeta_core.utils.errors import BridgeTAError
+
+OFFICIAL = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
+
+_SMALL = 4_000_000  # bytes up to which a table is parsed; of larger ones only both ends are read
+_END = 4096  # bytes of each end
+_AGAIN = "Extract the metadata archive of {} again"
+
+
+def find_version(root: Path, version: str | None, report: Report) -> str | None:
+    """The table folder to look at; None, with a problem in the report, when the root has none.
+
+    Raises BridgeTAError (exit code 2) when the root is no folder, when `version` is not there, and when several
+    folders are there and none was chosen.
+    """
+    if not root.is_dir():
+        fix = "Give the nuScenes root, which holds samples/ and maps/"
+        raise BridgeTAError("is not a folder", where=root, fix=fix, exit_code=2)
+    there = sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
+    if version is not None and not (root / version).is_dir():
+        fix = f"Use --version {' or '.join(there)}" if there else "Extract the metadata archive into this root"
+        raise BridgeTAError(f"has no table folder {version}", where=root, fix=fix, exit_code=2)
+    if version is None and len(there) > 1:
+        fix = "Choose one with --version"
+        raise BridgeTAError(f"has the table folders {', '.join(there)}", where=root, fix=fix, exit_code=2)
+    if version is None and not there:
+        inner = sorted(path.parent for path in root.glob("*/v1.0-*") if path.is_dir())
+        fix = f"Check {inner[0]}" if inner else "Download the metadata (v1.0-*_meta.tgz) and extract it into this root"
+        report.problem("version", "there is no table folder v1.0-*", fix)
+        return None
+    chosen = version or there[0]
+    others = [name for name in there if name != chosen]
+    beside = f"; also there: {', '.join(others)}" if others else ""
+    if chosen in OFFICIAL:
+        report.ok("version", f"{chosen}{beside}")
+    else:
+        report.note("version", f"{chosen} is none of {', '.join(OFFICIAL)}{beside}", "Give it in data.version")
+    return chosen
+
+
+def check_tables(folder: Path, report: Report) -> set[str]:
+    """The tables of a table folder that are there and look whole; what does not is reported."""
+    faults = {name: fault for name in TABLES if (fault := _fault(folder / f"{name}.json"))}
+    for name, fault in faults.items():
+        report.problem(f"table {name}", fault, _AGAIN.format(folder.name))
+    if not faults:
+        size = sum((folder / f"{name}.json").stat().st_size for name in TABLES)
+        report.ok("tables", f"all {len(TABLES)} are there, {size / 1e6:,.1f} MB")
+    return set(TABLES) - set(faults)
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a table, which must be a JSON list; None when nothing is seen."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if size <= _SMALL:
+                rows = json.loads(file.read())
+                return None if isinstance(rows, list) else "is not a list of records"
+            start = file.read(_END)
+            file.seek(size - _END)
+            end = file.read(_END)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except ValueError as error:
+        return f"is not JSON, perhaps truncated ({error})" if size else "is empty"
+    if not start.lstrip().startswith(b"["):
+        return "is not a list of records"
+    return None if end.rstrip().endswith(b"]") else f"is truncated: its {size:,} bytes do not end a JSON list"

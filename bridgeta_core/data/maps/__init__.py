@@ -1,0 +1,1 @@
+"""Map labels: from the map expansion's shapes to BEV masks."""

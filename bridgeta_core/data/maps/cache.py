@@ -1,0 +1,94 @@
+"""The labels of a root on disk, so that looking one up costs a small part of rasterising it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.sample import Scene
+from bridgeta_core.data.source import Source
+from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.digest import digest, of_file
+from bridgeta_core.utils.files import replace_when_done
+
+logger = logging.getLogger(__name__)
+
+Packed = NDArray[np.uint8]
+
+_LAYOUT = 1  # of the files and of what their bits mean; raise it when the rasterisers change
+
+
+class LabelCache:
+    """The masks of all samples of an index, from memory-mapped files in `folder`, which are made where they lack.
+
+    There is one file per scene, named by all that the masks depend on: a row of bits per sample. Several processes may
+    build it at once. `maps` has the raster of each city, and `labels` the settings that these were made with.
+    """
+
+    def __init__(
+        self, folder: str | Path, index: Source, maps: Mapping[str, MapRaster], grid: BevGrid, labels: LabelConfig
+    ) -> None:
+        self._folder, self._index, self._maps, self._grid, self._labels = Path(folder), index, maps, grid, labels
+        self._shape = (len(CLASSES), *grid.shape)
+        self._open: dict[str, Packed] = {}
+
+    def masks(self, position: int) -> NDArray[np.uint8]:
+        """The masks `[6, Y, X]`, of 0 and 1, of the sample at a position of the index.
+
+        Raises BridgeTAError when the folder cannot be written.
+        """
+        scene = self._index.scene_of(position)
+        if scene.name not in self._open:
+            self._open[scene.name] = self._rows(scene)
+        row = self._open[scene.name][position - scene.samples.start]
+        return np.unpackbits(row, count=int(np.prod(self._shape))).reshape(self._shape)
+
+    def _rows(self, scene: Scene) -> Packed:
+        poses = [self._index.global_T_ego(position) for position in scene.samples]
+        path = self._folder / f"{scene.name}-labels-{self._key(scene, poses)}.npy"
+        shape = (len(poses), -(-int(np.prod(self._shape)) // 8))
+        if not path.exists():
+            self._write(path, scene, poses)
+        try:
+            return _read(path, shape)
+        except (OSError, ValueError, EOFError) as error:
+            logger.warning("%s is broken and is made anew (%s)", path, error)
+        self._write(path, scene, poses)
+        return _read(path, shape)
+
+    def _key(self, scene: Scene, poses: list[Any]) -> str:
+        root = self._index.root
+        return digest(
+            _LAYOUT,
+            [of_file(path, root) for path in self._index.map_files(scene.location)],
+            self._labels.decisive(),
+            dataclasses.asdict(self._grid),
+            [pose.tolist() for pose in poses],
+        )
+
+    def _write(self, path: Path, scene: Scene, poses: list[Any]) -> None:
+        raster = self._maps[scene.location]
+        rows = np.stack([np.packbits(raster.masks(pose, self._grid)) for pose in poses])
+        with replace_when_done(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A loader process that is not forked opens the files itself, instead of being sent them."""
+        return {**self.__dict__, "_open": {}}
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Packed:
+    # As a plain array: every access to a np.memmap costs a microsecond more.
+    rows = np.asarray(np.load(path, mmap_mode="r"))
+    if rows.shape != shape or rows.dtype != np.uint8:
+        raise ValueError(f"it holds {rows.dtype} {rows.shape} instead of uint8 {shape}")
+    return rows

@@ -1,0 +1,122 @@
+"""The map expansion of a nuScenes root: the shapes of a city's map layers, read from its JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
+from bridgeta_core.utils.errors import BridgeTAError
+
+Array = NDArray[np.float64]
+
+MAP_VERSION = "1.3"
+_DOWNLOAD = "Download the map expansion v1.3 from nuscenes.org and extract it into maps/, so that this file exists"
+
+# The map layers that make up the classes.
+LAYERS: tuple[str, ...] = tuple(dict.fromkeys(layer for c in CLASSES for layer in c.layers))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+
+
+def load_layers(root: str | Path, location: str, names: Sequence[str] = LAYERS) -> dict[str, NDArray[np.object_]]:
+    """The shapes of map layers from a city's map expansion below a nuScenes root.
+
+    Raises BridgeTAError when the file is absent, truncated, older than v1.3, or refers to what it does not hold.
+    """
+    content = read_expansion(root, location)
+    try:
+        return read_layers(content, names)
+    except (KeyError, TypeError, IndexError, ValueError, shapely.GEOSException) as error:
+        message = f"is not a map expansion v1.3 ({type(error).__name__}: {error})"
+        raise BridgeTAError(message, where=expansion_path(root, location), fix=_DOWNLOAD) from error
+
+
+def expansion_path(root: str | Path, location: str) -> Path:
+    """Where a nuScenes root has the map expansion of a city."""
+    return Path(root) / "maps" / "expansion" / f"{location}.json"
+
+
+def read_expansion(root: str | Path, location: str) -> dict[str, Any]:
+    """The content of `maps/expansion/<location>.json` of a nuScenes root.
+
+    Raises BridgeTAError when the file is absent, is no JSON, or is older than v1.3.
+    """
+    path = expansion_path(root, location)
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BridgeTAError("the map expansion is missing", where=path, fix=_DOWNLOAD) from error
+    except OSError as error:
+        raise BridgeTAError(f"cannot be read ({error.strerror})", where=path, fix=_DOWNLOAD) from error
+    except ValueError as error:
+        raise BridgeTAError(f"is not JSON, perhaps truncated ({error})", where=path, fix=_DOWNLOAD) from error
+    version = str(content.get("version", "1.0") if isinstance(content, dict) else "1.0")
+    if _numbers(version) < _numbers(MAP_VERSION):
+        raise BridgeTAError(f"is map expansion v{version}, v1.3 is needed", where=path, fix=_DOWNLOAD)
+    return dict(content)
+
+
+def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> dict[str, NDArray[np.object_]]:
+    """The shapely polygons or lines, in global metres, of layers of a map expansion's content.
+
+    Polygons that are not valid are repaired in the drivable area and left out elsewhere, as the devkit does.
+    """
+    nodes = {node["token"]: i for i, node in enumerate(content["node"])}
+    xy = np.array([(node["x"], node["y"]) for node in content["node"]], dtype=np.float64).reshape(-1, 2)
+    polygons = {record["token"]: record for record in content["polygon"]}
+    lines = {record["token"]: record["node_tokens"] for record in content["line"]}
+    result = {}
+    for name in names:
+        records = content.get(name, [])
+        if name in LINE_LAYERS:
+            # Some cities have lines without nodes; the devkit skips them too.
+            chains = [tokens for tokens in (lines[record["line_token"]] for record in records) if len(tokens) > 1]
+            result[name] = _chains(chains, nodes, xy, shapely.linestrings)
+        elif name == "drivable_area":  # the one layer whose records hold several polygons
+            found = [polygons[token] for record in records for token in record["polygon_tokens"]]
+            areas = _areas(found, nodes, xy)
+            broken = ~shapely.is_valid(areas)
+            areas[broken] = shapely.make_valid(areas[broken])
+            result[name] = areas
+        else:
+            areas = _areas([polygons[record["polygon_token"]] for record in records], nodes, xy)
+            result[name] = areas[shapely.is_valid(areas)]
+    return result
+
+
+def _areas(records: list[dict[str, Any]], nodes: Mapping[str, int], xy: Array) -> NDArray[np.object_]:
+    """Polygons with their holes. Rings of fewer than three nodes enclose nothing and are left out."""
+    records = [record for record in records if len(record["exterior_node_tokens"]) > 2]
+    exteriors = _chains([record["exterior_node_tokens"] for record in records], nodes, xy, shapely.linearrings)
+    holes = [
+        (i, hole["node_tokens"])
+        for i, record in enumerate(records)
+        for hole in record["holes"]
+        if len(hole["node_tokens"]) > 2
+    ]
+    areas = shapely.polygons(exteriors)
+    rings = _chains([tokens for _, tokens in holes], nodes, xy, shapely.linearrings)
+    owners = np.array([i for i, _ in holes], dtype=np.int64)
+    for i in np.unique(owners):
+        areas[i] = shapely.polygons(exteriors[i], rings[owners == i])
+    return areas
+
+
+def _chains(
+    chains: list[list[str]], nodes: Mapping[str, int], xy: Array, make: Callable[..., NDArray[np.object_]]
+) -> NDArray[np.object_]:
+    """Rings or lines through the nodes of each chain of tokens."""
+    if not chains:
+        return np.empty(0, dtype=object)
+    rows = np.fromiter((nodes[token] for chain in chains for token in chain), dtype=np.int64)
+    owner = np.repeat(np.arange(len(chains)), [len(chain) for chain in chains])
+    return np.asarray(make(xy[rows], indices=owner), dtype=object)

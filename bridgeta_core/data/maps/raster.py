@@ -1,0 +1,92 @@
+"""Map masks: the six classes of a city's map expansion, rasterised around a pose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.maps.devkit import BEVFusionMasks, CompatibleMasks
+from bridgeta_core.data.maps.exact import ExactMasks
+from bridgeta_core.data.maps.expansion import LAYERS, load_layers
+from bridgeta_core.data.maps.shapes import LINE, POLYGON, MapShapes, simple_parts, split
+from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.transforms import Matrix, invert, transform
+
+Array = NDArray[np.float64]
+
+_DRAPED = 2.0  # metres between the points of a line that follows the ground
+
+
+class MapRaster:
+    """One city's map, ready to be rasterised around any pose, from its shapes by layer (see `read_layers`).
+
+    `labels` says how: as the devkit does it, or by covered area. `known[c]` is False when the city's map has nothing of
+    class c, which then is unknown rather than absent: neither train nor score on it.
+    """
+
+    def __init__(
+        self, location: str, shapes: Mapping[str, NDArray[np.object_]], labels: LabelConfig | None = None
+    ) -> None:
+        labels = labels or LabelConfig()
+        self.location = location
+        self._shapes = MapShapes(shapes)
+        self._masks: ExactMasks | CompatibleMasks
+        if labels.mode == "exact":
+            self._masks = ExactMasks(shapes, labels.line_width)
+        else:
+            drawn = BEVFusionMasks if labels.mode == "bevfusion" else CompatibleMasks
+            self._masks = drawn(self._shapes)
+        self.known: tuple[bool, ...] = tuple(any(len(shapes[name]) for name in c.layers) for c in CLASSES)
+
+    @classmethod
+    def load(cls, root: str | Path, location: str, labels: LabelConfig | None = None) -> MapRaster:
+        """Read `maps/expansion/<location>.json` of a nuScenes root; errors are those of `load_layers`."""
+        return cls(location, load_layers(root, location), labels)
+
+    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
+        """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
+        return self._masks.masks(global_T_ego, grid)
+
+    def polylines(
+        self, global_T_ego: Matrix, radius: float, height: Callable[[Array], Array] | None = None
+    ) -> dict[str, list[Array]]:
+        """Outlines and lines per class name, `[n, 3]` each in the ego frame, for drawing into cameras.
+
+        Only what lies in the square of `radius` metres around the vehicle. The map has no heights: `height` gives
+        those of the ground in the ego frame (see `GroundHeight`); without it the ground is level, and as high as the
+        vehicle.
+        """
+        centre = global_T_ego[:2, 3]
+        low, high = centre - radius, centre + radius
+        window = shapely.box(*low, *high)
+        near = self._shapes.near(low, high)
+        result: dict[str, list[Array]] = {}
+        for c in CLASSES:
+            shapes = self._shapes.shapes[near[np.isin(self._shapes.layer[near], [LAYERS.index(n) for n in c.layers])]]
+            is_area = shapely.get_type_id(shapes) == POLYGON
+            lines = np.concatenate([shapes[~is_area], shapely.boundary(shapes[is_area])])
+            pieces = simple_parts(shapely.intersection(lines, window), LINE)[0]
+            if height is not None:
+                pieces = shapely.segmentize(pieces, _DRAPED)
+            xy, owner = shapely.get_coordinates(pieces, return_index=True)
+            result[c.name] = split(_on_ground(global_T_ego, xy, height), owner, len(pieces))
+        return result
+
+
+def _on_ground(global_T_ego: Matrix, xy: Array, height: Callable[[Array], Array] | None) -> Array:
+    """Points `[n, 3]` in the ego frame of global places `[n, 2]` on the ground."""
+    ego_T_global = invert(global_T_ego)
+    z = np.full(len(xy), global_T_ego[2, 3])
+    points = transform(ego_T_global, np.column_stack([xy, z]))
+    if height is not None and len(xy):
+        # The ego frame is tilted by a few degrees at most, so two steps along the global vertical are enough.
+        for _ in range(2):
+            z += (height(points[:, :2]) - points[:, 2]) / ego_T_global[2, 2]
+            points = transform(ego_T_global, np.column_stack([xy, z]))
+    return points

@@ -1,0 +1,1 @@
+"""Read the tables of a nuScenes root."""

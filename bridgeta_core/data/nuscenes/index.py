@@ -1,0 +1,228 @@
+"""The samples of a nuScenes root as one compact table: read from its JSON once, mapped into memory afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.maps.expansion import expansion_path
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.nuscenes.index_cache import KeptColumns, load_columns
+from bridgeta_core.data.nuscenes.json_table import Columns
+from bridgeta_core.data.sample import LIDAR, Sample, Scene, SensorRecord
+from bridgeta_core.data.source import SWEEP_WINDOW_US, Source
+from bridgeta_core.geometry.transforms import Matrix, rigid
+from bridgeta_core.utils.errors import BridgeTAError
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelFiles:
+    """All n files of one channel: `paths` relative to the root; per file whether it is a keyframe, the number of its
+    scene in `SampleIndex.scenes`, and `size` `[n, 2]`, the width and height of an image or 0, 0.
+    """
+
+    channel: str
+    root: Path
+    paths: list[str]
+    is_keyframe: NDArray[np.bool_]
+    scene: NDArray[np.int64]
+    size: NDArray[np.int32]
+
+
+class SampleIndex(Source):
+    """All samples of one nuScenes-format root.
+
+    Costs a process next to no memory: it is mapped from the cache, and pickled as the name of its folder there.
+    """
+
+    def __init__(self, root: Path, version: str, columns: Columns) -> None:
+        self.version, self._columns = version, columns
+        self._channels = _texts(columns["channels"])
+        names, descriptions, places = (_texts(columns[f"scene_{k}"]) for k in ("name", "description", "location"))
+        spans = [range(first, past) for first, past in columns["scene_samples"].tolist()]
+        super().__init__(root, list(map(Scene, names, descriptions, places, spans)))
+        self._lidar: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # by number of the scene
+
+    @classmethod
+    def open(cls, root: str | Path, version: str) -> SampleIndex:
+        """Load the index of `root`, building it when it is new or its tables changed.
+
+        The compact copy lies in `tables.cache_folder()`, never in `root`, which may be read-only.
+        Raises BridgeTAError that says what is missing or broken.
+        """
+        root = Path(root).expanduser().resolve()
+        return cls(root, version, load_columns(root, version))
+
+    def __reduce__(self) -> tuple[type[SampleIndex], tuple[Path, str, Columns]]:
+        return type(self), (self.root, self.version, self._columns)
+
+    @property
+    def span_us(self) -> tuple[int, int]:
+        """The stamps of the first and the last sample, microseconds."""
+        stamps = self._columns["sample_stamp"]
+        return int(stamps.min()), int(stamps.max())
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the index lies; None where the cache could not be written."""
+        return self._columns.folder if isinstance(self._columns, KeptColumns) else None
+
+    @property
+    def tokens(self) -> NDArray[np.bytes_]:
+        """The tokens of all samples, UTF-8."""
+        return self._columns["sample_token"]
+
+    def raster(self, location: str, labels: LabelConfig) -> MapRaster:
+        """The map expansion of a city; errors are those of `load_layers`."""
+        return MapRaster.load(self.root, location, labels)
+
+    def map_files(self, location: str) -> list[Path]:
+        """The city's map expansion."""
+        return [expansion_path(self.root, location)]
+
+    def __getitem__(self, position: int) -> Sample:
+        if not -len(self) <= position < len(self):
+            raise IndexError(position)
+        position %= len(self)
+        c = self._columns
+        scene = self.scene_of(position)
+        rows = c["sample_records"][position]
+        return Sample(
+            token=self.tokens[position].decode(),
+            scene=scene.name,
+            location=scene.location,
+            timestamp_us=int(c["sample_stamp"][position]),
+            records={self._channels[i]: self._record(int(row)) for i, row in enumerate(rows) if row >= 0},
+        )
+
+    def scene_of(self, position: int) -> Scene:
+        """The scene of a sample, without its records."""
+        return self.scenes[int(self._columns["sample_scene"][position])]
+
+    def global_T_ego(self, position: int) -> Matrix:
+        """The pose of a sample's labels, as `Sample.global_T_ego`, without its records if it has a LiDAR."""
+        if LIDAR in self._channels:
+            row = int(self._columns["sample_records"][position, self._channels.index(LIDAR)])
+            if row >= 0:
+                return _rigid(self._columns["record_ego"][row])
+        return self[position].global_T_ego
+
+    def select(self, scenes: str) -> list[int]:
+        """Positions of the samples of "all", of an official split (train, val, mini_val, ...) or of scenes "a,b"."""
+        if scenes == "all" or all(name.strip() in self._scene_number for name in scenes.split(",")):
+            return super().select(scenes)
+        official = official_splits()  # only here, since the devkit takes longer to import than an index to open
+        if scenes not in official:
+            return super().select(scenes)
+        wanted = set(official[scenes])
+        names = [scene.name for scene in self.scenes if scene.name in wanted]
+        if not names:
+            raise BridgeTAError(
+                f"{self.version} has no scene of the official split {scenes!r}",
+                where=self.root,
+                fix=f"There are {self._names()}; name some of them, or use all",
+                exit_code=2,
+            )
+        return super().select(",".join(names))
+
+    def records(
+        self, scene_name: str, channels: Sequence[str] | None = None, keyframes_only: bool = False
+    ) -> list[SensorRecord]:
+        """The files of a scene, sweeps included, sorted by time; BridgeTAError for a channel that the scene lacks."""
+        self.scene(scene_name)
+        c = self._columns
+        rows = np.arange(*c["scene_records"][self._scene_number[scene_name]])
+        if channels is not None:
+            present = {self._channels[i] for i in np.unique(c["record_channel"][rows])}
+            missing = [name for name in channels if name not in present]
+            if missing:
+                raise BridgeTAError(
+                    f"has no {', '.join(missing)}; its sensors are {', '.join(sorted(present))}",
+                    where=f"scene {scene_name}",
+                    exit_code=2,
+                )
+            wanted = [self._channels.index(name) for name in channels]
+            rows = rows[np.isin(c["record_channel"][rows], wanted)]
+        if keyframes_only:
+            rows = rows[c["record_keyframe"][rows]]
+        return [self._record(int(row)) for row in rows]
+
+    def files(self) -> Iterator[ChannelFiles]:
+        """Every file that the tables name, channel by channel; far faster than `records`, and without calibrations."""
+        c = self._columns
+        for number, channel in enumerate(self._channels):
+            rows = np.flatnonzero(c["record_channel"] == number)
+            yield ChannelFiles(
+                channel=channel,
+                root=self.root,
+                paths=_texts(c["record_path"][rows]),
+                is_keyframe=c["record_keyframe"][rows],
+                scene=np.searchsorted(c["scene_records"][:, 1], rows, side="right"),
+                size=c["record_size"][rows],
+            )
+
+    def file_counts(self) -> dict[str, tuple[int, int]]:
+        """How many keyframes and how many sweeps each channel has."""
+        c = self._columns
+        kinds = 2 * c["record_channel"].astype(np.int64) + c["record_keyframe"]
+        counts = np.bincount(kinds, minlength=2 * len(self._channels)).reshape(-1, 2).tolist()
+        return {name: (keys, sweeps) for name, (sweeps, keys) in zip(self._channels, counts, strict=True)}
+
+    def lidar_sweeps(self, position: int, most: int) -> list[SensorRecord]:
+        """As in `Source`; sweeps and keyframes count alike, as in the chain that the devkit follows."""
+        keyframe = self[position].record(LIDAR)
+        rows, stamps = self._lidar_of_scene(int(self._columns["sample_scene"][position]))
+        last = int(np.searchsorted(stamps, keyframe.timestamp_us))
+        first = max(last - most, int(np.searchsorted(stamps, keyframe.timestamp_us - SWEEP_WINDOW_US)))
+        return [keyframe, *(self._record(int(row)) for row in rows[first:last][::-1])]
+
+    def _lidar_of_scene(self, scene: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of a scene's LiDAR records and their stamps in microseconds, by time."""
+        if scene not in self._lidar:
+            rows = np.arange(*self._columns["scene_records"][scene])
+            rows = rows[self._columns["record_channel"][rows] == self._channels.index(LIDAR)]
+            self._lidar[scene] = rows, self._columns["record_stamp"][rows]
+        return self._lidar[scene]
+
+    def _record(self, row: int) -> SensorRecord:
+        c = self._columns
+        calibration = int(c["record_calibration"][row])
+        intrinsics = c["calibration_intrinsics"][calibration]
+        width, height = c["record_size"][row].tolist()
+        return SensorRecord(
+            channel=self._channels[int(c["record_channel"][row])],
+            path=self.root / c["record_path"][row].decode(),
+            timestamp_us=int(c["record_stamp"][row]),
+            is_keyframe=bool(c["record_keyframe"][row]),
+            token=c["record_token"][row].decode(),
+            width=width,
+            height=height,
+            intrinsics=None if np.isnan(intrinsics[0, 0]) else intrinsics.copy(),
+            ego_T_sensor=_rigid(c["calibration_sensor"][calibration]),
+            global_T_ego=_rigid(c["record_ego"][row]),
+        )
+
+
+def _texts(column: NDArray[np.bytes_]) -> list[str]:
+    return [text.decode() for text in column.tolist()]
+
+
+def _rigid(seven: NDArray[np.float64]) -> Matrix:
+    return rigid(seven[:3], seven[3:])
+
+
+def official_splits() -> dict[str, list[str]]:
+    """The scene names of every official split, as the devkit has them."""
+    try:
+        from nuscenes.utils.splits import create_splits_scenes
+    except ImportError as error:
+        raise BridgeTAError(
+            f"the official splits need the nuScenes devkit ({error})",
+            fix="Install it with: pip install 'bridgeta_ros[train]', or name scenes",
+        ) from error
+    return create_splits_scenes()

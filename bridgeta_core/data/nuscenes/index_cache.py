@@ -1,0 +1,164 @@
+"""The columns behind `SampleIndex` in the cache: a folder of .npy files that all processes map into their memory."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridgeta_core.data.nuscenes.join import COLUMNS, join_tables
+from bridgeta_core.data.nuscenes.json_table import AGAIN, Columns
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import replace_when_done
+
+logger = logging.getLogger(__name__)
+
+TABLES = (
+    "category",
+    "attribute",
+    "visibility",
+    "instance",
+    "sensor",
+    "calibrated_sensor",
+    "ego_pose",
+    "log",
+    "scene",
+    "sample",
+    "sample_data",
+    "sample_annotation",
+    "map",
+)
+_LAYOUT = 2  # of the columns and of what they mean
+_ABOUT = "about.json"  # what the columns of a folder were made of
+
+
+class KeptColumns(Columns):
+    """The columns in a folder of the cache, mapped read-only; another process is sent the folder's name alone."""
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        """Raises BridgeTAError when the folder is not whole or was made of something else than `about` tells."""
+        try:
+            if json.loads((folder / _ABOUT).read_bytes()) != about:
+                raise BridgeTAError("was made of other tables", where=folder)
+            # As plain arrays: every access to a np.memmap costs a microsecond more.
+            columns = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in COLUMNS}
+        except (OSError, ValueError, EOFError) as error:
+            raise BridgeTAError(f"is broken ({error})", where=folder) from error
+        lengths: dict[str, set[int]] = {}
+        for name, column in columns.items():
+            lengths.setdefault(name.partition("_")[0], set()).add(len(column))
+        if any(len(several) > 1 for several in lengths.values()):
+            raise BridgeTAError("is broken: its columns differ in length", where=folder)
+        super().__init__(columns)
+        self.folder, self._about = folder, about
+
+    def __reduce__(self) -> tuple[type[KeptColumns], tuple[Path, dict[str, Any]]]:
+        return KeptColumns, (self.folder, self._about)
+
+
+def load_columns(root: Path, version: str) -> Columns:
+    """The columns of `root`: from the cache, or from its tables when the root is new or a table changed.
+
+    They are a plain dict of arrays in memory only where the cache cannot be written.
+    """
+    about = _about(root, version)
+    folder = _folder(about)
+    kept = _kept(folder, about)
+    if kept is not None:
+        return kept
+    with _alone(folder):
+        kept = _kept(folder, about, warn=True)  # another process may have made it meanwhile
+        if kept is not None:
+            return kept
+        columns = join_tables(root, version)
+        try:
+            with replace_when_done(folder) as temporary:
+                temporary.mkdir()
+                for name, column in columns.items():
+                    np.save(temporary / f"{name}.npy", column)
+                (temporary / _ABOUT).write_text(json.dumps(about))
+        except BridgeTAError as error:
+            logger.warning("the index is not kept, so the next start is as slow as this one: %s", error)
+            return columns
+    del columns
+    return KeptColumns(folder, about)
+
+
+def is_kept(root: Path, version: str) -> bool:
+    """Whether the cache holds the columns of `root` as its tables are now."""
+    about = _about(root, version)
+    return _kept(_folder(about), about) is not None
+
+
+def cache_folder() -> Path:
+    """Where derived files are kept: BRIDGETA_CACHE, else XDG_CACHE_HOME/bridgeta, else ~/.cache/bridgeta."""
+    chosen = os.environ.get("BRIDGETA_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bridgeta"
+
+
+def _about(root: Path, version: str) -> dict[str, Any]:
+    """What an index depends on: root, version, and the size and time of each table; all tables must be there."""
+    folder = root / version
+    if not folder.is_dir():
+        if not root.is_dir():
+            fix = "Give the nuScenes root, which holds samples/ and maps/"
+            raise BridgeTAError("is not a folder", where=root, fix=fix, exit_code=2)
+        there = sorted(p.name for p in root.iterdir() if (p / "sample_data.json").exists())
+        fix = f"Use version {' or '.join(there)}" if there else "Extract the nuScenes metadata (v1.0-*) into this root"
+        raise BridgeTAError(f"has no tables of version {version}", where=root, fix=fix)
+    missing = [f"{name}.json" for name in TABLES if not (folder / f"{name}.json").is_file()]
+    if missing:
+        raise BridgeTAError(f"lacks {', '.join(missing)}", where=folder, fix=AGAIN)
+    states = {name: (folder / f"{name}.json").stat() for name in TABLES}
+    tables = {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
+    return {"layout": _LAYOUT, "root": str(root), "version": version, "tables": tables}
+
+
+def _folder(about: dict[str, Any]) -> Path:
+    return cache_folder() / "index" / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
+
+
+def _kept(folder: Path, about: dict[str, Any], warn: bool = False) -> KeptColumns | None:
+    """The columns in a folder; None when there are none that can be used."""
+    if not folder.exists():
+        return None
+    try:
+        return KeptColumns(folder, about)
+    except BridgeTAError as error:
+        if warn:
+            logger.warning("the index is built again: %s", error)
+        return None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time build an index; the processes of one training would all build the same.
+
+    Where the cache cannot be written, or its file system has no locks, they do.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+        yield
+    finally:
+        os.close(descriptor)  # the file stays: removing it would let two processes lock two files of one name

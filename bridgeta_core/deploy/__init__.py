@@ -1,0 +1,1 @@
+"""All that a vehicle needs: weights and the runtime."""

@@ -1,0 +1,147 @@
+"""A runtime that goes on with less when the GPU has no memory left: half precision first, then the CPU."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bridgeta_core.deploy.runtime import Runtime
+from bridgeta_core.deploy.weights import WeightsInfo
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.geometry.transforms import ImageFit
+from bridgeta_core.utils.errors import BridgeTAError
+
+T = TypeVar("T")
+
+
+class FallbackRuntime:
+    """A `Runtime` that steps down when its device runs out of memory, while loading, warming up or inferring.
+
+    From CUDA at float32 it goes to float16 and then to the CPU; from float16 and bfloat16 to the CPU. The runtime that
+    failed is freed before the next is loaded, the rig of the last `warm_up` is warmed up again, and the call that
+    failed is repeated: its caller only sees it take longer. It never climbs back, since memory that another process
+    takes and gives would make it load again and again. `remarks` has a sentence for each step.
+
+    Arguments are those of `Runtime`; `make` builds it from them. Calls wait for each other, so any thread may call.
+    Raises BridgeTAError as `Runtime` does, and when nothing is left to step down to; the next call then tries again.
+    An exhausted main memory is not caught: the machine has nothing smaller.
+    """
+
+    info: WeightsInfo
+    grid: BevGrid
+    remarks: tuple[str, ...]
+
+    def __init__(
+        self,
+        weights: str | Path,
+        device: str | torch.device = "auto",
+        precision: str = "float32",
+        make: Callable[[str | Path, str, str], Runtime] = Runtime,
+    ) -> None:
+        self._weights, self._make = weights, make
+        self._steps = _steps(str(device), precision)
+        self.remarks = ()
+        self._runtime: Runtime | None = None
+        self._rig: Rig | None = None
+        self._lock = threading.Lock()
+        self._with(lambda runtime: None)
+
+    @property
+    def device(self) -> torch.device:
+        """What it runs on now."""
+        return torch.device(self._steps[0][0])
+
+    @property
+    def precision(self) -> str:
+        """What it computes with now: float32, float16 or bfloat16."""
+        return self._steps[0][1]
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it has stepped down."""
+        return bool(self.remarks)
+
+    def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
+        """How each camera's image becomes a network input."""
+        return self._with(lambda runtime: runtime.fits(rig))
+
+    def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
+        """Class probabilities `[6, Y, X]` on `grid` of network inputs `[N, h, w, 3]` (RGB), in the order of the rig."""
+        return self._with(lambda runtime: runtime.infer(images, rig))
+
+    def warm_up(self, rig: Rig) -> None:
+        """Do what the first call of `infer` would take long for, now and after each step down."""
+        self._rig = None  # a step on the way warms up for this rig alone, not for the one before
+        self._with(lambda runtime: runtime.warm_up(rig))
+        self._rig = rig
+
+    def _with(self, use: Callable[[Runtime], T]) -> T:
+        """What `use` gives for the first runtime, from the present one down, whose memory suffices."""
+        with self._lock:
+            while True:
+                try:
+                    return use(self._runtime or self._load())
+                except (RuntimeError, BridgeTAError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                # Only past its handler is the error gone, and with its traceback the frames that keep tensors.
+                self._step_down()
+
+    def _load(self) -> Runtime:
+        runtime = self._make(self._weights, *self._steps[0])
+        if (rig := self._rig) is not None:
+            runtime.warm_up(rig)
+        self.info, self.grid = runtime.info, runtime.grid
+        self._runtime = runtime
+        return runtime
+
+    def _step_down(self) -> None:
+        (device, precision), *left = self._steps
+        if not left:
+            raise BridgeTAError(
+                f"{device} ran out of memory at {precision}, and nothing smaller is left to run on",
+                fix="Free memory on it, or use smaller weights or fewer cameras",
+            )
+        place = "" if left[0][0] == device else f"on {left[0][0]} "
+        self.remarks += (f"{device} ran out of memory at {precision}; runs {place}at {left[0][1]} now",)
+        self._steps = left
+        self._runtime = None
+        gc.collect()  # what hangs in a reference cycle holds device memory too
+        torch.cuda.empty_cache()
+
+
+def _steps(device: str, precision: str) -> list[tuple[str, str]]:
+    """The device and precision to begin with, and those to step down to, in turn."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.partition(":")[0]
+    half = [(device, "float16")] if kind == "cuda" and precision == "float32" else []
+    last = [("cpu", "float32")] if kind != "cpu" else []
+    return [(device, precision), *half, *last]
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, says that the GPU's memory is used up.
+
+    PyTorch's allocator has a type for it. The driver (when the context is made) and the CUDA libraries (when they make
+    their handles) allocate beside it, and their failures are a RuntimeError that only its text tells from others.
+    """
+    while error is not None:
+        # This name is in every supported version of PyTorch; later ones call the same class torch.OutOfMemoryError.
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            return True
+        text = str(error)
+        if isinstance(error, RuntimeError) and (
+            ("CUDA" in text and "out of memory" in text) or "_STATUS_ALLOC_FAILED" in text
+        ):
+            return True
+        error = error.__cause__
+    return False

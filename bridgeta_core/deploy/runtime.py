@@ -1,0 +1,134 @@
+"""Inference as the vehicle runs it: load once, warm up, then images and calibration in, probabilities out."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from bridgeta_core.config.experiment import ImageConfig
+from bridgeta_core.deploy.weights import WeightsInfo, load_student
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.geometry.transforms import ImageFit
+from bridgeta_core.model.lift import LiftPlan, PlanCache
+from bridgeta_core.model.student import Student
+from bridgeta_core.utils.errors import BridgeTAError
+
+# A plan takes about 100 ms. A vehicle of six cameras needs one for all and one for each that may fail; an eighth lets
+# a changed calibration in.
+_KEPT_PLANS = 8
+
+
+class Runtime:
+    """One student, ready to run on one device.
+
+    `device` is "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...; `precision` is "float32", or "float16"
+    or "bfloat16" on CUDA. `infer` may be called from one thread at a time. Raises BridgeTAError as `load_student` does,
+    and for a device that is not there.
+
+    The attributes `device` and `precision` say what it runs on and with; "auto" is resolved by then. `image` is the
+    size of the network's inputs.
+    """
+
+    info: WeightsInfo
+    grid: BevGrid
+    image: ImageConfig
+    device: torch.device
+    precision: str
+
+    def __init__(self, weights: str | Path, device: str | torch.device = "auto", precision: str = "float32") -> None:
+        student, info = load_student(weights)
+        self._set_up(student, info, device, precision)
+
+    @classmethod
+    def from_student(
+        cls, student: Student, info: WeightsInfo, device: str | torch.device = "auto", precision: str = "float32"
+    ) -> Runtime:
+        """A runtime of a student in memory; the student itself stays as it is."""
+        runtime = cls.__new__(cls)
+        runtime._set_up(copy.deepcopy(student), info, device, precision)
+        return runtime
+
+    def _set_up(self, student: Student, info: WeightsInfo, device: str | torch.device, precision: str) -> None:
+        self.info, self.grid, self.image = info, info.grid, info.model.image
+        self.device = _device(device)
+        if precision not in ("float32", "float16", "bfloat16"):
+            raise BridgeTAError(f"precision {precision!r} is not one of float32, float16, bfloat16", exit_code=2)
+        if precision != "float32" and self.device.type != "cuda":
+            raise BridgeTAError(f"precision {precision} needs a CUDA device", fix="Use float32 here", exit_code=2)
+        self.precision = precision
+        self._student = student.to(self.device).eval().requires_grad_(False)
+        fuse_batch_norms(self._student)
+        self._plans = PlanCache(self._student.plan, _KEPT_PLANS)
+
+    def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
+        """How each camera's image becomes a network input."""
+        size = (self.image.width, self.image.height)
+        return tuple(ImageFit.bottom((c.width, c.height), size, self.image.margin) for c in rig.cameras)
+
+    def plan(self, rig: Rig) -> LiftPlan:
+        """The lift of a rig; made at its first use and after each change of a calibration."""
+        intrinsics = [fit.matrix @ c.intrinsics for fit, c in zip(self.fits(rig), rig.cameras, strict=True)]
+        poses = [c.ego_T_cam for c in rig.cameras]
+        return self._plans(torch.from_numpy(np.stack(intrinsics))[None], torch.from_numpy(np.stack(poses))[None])
+
+    def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
+        """Class probabilities `[6, Y, X]` on `grid` of network inputs `[N, h, w, 3]` (RGB), in the order of the rig."""
+        expected = (len(rig.cameras), self.image.height, self.image.width, 3)
+        if images.shape != expected or images.dtype != np.uint8:
+            raise BridgeTAError(f"images are {images.dtype} {list(images.shape)}, not uint8 {list(expected)}")
+        with torch.inference_mode(), self._autocast():
+            x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2)[None]
+            logits: Tensor = self._student(x, self.plan(rig)).Z
+            result: NDArray[np.float32] = logits[0].float().sigmoid().contiguous().cpu().numpy()
+            return result
+
+    def warm_up(self, rig: Rig) -> None:
+        """Make the plan and run twice, so that the first real images do not pay for allocations."""
+        black = np.zeros((len(rig.cameras), self.image.height, self.image.width, 3), dtype=np.uint8)
+        for _ in range(2):
+            self.infer(black, rig)
+
+    def _autocast(self) -> Any:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
+
+
+def _device(name: str | torch.device) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BridgeTAError(f"device {name} is not usable ({reason})", fix="Use auto or cpu", exit_code=2) from error
+    return device
+
+
+def fuse_batch_norms(network: nn.Module) -> int:
+    """Fold every batch norm that directly follows a convolution into it, in place; returns how many.
+
+    Sure of the order are the children of an nn.Sequential (our layers) and the pair `convolution`, `normalization` of
+    the convolutional backbones of transformers; nothing else is touched. Only for eval mode.
+    """
+    fused = 0
+    for module in network.modules():
+        children = list(module.named_children())
+        for (name, layer), (next_name, following) in itertools.pairwise(children):
+            ordered = isinstance(module, nn.Sequential) or (name, next_name) == ("convolution", "normalization")
+            if ordered and isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(layer, following))
+                setattr(module, next_name, nn.Identity())
+                fused += 1
+    return fused

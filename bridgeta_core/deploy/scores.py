@@ -1,0 +1,40 @@
+"""What the shipped weights scored on towns that they have not seen, as `bench/shipped.py` measured it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+STUDENT, BASELINE = "tiny", "tiny_labels"
+"""The shipped student, and the same network trained as long on the same labels without a teacher."""
+
+FILE = "scores.json"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The mean IoU, a share of 1, of the shipped student and of its baseline, over `samples` of the data `data`."""
+
+    student: float
+    baseline: float
+    samples: int
+    data: str
+
+    @classmethod
+    def load(cls) -> Scores:
+        """The scores that ship."""
+        text = (resources.files("bridgeta_core.deploy") / "pretrained" / FILE).read_text(encoding="utf-8")
+        content: dict[str, Any] = json.loads(text)
+        student, baseline = content["evaluations"][STUDENT], content["evaluations"][BASELINE]
+        return cls(student["miou"], baseline["miou"], student["samples"], content["data"])
+
+    def sentence(self) -> str:
+        """The gain of distillation in words."""
+        gain = 100 * (self.student - self.baseline)
+        return (
+            f"{STUDENT} was distilled: mIoU {100 * self.student:.1f} % on {self.samples} samples of {self.data}; "
+            f"the same network on labels alone ({BASELINE}) {100 * self.baseline:.1f} %, a gain of {gain:+.1f} points "
+            "(one run each)"
+        )

@@ -1,0 +1,1 @@
+"""Score predictions by BEVFusion's protocol."""

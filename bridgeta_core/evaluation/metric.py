@@ -1,0 +1,159 @@
+"""The protocol's metric: IoU per map class over a whole dataset, at the best of seven thresholds, and by range."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.errors import BridgeTAError
+
+Array = NDArray[np.float64]
+
+THRESHOLDS = (0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65)
+RANGES = ((0.0, 20.0), (20.0, 35.0), (35.0, 50.0))
+
+
+@dataclass(frozen=True, eq=False)
+class IoU:
+    """Intersection over union per class, shares of 1, NaN where there is nothing to score.
+
+    `best[c]` is the largest over the thresholds and `threshold[c]` the one that gives it; `half[c]` is at 0.5;
+    `by_range[c, r]` is at `threshold[c]`, for the cells whose centres are in RANGES[r] metres from the ego origin.
+    `best` and `half` count all cells, the corners beyond 50 m too, as the protocol does. `notes` name the classes that
+    are left out of the means.
+    """
+
+    best: Array
+    threshold: Array
+    half: Array
+    by_range: Array
+    notes: tuple[str, ...]
+
+    @property
+    def miou(self) -> float:
+        """The mean of `best` over the classes that are scored."""
+        return mean(self.best)
+
+    @property
+    def miou_half(self) -> float:
+        """The mean of `half` over the classes that are scored."""
+        return mean(self.half)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Everything as plain values for JSON; what is not scored is null."""
+        classes = {
+            name: {
+                "iou": plain(self.best[c]),
+                "threshold": plain(self.threshold[c]),
+                "iou_at_0.5": plain(self.half[c]),
+                "iou_by_range": by_range(self.by_range[c]),
+            }
+            for c, name in enumerate(CLASS_NAMES)
+        }
+        return {
+            "miou": plain(self.miou),
+            "miou_at_0.5": plain(self.miou_half),
+            "classes": classes,
+            "notes": list(self.notes),
+        }
+
+
+class MapIoU:
+    """Counts cells over a dataset, then gives their IoU.
+
+    `counts` is int64 `[6, ranges + 1, thresholds + 1, 2]`: cells by class, range (the last: beyond all), number of
+    thresholds that the probability reaches, and label. Counts of several processes may simply be added.
+    """
+
+    def __init__(self, grid: BevGrid) -> None:
+        edges = np.array([far for _, far in RANGES])
+        self._range = torch.from_numpy(np.searchsorted(edges, grid.ranges(), side="right"))
+        self._shape = (len(CLASSES), len(RANGES) + 1, len(THRESHOLDS) + 1, 2)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again."""
+        self.counts = torch.zeros(self._shape, dtype=torch.int64)
+
+    def update(self, probabilities: Tensor, masks: Tensor, known: Tensor) -> None:
+        """Add a batch: probabilities `[B, 6, Y, X]` in [0, 1], labels of 0 and 1 alike, and known `[B, 6]`.
+
+        A class unknown to a sample's map is not counted there. Raises BridgeTAError for values that are not finite.
+        """
+        if not torch.isfinite(probabilities).all():
+            raise BridgeTAError("the prediction holds values that are not finite", fix="Train at a lower learning rate")
+        device = probabilities.device
+        classes, ranges, levels, _ = self._shape
+        level = torch.bucketize(probabilities.float().contiguous(), torch.tensor(THRESHOLDS, device=device), right=True)
+        place = torch.arange(classes, device=device)[:, None, None] * ranges + self._range.to(device)
+        key = (place * levels + level) * 2 + masks.to(device, torch.int64)
+        counted = key[known.to(device, torch.bool)].flatten()
+        counts = torch.bincount(counted, minlength=math.prod(self._shape))
+        self.counts += counts.reshape(self._shape).to(self.counts.device)
+
+    def result(self) -> IoU:
+        """The IoU of all that was added."""
+        counts = self.counts.cpu().numpy()
+        by_range = np.concatenate([counts.sum(axis=1, keepdims=True), counts[:, : len(RANGES)]], axis=1)
+        # Cells that reach threshold t are those on levels above t: sums from the far end.
+        reached = by_range[:, :, ::-1].cumsum(axis=2)[:, :, ::-1][:, :, 1:]
+        positives = by_range[..., 1].sum(axis=2)
+        iou = intersection_over_union(reached[..., 1], reached[..., 0], positives[..., None])
+        whole = iou[:, 0]
+        choice = np.where(np.isnan(whole), -1, whole).argmax(axis=1)
+        rows = np.arange(len(CLASSES))
+        scored = positives[:, 0] > 0
+        return IoU(
+            best=whole[rows, choice],
+            threshold=np.where(scored, np.array(THRESHOLDS)[choice], np.nan),
+            half=whole[:, THRESHOLDS.index(0.5)],
+            by_range=iou[rows, 1:, choice],
+            notes=notes_on(counts.sum(axis=(1, 2, 3)) > 0, scored),
+        )
+
+
+def intersection_over_union(true: Any, false: Any, positives: Any) -> Array:
+    """TP / (TP + FP + FN), NaN where no cell is labelled 1: `true` and `false` are the cells predicted 1, by label."""
+    positives = np.asarray(positives, dtype=np.float64)
+    return np.asarray(true / np.where(positives > 0, positives + false, np.nan), dtype=np.float64)
+
+
+def plain(value: float | np.floating[Any]) -> float | None:
+    """A share for JSON, which has no NaN."""
+    return None if math.isnan(value) else round(float(value), 6)
+
+
+def range_labels() -> list[str]:
+    """What RANGES are called."""
+    return [f"{near:.0f}-{far:.0f} m" for near, far in RANGES]
+
+
+def by_range(values: Array) -> dict[str, float | None]:
+    """A value per range, for JSON."""
+    return {label: plain(value) for label, value in zip(range_labels(), values, strict=True)}
+
+
+def notes_on(known: NDArray[np.bool_], present: NDArray[np.bool_]) -> tuple[str, ...]:
+    """What is left out of the means and why, from whether each class is known, and labelled anywhere."""
+    unknown = [name for name, k in zip(CLASS_NAMES, known, strict=True) if not k]
+    absent = [name for name, k, p in zip(CLASS_NAMES, known, present, strict=True) if k and not p]
+    notes = []
+    if unknown:
+        notes.append(f"not scored, unknown to these maps: {', '.join(unknown)}")
+    if absent:
+        notes.append(f"not scored, nowhere in these labels: {', '.join(absent)}")
+    return tuple(notes)
+
+
+def mean(values: Array) -> float:
+    """The mean of the values that are not NaN."""
+    scored = values[~np.isnan(values)]
+    return float(scored.mean()) if len(scored) else math.nan

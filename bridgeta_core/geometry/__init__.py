@@ -1,0 +1,1 @@
+"""Grids, transforms, cameras and images."""

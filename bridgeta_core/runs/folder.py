@@ -1,0 +1,81 @@
+"""The folder of a run, and what may be done in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from bridgeta_core.config.experiment import Experiment, to_mapping
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import replace_when_done
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`path` receives experiment.yaml, logs/version_N (metrics.csv and TensorBoard events; N counts the resumptions),
+    checkpoints/last.ckpt and checkpoints/best.ckpt, and at the end run.json, curves.png and `kind`.safetensors.
+    """
+
+    path: Path
+    kind: str
+
+    @property
+    def settings(self) -> Path:
+        """The settings of the run."""
+        return self.path / "experiment.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the last finished epoch."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs."""
+        return self.path / "logs"
+
+    @property
+    def weights(self) -> Path:
+        """The exported weights; a distilled student is a student."""
+        return self.path / f"{'teacher' if self.kind == 'teacher' else 'student'}.safetensors"
+
+    @property
+    def record(self) -> Path:
+        """What the finished run tells."""
+        return self.path / "run.json"
+
+    @property
+    def curves(self) -> Path:
+        """Picture of losses and validation."""
+        return self.path / "curves.png"
+
+    def check(self, experiment: Experiment, resume: bool) -> None:
+        """Raise BridgeTAError (exit code 2) when the folder holds a run and `resume` is off, when it holds none and
+        `resume` is on, or when the run to resume has other settings.
+        """
+        where = self.path
+        if not resume and (self.last.exists() or self.weights.exists()):
+            fix = "Add --resume or name another --out"
+            raise BridgeTAError("already holds a run", where=where, fix=fix, exit_code=2)
+        if resume and not self.last.exists():
+            raise BridgeTAError("has no checkpoint to resume from", where=where, fix="Leave out --resume", exit_code=2)
+        if resume and yaml.safe_load(self.settings.read_text()) != to_mapping(experiment):
+            raise BridgeTAError(
+                "is a run with other settings", where=where, fix=f"Resume with those of {self.settings}", exit_code=2
+            )
+
+    def describe(self, experiment: Experiment) -> None:
+        """Write the settings."""
+        with replace_when_done(self.settings) as temporary:
+            temporary.write_text(yaml.safe_dump(to_mapping(experiment), sort_keys=False))
+
+    def next_version(self) -> int:
+        """Number of the next log: a resumed run must not overwrite the earlier one."""
+        return len(list(self.logs.glob("version_*")))

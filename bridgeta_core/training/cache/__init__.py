@@ -1,0 +1,1 @@
+"""Keep decoded frames and teacher features on disk."""

@@ -1,0 +1,150 @@
+"""Decoded frames on disk, so that loading a batch costs next to nothing; and a teacher's taps beside them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from bridgeta_core.config.experiment import LidarConfig
+from bridgeta_core.data.dataset import Frame, FrameDataset
+from bridgeta_core.model.teacher import TeacherOutput
+from bridgeta_core.training.cache import key as fingerprint
+from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter, build_once, open_arrays, ragged_row
+from bridgeta_core.training.cache.taps import TappedFrame, collate_tapped
+from bridgeta_core.training.processes import Processes
+from bridgeta_core.training.scenes import scenes_of
+from bridgeta_core.utils.errors import BridgeTAError
+
+
+@dataclass
+class _Scene:
+    """Positions of a scene's frames in the dataset, and its folders by kind: frames, points, taps."""
+
+    name: str
+    positions: range
+    folders: dict[str, Path] = field(default_factory=dict)
+
+
+class CachedFrames(Dataset[Frame]):
+    """The unaugmented frames of a dataset from memory-mapped arrays in `folder`, which are made where they lack.
+
+    There is one folder of arrays per scene and kind, named by all that they depend on, so runs on other scenes, label
+    budgets or teachers share what they have in common, several may build at once, and a broken build goes on where it
+    was. `add_points` and `add_taps` give frames their points or a teacher's taps.
+    """
+
+    def __init__(self, dataset: FrameDataset, folder: str | Path, processes: Processes, workers: int = 0) -> None:
+        self._dataset, self._folder = copy.copy(dataset), Path(folder)
+        self._dataset.augment = self._dataset.lidar = None
+        self._processes, self._workers = processes, workers
+        self._scenes: list[_Scene] = []
+        for position, name in enumerate(scenes_of(dataset)):
+            if not self._scenes or self._scenes[-1].name != name:
+                self._scenes.append(_Scene(name, range(position, position)))
+            scene = self._scenes[-1]
+            scene.positions = range(scene.positions.start, position + 1)
+        self._place = [(s, row) for s, scene in enumerate(self._scenes) for row in range(len(scene.positions))]
+        self._tokens = [dataset.index.tokens[i].decode() for i in dataset.positions]
+        self._open: dict[int, Arrays] = {}
+        self._keys = [fingerprint.of_frames(self._dataset, scene.positions) for scene in self._scenes]
+        self._build("frames", self._keys, self._write_frames)
+
+    def add_points(self, lidar: LidarConfig) -> None:
+        """Give frames the points that a dataset with `lidar` gives them."""
+        keys = [fingerprint.of_points(self._dataset, scene.positions, lidar) for scene in self._scenes]
+
+        def write(scene: _Scene, folder: Path) -> None:
+            with ArrayWriter(folder, len(scene.positions)) as writer:
+                for frame in self._decode(scene, lidar, batch_size=None):
+                    writer.put_ragged("points", frame.points.numpy())
+
+        self._build("points", keys, write)
+
+    def add_taps(self, teacher: Callable[[Any], TeacherOutput], sha256: str, lidar: LidarConfig, size: int) -> None:
+        """Give frames the taps of a teacher, in float16, keyed by the hash of its file; made in batches of `size`.
+
+        `teacher` takes a batch with points. What it fuses is not kept.
+        """
+        keys = [
+            fingerprint.of_taps(frames, fingerprint.of_points(self._dataset, scene.positions, lidar), sha256)
+            for frames, scene in zip(self._keys, self._scenes, strict=True)
+        ]
+
+        def write(scene: _Scene, folder: Path) -> None:
+            with ArrayWriter(folder, len(scene.positions)) as writer:
+                for batch in self._decode(scene, lidar, batch_size=size, collate_fn=collate_tapped):
+                    output = teacher(batch)
+                    for row in range(len(batch.tokens)):
+                        writer.put({name: _half(getattr(output, name)[row]) for name in ("F", "D", "Z")})
+
+        self._build("taps", keys, write)
+
+    def _write_frames(self, scene: _Scene, folder: Path) -> None:
+        with ArrayWriter(folder, len(scene.positions)) as writer:
+            for frame in self._decode(scene, None, batch_size=None):
+                values = {name: getattr(frame, name).numpy() for name in ("images", "intrinsics", "ego_T_cam", "known")}
+                writer.put({**values, "masks": np.packbits(frame.masks.numpy())})
+
+    def _decode(self, scene: _Scene, lidar: LidarConfig | None, **options: Any) -> Iterator[Any]:
+        dataset = copy.copy(self._dataset)
+        dataset.lidar = lidar
+        subset = Subset(dataset, scene.positions)
+        yield from DataLoader(subset, num_workers=min(self._workers, len(scene.positions)), **options)
+
+    def _build(self, kind: str, keys: list[str], write: Callable[[_Scene, Path], None]) -> None:
+        for scene, key in zip(self._scenes, keys, strict=True):
+            scene.folders[kind] = self._folder / f"{scene.name}-{kind}-{key}"
+        self._open.clear()
+        missing = [scene for scene in self._scenes if not scene.folders[kind].is_dir()]
+        # Every process starts at another scene and goes round, so that they meet only at the end.
+        start = self._processes.rank * len(missing) // self._processes.world
+        with Progress(transient=True, disable=self._processes.rank > 0 or not missing) as bar:
+            for scene in bar.track(missing[start:] + missing[:start], description=f"Keeping {kind}"):
+                if not scene.folders[kind].is_dir():
+                    with build_once(scene.folders[kind]) as folder:
+                        write(scene, folder)
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __getitem__(self, position: int) -> Frame:
+        number, row = self._place[position]
+        if number not in self._open:
+            opened = (open_arrays(folder) for folder in self._scenes[number].folders.values())
+            self._open[number] = {name: array for arrays in opened for name, array in arrays.items()}
+        arrays = self._open[number]
+        shape = (arrays["known"].shape[1], *self._dataset.grid.shape)
+        masks = np.unpackbits(arrays["masks"][row], count=int(np.prod(shape))).reshape(shape)
+        frame = Frame(
+            **{name: _tensor(arrays, name, row) for name in ("images", "intrinsics", "ego_T_cam", "known")},
+            masks=torch.from_numpy(masks),
+            token=self._tokens[position],
+            points=torch.from_numpy(ragged_row(arrays, "points", row)) if "points" in arrays else None,
+        )
+        if "F" not in arrays:
+            return frame
+        values: dict[str, Any] = {f.name: getattr(frame, f.name) for f in fields(frame)}
+        return TappedFrame(**values | {name: _tensor(arrays, name, row) for name in ("F", "D", "Z")})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A loader process that is not forked opens the arrays itself, instead of being sent them."""
+        return {**self.__dict__, "_open": {}}
+
+
+def _tensor(arrays: Arrays, name: str, row: int) -> torch.Tensor:
+    return torch.from_numpy(np.array(arrays[name][row]))
+
+
+def _half(tap: torch.Tensor) -> np.ndarray:
+    half = tap.to(torch.float16)
+    if not torch.isfinite(half).all():
+        raise BridgeTAError("the teacher's taps are not finite in float16", fix="Leave out data.cache")
+    return half.cpu().numpy()

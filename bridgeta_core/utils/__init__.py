@@ -1,0 +1,1 @@
+"""Errors, files, settings and facts of the machine."""

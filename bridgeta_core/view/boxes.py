@@ -1,0 +1,60 @@
+"""Annotated boxes of a sample, read from a nuScenes root's tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_core.geometry.transforms import Matrix, rigid, transform
+from bridgeta_core.utils.errors import BridgeTAError
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """An annotated object: nuScenes category, global_T_box (origin in the box's middle, x forward, z up), and its
+    (width, length, height) in metres.
+    """
+
+    category: str
+    global_T_box: Matrix
+    size: tuple[float, float, float]
+
+    def edges(self) -> list[NDArray[np.float64]]:
+        """The wire frame as global polylines `[n, 3]`; a cross marks the front."""
+        width, length, height = self.size
+        x, y, z = length / 2, width / 2, height / 2
+        ring = np.array([(x, y), (x, -y), (-x, -y), (-x, y), (x, y)])
+        base, top = (np.column_stack([ring, np.full(5, h)]) for h in (-z, z))
+        uprights = [np.stack([base[i], top[i]]) for i in range(4)]
+        front = [np.stack([base[0], top[1]]), np.stack([base[1], top[0]])]
+        return [transform(self.global_T_box, line) for line in (base, top, *uprights, *front)]
+
+
+def read_boxes(root: str | Path, version: str, sample: str) -> list[Box]:
+    """The boxes of the sample with a token. Reads whole tables: seconds for trainval.
+
+    Raises BridgeTAError when a table is missing or broken.
+    """
+    folder = Path(root) / version
+    records = [r for r in _table(folder, "sample_annotation") if r["sample_token"] == sample]
+    wanted = {record["instance_token"] for record in records}
+    category_of = {r["token"]: r["category_token"] for r in _table(folder, "instance") if r["token"] in wanted}
+    names = {r["token"]: r["name"] for r in _table(folder, "category")}
+    return [
+        Box(names[category_of[r["instance_token"]]], rigid(r["translation"], r["rotation"]), tuple(r["size"]))
+        for r in records
+    ]
+
+
+def _table(folder: Path, name: str) -> list[dict[str, Any]]:
+    path = folder / f"{name}.json"
+    try:
+        return list(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise BridgeTAError(f"table {reason}", where=path, fix="Extract the metadata archive again") from error

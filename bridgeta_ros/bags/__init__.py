@@ -1,0 +1,1 @@
+"""Bags in, bags and reports out. Needs no ROS installation."""

@@ -1,0 +1,35 @@
+"""The main job from end to end, on a synthetic drive: what `make demo` runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+
+from bridgeta_core.deploy.scores import STUDENT, Scores
+from bridgeta_core.view.sample import write_sample_picture
+from bridgeta_ros.bags.convert import write_scene_bag
+from bridgeta_ros.bags.replay import replay
+from bridgeta_ros.bags.report import write_report
+from bridgeta_synth.dataset.writer import SynthSettings, write_dataset
+
+DRIVE = SynthSettings(scenes=1, split="test", duration=4.0, version="v1.0-mini", image_scale=0.5)
+
+
+def run_demo(out: Path, seed: int, console: Console) -> None:
+    """Write a drive, its bag, the replay, a picture and a report below `out`, replacing those of an earlier demo."""
+    start = perf_counter()
+    root, source, replayed = out / "nuscenes", out / "drive", out / "bev"
+    picture, page = out / "sample.png", out / "report.html"
+    write_dataset(root, replace(DRIVE, seed=seed), overwrite=True)
+    write_scene_bag(root, DRIVE.version, "scene-0001", source, overwrite=True)
+    summary = replay(source, replayed, STUDENT, overwrite=True)
+    write_sample_picture(root, DRIVE.version, "2", picture, weights=STUDENT)
+    write_report(replayed, source, page)
+    summary.print(console)
+    console.print(f"\n{Scores.load().sentence()}")
+    console.print(f"\nDone in {perf_counter() - start:.0f} s. Open the report in a browser, play the bags in ROS 2:")
+    for what, path in (("drive", source), ("grids", replayed), ("picture", picture), ("report", page)):
+        console.print(f"  {what:8}{path}", soft_wrap=True, highlight=False)

@@ -1,0 +1,269 @@
+"""A replay as one HTML file: the grids beside the cameras, latencies and agreement. It works without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.images import Image, decode
+from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.view.drawing import PAINT_ORDER, PAPER, RINGS
+from bridgeta_core.view.sample import arrange
+from bridgeta_ros.bags.ground_truth import grid_values
+from bridgeta_ros.bags.io import BagReader, open_bag
+from bridgeta_ros.bags.latency_chart import COLOURS, latency_chart
+from bridgeta_ros.bags.progress import progress_bar
+from bridgeta_ros.bags.replay import RIG_NAME
+from bridgeta_ros.bags.summary import FILE_NAME, STAGES, ReplaySummary
+from bridgeta_ros.pipeline import messages, topics
+from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message, raw_to_rgb
+from bridgeta_ros.pipeline.sync import Synchroniser
+
+_THUMBNAIL = 320  # pixels wide
+_QUALITY = 72
+_VIEW = 640  # pixels of the longer side of a grid's canvas
+_STEP = 5  # percent: the page need not tell 71 from 73, and coarser values compress better
+
+
+@dataclass
+class _Frame:
+    """One moment of the page; pictures are data URLs."""
+
+    stamp: int
+    values: dict[str, NDArray[np.int8]] = field(default_factory=dict)
+    images: list[str] = field(default_factory=list)
+
+
+def write_report(
+    replayed: Path,
+    source: Path,
+    out: Path,
+    *,
+    max_frames: int = 60,
+    progress: bool = True,
+    console: Console | None = None,
+) -> None:
+    """Write the page `out` about the bag `replayed` that `bridgeta replay` made of the bag `source`.
+
+    At most `max_frames` sets are shown, evenly spread; the latencies and tables are of all. Raises BridgeTAError when
+    one of the bags is missing or they do not belong together.
+    """
+    replayed, source = Path(replayed), Path(source)
+    summary = ReplaySummary.load(replayed / FILE_NAME)
+    rig = Rig.load(replayed / RIG_NAME)
+    grid = BevGrid(**summary.grid)
+    places = np.unique(np.linspace(0, summary.used - 1, min(max_frames, summary.used)).round().astype(int))
+    frames = {summary.stamps[i]: _Frame(summary.stamps[i]) for i in places}
+    with open_bag(replayed) as results, open_bag(source) as inputs, progress_bar(console, progress) as bar:
+        truth_topics = {f"{topics.GROUND_TRUTH}/{name}" for name in CLASS_NAMES}
+        grid_topics = {f"{topics.BEV}/{name}" for name in CLASS_NAMES}
+        image_topics = {topic: name for name, topic in summary.cameras.items()}
+        total = results.count(grid_topics) + inputs.count({*truth_topics, *image_topics})
+        task = bar.add_task("report", total=total)
+        for connection, _, data in results.raw(grid_topics):
+            bar.advance(task)
+            message = results.decode(connection, data)
+            frame = frames.get(messages.stamp_ns(message.header))
+            values = grid_values(message, grid) if frame is not None else None
+            if frame is not None and values is not None:
+                frame.values[connection.topic.rpartition("/")[2]] = values
+        sync: Synchroniser[EncodedImage | RawImage] = Synchroniser(list(summary.cameras), round(summary.slop * 1e9))
+        truths: dict[int, dict[str, NDArray[np.int8]]] = {}
+        for connection, _, data in inputs.raw({*truth_topics, *image_topics}):
+            bar.advance(task)
+            if connection.topic in image_topics:
+                _take_image(inputs, connection, data, image_topics, sync, frames, rig)
+                continue
+            message = inputs.decode(connection, data)
+            values = grid_values(message, grid)
+            if values is not None:
+                truths.setdefault(messages.stamp_ns(message.header), {})[connection.topic.rpartition("/")[2]] = values
+    whole = [frame for frame in frames.values() if frame.images and len(frame.values) == len(CLASSES)]
+    if not whole:
+        raise BridgeTAError(
+            f"has none of the images of {replayed}", where=source, fix="Give the bag that was replayed", exit_code=2
+        )
+    page = _page(summary, rig, grid, whole, truths)
+    with replace_when_done(Path(out)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _take_image(
+    source: BagReader,
+    connection: Any,
+    data: bytes,
+    names: Mapping[str, str],
+    sync: Synchroniser[EncodedImage | RawImage],
+    frames: Mapping[int, _Frame],
+    rig: Rig,
+) -> None:
+    """Put the thumbnails of the set that an image completes into its frame, if it is to be shown."""
+    try:
+        message = source.decode(connection, data)
+    except BridgeTAError:  # the replay has counted it
+        return
+    image = image_from_message(message)
+    complete = sync.add(names[connection.topic], messages.stamp_ns(message.header), image)
+    frame = frames.get(complete.newest_ns) if complete is not None else None
+    if frame is not None and complete is not None:
+        frame.images = [_thumbnail(complete.items[name], rig.cameras[i].width) for i, name in enumerate(rig.names)]
+
+
+def _thumbnail(image: EncodedImage | RawImage, width: int) -> str:
+    reduction = next(r for r in (4, 2, 1) if r == 1 or width // r >= _THUMBNAIL)
+    picture = decode(image.data, reduction) if isinstance(image, EncodedImage) else raw_to_rgb(image)
+    height = max(1, round(_THUMBNAIL * picture.shape[0] / picture.shape[1]))
+    return _data_url(cv2.resize(picture, (_THUMBNAIL, height), interpolation=cv2.INTER_AREA), ".jpg")
+
+
+def _data_url(picture: Image, kind: str) -> str:
+    options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if kind == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    encoded = cv2.imencode(kind, picture[..., ::-1], options)[1]
+    return f"data:image/{'jpeg' if kind == '.jpg' else 'png'};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def _packed(values: Mapping[str, NDArray[np.int8]], shape: tuple[int, int]) -> list[str]:
+    """Occupancy values per class as two pictures of three classes, ahead at the top: 0 unknown, 1 + percent / 5."""
+    unknown = np.full(shape, messages.UNKNOWN, dtype=np.int8)
+    layers = np.stack([values.get(name, unknown) for name in CLASS_NAMES])
+    levels = np.where(layers < 0, 0, 1 + np.rint(layers / _STEP)).astype(np.uint8)
+    upright = levels.transpose(2, 1, 0)[::-1, ::-1]
+    return [_data_url(np.ascontiguousarray(upright[..., i : i + 3]), ".png") for i in (0, 3)]
+
+
+def _page(
+    summary: ReplaySummary,
+    rig: Rig,
+    grid: BevGrid,
+    frames: Sequence[_Frame],
+    truths: Mapping[int, Mapping[str, NDArray[np.int8]]],
+) -> str:
+    start = summary.stamps[0]
+    used_truths: dict[int, int] = {}
+    entries = []
+    for frame in sorted(frames, key=lambda f: f.stamp):
+        earlier = [stamp for stamp in truths if stamp <= frame.stamp + 60_000_000]
+        truth = max(earlier, default=None)
+        if truth is not None:
+            used_truths.setdefault(truth, len(used_truths))
+        position = summary.stamps.index(frame.stamp)
+        entries.append(
+            {
+                "time": (frame.stamp - start) / 1e9,
+                "share": (position + 0.5) / summary.used,
+                "prediction": _packed(frame.values, grid.shape),
+                "truth": None if truth is None else used_truths[truth],
+                "age": 0.0 if truth is None else (frame.stamp - truth) / 1e9,
+                "images": [frame.images[i] for row in arrange(rig) for i in row],
+            }
+        )
+    rows, columns = grid.shape
+    content = {
+        "classes": [{"name": cls.name.replace("_", " "), "colour": cls.colour} for cls in CLASSES],
+        "order": [CLASS_NAMES.index(name) for name in PAINT_ORDER],
+        "grid": {"size": [rows, columns], "x_max": grid.x_max, "y_max": grid.y_max, "y_min": grid.y_min},
+        "rings": RINGS,
+        "paper": PAPER,
+        "frames": entries,
+        "truths": [_packed(truths[stamp], grid.shape) for stamp in used_truths],
+    }
+    scale = _VIEW / max(grid.shape)
+    canvas = f'width="{round(rows * scale)}" height="{round(columns * scale)}"'
+    views = [_figure("prediction", canvas, "Prediction", "")]
+    if used_truths:
+        views.append(_figure("truth", canvas, "Ground truth", "truth-note"))
+    template = Template((resources.files("bridgeta_ros.bags") / "report.html").read_text(encoding="utf-8"))
+    names = [rig.names[i] for row in arrange(rig) for i in row]
+    return template.substitute(
+        title=escape(Path(summary.source).name),
+        subtitle=_subtitle(summary, len(entries)),
+        panels=len(views),
+        views="".join(views),
+        columns=max(len(row) for row in arrange(rig)),
+        cameras="".join(
+            f'<figure><figcaption>{escape(name)}</figcaption><img alt="{escape(name)}"></figure>' for name in names
+        ),
+        counts=_counts(summary),
+        notes=_notes(summary),
+        tables=_stage_table(summary) + _iou_table(summary),
+        stages="".join(
+            f'<span class="key"><span class="swatch" style="background:{colour}"></span>{stage}</span>'
+            for stage, colour in zip(STAGES, COLOURS, strict=False)
+        ),
+        chart=latency_chart(summary.latencies, summary.stamps, _period(summary)),
+        # A closing tag inside a string would end the script.
+        data=json.dumps(content, separators=(",", ":")).replace("</", "<\\/"),
+    )
+
+
+def _figure(name: str, canvas: str, title: str, note: str) -> str:
+    extra = f' <span id="{note}"></span>' if note else ""
+    label = f"{title}, seen from above, ahead is up"
+    return (
+        f"<figure><figcaption>{title}{extra}</figcaption>"
+        f'<canvas id="{name}" {canvas} role="img" aria-label="{label}"></canvas></figure>'
+    )
+
+
+def _subtitle(summary: ReplaySummary, shown: int) -> str:
+    shown_of = f"all {shown} sets" if shown == summary.used else f"{shown} of {summary.used} sets, evenly spread"
+    return (
+        f"Weights <code>{escape(summary.weights)}</code>, {len(summary.cameras)} cameras. Shown: {shown_of}. "
+        "Ahead is up; hatched cells are seen by no camera, or unknown."
+    )
+
+
+def _counts(summary: ReplaySummary) -> str:
+    return (
+        f"Sets: <b>{summary.used}</b> used, {summary.incomplete} incomplete, {summary.dropped} dropped, "
+        f"{summary.failed} failed. <b>{summary.rate:.1f}</b> sets per second, "
+        f"{summary.real_time_factor:.1f} times real time."
+    )
+
+
+def _notes(summary: ReplaySummary) -> str:
+    reasons = [f"{count} times: {reason}" for reason, count in summary.failures.items()]
+    return "".join(f'<p class="quiet">{escape(text)}</p>' for text in [*reasons[:5], *summary.remarks])
+
+
+def _period(summary: ReplaySummary) -> float | None:
+    gaps = np.diff(summary.stamps) / 1e6
+    return float(np.median(gaps)) if len(gaps) else None
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], sums: int = 1) -> str:
+    """An HTML table whose last `sums` rows stand out."""
+    cells = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    body = "".join(
+        f"<tr{' class=sum' if i >= len(rows) - sums else ''}>" + "".join(f"<td>{escape(t)}</td>" for t in row) + "</tr>"
+        for i, row in enumerate(rows)
+    )
+    return f"<table><caption>{escape(caption)}</caption><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _stage_table(summary: ReplaySummary) -> str:
+    rows = [(stage, f"{row['median']:.1f}", f"{row['p99']:.1f}") for stage, row in summary.stages().items()]
+    return _table("Latency per set, ms", ("stage", "median", "p99"), rows)
+
+
+def _iou_table(summary: ReplaySummary) -> str:
+    if not summary.iou:
+        return ""
+    columns, rows = summary.iou_rows()
+    return _table(f"IoU in % over {summary.pairs} ground-truth keyframes", columns, rows)

@@ -1,0 +1,1 @@
+"""The live node. Only this folder and `launch/` import rclpy."""

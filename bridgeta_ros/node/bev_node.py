@@ -1,0 +1,376 @@
+"""The live node: camera topics in, BEV grids out, under a lifecycle. Everything that can go wrong lives elsewhere."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+from std_srvs.srv import Trigger
+
+from bridgeta_core.deploy.fallback import FallbackRuntime
+from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.node.calibration import LiveCalibration
+from bridgeta_ros.node.factory import RosFactory
+from bridgeta_ros.node.health import Health
+from bridgeta_ros.node.inputs import CameraInputs, cv_bridge_decoder
+from bridgeta_ros.node.outputs import Outputs
+from bridgeta_ros.node.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, parameters
+from bridgeta_ros.node.worker import Engine
+from bridgeta_ros.pipeline import messages
+from bridgeta_ros.pipeline.images import raw_to_rgb
+from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, calibration_status, network_status
+
+NODE_NAME = "bev_node"
+
+
+class BevNode(LifecycleNode):
+    """The lifecycle node.
+
+    Configured, it has the network and its publishers; active, also its subscriptions and the worker. A transition
+    that fails leaves it as it was before, with the reason in the log.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(NODE_NAME, **options)
+        self.settings = self._declare()
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._runtime: FallbackRuntime | None = None
+        self._names: tuple[str, ...] = ()
+        self._outputs: Outputs | None = None
+        self._calibration: LiveCalibration | None = None
+        self._health: Health | None = None
+        self._engine: Engine | None = None
+        self._inputs: CameraInputs | None = None
+        self._changes, self._make = Changes(), RosFactory()
+        self._reported = ""
+        self.create_service(Trigger, "~/reload", self._reload)
+        self.create_service(Trigger, "~/calibrate", self._calibrate)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Of the steady clock: simulated time may stand still, which is a thing to tell.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(self.settings.diagnostics.period, self._tick, clock=steady)
+
+    # Parameters
+
+    def _declare(self) -> NodeParameters:
+        values = {p.name: self.declare_parameter(p.name, p.default, _descriptor(p)).value for p in parameters()}
+        # ROS passes over these without a word; a file for several nodes may hold them rightly, so they are no error.
+        unknown = [name for name in self._parameter_overrides if not self.has_parameter(name)]
+        if unknown:
+            self.get_logger().warning(f"no such parameter, so it has no effect: {', '.join(sorted(unknown))}")
+        return NodeParameters.from_flat(values)
+
+    def _on_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
+        values = self.settings.flat()
+        table = {p.name: p for p in parameters()}
+        changed = {c.name: c.value for c in changes if c.name in table and c.value != values[c.name]}
+        fixed = [name for name in changed if table[name].effect == AT_START]
+        if fixed:
+            reason = f"{', '.join(fixed)} can be set only when the node starts"
+            return SetParametersResult(successful=False, reason=reason)
+        fixed = [name for name in changed if table[name].effect == AT_CONFIGURE]
+        if fixed and self._runtime is not None:
+            reason = f"{', '.join(fixed)} can change only before the node is configured: clean it up first"
+            return SetParametersResult(successful=False, reason=reason)
+        try:
+            self.settings = NodeParameters.from_flat({**values, **changed})
+        except BridgeTAError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the network and offer the topics."""
+        try:
+            self._runtime = self._load_network()
+            self._names = self.settings.camera_names(self._runtime.info.cameras)
+            self._calibration = self._new_calibration()
+            self._outputs = Outputs(self, self._runtime.grid, lambda: self.settings)
+            if self._calibration.rig is not None:
+                self._runtime.warm_up(self._calibration.rig)
+        except Exception as error:  # rclpy would drop it without a word
+            self._release()
+            return self._fail("configure", error)
+        self.get_logger().info(
+            f"configured: {self.settings.weights} on {self._runtime.device}, cameras {', '.join(self._names)}"
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker and listen."""
+        assert self._runtime is not None
+        assert self._outputs is not None
+        try:
+            minimum = self.settings.min_cameras or len(self._names)
+            self._health = Health(self._names, minimum, lambda: self.settings.diagnostics)
+            self._engine = Engine(
+                self._runtime,
+                self._outputs,
+                self._health,
+                lambda: self.get_clock().now().nanoseconds,
+                self._report,
+                minimum=minimum,
+                max_rate=lambda: self.settings.max_rate,
+                to_rgb=cv_bridge_decoder() if self.settings.transport == "raw" else raw_to_rgb,
+            )
+            self._engine.start()
+            self._listen()
+        except Exception as error:  # rclpy would drop it without a word
+            self._rest()
+            return self._fail("activate", error)
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening and working; the network stays loaded."""
+        self._rest()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back, the network's memory now and not at some later collection."""
+        self._release()
+        gc.collect()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back, from whatever state."""
+        self._release()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured, so that it can be configured again."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Stop the worker, then take the node off the graph."""
+        self._release()
+        super().destroy_node()
+
+    def _fail(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        expected = isinstance(error, BridgeTAError)
+        self.get_logger().error(f"cannot {transition}: {error if expected else _traceback(error)}")
+        return TransitionCallbackReturn.FAILURE
+
+    def _load_network(self) -> FallbackRuntime:
+        return FallbackRuntime(self.settings.weights, self.settings.device, self.settings.precision)
+
+    def _new_calibration(self) -> LiveCalibration:
+        settings = self.settings
+        file = Rig.load(Path(settings.calibration_file)) if settings.calibration_file else None
+        return LiveCalibration(self._names, settings.base_frame, settings.min_cameras or len(self._names), file)
+
+    def _listen(self) -> None:
+        assert self._calibration is not None
+        assert self._engine is not None
+        assert self._health is not None
+        assert self._outputs is not None
+        self._inputs = CameraInputs(
+            self,
+            self.settings,
+            self._names,
+            self._calibration,
+            self._health,
+            on_set=self._engine.offer,
+            on_rig=self._use_rig,
+            on_reset=self._go_back,
+        )
+        self._use_rig()
+
+    def _use_rig(self) -> None:
+        assert self._calibration is not None
+        assert self._engine is not None
+        self._engine.set_rig(self._calibration.rig)
+
+    def _go_back(self) -> None:
+        assert self._engine is not None
+        assert self._outputs is not None
+        self.get_logger().warning("stamps went back: a bag began anew, or a clock was set; starting afresh")
+        self._engine.forget()
+        self._outputs.reset()
+
+    def _rest(self) -> None:
+        if self._inputs is not None:
+            self._inputs.close()
+        if self._engine is not None:
+            self._engine.stop()
+        self._inputs = self._engine = self._health = None
+
+    def _release(self) -> None:
+        self._rest()
+        if self._outputs is not None:
+            self._outputs.close()
+        self._outputs = self._runtime = self._calibration = None
+        self._names = ()
+
+    # Services
+
+    def _reload(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Load the weights again, or others; what runs goes on until they are there."""
+        try:
+            if self._runtime is None:
+                raise BridgeTAError("the node is not configured")
+            runtime = self._load_network()
+            names = self.settings.camera_names(runtime.info.cameras)
+            if names != self._names or runtime.grid != self._runtime.grid:
+                raise BridgeTAError(
+                    f"these weights are for other cameras or another grid ({', '.join(names)}; {runtime.grid})",
+                    fix="Clean up and configure to change to them",
+                )
+            self._runtime = runtime
+            if self._engine is not None:
+                self._engine.set_runtime(runtime)
+        except BridgeTAError as error:
+            return _answer(response, False, str(error))
+        return _answer(response, True, f"{self.settings.weights} on {runtime.device}, {runtime.precision}")
+
+    def _calibrate(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Forget the calibration and read it anew, from the file or the topics."""
+        try:
+            if self._runtime is None:
+                raise BridgeTAError("the node is not configured")
+            self._calibration = self._new_calibration()
+        except BridgeTAError as error:
+            return _answer(response, False, str(error))
+        if self._inputs is not None:
+            self._inputs.close()
+            self._listen()
+        from_file = self._calibration.from_file
+        return _answer(
+            response, True, f"read {self.settings.calibration_file}" if from_file else "waiting for CameraInfo and TF"
+        )
+
+    # Diagnostics
+
+    def _tick(self) -> None:
+        if self._inputs is not None:
+            self._inputs.tick()
+        statuses = self.statuses()
+        now = self.get_clock().now().nanoseconds
+        self._diagnostics.publish(messages.diagnostics(self._make, statuses, now, self.get_fully_qualified_name()))
+        logger = self.get_logger()
+        for status in self._changes.of(statuses):
+            text = f"{status.name}: {status.message}"
+            # One call site for each severity: rclpy holds a site to the severity of its first call.
+            if status.level == ERROR:
+                logger.error(text)
+            elif status.level == WARN:
+                logger.warning(text)
+            else:
+                logger.info(text)
+
+    def statuses(self) -> list[Status]:
+        """All that /diagnostics tells."""
+        state = "active" if self._engine else "inactive" if self._runtime else "unconfigured"
+        statuses = [Status("lifecycle", OK, state, {})]
+        if self._runtime is not None:
+            runtime = self._runtime
+            weights = self.settings.weights
+            statuses.append(network_status(weights, str(runtime.device), runtime.precision, runtime.remarks))
+        if self._health is not None and self._calibration is not None:
+            calibration = self._calibration
+            source = self.settings.calibration_file if calibration.from_file else "CameraInfo and TF"
+            statuses.append(calibration_status(calibration.rig, source, calibration.problem))
+            statuses += self._health.statuses()
+        if self._outputs is not None and self._outputs.local_map is not None:
+            statuses.append(self._outputs.local_map.status())
+        return statuses
+
+    def _report(self, error: BaseException) -> None:
+        # What was at work when the context was shut down cannot publish; what fails in every set is told once.
+        if self.context.ok() and repr(error) != self._reported:
+            self._reported = repr(error)
+            self.get_logger().error(f"unexpected failure: {_traceback(error)}")
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def _answer(response: Trigger.Response, success: bool, message: str) -> Trigger.Response:
+    response.success, response.message = success, message
+    return response
+
+
+def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+    description = f"{parameter.help}. Changes take effect at: {parameter.effect}"
+    descriptor = ParameterDescriptor(description=description, additional_constraints=parameter.constraints)
+    if parameter.low is not None and parameter.high is not None:
+        if isinstance(parameter.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))]
+        else:
+            bounds = FloatingPointRange(from_value=float(parameter.low), to_value=float(parameter.high))
+            descriptor.floating_point_range = [bounds]
+    return descriptor
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """The node until SIGINT, SIGTERM or a shutdown of the context; returns the exit status."""
+    # rclpy hands the signals back as it found them, and a second SIGINT, launch's own beside that of the terminal, must
+    # not cut the end short.
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, signal.SIG_IGN)
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:  # rclpy's own are of this type: a wrong argument, a params file that is not there
+        print(f"{NODE_NAME}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    try:
+        try:
+            node = BevNode()
+        except (BridgeTAError, InvalidParameterTypeException, InvalidParameterValueException) as error:
+            print(f"{NODE_NAME}: {error}", file=sys.stderr)
+            return 2
+        try:
+            if node.settings.autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                node.trigger_activate()
+            _spin(node)
+        finally:
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def spin_some(node: BevNode, executor: SingleThreadedExecutor, timeout: float | None = None) -> None:
+    """Run callbacks until the time-out, or for good; one that fails is told and does not end the node.
+
+    rclpy raises what a callback raised, its own too: a transition that the state does not allow, asked for over the
+    lifecycle service, would end the process.
+    """
+    try:
+        if timeout is None:
+            executor.spin()
+        else:
+            executor.spin_once(timeout_sec=timeout)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        raise
+    except Exception as error:
+        if node.context.ok():  # else it is the end, that rclpy came upon in the middle of its work
+            node.get_logger().error(f"in a callback: {_traceback(error)}")
+
+
+def _spin(node: BevNode) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while rclpy.ok():
+            spin_some(node, executor)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass  # the ordinary end
+    finally:
+        executor.shutdown()

@@ -1,0 +1,119 @@
+"""The calibration of a running vehicle: what CameraInfo, TF or a file have told so far, and what is still missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from bridgeta_core.geometry.rig import Camera, Rig
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.pipeline.calibration import TfTree, camera_from_info, rig_for
+
+
+class LiveCalibration:
+    """Collects the cameras `names`, in this order, as their messages come.
+
+    `rig` is None until at least `minimum` cameras are calibrated; fewer than all are waited for `grace` seconds. A
+    camera whose calibration turns bad keeps its last good one. `problems` says by camera what is missing or wrong. A
+    rig file replaces all messages.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        base_frame: str,
+        minimum: int,
+        file: Rig | None = None,
+        *,
+        grace: float = 1.0,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.rig: Rig | None = None if file is None else rig_for(names, file)
+        self.from_file = file is not None
+        self.problems: dict[str, str] = {} if file else dict.fromkeys(names, "no CameraInfo yet")
+        self._names, self._base, self._minimum = tuple(names), base_frame, minimum
+        self._grace, self._clock = grace, clock
+        self._since: float | None = None  # when the first camera was calibrated
+        self._tree = TfTree()
+        self._tf_problem: str | None = None
+        self._infos: dict[str, tuple[Any, Any]] = {}  # signature and message
+        self._cameras: dict[str, Camera] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every camera is calibrated and nothing is wrong."""
+        return not self.problems and self._tf_problem is None
+
+    @property
+    def problem(self) -> str | None:
+        """What is missing or wrong, in a line."""
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.problems.items():
+            by_reason.setdefault(reason, []).append(name)
+        lines = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+        if self._tf_problem is not None:
+            lines.append(self._tf_problem)
+        return "; ".join(lines) or None
+
+    def add_info(self, name: str, message: Any) -> bool:
+        """Take a CameraInfo; whether `rig` is another one now."""
+        signature = _signature(message)
+        if self.from_file or (name in self._infos and self._infos[name][0] == signature):
+            return False
+        self._infos[name] = (signature, message)
+        self._calibrate(name)
+        return self.settle()
+
+    def add_tf(self, message: Any) -> bool:
+        """Take a TFMessage; whether `rig` is another one now."""
+        if self.from_file:
+            return False
+        try:
+            self._tree.add_message(message)
+            self._tf_problem = None
+        except BridgeTAError as error:
+            self._tf_problem = str(error)
+        for name in self._infos:
+            self._calibrate(name)
+        return self.settle()
+
+    def settle(self) -> bool:
+        """Make the rig of what is known now, the grace having passed or not; whether it is another one."""
+        found = tuple(self._cameras[name] for name in self._names if name in self._cameras)
+        if found and self._since is None:
+            self._since = self._clock()
+        waiting = len(found) < len(self._names) and (
+            len(found) < self._minimum or self._since is None or self._clock() - self._since < self._grace
+        )
+        if self.from_file or waiting or not found:
+            return False
+        rig = Rig(found)
+        if self.rig is not None and self.rig.key() == rig.key():
+            return False
+        self.rig = rig
+        return True
+
+    def _calibrate(self, name: str) -> None:
+        _, info = self._infos[name]
+        try:
+            if not info.header.frame_id:
+                raise BridgeTAError("names no frame", where=name, fix="Set header.frame_id")
+            pose = self._tree.lookup(self._base, info.header.frame_id)
+            self._cameras[name] = camera_from_info(name, info, pose)
+            self.problems.pop(name, None)
+        except BridgeTAError as error:
+            what = f"CameraInfo {error.what}" if error.where else error.what
+            kept = ", the earlier calibration stays in use" if name in self._cameras else ""
+            self.problems[name] = f"{what}{kept}" + (f". {error.fix}" if error.fix else "")
+
+
+def _signature(info: Any) -> tuple[Any, ...]:
+    """All of a CameraInfo but its stamp."""
+    numbers = tuple(np.asarray(values, dtype=np.float64).tobytes() for values in (info.d, info.k, info.r, info.p))
+    roi = info.roi
+    window = (roi.x_offset, roi.y_offset, roi.width, roi.height)
+    plain = (info.header.frame_id, info.width, info.height, info.distortion_model, info.binning_x, info.binning_y)
+    return plain + window + numbers

@@ -1,0 +1,180 @@
+"""What the live node listens to: images, CameraInfo and TF in, sets of images and calibrations out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from message_filters import ApproximateTimeSynchronizer, SimpleFilter
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rosidl_runtime_py.utilities import get_message
+
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.node.calibration import LiveCalibration
+from bridgeta_ros.node.health import Health
+from bridgeta_ros.node.parameters import NodeParameters
+from bridgeta_ros.pipeline import topics
+from bridgeta_ros.pipeline.cycles import CycleWatch
+from bridgeta_ros.pipeline.images import Picture, RawImage, packed
+from bridgeta_ros.pipeline.messages import stamp_ns
+from bridgeta_ros.pipeline.sync import ImageSet
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+_KEPT = 10  # images per camera that wait for those of the others
+
+
+def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+class CameraInputs:
+    """The subscriptions of an active node. Everything runs in the executor's thread and is quick.
+
+    `on_set` gets each set with the time in nanoseconds at which its last image came, complete or, when the parameters
+    allow it, without some cameras; `on_rig` is called when the calibration has changed, `on_reset` when time went back.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        settings: NodeParameters,
+        names: tuple[str, ...],
+        calibration: LiveCalibration,
+        health: Health,
+        *,
+        on_set: Callable[[ImageSet[Any], int], None],
+        on_rig: Callable[[], None],
+        on_reset: Callable[[], None],
+    ) -> None:
+        self._node, self._names, self._calibration, self._health = node, names, calibration, health
+        self._on_set, self._on_rig, self._on_reset = on_set, on_rig, on_reset
+        self._newest = 0  # stamp of the last set that was handed on
+        slop_ns = round(settings.slop * 1e9)
+        self._cycles: CycleWatch[Any] = CycleWatch(names, slop_ns, settings.min_cameras or len(names))
+        self._sources = {name: SimpleFilter() for name in names}
+        # The library wants less than the slop; everywhere else here the slop itself will do.
+        self._sync = ApproximateTimeSynchronizer(list(self._sources.values()), _KEPT, settings.slop + 1e-9)
+        self._sync.registerCallback(self._complete)
+        self._subscriptions: list[Any] = []
+        self._tf: Any = None
+        self._subscribe(settings)
+
+    def _subscribe(self, settings: NodeParameters) -> None:
+        raw = settings.transport == "raw"
+        image_type, suffix = (topics.RAW, "") if raw else (topics.COMPRESSED, "/compressed")
+        qos = _qos(settings.depth, settings.reliability == "reliable")
+        for name in self._names:
+            self._listen(image_type, f"~/input/{name}/image{suffix}", partial(self._image, name), qos)
+            if not self._calibration.from_file:
+                info = partial(self._info, name)
+                # Drivers publish CameraInfo with either reliability; best effort takes both.
+                self._listen(topics.CAMERA_INFO, f"~/input/{name}/camera_info", info, _qos(1, False))
+        if not self._calibration.from_file:
+            self._listen(topics.TF_MESSAGE, topics.TF_STATIC, self._transforms, _qos(100, True, latched=True))
+            self._tf = self._listen(topics.TF_MESSAGE, topics.TF, self._transforms, _qos(100, True))
+
+    def _listen(self, msgtype: str, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
+        name = self._node.resolve_topic_name(topic)
+
+        def incompatible(event: Any) -> None:
+            self._health.incompatible_qos(name, qos_policy_name_from_kind(event.last_policy_kind))
+
+        callbacks = SubscriptionEventCallbacks(incompatible_qos=incompatible)
+        subscription = self._node.create_subscription(
+            get_message(msgtype), topic, callback, qos, event_callbacks=callbacks
+        )
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def tick(self) -> None:
+        """To be called about once a second: what time alone changes."""
+        if self._calibration.settle():
+            self._on_rig()
+        if self._tf is not None and self._calibration.complete:
+            # Each message costs, a vehicle sends hundreds per second, and cameras do not move; /tf_static stays.
+            self._subscriptions.remove(self._tf)
+            self._node.destroy_subscription(self._tf)
+            self._tf = None
+        cameras = [s for s in self._subscriptions if "/input/" in s.topic_name]
+        self._health.set_publishers({s.topic_name: self._node.count_publishers(s.topic_name) for s in cameras})
+
+    def close(self) -> None:
+        """Stop listening."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+        self._tf = None
+
+    def _info(self, name: str, message: Any) -> None:
+        if self._calibration.add_info(name, message):
+            self._on_rig()
+
+    def _transforms(self, message: Any) -> None:
+        if self._calibration.add_tf(message):
+            self._on_rig()
+
+    def _image(self, name: str, message: Any) -> None:
+        stamp = stamp_ns(message.header)
+        self._health.image(name)
+        if not stamp:
+            self._health.faults({name: "its header has no stamp"})
+            return
+        if self._cycles.add(name, stamp, message):
+            self._go_back()
+        self._sources[name].signalMessage(message)
+        before = self._cycles.incomplete
+        partial_set = self._cycles.due()
+        self._health.count("incomplete", self._cycles.incomplete - before)
+        if partial_set is not None:
+            self._hand_on(partial_set)
+
+    def _complete(self, *messages: Any) -> None:
+        # An exception here would leave the synchronizer locked for good.
+        items = dict(zip(self._names, messages, strict=True))
+        stamps = {name: stamp_ns(message.header) for name, message in items.items()}
+        self._cycles.used(stamps)
+        self._health.count("complete")
+        self._hand_on(ImageSet(items, stamps))
+
+    def _hand_on(self, images: ImageSet[Any]) -> None:
+        if images.newest_ns <= self._newest:
+            self._health.count("late")
+            return
+        self._newest = images.newest_ns
+        self._on_set(images, cast(int, self._node.get_clock().now().nanoseconds))
+
+    def _go_back(self) -> None:
+        """A bag began anew or a clock was set: what waits is of another time."""
+        for queue in self._sync.queues:
+            queue.clear()
+        self._newest = 0
+        self._health.count("resets")
+        self._on_reset()
+
+
+def cv_bridge_decoder() -> Any:
+    """Raw images by cv_bridge."""
+    try:
+        from cv_bridge import CvBridge
+    except ImportError as error:
+        raise BridgeTAError(
+            f"raw images need cv_bridge, which cannot be imported ({error})",
+            fix="Install ros-$ROS_DISTRO-cv-bridge and opencv-python-headless below 5, or use transport: compressed",
+        ) from error
+    bridge = CvBridge()
+
+    def to_rgb(image: RawImage) -> Picture:
+        return bridge.imgmsg_to_cv2(packed(image), "rgb8")
+
+    return to_rgb

@@ -1,0 +1,157 @@
+"""What the live node publishes: grids, the coloured picture, latencies, and the local map."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+import tf2_ros
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from rosidl_runtime_py.utilities import get_message
+
+from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.transforms import rigid
+from bridgeta_ros.node.factory import RosFactory
+from bridgeta_ros.node.parameters import NodeParameters
+from bridgeta_ros.pipeline import messages, topics
+from bridgeta_ros.pipeline.local_map import LocalMap
+from bridgeta_ros.pipeline.pipeline import BevResult
+from bridgeta_ros.pipeline.status import OK, WARN, Status
+
+_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_HELD = 5  # results that wait for their place in the local map
+
+
+class Outputs:
+    """The publishers of a configured node; the engine's `Publisher`. `settings` is read at each result."""
+
+    def __init__(self, node: LifecycleNode, grid: BevGrid, settings: Callable[[], NodeParameters]) -> None:
+        self.grid = grid
+        self._node, self._settings, self._make = node, settings, RosFactory()
+        self._publishers = {
+            topic: node.create_publisher(get_message(kind), topic.lstrip("/"), _LATCHED)
+            for topic, kind in messages.output_topics().items()
+        }
+        float64 = get_message(topics.FLOAT64)
+        self._latencies = {s: node.create_publisher(float64, f"~/latency/{s}", 10) for s in topics.LATENCIES}
+        self.local_map = LocalMapOutput(node, grid, settings(), self._make) if settings().local_map.enabled else None
+
+    def wanted(self) -> bool:
+        """Whether somebody subscribes to a grid, the picture or the local map, or results are wanted in any case."""
+        if not self._settings().lazy or any(p.get_subscription_count() for p in self._publishers.values()):
+            return True
+        return self.local_map is not None and self.local_map.wanted()
+
+    def publish(self, result: BevResult) -> dict[str, float]:
+        """Send what somebody subscribes to; all of it when the node is not lazy, as late subscribers get the last."""
+        settings, start = self._settings(), perf_counter()
+        wanted = {t for t, p in self._publishers.items() if not settings.lazy or p.get_subscription_count()}
+        made = messages.result_messages(
+            self._make,
+            result.probabilities,
+            result.seen,
+            self.grid,
+            result.stamp_ns,
+            settings.base_frame,
+            settings.threshold,
+            wanted,
+        )
+        middle = perf_counter()
+        for topic, message in made.items():
+            self._publishers[topic].publish(message)
+        if self.local_map is not None:
+            self.local_map.add(result)
+        return {"encode": 1e3 * (middle - start), "publish": 1e3 * (perf_counter() - middle)}
+
+    def publish_latencies(self, stages: Mapping[str, float]) -> None:
+        """Send the milliseconds of each stage that somebody subscribes to."""
+        for stage, publisher in self._latencies.items():
+            if publisher.get_subscription_count():
+                publisher.publish(messages.float64(self._make, stages[stage]))
+
+    def reset(self) -> None:
+        """Time went back: forget what belongs to another time."""
+        if self.local_map is not None:
+            self.local_map.reset()
+
+    def close(self) -> None:
+        """Take the topics off the graph."""
+        for publisher in (*self._publishers.values(), *self._latencies.values()):
+            self._node.destroy_publisher(publisher)
+        if self.local_map is not None:
+            self.local_map.close()
+
+
+class LocalMapOutput:
+    """Results put together in a frame that stands still, by the pose that TF has at their stamps.
+
+    A result whose pose TF does not know yet waits for the next one to come.
+    """
+
+    def __init__(self, node: LifecycleNode, grid: BevGrid, settings: NodeParameters, factory: RosFactory) -> None:
+        options = settings.local_map
+        self._node, self._make, self._frame, self._base = node, factory, options.frame, settings.base_frame
+        self._map = LocalMap(grid, options.size, gain=options.gain)
+        self._held: deque[BevResult] = deque(maxlen=_HELD)
+        self._problem: str | None = None
+        self._again = False
+        self._updates = 0
+        kind = get_message(topics.OCCUPANCY_GRID)
+        self._publishers = [
+            node.create_publisher(kind, f"{topics.LOCAL_MAP}/{cls.name}".lstrip("/"), _LATCHED) for cls in CLASSES
+        ]
+        self._buffer = tf2_ros.Buffer(Duration(seconds=10))
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    def wanted(self) -> bool:
+        """Whether somebody subscribes to it."""
+        return any(publisher.get_subscription_count() for publisher in self._publishers)
+
+    def add(self, result: BevResult) -> None:
+        """Fuse a result and those that waited, and publish the map."""
+        if self._again:
+            self._again = False
+            self._held.clear()
+            self._map.reset()
+        self._held.append(result)
+        fused = None
+        while self._held:
+            stamp = Time(nanoseconds=self._held[0].stamp_ns)
+            try:
+                pose = self._buffer.lookup_transform(self._frame, self._base, stamp).transform
+            except tf2_ros.TransformException as error:
+                self._problem = str(error)
+                break
+            t, q = pose.translation, pose.rotation
+            fused = self._held.popleft()
+            self._map.update(fused.probabilities, fused.seen, rigid((t.x, t.y, t.z), (q.w, q.x, q.y, q.z)))
+            self._updates += 1
+            self._problem = None
+        if fused is None:
+            return
+        for publisher, values in zip(self._publishers, self._map.values(), strict=True):
+            if publisher.get_subscription_count():
+                grid = messages.occupancy_grid(self._make, values, self._map.grid, fused.stamp_ns, self._frame)
+                publisher.publish(grid)
+
+    def status(self) -> Status:
+        """For /diagnostics."""
+        values = {"frame": self._frame, "results fused": str(self._updates), "waiting for TF": str(len(self._held))}
+        problem = self._problem if len(self._held) > 1 or not self._updates else None
+        return Status("local map", WARN if problem else OK, problem or f"in {self._frame}", values)
+
+    def reset(self) -> None:
+        """Begin anew with the next result; TF's past is forgotten at once."""
+        self._buffer.clear()
+        self._again = True
+
+    def close(self) -> None:
+        """Take the topics off the graph and stop listening to TF."""
+        self._listener.unregister()
+        for publisher in self._publishers:
+            self._node.destroy_publisher(publisher)

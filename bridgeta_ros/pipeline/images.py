@@ -1,0 +1,96 @@
+"""A camera's image as a message carries it, of any library, and its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.image import ImageError, image_to_cvimage
+from rosbags.image.image import to_cvtype
+
+from bridgeta_core.utils.errors import BridgeTAError
+
+Picture = NDArray[np.uint8]
+Buffer = Any  # anything with the buffer protocol: bytes, array.array, ndarray
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """A JPEG or PNG, and what the message calls its format."""
+
+    data: Buffer
+    format: str = ""
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """Pixels as sensor_msgs/Image has them: `height` rows of `step` bytes."""
+
+    height: int
+    width: int
+    encoding: str
+    step: int
+    data: Buffer
+    is_bigendian: bool = False
+
+
+def image_from_message(message: Any) -> EncodedImage | RawImage:
+    """The image of a sensor_msgs CompressedImage or Image, of any library; its data is not copied."""
+    if hasattr(message, "format"):
+        return EncodedImage(message.data, message.format)
+    return RawImage(
+        int(message.height),
+        int(message.width),
+        message.encoding,
+        int(message.step),
+        message.data,
+        bool(message.is_bigendian),
+    )
+
+
+def packed(image: RawImage) -> RawImage:
+    """The same image without padding at the end of its rows, which decoders do not all cope with.
+
+    Raises BridgeTAError for an encoding without colours or greys, and for data that are too short.
+    """
+    try:
+        _, _, kind, channels = to_cvtype(image.encoding)
+    except ImageError as error:
+        raise _unknown(image) from error
+    data = np.frombuffer(image.data, dtype=np.uint8)
+    row, height = image.width * channels * np.dtype(kind).itemsize, _buffer_rows(image)
+    if row < 1 or image.height < 1 or image.step < row or data.size < height * image.step:
+        raise BridgeTAError(
+            f"raw image of {data.size} bytes cannot hold {image.width}x{image.height} pixels of "
+            f"{image.encoding} in rows of {image.step} bytes"
+        )
+    rows = data[: height * image.step].reshape(height, image.step)[:, :row]
+    return replace(image, step=row, data=np.ascontiguousarray(rows))
+
+
+def _buffer_rows(image: RawImage) -> int:
+    """Rows of bytes; the colours of some encodings stand in half as many rows again, below the greys."""
+    return image.height * 3 // 2 if image.encoding in ("nv12", "nv21") else image.height
+
+
+def _unknown(image: RawImage) -> BridgeTAError:
+    return BridgeTAError(
+        f"image encoding {image.encoding!r} cannot be turned to colours",
+        fix="Publish rgb8, bgr8, mono8, a Bayer pattern, YUV 4:2:2 or NV12, or JPEG",
+    )
+
+
+def raw_to_rgb(image: RawImage) -> Picture:
+    """Pixels `[H, W, 3]` RGB of a raw image. Raises BridgeTAError as `packed` does."""
+    image = packed(image)
+    # The library wants bytes to have an order, and takes the rows of the colours for those of an image.
+    wide = np.dtype(to_cvtype(image.encoding)[2]).itemsize > 1
+    image = replace(image, height=_buffer_rows(image), is_bigendian=image.is_bigendian and wide)
+    try:
+        picture = image_to_cvimage(cast(Any, image), "rgb8")
+    except (ImageError, cv2.error) as error:
+        raise _unknown(image) from error
+    return np.ascontiguousarray(picture, dtype=np.uint8)

@@ -1,0 +1,282 @@
+"""ROS messages from arrays and results, for whichever library makes the message objects.
+
+The builders take a `MessageFactory`, so that the same code fills the classes of a ROS installation and those of
+the `rosbags` library. Field names are ROS 2's. Stamps are integer nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.typesys.store import Typestore
+
+from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.rig import Camera
+from bridgeta_core.geometry.transforms import Matrix, quaternion
+from bridgeta_core.view.drawing import colour_cells
+from bridgeta_ros.pipeline.status import Status
+from bridgeta_ros.pipeline.topics import (
+    BEV,
+    BEV_IMAGE,
+    CAMERA_INFO,
+    COMPRESSED,
+    FLOAT64,
+    NAVIGATION,
+    OCCUPANCY_GRID,
+    POINT_CLOUD,
+    RAW,
+    TF_MESSAGE,
+)
+
+UNKNOWN = -1
+_UNSEEN = 0.82  # brightness of what no camera sees, relative to what one does
+
+_FLOAT32, _UINT16 = 7, 4  # sensor_msgs/PointField's constants
+_OFFSETS = {"x": 0, "y": 4, "z": 8, "intensity": 12, "ring": 16}
+_POINT = np.dtype(
+    # The padding aligns the points to four bytes, so that readers may view the floats in place.
+    {
+        "names": list(_OFFSETS),
+        "formats": ["<f4", "<f4", "<f4", "<f4", "<u2"],
+        "offsets": list(_OFFSETS.values()),
+        "itemsize": 20,
+    }
+)
+
+
+class MessageFactory(Protocol):
+    """Makes message objects. Arrays arrive as ndarrays of the field's exact type; a factory converts if it must."""
+
+    def make(self, msgtype: str, **fields: Any) -> Any:
+        """An object of `msgtype` (`nav_msgs/msg/OccupancyGrid`) with all its fields given."""
+        ...
+
+
+class RosbagsFactory:
+    """Messages of a `rosbags` type store."""
+
+    def __init__(self, typestore: Typestore) -> None:
+        self._types = typestore.types
+
+    def make(self, msgtype: str, **fields: Any) -> Any:
+        """See `MessageFactory`."""
+        return self._types[msgtype](**fields)
+
+
+def stamp_ns(header: Any) -> int:
+    """A header's stamp in nanoseconds."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def time(factory: MessageFactory, ns: int) -> Any:
+    """builtin_interfaces/Time."""
+    sec, nanosec = divmod(int(ns), 1_000_000_000)
+    return factory.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
+
+
+def header(factory: MessageFactory, ns: int, frame: str) -> Any:
+    """std_msgs/Header."""
+    return factory.make("std_msgs/msg/Header", stamp=time(factory, ns), frame_id=frame)
+
+
+def percent(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.int8]:
+    """Probabilities `[..., Y, X]` as occupancy values 0 to 100; -1 where they are NaN or the cell is not `seen`."""
+    with np.errstate(invalid="ignore"):
+        values = np.rint(np.clip(probabilities, 0.0, 1.0) * 100.0)
+    values = np.where(np.isnan(values), UNKNOWN, values)
+    return (values if seen is None else np.where(seen, values, UNKNOWN)).astype(np.int8)
+
+
+def navigation(
+    probabilities: NDArray[np.floating], seen: NDArray[np.bool_], threshold: float = 0.5
+) -> NDArray[np.int8]:
+    """The combined grid `[Y, X]` from class probabilities `[6, Y, X]`: 0 drivable, 100 not drivable, -1 not seen."""
+    drivable = probabilities[[c.name for c in CLASSES].index("drivable_area")] >= threshold
+    return np.where(seen, np.where(drivable, 0, 100), UNKNOWN).astype(np.int8)
+
+
+def bev_image(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    """A picture `[X, Y, 3]` RGB of class probabilities `[6, Y, X]`: up is ahead (+x), left is left (+y).
+
+    The classes' colours are laid over each other, each as opaque as it is probable; cells that are not `seen` are
+    darker.
+    """
+    finite = np.isfinite(probabilities).all()  # ten times quicker than to replace what is not there
+    picture = colour_cells(probabilities if finite else np.nan_to_num(probabilities))
+    if seen is not None:
+        unseen = ~seen.T[::-1, ::-1]
+        picture[unseen] = np.rint(picture[unseen] * _UNSEEN)
+    return picture
+
+
+def occupancy_grid(factory: MessageFactory, values: NDArray[np.int8], grid: BevGrid, ns: int, frame: str) -> Any:
+    """nav_msgs/OccupancyGrid of values `[Y, X]`, whose memory order is already that of the message."""
+    rows, columns = values.shape
+    origin = factory.make(
+        "geometry_msgs/msg/Pose",
+        position=factory.make("geometry_msgs/msg/Point", x=float(grid.x_min), y=float(grid.y_min), z=0.0),
+        orientation=factory.make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+    )
+    info = factory.make(
+        "nav_msgs/msg/MapMetaData",
+        map_load_time=time(factory, ns),
+        resolution=float(grid.resolution),
+        width=columns,
+        height=rows,
+        origin=origin,
+    )
+    data = np.ascontiguousarray(values, dtype=np.int8).ravel()
+    return factory.make(OCCUPANCY_GRID, header=header(factory, ns, frame), info=info, data=data)
+
+
+def rgb_image(factory: MessageFactory, picture: NDArray[np.uint8], ns: int, frame: str) -> Any:
+    """sensor_msgs/Image (rgb8) of a picture `[H, W, 3]`."""
+    return factory.make(
+        RAW,
+        header=header(factory, ns, frame),
+        height=picture.shape[0],
+        width=picture.shape[1],
+        encoding="rgb8",
+        is_bigendian=0,
+        step=3 * picture.shape[1],
+        data=np.ascontiguousarray(picture).ravel(),
+    )
+
+
+def compressed_image(factory: MessageFactory, jpeg: bytes, ns: int, frame: str) -> Any:
+    """sensor_msgs/CompressedImage of a JPEG file's bytes, unchanged."""
+    data = np.frombuffer(jpeg, dtype=np.uint8)
+    return factory.make(COMPRESSED, header=header(factory, ns, frame), format="jpeg", data=data)
+
+
+def camera_info(factory: MessageFactory, camera: Camera, ns: int, frame: str) -> Any:
+    """sensor_msgs/CameraInfo of a monocular camera: R is the identity and P is [K | 0]."""
+    return factory.make(
+        CAMERA_INFO,
+        header=header(factory, ns, frame),
+        height=camera.height,
+        width=camera.width,
+        distortion_model="plumb_bob" if len(camera.distortion) <= 5 else "rational_polynomial",
+        d=np.array(camera.distortion or (0.0,) * 5, dtype=np.float64),
+        k=camera.intrinsics.ravel().copy(),
+        r=np.eye(3).ravel(),
+        p=np.hstack((camera.intrinsics, np.zeros((3, 1)))).ravel(),
+        binning_x=0,
+        binning_y=0,
+        roi=factory.make(
+            "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+        ),
+    )
+
+
+def tf_message(factory: MessageFactory, transforms: Iterable[tuple[int, str, str, Matrix]]) -> Any:
+    """tf2_msgs/TFMessage of (stamp, parent frame, child frame, parent_T_child)."""
+    entries = []
+    for ns, parent, child, parent_T_child in transforms:
+        w, x, y, z = (float(v) for v in quaternion(parent_T_child))
+        tx, ty, tz = (float(v) for v in parent_T_child[:3, 3])
+        entry = factory.make(
+            "geometry_msgs/msg/TransformStamped",
+            header=header(factory, ns, parent),
+            child_frame_id=child,
+            transform=factory.make(
+                "geometry_msgs/msg/Transform",
+                translation=factory.make("geometry_msgs/msg/Vector3", x=tx, y=ty, z=tz),
+                rotation=factory.make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w),
+            ),
+        )
+        entries.append(entry)
+    return factory.make(TF_MESSAGE, transforms=entries)
+
+
+def point_cloud(factory: MessageFactory, points: NDArray[np.float32], ns: int, frame: str) -> Any:
+    """sensor_msgs/PointCloud2 of nuScenes points `[n, 5]`: x, y, z in metres, intensity, ring."""
+    packed = np.zeros(len(points), dtype=_POINT)
+    for column, name in enumerate(_OFFSETS):
+        packed[name] = points[:, column]
+    fields = [
+        factory.make(
+            "sensor_msgs/msg/PointField",
+            name=name,
+            offset=offset,
+            datatype=_UINT16 if name == "ring" else _FLOAT32,
+            count=1,
+        )
+        for name, offset in _OFFSETS.items()
+    ]
+    return factory.make(
+        POINT_CLOUD,
+        header=header(factory, ns, frame),
+        height=1,
+        width=len(points),
+        fields=fields,
+        is_bigendian=False,
+        point_step=_POINT.itemsize,
+        row_step=_POINT.itemsize * len(points),
+        data=packed.view(np.uint8).ravel(),
+        is_dense=bool(np.isfinite(points[:, :3]).all()),
+    )
+
+
+def float64(factory: MessageFactory, value: float) -> Any:
+    """std_msgs/Float64."""
+    return factory.make(FLOAT64, data=float(value))
+
+
+def diagnostics(factory: MessageFactory, statuses: Iterable[Status], ns: int, owner: str) -> Any:
+    """diagnostic_msgs/DiagnosticArray; the names of the statuses begin with their owner's."""
+    return factory.make(
+        "diagnostic_msgs/msg/DiagnosticArray",
+        header=header(factory, ns, ""),
+        status=[
+            factory.make(
+                "diagnostic_msgs/msg/DiagnosticStatus",
+                level=bytes([status.level]),
+                name=f"{owner}: {status.name}",
+                message=status.message,
+                hardware_id=owner,
+                values=[
+                    factory.make("diagnostic_msgs/msg/KeyValue", key=key, value=value)
+                    for key, value in status.values.items()
+                ],
+            )
+            for status in statuses
+        ],
+    )
+
+
+def output_topics() -> dict[str, str]:
+    """Every topic that a result is published on, with its message type."""
+    grids = [f"{BEV}/{cls.name}" for cls in CLASSES]
+    return {**dict.fromkeys([*grids, NAVIGATION], OCCUPANCY_GRID), BEV_IMAGE: RAW}
+
+
+def result_messages(
+    factory: MessageFactory,
+    probabilities: NDArray[np.floating],
+    seen: NDArray[np.bool_],
+    grid: BevGrid,
+    ns: int,
+    frame: str,
+    threshold: float = 0.5,
+    wanted: Container[str] | None = None,
+) -> dict[str, Any]:
+    """The messages of one result by topic: a grid per class, the navigation grid and the coloured picture. Of these,
+    only those on `wanted` topics are made; None wants all.
+    """
+
+    def grid_of(values: NDArray[np.int8]) -> Any:
+        return occupancy_grid(factory, values, grid, ns, frame)
+
+    makers: dict[str, Callable[[], Any]] = {
+        f"{BEV}/{cls.name}": partial(lambda layer: grid_of(percent(layer, seen)), layer)
+        for cls, layer in zip(CLASSES, probabilities, strict=True)
+    }
+    makers[NAVIGATION] = lambda: grid_of(navigation(probabilities, seen, threshold))
+    makers[BEV_IMAGE] = lambda: rgb_image(factory, bev_image(probabilities, seen), ns, frame)
+    return {topic: make() for topic, make in makers.items() if wanted is None or topic in wanted}

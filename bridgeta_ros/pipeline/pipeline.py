@@ -1,0 +1,266 @@
+"""Camera images to a BEV result: decode, fit, run the network. Plain objects in and out, no ROS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
+from time import perf_counter
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_core.deploy.weights import WeightsInfo
+from bridgeta_core.geometry import images
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.rig import Camera, Rig
+from bridgeta_core.geometry.transforms import ImageFit
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.pipeline.images import EncodedImage, Picture, RawImage, raw_to_rgb
+from bridgeta_ros.pipeline.visibility import seen_cells
+
+_KEPT_VIEWS = 8  # sets of cameras, as many as the runtime keeps plans for
+
+
+class BevRuntime(Protocol):
+    """What the pipeline needs of `bridgeta_core.deploy.runtime.Runtime`."""
+
+    info: WeightsInfo
+    grid: BevGrid
+
+    def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
+        """How the images of each camera become network inputs."""
+        ...
+
+    def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
+        """Class probabilities `[6, Y, X]` of network inputs `[N, h, w, 3]` RGB."""
+        ...
+
+    def warm_up(self, rig: Rig) -> None:
+        """Do what the first call of `infer` would take long for."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Lens:
+    """How one camera's pictures become network inputs; the maps are made once."""
+
+    camera: Camera
+    fit: ImageFit
+    to_rgb: Callable[[RawImage], Picture]
+
+    @cached_property
+    def maps(self) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+        """Where in the resized image each pixel of the network input is looked up, lens distortion included."""
+        resized = replace(self.fit, offset=(0, 0), size=self.fit.resized).matrix @ self.camera.intrinsics
+        wanted = self.fit.matrix @ self.camera.intrinsics
+        d = np.array(self.camera.distortion)
+        return cv2.initUndistortRectifyMap(resized, d, None, wanted, self.fit.size, cv2.CV_16SC2)
+
+    @property
+    def reduction(self) -> int:
+        return images.reduction_for(self.fit)
+
+    def decode(self, image: EncodedImage | RawImage) -> Picture:
+        """RGB `[H, W, 3]` in the camera's size or the decoder's reduction of it."""
+        reduction = self.reduction if isinstance(image, EncodedImage) else 1
+        picture = images.decode(image.data, reduction) if isinstance(image, EncodedImage) else self.to_rgb(image)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise BridgeTAError(f"decodes to {picture.dtype} {list(picture.shape)}, not to uint8 RGB pixels")
+        height, width = picture.shape[:2]
+        # Decoders round the reduced size up (JPEG) or down (PNG).
+        if any(
+            got not in (full // reduction, -(-full // reduction))
+            for got, full in ((width, self.fit.source[0]), (height, self.fit.source[1]))
+        ):
+            raise BridgeTAError(
+                f"the image has {'about ' if reduction > 1 else ''}{width * reduction}x{height * reduction} pixels, "
+                f"its calibration is for {self.fit.source[0]}x{self.fit.source[1]}",
+                fix="Use the CameraInfo of this image size",
+            )
+        return picture
+
+    def preprocess(self, picture: Picture) -> Picture:
+        """Resize, undistort and cut a picture to the network input `[h, w, 3]`."""
+        if not any(self.camera.distortion):
+            return images.apply_fit(picture, self.fit)
+        if picture.shape[1::-1] != self.fit.resized:
+            picture = cv2.resize(picture, self.fit.resized, interpolation=cv2.INTER_AREA)
+        return cv2.remap(picture, *self.maps, cv2.INTER_LINEAR)
+
+
+def _attempt(step: Callable[[_Lens, Any], Picture], lens: _Lens, item: Any) -> Picture | BridgeTAError:
+    """What a step makes of one camera's image, or an error that names the camera.
+
+    It is returned, not raised: a traceback would keep this set's pictures until the garbage collector comes by.
+    """
+    try:
+        return step(lens, item)
+    except BridgeTAError as error:
+        what, fix = error.what, error.fix
+    except Exception as error:
+        # Broad, because the bytes come from outside and meet code that is not ours: cv_bridge raises CvBridgeError,
+        # TypeError, KeyError or ValueError, OpenCV and NumPy their own. No list of types is complete, and one message
+        # must cost its camera, not the caller.
+        what, fix = f"cannot be used ({type(error).__name__}: {error})", None
+    kind = f" ({item.format})" if isinstance(item, EncodedImage) and item.format else ""
+    return BridgeTAError(what + kind, where=f"camera {lens.camera.name}", fix=fix)
+
+
+class _View(NamedTuple):
+    """Some cameras of a rig, and the cells `[Y, X]` that they look at."""
+
+    rig: Rig
+    seen: NDArray[np.bool_]
+
+
+def _view(rig: Rig, seen: Mapping[str, NDArray[np.bool_]], names: tuple[str, ...]) -> _View:
+    return _View(rig.select(names), np.logical_or.reduce([seen[name] for name in names]))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Network inputs `[N, h, w, 3]` of one set, its stamp, the milliseconds each stage took, the N cameras in the
+    order of the rig, and what is wrong with the images that could not be used, by camera.
+    """
+
+    inputs: Picture
+    stamp_ns: int
+    latencies: dict[str, float]
+    cameras: tuple[str, ...]
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BevResult:
+    """Class probabilities `[6, Y, X]`, the cells `[Y, X]` that the cameras of this set look at, the stamp of the
+    newest image in nanoseconds, the milliseconds of the stages `decode`, `preprocess` and `network`, the cameras that
+    were used, and what is wrong with the images that could not be, by camera.
+    """
+
+    probabilities: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    stamp_ns: int
+    latencies: dict[str, float]
+    cameras: tuple[str, ...] = ()
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+class BevPipeline:
+    """The way from images to a result, for a fixed rig. `prepare` and `infer` may run in different threads, so that
+    the next set is decoded while the network works on this one.
+
+    A set needs images of `minimum` cameras (None: of all). The network then runs on the rig of these alone: it is as
+    if the vehicle had no others. `to_rgb` decodes raw images to `[H, W, 3]` RGB. `seen` are the cells `[Y, X]` that
+    the whole rig looks at. Raises BridgeTAError for a minimum that the rig cannot meet.
+    """
+
+    def __init__(
+        self,
+        runtime: BevRuntime,
+        rig: Rig,
+        workers: int | None = None,
+        *,
+        minimum: int | None = None,
+        to_rgb: Callable[[RawImage], Picture] = raw_to_rgb,
+    ) -> None:
+        count = len(rig.cameras)
+        if minimum is not None and not 1 <= minimum <= count:
+            raise BridgeTAError(f"a set of {minimum} cameras at least is asked of a rig of {count}", exit_code=2)
+        self.runtime, self.rig, self._minimum = runtime, rig, minimum
+        fits = runtime.fits(rig)
+        self._lenses = {c.name: _Lens(c, fit, to_rgb) for c, fit in zip(rig.cameras, fits, strict=True)}
+        lift, grid = runtime.info.model.lift, runtime.grid
+        seen = {
+            name: seen_cells(rig.select((name,)), (lens.fit,), grid, lift.depth_min, lift.depth_max)
+            for name, lens in self._lenses.items()
+        }
+        self._view: Callable[[tuple[str, ...]], _View] = lru_cache(_KEPT_VIEWS)(partial(_view, rig, seen))
+        self.seen = self._view(rig.names).seen
+        self._pool = ThreadPoolExecutor(min(count, workers or os.cpu_count() or 1), thread_name_prefix="decode")
+
+    def prepare(self, pictures: Mapping[str, EncodedImage | RawImage], stamp_ns: int) -> Prepared:
+        """Decode and fit the images of one set, by camera name; names that the rig lacks are ignored.
+
+        Raises BridgeTAError when fewer cameras than the minimum have an image that can be used. It names those
+        without an image, and those whose image is broken, of an unknown encoding or of another size than its
+        calibration. Also raises it once the pipeline is closed.
+        """
+        faults: dict[str, BridgeTAError] = {}
+        given = {name: pictures[name] for name in self._lenses if name in pictures}
+        self._require(given, faults)
+        start = perf_counter()
+        decoded = self._each(_Lens.decode, given, faults)
+        middle = perf_counter()
+        fitted = self._each(_Lens.preprocess, decoded, faults)
+        inputs = np.stack(list(fitted.values()))
+        end = perf_counter()
+        latencies = {"decode": 1e3 * (middle - start), "preprocess": 1e3 * (end - middle)}
+        reasons = {name: str(BridgeTAError(fault.what, fix=fault.fix)) for name, fault in faults.items()}
+        return Prepared(inputs, stamp_ns, latencies, tuple(fitted), reasons)
+
+    def _each(
+        self, step: Callable[[_Lens, Any], Picture], items: Mapping[str, Any], faults: dict[str, BridgeTAError]
+    ) -> dict[str, Picture]:
+        """What a step makes of each camera's image, in the same order; `faults` gains those that fail.
+
+        Raises BridgeTAError when too few are left.
+        """
+        lenses = [self._lenses[name] for name in items]
+        try:
+            results = list(self._pool.map(partial(_attempt, step), lenses, items.values()))
+        except (CancelledError, RuntimeError) as error:
+            # A closed pool takes no work and cancels what waits; without a thread from the system it raises as well.
+            raise BridgeTAError("no thread decodes the set: the pipeline is closed, or threads ran out") from error
+        made = {}
+        for name, result in zip(items, results, strict=True):
+            if isinstance(result, BridgeTAError):
+                faults[name] = result
+            else:
+                made[name] = result
+        self._require(made, faults)
+        return made
+
+    def _require(self, usable: Mapping[str, Any], faults: Mapping[str, BridgeTAError]) -> None:
+        """Raise BridgeTAError that says what the set lacks when fewer cameras than the minimum are usable."""
+        count, needed = len(self._lenses), self._minimum or len(self._lenses)
+        if len(usable) >= needed:
+            return
+        missing = [name for name in self._lenses if name not in usable and name not in faults]
+        lacks = [f"the set has no image of {', '.join(missing)}"] if missing else []
+        if self._minimum is not None:
+            reasons = "; ".join([*lacks, *map(str, faults.values())])
+            raise BridgeTAError(f"{len(usable)} of {count} cameras are usable, {needed} are needed: {reasons}")
+        if missing:
+            raise BridgeTAError(lacks[0])
+        first = next(iter(faults.values()))
+        raise BridgeTAError(first.what, where=first.where, fix=first.fix)
+
+    def infer(self, prepared: Prepared) -> BevResult:
+        """Run the network on a prepared set."""
+        start = perf_counter()
+        view = self._view(prepared.cameras)
+        probabilities = self.runtime.infer(prepared.inputs, view.rig)
+        latencies = {**prepared.latencies, "network": 1e3 * (perf_counter() - start)}
+        return BevResult(
+            probabilities, view.seen, prepared.stamp_ns, latencies, prepared.cameras, dict(prepared.faults)
+        )
+
+    def run(self, pictures: Mapping[str, EncodedImage | RawImage], stamp_ns: int) -> BevResult:
+        """`prepare` and `infer` in one."""
+        return self.infer(self.prepare(pictures, stamp_ns))
+
+    def close(self) -> None:
+        """Stop the threads; what has not begun is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> BevPipeline:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()

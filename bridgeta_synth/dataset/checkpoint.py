@@ -1,0 +1,143 @@
+"""A root in the making: a folder beside it that an interrupted run leaves behind and the next run goes on with."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_synth.settings import WORLD_VERSION, SynthSettings
+
+logger = logging.getLogger(__name__)
+
+_STATE = "state.json"
+
+
+class PartialRoot:
+    """`<out>.partial`, of which `root` will become `out`; `parts` holds what is known of every finished part of it.
+
+    A part is there exactly when all files that it tells of are on the disk. state.json says from which settings the
+    parts are, since parts of other settings do not fit.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folder = out.with_name(out.name + ".partial")
+        self.root, self.parts = self.folder / "root", self.folder / "parts"
+
+    @contextmanager
+    def opened(self, settings: SynthSettings, device: str, discard: bool) -> Iterator[None]:
+        """Make the folder, or go on with that of an interrupted run of the same settings, for this process alone.
+
+        Raises BridgeTAError when it holds something else, a run of other settings (unless `discard` allows to remove
+        it), or when another process is at it.
+        """
+        wanted = {"world": WORLD_VERSION, "device": device, "settings": asdict(settings)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder):
+            found = self._state()
+            if found is not None and found != wanted:
+                if not discard:
+                    raise BridgeTAError(
+                        f"is of an interrupted run that differs: {_differences(found, wanted)}",
+                        where=self.folder,
+                        fix="Repeat that run's command to go on with it, or remove the folder, or start anew with "
+                        "--overwrite",
+                        exit_code=2,
+                    )
+                for path in (self.parts, self.root):  # in this order a part is never without its files
+                    if path.exists():
+                        shutil.rmtree(path)
+            write_durably(self.folder / _STATE, json.dumps(wanted, indent=2))
+            self.parts.mkdir(exist_ok=True)
+            self.root.mkdir(exist_ok=True)
+            yield
+
+    def _state(self) -> dict[str, Any] | None:
+        try:
+            state = json.loads((self.folder / _STATE).read_text())
+        except FileNotFoundError:
+            state = None
+            if not any(path.suffix != ".tmp" for path in self.folder.iterdir()):
+                return None
+        except ValueError:
+            state = None
+        if not isinstance(state, dict) or "settings" not in state:
+            fix = "Remove it, or write to another folder"
+            raise BridgeTAError("was not left by an interrupted synth", where=self.folder, fix=fix, exit_code=2)
+        return state
+
+    def has(self, name: str) -> bool:
+        """Whether a part is finished."""
+        return (self.parts / f"{name}.json").exists()
+
+    def load(self, name: str) -> dict[str, Any]:
+        """What was saved of a part."""
+        content: dict[str, Any] = json.loads((self.parts / f"{name}.json").read_text())
+        return content
+
+    def save(self, name: str, content: dict[str, Any], files: Iterable[Path]) -> None:
+        """Finish a part, once its files are on the disk."""
+        flush(*files)
+        write_durably(self.parts / f"{name}.json", json.dumps(content))
+
+    def publish(self) -> None:
+        """Make the root `out`, in the place of what is there, and remove the rest."""
+        flush(self.root)
+        old = self.out.with_name(f".{self.out.name}.{uuid.uuid4().hex[:8]}.old")
+        if self.out.is_dir() and any(self.out.iterdir()):
+            os.rename(self.out, old)
+        os.rename(self.root, self.out)
+        flush(self.out.parent)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file so that it is there in whole or not at all, even if the power fails."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    flush(temporary)
+    os.replace(temporary, path)
+    flush(path.parent)
+
+
+def flush(*paths: Path) -> None:
+    """Have the system put files, or the lists of what is in folders, on the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BridgeTAError("another process is writing here", where=folder, fix="Wait for it") from error
+        except OSError as error:  # some network file systems have no locks
+            logger.warning("%s cannot be locked (%s): run only one synth there", folder, error.strerror)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    names = {"world": "version of the synthetic world", "device": "device"}
+    pairs = [(text, found.get(key), wanted[key]) for key, text in names.items()]
+    pairs += [(key, found["settings"].get(key), value) for key, value in wanted["settings"].items()]
+    return ", ".join(f"{name} {there!r} instead of {here!r}" for name, there, here in pairs if there != here)

@@ -1,0 +1,191 @@
+"""The data sheet of a synthetic data set: what is in it, counted while it is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.transforms import Matrix, invert, project, transform
+from bridgeta_synth.settings import WORLD_VERSION, SynthSettings
+from bridgeta_synth.world.light import Light
+from bridgeta_synth.world.town.town import Town
+
+DATA_SHEET = "synth.json"
+_GRID = BevGrid()  # the label grid of the protocol
+_STRIDE = 2  # of the cells whose visibility is looked at, in rows and columns
+_NEAR, _RELATIVE = 1.0, 0.05  # metres, share of the depth
+
+
+def cells_seen(
+    places: NDArray[np.float64], global_T_cam: Matrix, intrinsics: Matrix, depth: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Which global places `[n, 3]` a camera sees, by its depth image `[h, w]` in metres along the optical axis.
+
+    A place is seen if the image is as deep as the place is, within 1 m or 5 %. Between pixels the inverse depth is
+    interpolated, which is linear across the image of a plane: seen from a car, far ground changes by metres per pixel.
+    """
+    height, width = depth.shape
+    pixels, z = project(intrinsics, transform(invert(global_T_cam), places))
+    inside = (z > 0.1) & (pixels >= 0).all(axis=1) & (pixels[:, 0] < width - 1) & (pixels[:, 1] < height - 1)
+    seen = np.zeros(len(places), dtype=bool)
+    u, v = pixels[inside].T
+    column, row = u.astype(np.int64), v.astype(np.int64)
+    u, v = u - column, v - row
+    with np.errstate(divide="ignore"):
+        corners = [1 / depth[row + j, column + i].astype(np.float64) for j in (0, 1) for i in (0, 1)]
+        shown = 1 / ((1 - v) * ((1 - u) * corners[0] + u * corners[1]) + v * ((1 - u) * corners[2] + u * corners[3]))
+    wanted = z[inside]
+    seen[inside] = np.abs(shown - wanted) < np.maximum(_NEAR, _RELATIVE * wanted)
+    return seen
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The label cells around the vehicle at a keyframe: the classes in all of them, `masks [6, Y, X]`, and for every
+    other row and column their `classes [6, n]` and their middles on the ground in global metres, `places [n, 3]`.
+    """
+
+    masks: NDArray[np.uint8]
+    classes: NDArray[np.uint8]
+    places: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, town: Town, raster: MapRaster, global_T_ego: Matrix) -> Surroundings:
+        """The cells of the label grid around a pose, of which only x, y and yaw count."""
+        masks = raster.masks(global_T_ego, _GRID)
+        x, y = (axis[_STRIDE // 2 :: _STRIDE] for axis in _GRID.centres())
+        flat = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        forward = global_T_ego[:2, 0] / np.linalg.norm(global_T_ego[:2, 0])
+        left = np.array((-forward[1], forward[0]))
+        xy = global_T_ego[:2, 3] + flat[:, :1] * forward + flat[:, 1:] * left
+        classes = masks[:, _STRIDE // 2 :: _STRIDE, _STRIDE // 2 :: _STRIDE].reshape(len(masks), -1)
+        return cls(masks, classes, np.column_stack((xy, town.height(xy))))
+
+
+@dataclass
+class Tally:
+    """Counts of one scene, or of many added up. Lists are in the order of the classes.
+
+    class_cells: label cells with the class; class_keyframes: keyframes that have such a cell.
+    checked_cells: those of the class's cells whose visibility was looked at; seen_cells: those that a camera sees.
+    weather: scenes by day and night, by the light's kind, and those with rain. annotations: by category.
+    """
+
+    scenes: int = 0
+    keyframes: int = 0
+    files: int = 0
+    cells: int = 0
+    class_cells: list[int] = field(default_factory=lambda: [0] * len(CLASS_NAMES))
+    class_keyframes: list[int] = field(default_factory=lambda: [0] * len(CLASS_NAMES))
+    checked_cells: list[int] = field(default_factory=lambda: [0] * len(CLASS_NAMES))
+    seen_cells: list[int] = field(default_factory=lambda: [0] * len(CLASS_NAMES))
+    weather: dict[str, int] = field(default_factory=dict)
+    annotations: dict[str, int] = field(default_factory=dict)
+
+    def add_keyframe(self, around: Surroundings, seen: NDArray[np.bool_]) -> None:
+        """Count a keyframe, of whose places `seen [n]` says which any camera sees."""
+        present = around.classes.astype(bool)
+        self.keyframes += 1
+        self.cells += around.masks[0].size
+        cells = around.masks.sum(axis=(1, 2), dtype=np.int64)
+        self.class_cells = _sum(self.class_cells, cells)
+        self.class_keyframes = _sum(self.class_keyframes, cells > 0)
+        self.checked_cells = _sum(self.checked_cells, present.sum(axis=1))
+        self.seen_cells = _sum(self.seen_cells, (present & seen).sum(axis=1))
+
+    def add_weather(self, light: Light) -> None:
+        """Count the weather of a scene."""
+        names = {"night" if light.kind == "night" else "day", light.kind, *light.words()}
+        self.weather = dict(Counter(self.weather) + Counter(sorted(names)))
+
+    def add(self, other: Tally) -> None:
+        """Add another tally to this one."""
+        for f in fields(self):
+            mine, theirs = getattr(self, f.name), getattr(other, f.name)
+            if isinstance(mine, list):
+                total: Any = _sum(mine, theirs)
+            elif isinstance(mine, dict):
+                total = dict(Counter(mine) + Counter(theirs))
+            else:
+                total = mine + theirs
+            setattr(self, f.name, total)
+
+
+def _sum(a: Sequence[int], b: Iterable[Any]) -> list[int]:
+    return [x + int(y) for x, y in zip(a, b, strict=True)]
+
+
+@dataclass(frozen=True)
+class DataSheet:
+    """What is in a synthetic data set."""
+
+    settings: SynthSettings
+    locations: tuple[str, ...]
+    tally: Tally
+
+    def class_shares(self) -> dict[str, dict[str, float | None]]:
+        """Per class: its share of the label cells, the share of keyframes that have it, and the share of its cells that
+        a camera sees; the last is None for a class that is nowhere.
+        """
+        t = self.tally
+        return {
+            name: {
+                "cells": round(t.class_cells[i] / t.cells, 5),
+                "keyframes": round(t.class_keyframes[i] / t.keyframes, 4),
+                "visible": round(t.seen_cells[i] / t.checked_cells[i], 4) if t.checked_cells[i] else None,
+            }
+            for i, name in enumerate(CLASS_NAMES)
+        }
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The content of synth.json."""
+        t = self.tally
+        return {
+            "generator": "bridgeta synth",
+            "package": _package_version(),
+            "world": WORLD_VERSION,
+            "settings": asdict(self.settings),
+            "locations": list(self.locations),
+            "scenes": t.scenes,
+            "keyframes": t.keyframes,
+            "files": t.files,
+            "weather_scenes": dict(sorted(t.weather.items())),
+            "weather_keyframes": {name: n * self.settings.keyframes for name, n in sorted(t.weather.items())},
+            "annotations": dict(sorted(t.annotations.items())),
+            "classes_within_50_m": self.class_shares(),
+        }
+
+    def page(self) -> Group:
+        """The sheet for a person, to be printed with rich."""
+        s, t = self.settings, self.tally
+        table = Table()
+        table.add_column("within 50 m")
+        for name in ("share of cells", "in keyframes", "visible share"):
+            table.add_column(name, justify="right")
+        for name, share in self.class_shares().items():
+            visible = "-" if share["visible"] is None else f"{share['visible']:.0%}"
+            table.add_row(name, f"{share['cells']:.2%}", f"{share['keyframes']:.0%}", visible)
+        weather = ", ".join(f"{t.weather.get(name, 0)} {name}" for name in ("day", "night", "rain"))
+        counts = f"{t.scenes} scenes ({weather}), {t.keyframes} keyframes, {t.files} files"
+        boxes = f"{sum(t.annotations.values())} annotations in {len(t.annotations)} categories"
+        origin = f"split {s.split}, seed {s.seed}, world {WORLD_VERSION}; {', '.join(self.locations)}"
+        return Group(table, Text(f"{counts}, {boxes}; {origin}"))
+
+
+def _package_version() -> str:
+    try:
+        return version("bridgeta_ros")
+    except PackageNotFoundError:
+        return "unknown"  # run from a source tree that is not installed

@@ -1,0 +1,210 @@
+"""Synthetic frames straight as tensors: what a FrameDataset gives of the written root, without writing it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from bridgeta_core.config.experiment import ImageConfig, LidarConfig
+from bridgeta_core.data.augment import Augment, Change
+from bridgeta_core.data.dataset import Frame, image_fits, make_frame
+from bridgeta_core.data.pointcloud import merge_sweeps
+from bridgeta_core.data.sample import Sample, SensorRecord
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.images import apply_fit
+from bridgeta_core.geometry.transforms import rigid
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_synth import nuscenes as facts
+from bridgeta_synth.dataset.recent import Recent
+from bridgeta_synth.dataset.records import Record, SceneRecords, SensorFile
+from bridgeta_synth.dataset.vocabulary import calibrated_sensors
+from bridgeta_synth.dataset.world import World
+from bridgeta_synth.render.renderer import SceneRenderer
+from bridgeta_synth.settings import SynthSettings
+
+_CAMERAS = {camera.channel: camera for camera in facts.CAMERAS}
+
+
+@dataclass(frozen=True, eq=False)
+class _Drive:
+    """A scene that is ready to be rendered, and the seconds since its first keyframe at which each sensor takes each
+    of its samples.
+    """
+
+    renderer: SceneRenderer
+    samples: list[Sample]
+    times: list[dict[str, float]]
+    tags: tuple[str, ...]
+
+
+class SyntheticFrames(Dataset[Frame]):
+    """The keyframes of a synthetic world as frames on a device, rendered when they are asked for.
+
+    The frames equal those that a FrameDataset gives of the root that `write_dataset` writes from the same settings, in
+    the same order, but for the losses of JPEG. `cameras` are channels in the order of the network's camera axis. With
+    `lidar` frames have the keyframe's points; earlier sweeps, which are not rendered, must be off. The `open_scenes`
+    scenes used last are kept ready; `SceneShuffle` gives an order that makes use of it.
+    """
+
+    def __init__(
+        self,
+        settings: SynthSettings,
+        image: ImageConfig,
+        grid: BevGrid,
+        cameras: Sequence[str] = tuple(_CAMERAS),
+        device: str | torch.device = "cpu",
+        lidar: LidarConfig | None = None,
+        augment: Augment | None = None,
+        open_scenes: int = 4,
+    ) -> None:
+        unknown = [name for name in cameras if name not in _CAMERAS]
+        if unknown or not cameras:
+            problem = f"there is no camera {', '.join(unknown)}" if unknown else "no cameras are chosen"
+            raise BridgeTAError(problem, fix=f"Choose among {', '.join(_CAMERAS)}", exit_code=2)
+        if lidar and not settings.lidar:
+            raise BridgeTAError("points are wanted of settings without lidar", exit_code=2)
+        if lidar and lidar.sweeps:
+            raise BridgeTAError(
+                f"frames that are rendered when asked for have keyframes alone, not {lidar.sweeps} LiDAR sweeps",
+                fix="Set teacher.lidar.sweeps=0, or write the dataset with `bridgeta synth` and train on it",
+                exit_code=2,
+            )
+        self.settings, self.image, self.grid = settings, image, grid
+        self.cameras, self.device = tuple(cameras), torch.device(device)
+        self.lidar, self.augment, self.open_scenes = lidar, augment, open_scenes
+        self.world = World(settings)
+        self._drive = Recent(self._prepare, open_scenes)
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
+
+    def __len__(self) -> int:
+        return self.settings.scenes * self.settings.keyframes
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that, with the seed and the position, decides the augmentation."""
+        self._epoch.fill_(epoch)
+
+    def build_towns(self) -> None:
+        """Build all towns now rather than when a scene of theirs is first opened; loader processes share them."""
+        for city in range(len(self.world.locations)):
+            self.world.raster(city)
+
+    def scene_of(self, position: int) -> int:
+        """The number of the scene that a position is in."""
+        return position // self.settings.keyframes
+
+    def tags(self, position: int) -> tuple[str, ...]:
+        """Which of the words `night` and `rain` the description of the sample's scene has, to split results by."""
+        return self._drive(self.scene_of(position)).tags
+
+    def sample(self, position: int) -> Sample:
+        """The sample at a position; the paths of its records are those that the written root would have."""
+        return self._drive(self.scene_of(position)).samples[position % self.settings.keyframes]
+
+    def __getitem__(self, position: int) -> Frame:
+        if not -len(self) <= position < len(self):
+            raise IndexError(position)
+        scene, keyframe = divmod(position % len(self), self.settings.keyframes)
+        drive = self._drive(scene)
+        sample, times = drive.samples[keyframe], drive.times[keyframe]
+        epoch, change = int(self._epoch), Change()
+        fits = image_fits(sample.rig(self.cameras), self.image)
+        if self.augment:
+            change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
+        views = drive.renderer.cameras([(_CAMERAS[name], times[name]) for name in self.cameras])
+        images = [apply_fit(view.image, fit) for view, fit in zip(views, fits.values(), strict=True)]
+        points = None
+        if self.lidar:
+            sweep = drive.renderer.lidar(times[facts.LIDAR_CHANNEL])
+            points = merge_sweeps([sample.record(facts.LIDAR_CHANNEL)], [sweep], self.lidar.ego_radius)
+        raster = self.world.raster(self.world.city_of(scene))
+        masks = change.masks(raster, sample.global_T_ego, self.grid)
+        frame = make_frame(sample, fits, images, points, change, masks, np.array(raster.known))
+        return frame.to(self.device)
+
+    def _prepare(self, index: int) -> _Drive:
+        scene = self.world.scene(index)
+        records = self.world.records(scene)
+        location = records.log.location
+        mounts = dict(zip(self.settings.channels, calibrated_sensors(self.settings, location), strict=True))
+        samples: list[dict[str, SensorRecord]] = [{} for _ in range(self.settings.keyframes)]
+        times: list[dict[str, float]] = [{} for _ in samples]
+        for channel in self.settings.channels:
+            for file in records.files(channel):
+                if file.keyframe is not None:
+                    samples[file.keyframe][channel] = self._record(records, file, mounts[channel])
+                    times[file.keyframe][channel] = file.time
+        description = scene.description().lower()
+        return _Drive(
+            self.world.renderer(scene, self.device),
+            [
+                Sample(table["token"], records.name, location, table["timestamp"], sensors)
+                for table, sensors in zip(records.samples(), samples, strict=True)
+            ],
+            times,
+            tuple(word for word in ("night", "rain") if word in description),
+        )
+
+    def _record(self, records: SceneRecords, file: SensorFile, mount: Record) -> SensorRecord:
+        """A sensor's record as reading the tables gives it, quaternions included."""
+        is_camera = file.channel in _CAMERAS
+        width, height = self.settings.image_size if is_camera else (0, 0)
+        return SensorRecord(
+            channel=file.channel,
+            path=Path(file.path),
+            timestamp_us=file.stamp,
+            is_keyframe=True,
+            token=records.file_token(file),
+            width=width,
+            height=height,
+            intrinsics=np.array(mount["camera_intrinsic"]) if is_camera else None,
+            ego_T_sensor=rigid(mount["translation"], mount["rotation"]),
+            global_T_ego=records.stored_ego_pose(file.time),
+        )
+
+
+class SceneShuffle(Sampler[int]):
+    """All positions of synthetic frames in a random order that prepares every scene once.
+
+    Scenes come in random groups of `frames.open_scenes`, which are kept ready together; the frames of a group are
+    shuffled. With `workers` loader processes, which take turns in batches of `batch_size`, the scenes are shared out so
+    that every process has groups of its own. The order depends on the seed and the epoch alone.
+    """
+
+    def __init__(self, frames: SyntheticFrames, seed: int = 0, batch_size: int = 1, workers: int = 1) -> None:
+        self.frames, self.seed, self.batch_size, self.workers = frames, seed, batch_size, max(1, workers)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that, with the seed, decides the order."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        scenes = rng.permutation(self.frames.settings.scenes)
+        streams = deque(iter(self._positions(scenes[worker :: self.workers], rng)) for worker in range(self.workers))
+        while streams:
+            stream = streams.popleft()
+            batch = list(islice(stream, self.batch_size))
+            yield from batch
+            if batch:
+                streams.append(stream)
+
+    def _positions(self, scenes: NDArray[np.int64], rng: np.random.Generator) -> list[int]:
+        """The positions of some scenes, shuffled within groups."""
+        keyframes, size = self.frames.settings.keyframes, self.frames.open_scenes
+        result: list[int] = []
+        for start in range(0, len(scenes), size):
+            group = scenes[start : start + size]
+            result += rng.permutation((group[:, None] * keyframes + np.arange(keyframes)).ravel()).tolist()
+        return result

@@ -1,0 +1,164 @@
+"""How a camera turns light into a picture: exposure, white balance, lens, noise and tone.
+
+`develop` takes linear radiance to 8 bits in the order in which a camera does: the lens (drops, glare, vignetting), the
+exposure, the tone curve, sharpening, noise. Noise comes from a fixed table, so that it is equal on all devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridgeta_synth.render.lens import Drops, add_drops, add_streaks, glare, reduced
+from bridgeta_synth.world.light import Light
+
+_NOISE_SIZE = 1 << 20
+_PIECE = 1 << 18
+# Radiance that comes out as a middle grey, and how far the automatic exposure follows the brightness of a frame:
+# part of the way, so that night stays night.
+_KEY, _FOLLOWS, _USUAL = 0.15, 0.66, 0.30
+# Sensors saturate where film would still tell white from white.
+_WHITE = 1.07
+_LUMINANCE = (0.2126, 0.7152, 0.0722)
+
+
+@dataclass(frozen=True)
+class CameraLook:
+    """The look of one camera in one scene.
+
+    exposure: factor on top of the automatic exposure.
+    white_balance: factors of red, green and blue.
+    saturation: 1 leaves colours as they are, 0 makes grey.
+    vignetting: share of the light that is missing in the corners.
+    sharpness: above 0 sharpens as cameras do, below 0 blurs (-0.2: about one pixel).
+    glare: share of the light that the lens scatters.
+    noise: standard deviation of the noise in display values (0-1) at daylight exposure.
+    black: what the darkest value is lifted to, in display values.
+    drops: drops on the glass, (x, y, radius) as shares of the image's width.
+    jpeg_quality: 1-100.
+    """
+
+    exposure: float
+    white_balance: tuple[float, float, float]
+    saturation: float
+    vignetting: float
+    sharpness: float
+    glare: float
+    noise: float
+    black: float
+    drops: Drops
+    jpeg_quality: int
+
+
+def draw_look(rng: np.random.Generator, light: Light) -> CameraLook:
+    """The look of one camera under a scene's light."""
+    warm, green = rng.normal(0, 0.025, 2)
+    dark = light.kind == "night"
+    count = int(rng.poisson(3 + 16 * light.rain)) if light.rain > 0 else 0
+    # Many small ones and few large ones.
+    radii = 0.004 + 0.022 * rng.random(count) ** 3
+    places = rng.random((count, 2)) * (1.0, 0.5625)
+    return CameraLook(
+        exposure=float(np.exp(rng.normal(0, 0.13))),
+        white_balance=(float(1 + warm), float(1 + 0.5 * green), float(1 - warm)),
+        saturation=float(rng.uniform(0.58, 0.92)),
+        vignetting=float(rng.uniform(0.05, 0.28)),
+        sharpness=float(rng.uniform(-0.12, 0.14)),
+        glare=float(rng.uniform(0.02, 0.05) + 0.03 * dark + 0.03 * light.rain),
+        noise=float(rng.uniform(0.004, 0.010)),
+        black=float(rng.uniform(0.0, 0.03)),
+        drops=tuple((float(x), float(y), float(r)) for (x, y), r in zip(places, radii, strict=True)),
+        jpeg_quality=int(rng.integers(82, 96)),
+    )
+
+
+def develop(radiance: Tensor, look: CameraLook, light: Light, noise_seed: int) -> Tensor:
+    """The picture `[h, w, 3]` uint8 of linear radiance `[h, w, 3]`; equal noise seeds (0 or more) give equal noise."""
+    height, width = radiance.shape[:2]
+    image = radiance.permute(2, 0, 1).contiguous()
+    if image.data_ptr() == radiance.data_ptr():
+        image = image.clone()
+    small = reduced(image)
+    rng = np.random.default_rng(noise_seed)
+    offsets = rng.integers(0, _NOISE_SIZE - _PIECE, 3 * (height * width // _PIECE + 1))
+    if light.rain > 0:
+        shift = (int(rng.integers(1 << 16)), int(rng.integers(1 << 16)))
+        add_streaks(image, 0.25 * light.rain, small.reshape(3, -1).mean(dim=1) * 1.2, shift)
+        add_drops(image, small, look.drops)
+    if light.lamps:
+        image += look.glare * (glare(small, height, width) - image)
+    gain = _exposure(small) * look.exposure
+    shade = _vignette(height, width, look.vignetting, image.device).view(-1) * gain
+    planes = image.view(3, -1)
+    for plane, factor in zip(planes, look.white_balance, strict=True):
+        plane.mul_(shade).mul_(factor)
+    if look.saturation != 1:
+        red, green, blue = planes
+        grey = _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
+        for plane in planes:
+            plane.lerp_(grey, 1 - look.saturation)
+    for plane in planes:
+        _tone_(plane)
+    _sharpen_(image, look.sharpness)
+    # In display values, which go with the square root of light, the noise of single photons is about constant. A
+    # camera that exposes longer or amplifies has more of it.
+    noise = look.noise * gain.clamp(min=0.25, max=9.0).sqrt()
+    table = _noise(image.device)
+    flat = image.view(-1)
+    for piece, offset in zip(range(0, len(flat), _PIECE), offsets, strict=False):
+        part = flat[piece : piece + _PIECE]
+        part.addcmul_(table[offset : offset + len(part)], noise)
+    flat.mul_(255 * (1 - look.black)).add_(255 * look.black + 0.5).clamp_(0, 255.5)
+    return image.to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def _exposure(small: Tensor) -> Tensor:
+    """The automatic exposure's factor for a frame, from the mean logarithm of luminance of its reduced image."""
+    red, green, blue = small.reshape(3, -1)
+    luminance = _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
+    # Highlights count no more than a white wall does: lamps must not darken the night.
+    mean = (luminance.clamp(0.0, 4.0) + 1e-4).log().mean().exp()
+    return (_KEY / _USUAL) * (_USUAL / mean) ** _FOLLOWS
+
+
+def _tone_(plane: Tensor) -> None:
+    """From exposed light to display values in [0, 1], in place: a soft shoulder and toe, then sRGB's gamma.
+
+    The curve is Narkowicz's fit of the ACES film curve (2016); the gamma is 1.138 sqrt(x) - 0.138 x, which is within
+    0.01 of x^(1/2.2).
+    """
+    plane.mul_(0.8)
+    top = (2.51 * plane).add_(0.03).mul_(plane)
+    plane.copy_(top.div_((2.43 * plane).add_(0.59).mul_(plane).add_(0.14))).mul_(_WHITE).clamp_(0, 1)
+    root = plane.sqrt()
+    plane.mul_(-0.138).add_(root, alpha=1.138)
+
+
+def _sharpen_(image: Tensor, amount: float) -> None:
+    """Sharpen (amount > 0) or blur an image `[3, h, w]` in place by what each pixel differs from its neighbours."""
+    if amount == 0:
+        return
+    for plane in image:
+        inner = plane[1:-1, 1:-1]
+        around = plane[:-2, 1:-1] + plane[2:, 1:-1]
+        around.add_(plane[1:-1, :-2]).add_(plane[1:-1, 2:])
+        inner.mul_(1 + 4 * amount).sub_(around, alpha=amount)
+
+
+@lru_cache(maxsize=32)
+def _vignette(height: int, width: int, missing: float, device: torch.device) -> Tensor:
+    """Share of the light that arrives, `[h, w]`: falls with the square of the distance from the middle."""
+    v = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None] / (width / 2)
+    u = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / (width / 2)
+    corner = 1 + (height / width) ** 2
+    return torch.from_numpy(1 - missing / corner * (u * u + v * v)).to(device)
+
+
+@lru_cache(maxsize=4)
+def _noise(device: torch.device) -> Tensor:
+    """Normal deviates `[2^20]`."""
+    return torch.from_numpy(np.random.default_rng(1).standard_normal(_NOISE_SIZE, dtype=np.float32)).to(device)

@@ -1,0 +1,1 @@
+"""How ground, solids and sky look."""

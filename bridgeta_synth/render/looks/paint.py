@@ -1,0 +1,193 @@
+"""Materials painted onto pieces of ground: base materials with their textures, and marks worn by traffic upon them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+
+from bridgeta_synth.render.looks.texture import PATTERN, PERIOD, SIGMA, Textures
+from bridgeta_synth.seeds import Seed
+from bridgeta_synth.world import materials
+from bridgeta_synth.world.materials import ALBEDO_SCALE, MARKS, MATERIALS, ROUGH
+
+_COUNT = 32
+_FINER = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """A painted square: `look [n, n, 4]` (albedo over ALBEDO_SCALE, reflectivity) and `shine [n, n]`, which is 255
+    where water stays and 0 on rough ground; all 8 bits.
+    """
+
+    look: NDArray[np.uint8]
+    shine: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    material: int
+    rings: list[NDArray[np.float64]]
+    bounds: tuple[float, float, float, float]
+
+
+class Paint:
+    """Paints the ground of a scene. `surface`: (material, polygon) from bottom to top, in global metres; only what lies
+    within `low`..`high` is kept. `heading`: the direction, in radians, that stones and slabs are laid along.
+    """
+
+    def __init__(
+        self,
+        surface: list[tuple[int, Polygon]],
+        textures: Textures,
+        seed: Seed,
+        index: int,
+        heading: float,
+        low: NDArray[np.float64],
+        high: NDArray[np.float64],
+    ) -> None:
+        self._textures, self._heading = textures, heading
+        self._shapes = []
+        for material, polygon in surface:
+            x0, y0, x1, y1 = polygon.bounds
+            if x0 < high[0] and x1 > low[0] and y0 < high[1] and y1 > low[1]:
+                rings = [np.asarray(ring.coords)[:, :2] for ring in (polygon.exterior, *polygon.interiors)]
+                self._shapes.append(_Shape(material, rings, polygon.bounds))
+        self._bounds = np.array([shape.bounds for shape in self._shapes]).reshape(-1, 4)
+        rng = np.random.default_rng([*seed, 3, index])
+        self._looks = _looks(rng, seed)
+        self._cover = _cover(rng)
+        smooth = np.array([0 if m in ROUGH else 255 for m in range(_COUNT)], dtype=np.uint8)
+        self._shine = np.concatenate((smooth, np.zeros(256 - _COUNT, dtype=np.uint8)))
+        self._coarse_patterns = {
+            m: cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for m, p in textures.patterns.items()
+        }
+
+    def tile(self, corner: NDArray[np.float64], step: float, size: int) -> Tile:
+        """A square of `size` pixels from `corner` on, row 0 at the smallest y; `step` is 0.05 or 0.1 m."""
+        base, marks = self._numbers(corner, step, size)
+        # The pixels in the middle of threes, where the centres of the wanted pixels lie.
+        base = np.ascontiguousarray(base[1::_FINER, 1::_FINER])
+        grain = _window(self._textures.grain[step], corner, step, size)
+        for material in self._textures.patterns:
+            here = base == material
+            if here.any():
+                pattern = self._pattern(material, corner, step, size)
+                np.copyto(grain, cv2.addWeighted(pattern, 0.9, grain, 0.35, -0.25 * 128), where=here)
+        index = base.astype(np.uint16) << 8
+        index |= grain
+        look = np.take(self._looks, index).view(np.uint8).reshape(size, size, 4)
+        shine = cv2.LUT(base, self._shine)
+        if marks.any():
+            self._lay(look, marks, grain, _window(self._textures.wear[step], corner, step, size))
+        return Tile(look, shine)
+
+    def _numbers(
+        self, corner: NDArray[np.float64], step: float, size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Base materials and, above them, marks (0: none) of a square, _FINER times as fine as is asked for.
+
+        cv2 also draws the border of a polygon, half a pixel too wide: in finer pixels that is little.
+        """
+        far = corner + size * step
+        size, step = size * _FINER, step / _FINER
+        base = np.full((size, size), materials.GRASS, dtype=np.uint8)
+        marks = np.zeros((size, size), dtype=np.uint8)
+        any_marks = False
+        b = self._bounds
+        near = (b[:, 0] < far[0]) & (b[:, 2] > corner[0]) & (b[:, 1] < far[1]) & (b[:, 3] > corner[1])
+        for i in np.flatnonzero(near):
+            shape = self._shapes[i]
+            pixels = [np.round(((ring - corner) / step - 0.5) * 16).astype(np.int32) for ring in shape.rings]
+            if shape.material in MARKS:
+                cv2.fillPoly(marks, pixels, shape.material, cv2.LINE_8, 4)
+                any_marks = True
+            else:
+                cv2.fillPoly(base, pixels, shape.material, cv2.LINE_8, 4)
+                # A new surface covers what was painted on the old one.
+                if any_marks:
+                    cv2.fillPoly(marks, pixels, 0, cv2.LINE_8, 4)
+        return base, marks
+
+    def _pattern(self, material: int, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+        """A square of a material's pattern, turned into the direction of the street."""
+        pattern = (self._textures.patterns if step < 0.07 else self._coarse_patterns)[material]
+        c, s = math.cos(self._heading), math.sin(self._heading)
+        turn = np.array(((c, s), (-s, c)))
+        # Whole periods are taken off first: warpAffine counts in 16 bits.
+        start = (turn @ corner % PATTERN) / step
+        matrix = np.concatenate((turn, start[:, None]), axis=1)
+        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        return np.asarray(
+            cv2.warpAffine(pattern, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_WRAP), dtype=np.uint8
+        )
+
+    def _lay(
+        self, look: NDArray[np.uint8], marks: NDArray[np.uint8], grain: NDArray[np.uint8], wear: NDArray[np.uint8]
+    ) -> None:
+        """Lay marks, finer than the square, over it, in place: as thick as the wear leaves them."""
+        number = cv2.dilate(marks, np.ones((_FINER, _FINER), np.uint8))[1::_FINER, 1::_FINER].reshape(-1)
+        at = np.flatnonzero(number)
+        kind = number[at].astype(np.uint16) << 8
+        there = np.minimum(marks, 1) * np.uint8(255)
+        part = cv2.resize(there, None, fx=1 / _FINER, fy=1 / _FINER, interpolation=cv2.INTER_AREA).reshape(-1)[at]
+        left = np.take(self._cover, kind | wear.reshape(-1)[at])
+        share = (part.astype(np.float32) * left / 255**2)[:, None]
+        shown = np.take(self._looks, kind | grain.reshape(-1)[at])
+        over = shown.view(np.uint8).reshape(-1, 4).astype(np.float32)
+        flat = look.reshape(-1, 4)
+        below = flat[at].astype(np.float32)
+        flat[at] = np.round(below + share * (over - below)).astype(np.uint8)
+
+
+def _window(tile: NDArray[np.uint8], corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+    """A square of noise that repeats every PERIOD metres, as an array of its own."""
+    period = round(PERIOD / step)
+    x, y = np.floor(corner / step + 0.5).astype(np.int64) % period
+    if x + size <= period and y + size <= period:
+        return tile[y : y + size, x : x + size].copy()
+    rows, columns = (y + np.arange(size)) % period, (x + np.arange(size)) % period
+    return tile[rows[:, None], columns]
+
+
+def _looks(rng: np.random.Generator, seed: Seed) -> NDArray[np.uint32]:
+    """Albedo and reflectivity, four bytes in one number, of index = material * 256 + noise."""
+    # Splits have seen different quarries: a mild tint of all that is mineral.
+    split = seed[1] if len(seed) > 1 else 0
+    earth = np.array(((1.0, 1.0, 1.0), (1.05, 1.0, 0.93), (0.97, 1.0, 1.04)))[split % 3]
+    table = np.zeros((_COUNT, 256, 4))
+    z = (np.arange(256) - 128) / SIGMA
+    for number, (albedo, spread, reflectivity) in enumerate(MATERIALS):
+        tone = math.exp(rng.normal(0, 0.10 if number in MARKS else 0.16))
+        tint = 1 + rng.normal(0, 0.025, 3)
+        colour = np.array(albedo) * earth * tone * tint
+        strength = np.clip(1 + 0.6 * spread * z, 0.25, 2.2)
+        shown = colour * strength[:, None]
+        if number in (materials.GRASS, materials.BED):
+            # From lush to dry.
+            dry = np.clip(0.30 + 0.25 * z + 0.15 * rng.normal(), 0, 0.9)[:, None]
+            shown = shown * (1 - dry) + dry * np.array((0.17, 0.145, 0.075)) * strength[:, None]
+        table[number, :, :3] = 255 / ALBEDO_SCALE * shown
+        table[number, :, 3] = reflectivity * np.sqrt(strength)
+    packed = np.clip(np.round(table), 0, 255).astype(np.uint8)
+    return packed.reshape(-1, 4).view(np.uint32)[:, 0]
+
+
+def _cover(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """How much (0-255) of marks is left, of index = material * 256 + wear."""
+    z = (np.arange(256) - 128) / SIGMA + float(rng.uniform(-0.3, 0.6))
+    cover = np.zeros((_COUNT, 256))
+    for mark in (materials.WHITE, materials.YELLOW, materials.ZEBRA):
+        cover[mark] = np.clip(0.96 + 0.5 * np.minimum(z + 1.3, 0), 0.25, 1)
+    for mark in (materials.WHITE_WORN, materials.YELLOW_WORN, materials.ZEBRA_WORN):
+        cover[mark] = np.clip(0.45 + 0.40 * z, 0.04, 0.85)
+    cover[materials.SEAM] = np.clip(0.80 + 0.15 * z, 0.3, 0.95)
+    cover[materials.TYRE] = np.clip(0.30 + 0.18 * z, 0, 0.6)
+    cover[materials.GHOST] = np.clip(0.17 + 0.10 * z, 0.02, 0.4)
+    cover[materials.CRACK] = np.clip(0.60 + 0.30 * z, 0, 0.9)
+    return np.round(255 * cover).astype(np.uint8).reshape(-1)

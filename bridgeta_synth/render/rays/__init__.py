@@ -1,0 +1,1 @@
+"""Where rays meet the ground and solids."""

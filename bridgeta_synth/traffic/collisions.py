@@ -1,0 +1,135 @@
+"""Which oriented rectangles on the ground overlap, of things that stand and of things that move."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from bridgeta_synth.world.streets.roads import Points
+    from bridgeta_synth.world.town.town import Town
+
+Floats = NDArray[np.float64]
+
+# What begins higher above the ground, in metres, as the crowns of trees, stands in nobody's way; nor what is lower.
+_OVERHEAD, _LOW = 1.3, 0.3
+
+
+def overlaps(one: Floats, other: Floats, one_half: Floats, other_half: Floats) -> NDArray[np.bool_]:
+    """Whether rectangles overlap, `[n]`: x, y, yaw of either `[3, n]`, and half lengths and widths `[2, n]`.
+
+    Two convex shapes are apart when some side of either has the other wholly beyond it (separating axes).
+    """
+    dx, dy = other[0] - one[0], other[1] - one[1]
+    turn = other[2] - one[2]
+    cos, sin = np.abs(np.cos(turn)), np.abs(np.sin(turn))
+    result = np.ones(dx.shape, dtype=bool)
+    for yaw, mine, theirs in ((one[2], one_half, other_half), (other[2], other_half, one_half)):
+        c, s = np.cos(yaw), np.sin(yaw)
+        result &= np.abs(c * dx + s * dy) < mine[0] + theirs[0] * cos + theirs[1] * sin
+        result &= np.abs(c * dy - s * dx) < mine[1] + theirs[0] * sin + theirs[1] * cos
+    return result
+
+
+def encounters(
+    one: Floats, one_half: Floats, other: Floats, other_half: Floats, pairs: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether the two of each pair ever overlap, `[pairs]`.
+
+    `one [n, 3, t]` and `other [m, 3, t]` hold x, y, yaw at the same times (or at a single one, t = 1, of what stands),
+    `one_half [n, 2]` and `other_half [m, 2]` half lengths and widths, and `pairs [p, 2]` indices into both.
+    """
+    result = np.zeros(len(pairs), dtype=bool)
+    if not len(pairs):
+        return result
+    i, j = pairs.T
+    reach = np.hypot(*one_half.T)[i] + np.hypot(*other_half.T)[j]
+    low = np.maximum(one[:, :2].min(axis=2)[i], other[:, :2].min(axis=2)[j])
+    high = np.minimum(one[:, :2].max(axis=2)[i], other[:, :2].max(axis=2)[j])
+    near = np.flatnonzero(((low - high) < reach[:, None]).all(axis=1))
+    i, j, reach = i[near], j[near], reach[near]
+    # Places first: most pairs that share a stretch are never there together.
+    dx, dy = (one[i, axis] - other[j, axis] for axis in (0, 1))
+    pair, step = np.nonzero(dx * dx + dy * dy < np.square(reach)[:, None])
+    i, j = i[pair], j[pair]
+    steps = (np.minimum(step, track.shape[2] - 1) for track in (one, other))
+    first, second = (track[k, :, at].T for track, k, at in zip((one, other), (i, j), steps, strict=True))
+    hit = overlaps(first, second, one_half[i].T, other_half[j].T)
+    result[near[pair[hit]]] = True
+    return result
+
+
+class Obstacles:
+    """What stands in a town within `reach` metres of places `[n, 2]`: houses, trunks, poles and the like."""
+
+    def __init__(self, town: Town, places: Points, reach: float) -> None:
+        solids = town.solids
+        at = np.stack((solids.x, solids.y), axis=1)
+        low, high = places.min(axis=0) - reach, places.max(axis=0) + reach
+        near = np.flatnonzero(((at > low) & (at < high)).all(axis=1))
+        base = solids.z[near] - town.terrain.height(at[near])
+        near = near[(base < _OVERHEAD) & (base + solids.height[near] > _LOW)]
+        yaw = np.arctan2(solids.axes[near, 1, 0], solids.axes[near, 0, 0])
+        self._tracks = np.stack((solids.x[near], solids.y[near], yaw), axis=1)[:, :, None]
+        self._half = np.stack((np.maximum(solids.front[near], solids.back[near]), solids.side[near]), axis=1)
+
+    def hit(self, tracks: Floats, half: Floats) -> NDArray[np.bool_]:
+        """Which of tracks `[n, 3, t]` with half lengths and widths `[n, 2]` ever run into something, `[n]`."""
+        reach = np.hypot(*half.T)[:, None] + np.hypot(*self._half.T)
+        low, high = tracks[:, :2].min(axis=2)[:, None], tracks[:, :2].max(axis=2)[:, None]
+        places = self._tracks[:, :2, 0]
+        pairs = np.argwhere(((places > low - reach[..., None]) & (places < high + reach[..., None])).all(axis=-1))
+        result = np.zeros(len(tracks), dtype=bool)
+        result[pairs[encounters(tracks, half, self._tracks, self._half, pairs), 0]] = True
+        return result
+
+
+class Room:
+    """The ground with all that has been let onto it so far, at the times of `[t]` samples.
+
+    It begins with `tracks [n, 3, t]` and half lengths and widths `[n, 2]`; between any two there are `margin` metres.
+    """
+
+    def __init__(self, obstacles: Obstacles, tracks: Floats, half: Floats, margin: float) -> None:
+        self._obstacles, self._margin = obstacles, margin
+        self.tracks, self.half = tracks, half
+
+    def admit(self, tracks: Floats, half: Floats) -> bool:
+        """Let some more in, tracks `[k, 3, t]` or `[k, 3, 1]`, if none of them runs into anything; tells whether."""
+        grown = half + self._margin
+        count, more = len(self.tracks), len(tracks)
+        with_others = np.stack(np.meshgrid(np.arange(more), np.arange(count), indexing="ij"), axis=-1).reshape(-1, 2)
+        each_other = np.argwhere(np.triu(np.ones((more, more), dtype=bool), 1))
+        if (
+            self._obstacles.hit(tracks, grown).any()
+            or encounters(tracks, grown, self.tracks, self.half, with_others).any()
+            or encounters(tracks, grown, tracks, half, each_other).any()
+        ):
+            return False
+        whole = np.broadcast_to(tracks, (more, *self.tracks.shape[1:]))
+        self.tracks, self.half = np.concatenate((self.tracks, whole)), np.concatenate((self.half, half))
+        return True
+
+
+def compatible(tracks: Floats, half: Floats, party: NDArray[np.int64], blocked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of many can stay so that nobody overlaps anybody, `[n]`; earlier ones have precedence.
+
+    `tracks [n, 3, t]`, `half [n, 2]` as above. Members of one `party` (-1: none) may touch each other and go together;
+    those `blocked` go anyway.
+    """
+    count = len(tracks)
+    apart = (party[:, None] != party) | (party < 0)
+    pairs = np.argwhere(np.triu(apart, 1))
+    hit = pairs[encounters(tracks, half, tracks, half, pairs)]
+    clash = np.zeros((count, count), dtype=bool)
+    clash[hit[:, 0], hit[:, 1]] = True
+    keeps = ~blocked
+    members = [np.flatnonzero((party == party[k]) & (party >= 0)) for k in range(count)]
+    for k in range(count):
+        if keeps[k] and (clash[:k, k] & keeps[:k]).any():
+            keeps[k] = False
+        if not keeps[k]:
+            keeps[members[k]] = False
+    return keeps

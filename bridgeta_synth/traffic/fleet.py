@@ -1,0 +1,244 @@
+"""Who drives in a scene: the ego vehicle on its route, the vehicles around it, and how all of them move."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_synth.traffic.actors import Actor, Draft, draw
+from bridgeta_synth.traffic.motion import LEAD, Motion
+from bridgeta_synth.traffic.pedestrians import Crossing
+from bridgeta_synth.traffic.routes import Route, Streets
+from bridgeta_synth.traffic.signals import add_crossings, add_signals, draw_signals
+from bridgeta_synth.traffic.traffic import Driver, Gates, drive
+from bridgeta_synth.world.streets.roads import Points, at_distance
+from bridgeta_synth.world.town.town import Town
+
+Floats = NDArray[np.float64]
+
+WARM_UP = 8.0
+FASTEST = 14.0
+# The ego vehicle: metres between axles and between wheels, and (width, length, height).
+EGO_BASE, EGO_TRACK = 2.588, 1.52
+EGO_SIZE = (1.73, 4.1, 1.56)
+
+_MODELS: tuple[tuple[str, float], ...] = (
+    ("saloon", 0.235),
+    ("hatchback", 0.185),
+    ("suv", 0.205),
+    ("van", 0.08),
+    ("pickup", 0.05),
+    ("box truck", 0.065),
+    ("tipper", 0.02),
+    ("bus", 0.04),
+    ("double-decker", 0.012),
+    ("bendy bus", 0.008),
+    ("motorcyclist", 0.045),
+    ("cyclist", 0.045),
+    ("police", 0.006),
+    ("ambulance", 0.004),
+)
+_TOWED = {"box truck": 0.22, "tipper": 0.15, "bendy bus": 1.0, "pickup": 0.05}
+_HITCH = {"bendy bus": 0.35}
+
+
+@dataclass(frozen=True, eq=False)
+class EgoPlan:
+    """How the ego vehicle sets out: on `route` at distance `start`, wishing to go `cruise` m/s (0: it stands)."""
+
+    route: Route
+    start: float
+    cruise: float
+
+    def track(self, seconds: float) -> Points:
+        """Points `[n, 2]` of its way for some seconds, 4 m apart, 30 m at least."""
+        return at_distance(self.route.path, self.start + np.arange(0.0, max(30.0, self.cruise * seconds), 4.0))
+
+
+def plan_ego(town: Town, streets: Streets, duration: float, rng: np.random.Generator) -> EgoPlan:
+    """A start on a lane inside the town's interior, and a route that is long enough."""
+    lanes = town.lanes.lanes
+    middles = np.array([lane[len(lane) // 2] for lane in lanes])
+    lengths = np.array([streets.length((k, -1)) for k in range(len(lanes))])
+    inside = shapely.contains_xy(town.interior, *middles.T) & (lengths > 14)
+    inside &= [len(after) > 0 for after in town.lanes.successors]
+    if not inside.any():
+        raise BridgeTAError(f"{town.location} has no lane inside its interior that a scene could start on")
+    weight = np.where(inside, lengths, 0.0)
+    stands = rng.random() < 0.055
+    best: EgoPlan | None = None
+    for _ in range(16):
+        lane = int(rng.choice(len(lanes), p=weight / weight.sum()))
+        cruise = float(rng.uniform(6.0, FASTEST - 0.5))
+        need = cruise * (duration + WARM_UP + 2 * LEAD) + 30.0
+        route = streets.route(lane, need + lengths[lane], rng)
+        stop = streets.stop(lane) - EGO_SIZE[1] / 2
+        start = stop - float(rng.uniform(0, 9)) if stands else float(rng.uniform(0.1, 0.8)) * float(lengths[lane])
+        plan = EgoPlan(route, max(3.0, start), 0.0 if stands else cruise)
+        best = plan if best is None or route.length - start > best.route.length - best.start else best
+        at = at_distance(route.path, np.array([plan.start, plan.start + plan.cruise * WARM_UP * 0.8]))
+        if route.length - start > need and shapely.contains_xy(town.interior, *at.T).all():
+            return plan
+    assert best is not None
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class _Spot:
+    """A vehicle before it drives off: on a lane at a distance, with what it tows."""
+
+    lane: int
+    s: float
+    draft: Draft
+    name: str
+    towed: Draft | None
+    cruise: float
+
+    @property
+    def front(self) -> float:
+        return self.draft.size[1] / 2
+
+    @property
+    def back(self) -> float:
+        return self.front + (self.towed.size[1] + _HITCH.get(self.name, 0.9) if self.towed else 0.0)
+
+
+def traffic(
+    town: Town,
+    streets: Streets,
+    ego: EgoPlan,
+    lanes: list[int],
+    crossings: list[Crossing],
+    count: int,
+    times: Floats,
+    rng: np.random.Generator,
+) -> tuple[Motion, list[Actor]]:
+    """The motion of the ego vehicle (of its rear axle) and about `count` vehicles that drive on `lanes`.
+
+    `times` are those of the motions' samples.
+    """
+    ego_lane = ego.route.segments[0][0]
+    spots = _spots(streets, ego, ego_lane, lanes, count, rng)
+    signals = draw_signals(town, streets, lanes, _green(ego, float(times[-1]), rng), rng)
+    gates = Gates()
+    drivers = [Driver(ego.route, ego.start, 0.7 * ego.cruise, ego.cruise, EGO_SIZE[1] / 2, EGO_SIZE[1] / 2, 1.5, 1.4)]
+    seconds = float(times[-1] - times[0]) + WARM_UP
+    for spot in spots:
+        route = streets.route(spot.lane, spot.s + spot.cruise * seconds + 20.0, rng)
+        heavy = spot.draft.size[1] > 7
+        drivers.append(
+            Driver(
+                route,
+                spot.s,
+                _first_speed(spot, spots, streets, ego, ego_lane),
+                spot.cruise,
+                spot.front,
+                spot.back,
+                float(rng.uniform(1.0, 1.8)),
+                1.0 if heavy else float(rng.uniform(1.3, 1.9)),
+            )
+        )
+    for who, driver in enumerate(drivers):
+        add_signals(gates, who, driver.route, streets, signals)
+    add_crossings(gates, [d.route for d in drivers], streets, crossings)
+    distance = drive(streets, drivers, gates, times, WARM_UP)
+    motion = Motion.along(ego.route.path, distance[0], EGO_BASE, forward=-0.5 * EGO_BASE)
+    actors: list[Actor] = []
+    for number, (spot, driver, gone) in enumerate(zip(spots, drivers[1:], distance[1:], strict=True)):
+        lateral = _lateral(spot, -town.keep, rng)
+        party = number if spot.towed else -1
+        base = 0.6 * spot.draft.size[1]
+        actors.append(spot.draft.actor(Motion.along(driver.route.path, gone, base, lateral), party=party))
+        if spot.towed:
+            behind = gone - spot.back + spot.towed.size[1] / 2
+            follows = Motion.along(driver.route.path, behind, 0.6 * spot.towed.size[1], lateral)
+            actors.append(spot.towed.actor(follows, party=party))
+    return motion, actors
+
+
+def _green(ego: EgoPlan, end: float, rng: np.random.Generator) -> dict[int, float]:
+    """When signals along the ego vehicle's route are to turn green, by lane: mostly in time or after a short wait, and
+    after the `end` of the scene if it stands.
+    """
+    route, result = ego.route, {}
+    if ego.cruise == 0:
+        return {route.segments[0][0]: end + 1.0}
+    for (lane, _), start in zip(route.segments[1::2], route.starts[1::2], strict=True):
+        comes = (start - ego.start) / ego.cruise - WARM_UP
+        if rng.random() < 0.9 and lane not in result:
+            result[lane] = comes + float(rng.uniform(-16, 3))
+    return result
+
+
+def _lateral(spot: _Spot, kerb: int, rng: np.random.Generator) -> float:
+    """How far to the left of a lane's centre somebody drives; `kerb` is +1 where the kerb is to the left."""
+    aside = float(np.clip(rng.normal(0, 0.13), -0.28, 0.28))
+    if spot.name == "cyclist":
+        return kerb * 0.9 + aside
+    return 3 * aside if spot.name == "motorcyclist" else aside
+
+
+def _spots(
+    streets: Streets, ego: EgoPlan, ego_lane: int, lanes: list[int], count: int, rng: np.random.Generator
+) -> list[_Spot]:
+    """Vehicles on lanes, alone and in platoons, with room between them."""
+    open_lanes = [lane for lane in lanes if lane not in streets.closed]
+    # More where the ego vehicle goes than farther away.
+    way = ego.track(20.0)[::3]
+    away = [np.linalg.norm(streets.points((k, -1))[::4, None] - way, axis=-1).min() for k in open_lanes]
+    lengths = np.array([streets.length((lane, -1)) for lane in open_lanes])
+    weight = lengths * (0.25 + np.exp(-np.array(away) / 25.0))
+    names, shares = [name for name, _ in _MODELS], np.array([share for _, share in _MODELS])
+    spots: list[_Spot] = []
+
+    def place(lane: int, s: float, cruise: float) -> float:
+        """Put a vehicle there if there is room; returns how far the next must stay behind."""
+        name = str(rng.choice(names, p=shares))
+        towed = None
+        if rng.random() < _TOWED.get(name, 0.0):
+            towed = draw("bendy bus" if name == "bendy bus" else "trailer", rng)
+        slow = {"cyclist": float(rng.uniform(3.2, 6.0)), "bus": 9.0, "tipper": 9.0, "box truck": 10.0}
+        spot = _Spot(lane, s, draw(name, rng), name, towed, min(cruise, slow.get(name, FASTEST)))
+        others = [(o.s, o.front, o.back) for o in spots if o.lane == lane]
+        if lane == ego_lane:
+            others.append((ego.start, EGO_SIZE[1] / 2, EGO_SIZE[1] / 2))
+        room = all(
+            at - back - (s + spot.front) > 2.5 if at > s else s - spot.back - (at + front) > 2.5
+            for at, front, back in others
+        )
+        # What it tows must be on the lane, too: other routes may come from elsewhere.
+        if room and spot.back + 1.0 < s < streets.stop(lane) - spot.front:
+            spots.append(spot)
+        return spot.front + spot.back
+
+    def cruise() -> float:
+        return float(rng.uniform(6.5, FASTEST))
+
+    if rng.random() < 0.6:
+        place(ego_lane, ego.start + float(rng.uniform(9, 32)), cruise())
+    if rng.random() < 0.5:
+        place(ego_lane, ego.start - float(rng.uniform(8, 22)), cruise())
+    for _ in range(4 * count):
+        if len(spots) >= count or not open_lanes:
+            break
+        pick = int(rng.choice(len(open_lanes), p=weight / weight.sum()))
+        s, lane, pace = float(rng.uniform(3, lengths[pick])), open_lanes[pick], cruise()
+        platoon = 1 + int(rng.integers(1, 5)) * int(rng.random() < 0.35)
+        for _ in range(platoon):
+            s -= place(lane, s, pace) + float(rng.uniform(3, 9))
+    return spots
+
+
+def _first_speed(spot: _Spot, spots: list[_Spot], streets: Streets, ego: EgoPlan, ego_lane: int) -> float:
+    """A speed at which somebody can still halt behind the one in front and before the end of the lane."""
+    ahead = [o.s - o.back for o in spots if o.lane == spot.lane and o.s > spot.s]
+    if ego_lane == spot.lane and ego.start > spot.s:
+        ahead.append(ego.start - EGO_SIZE[1] / 2)
+    ahead.append(streets.stop(spot.lane) + 2.0)
+    room = max(0.0, min(ahead) - spot.s - spot.front - 2.0)
+    return min(0.85 * spot.cruise, math.sqrt(2 * 1.6 * room))

@@ -1,0 +1,205 @@
+"""People on foot: on footpaths alone, in company or in groups, and over crossings, for which traffic waits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_synth.traffic.actors import Actor, Admit, Draft, draw
+from bridgeta_synth.traffic.motion import Motion
+from bridgeta_synth.world.streets.roads import Points, arc_length, at_distance
+from bridgeta_synth.world.town.town import Town
+
+Floats = NDArray[np.float64]
+
+_ROW = 1.4  # metres between those who cross behind each other
+_STANDS_ASIDE = 0.7  # metres from the kerb at which people wait to cross
+_BASE = 0.5  # metres over which somebody's heading follows a path
+
+
+@dataclass(frozen=True, eq=False)
+class Crossing:
+    """People who cross a street along `path [n, 2]`, between distances `enter` and `leave` of which they are on the
+    carriageway, and from when to when traffic has to let them.
+    """
+
+    path: Points
+    enter: float
+    leave: float
+    pace: float
+    since: float
+    until: float
+
+    @property
+    def line(self) -> Points:
+        """The two points where they step down and up, `[2, 2]`."""
+        return at_distance(self.path, np.array([self.enter, self.leave]))
+
+
+def plan_crossings(town: Town, track: Points, count: int, duration: float, rng: np.random.Generator) -> list[Crossing]:
+    """Up to `count` crossings near the `track [n, 2]` of the ego vehicle with the times at which people walk there."""
+    middles = np.array([line.mean(axis=0) for line in town.crossings]).reshape(-1, 2)
+    near = [k for k in range(len(middles)) if np.linalg.norm(track - middles[k], axis=1).min() < 45]
+    chosen = [near[k] for k in rng.permutation(len(near))[:count]]
+    result = []
+    for index in chosen:
+        line = town.crossings[index] if rng.random() < 0.5 else town.crossings[index][::-1]
+        length = float(arc_length(line)[-1])
+        pace = float(rng.uniform(1.1, 1.6))
+        begin = float(rng.uniform(-3.0, max(1.0, duration - 4.0)))
+        before, after = (_away(town, end, rng) for end in (line[0], line[-1]))
+        path = np.concatenate((before[::-1], line, after))
+        enter = float(arc_length(np.concatenate((before[::-1], line[:1])))[-1])
+        result.append(Crossing(path, enter, enter + length, pace, begin - 1.0, begin + length / pace + 1.5))
+    return result
+
+
+def _away(town: Town, end: Points, rng: np.random.Generator) -> Points:
+    """From the end of a crossing on along the nearest footpath, `[n, 2]`, at most 25 m; nothing where there is none."""
+    best: tuple[float, Points] | None = None
+    for path in town.footpaths:
+        # A point of a footpath 1 m away decides; most of them are far.
+        if abs(path[0, 0] - end[0]) > 150 or abs(path[0, 1] - end[1]) > 150:
+            continue
+        distance = np.linalg.norm(path - end, axis=1)
+        index = int(distance.argmin())
+        if distance[index] < 6.0 and (best is None or distance[index] < best[0]):
+            ways = [way for way in (path[index:][:26], path[: index + 1][::-1][:26]) if len(way) > 4]
+            if ways:
+                best = float(distance[index]), ways[int(rng.integers(len(ways)))]
+    return best[1] if best else np.zeros((0, 2))
+
+
+def crossing_people(
+    crossing: Crossing, times: Floats, rng: np.random.Generator, wet: bool, admit: Admit
+) -> list[Actor]:
+    """Those who wait for a crossing and walk over it; they wait and go on beyond it as far as there is a footpath.
+
+    `admit` tells whether there is room for some more and lets them in.
+    """
+    result = []
+    count = 1 + int(rng.poisson(1.4))
+    end, depth = float(arc_length(crossing.path)[-1]), _ROW * ((count - 1) // 3)
+    go = crossing.since + 1.0
+    walked = np.maximum(times - go, 0.0) * crossing.pace
+    # On the way to the crossing before that, as long as the path reaches back.
+    came = np.minimum(times - go + float(rng.uniform(1.0, 8.0)), 0.0) * crossing.pace
+    front = np.clip(crossing.enter - _STANDS_ASIDE + walked + came, min(depth, end), end)
+    for number in range(count):
+        column, row = number % 3, number // 3
+        distance = front - _ROW * row
+        draft = _walker(rng, wet)
+        for shift in rng.uniform(-0.04, 0.04, 3) + np.array((0.0, 0.4, -0.4)):
+            lateral = float((0.0, 1.3, -1.3)[column] + shift)
+            actor = draft.actor(Motion.along(crossing.path, distance, _BASE, lateral))
+            if admit([actor]):
+                result.append(actor)
+                break
+    return result
+
+
+def passers_by(
+    town: Town,
+    track: Points,
+    count: int,
+    times: Floats,
+    rng: np.random.Generator,
+    wet: bool,
+    admit: Admit,
+) -> list[Actor]:
+    """About `count` people on the footpaths near a `track [n, 2]`: who walks, who stands in a group, who sits."""
+    near: list[Points] = []
+    weight: list[float] = []
+    for path in town.footpaths:
+        distance = np.linalg.norm(path[::4, None] - track[::8], axis=-1).min(axis=1)
+        if distance.min() < 65 and len(path) > 8:
+            near.append(path)
+            # The number of its points that are near, more of those beside the track.
+            weight.append(float((np.exp(-distance / 30)).sum()))
+    result: list[Actor] = []
+    if not near:
+        return result
+    share = np.array(weight) / np.sum(weight)
+    for _ in range(4 * count):
+        if len(result) >= count:
+            break
+        path = near[int(rng.choice(len(near), p=share))]
+        kind = rng.random()
+        if kind < 0.16:
+            company = _group(path, rng, wet)
+        elif kind < 0.2:
+            company = _sitting(path, rng)
+        else:
+            company = _walking(path, times, rng, wet)
+        if company and admit(company):
+            result += company
+    return result
+
+
+def _walker(rng: np.random.Generator, wet: bool) -> Draft:
+    return draw("umbrella" if wet and rng.random() < 0.45 else "walker", rng)
+
+
+def _walking(path: Points, times: Floats, rng: np.random.Generator, wet: bool) -> list[Actor]:
+    """One or more people who walk together along a path; some stop on the way."""
+    path = path if rng.random() < 0.5 else path[::-1]
+    length = float(arc_length(path)[-1])
+    mood = rng.random()
+    if mood < 0.04:
+        pace, names, places = float(rng.uniform(2.2, 4.0)), ["scooter rider"], [(0.0, 0.0)]
+    elif mood < 0.10:
+        pace, names, places = float(rng.uniform(0.9, 1.3)), ["walker", "stroller"], [(0.0, 0.0), (1.12, 0.0)]
+    elif mood < 0.18:
+        pace, names, places = float(rng.uniform(0.8, 1.2)), ["walker", "child"], [(0.0, 0.42), (0.05, -0.35)]
+    elif mood < 0.42:
+        pace, names, places = float(rng.uniform(0.9, 1.5)), ["walker", "walker"], [(0.0, 0.44), (0.1, -0.44)]
+    else:
+        pace, names, places = float(rng.uniform(0.9, 1.7)), ["walker"], [(0.0, 0.0)]
+    walked = pace * (times - times[0])
+    if rng.random() < 0.12:
+        walked = np.minimum(walked, float(rng.uniform(0.0, 0.8)) * walked[-1])
+    room = length - walked[-1] - 2.0
+    if room <= 1.0:
+        return []
+    # Most keep to the right, so that those who come towards each other pass.
+    start, aside = float(rng.uniform(1.0, room)), float(rng.uniform(-0.9, 0.1))
+    result = []
+    for name, (ahead, left) in zip(names, places, strict=True):
+        draft = _walker(rng, wet and len(names) == 1) if name == "walker" else draw(name, rng)
+        result.append(draft.actor(Motion.along(path, start + ahead + walked, _BASE, aside + left)))
+    return result
+
+
+def _group(path: Points, rng: np.random.Generator, wet: bool) -> list[Actor]:
+    """One to five people who stand about a place and look at each other, or at the street."""
+    x, y = _place(path, rng, 0.9)
+    count = 1 + int(rng.integers(0, 5)) * int(rng.random() < 0.6)
+    radius = 0.0 if count == 1 else max(0.5, 0.2 * count)
+    first = float(rng.uniform(0, 2 * math.pi))
+    result = []
+    for number in range(count):
+        angle = first + 2 * math.pi * number / count
+        spot = x + radius * math.cos(angle), y + radius * math.sin(angle)
+        yaw = angle + math.pi + float(rng.normal(0, 0.3))
+        draft = draw("officer" if rng.random() < 0.01 else "umbrella" if wet and count == 1 else "stander", rng)
+        result.append(draft.actor(Motion.still(*spot, yaw)))
+    return result
+
+
+def _sitting(path: Points, rng: np.random.Generator) -> list[Actor]:
+    index = int(rng.integers(2, len(path) - 2))
+    heading = path[index + 1] - path[index - 1]
+    yaw = math.atan2(heading[1], heading[0]) + math.pi / 2 * (1 if rng.random() < 0.5 else -1)
+    x, y = path[index] - 0.5 * np.array((math.cos(yaw), math.sin(yaw)))
+    return [draw("sitter", rng).actor(Motion.still(float(x), float(y), yaw))]
+
+
+def _place(path: Points, rng: np.random.Generator, aside: float) -> tuple[float, float]:
+    index = int(rng.integers(1, len(path) - 1))
+    heading = path[index + 1] - path[index - 1]
+    heading = heading / np.linalg.norm(heading)
+    x, y = path[index] + float(rng.uniform(-aside, aside)) * np.array((-heading[1], heading[0]))
+    return float(x), float(y)

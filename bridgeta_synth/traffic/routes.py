@@ -1,0 +1,240 @@
+"""Where traffic can drive near a place: lanes and the paths between them, routes over both, and where routes meet."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import LineString
+from shapely.strtree import STRtree
+
+from bridgeta_synth.world.streets.roads import Points, arc_length
+
+if TYPE_CHECKING:
+    from bridgeta_synth.world.town.town import Town
+
+Floats = NDArray[np.float64]
+# A lane (its index, -1), or the path of a lane to one of its successors (index, number of the successor).
+Segment = tuple[int, int]
+
+FOLLOW, MERGE, CROSS = range(3)
+# Centre lines closer than this, in metres, are a conflict: half the widths of two trucks.
+_CLEARANCE = 2.4
+_STOP_BEFORE_PAINT = 0.6
+_LAST_METRES = 25.0
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """Segments one after the other: `starts [k]` is the distance along `path [n, 2]` where each begins, and `length`
+    that where the last ends.
+    """
+
+    segments: tuple[Segment, ...]
+    starts: Floats
+    path: Points
+    length: float
+
+
+@dataclass(frozen=True)
+class Zone:
+    """Where two segments are too close for two vehicles: from `a0` to `a1` on one, from `b0` to `b1` on the other.
+
+    `kind` is FOLLOW where they part from one start, MERGE where they come together to one end, otherwise CROSS.
+    """
+
+    kind: int
+    a0: float
+    a1: float
+    b0: float
+    b1: float
+
+
+class Streets:
+    """The lanes of a town and the paths between them; no route leads into lanes that are put into `closed`."""
+
+    def __init__(self, town: Town) -> None:
+        self._graph = town.lanes
+        self.closed: set[int] = set()
+        self._zones: dict[tuple[Segment, Segment], Zone | None] = {}
+        self._lengths: dict[Segment, float] = {}
+        self._stops: dict[int, float] = {}
+        self._stop_lines, self._crossings = (
+            STRtree(town.polygons.get(name, [])) for name in ("stop_line", "ped_crossing")
+        )
+
+    def nearby(self, track: Points, reach: float) -> list[int]:
+        """The lanes that come within `reach` metres of a track `[n, 2]`."""
+        lanes = self._graph.lanes
+        points = np.concatenate(lanes)
+        owner = np.repeat(np.arange(len(lanes)), [len(lane) for lane in lanes])
+        low, high = track.min(axis=0) - reach, track.max(axis=0) + reach
+        boxed = np.flatnonzero(((points > low) & (points < high)).all(axis=1))
+        thin = track[:: max(1, len(track) // 24)]
+        close = np.linalg.norm(points[boxed, None] - thin, axis=-1).min(axis=1, initial=np.inf) < reach
+        near: list[int] = np.unique(owner[boxed[close]]).tolist()
+        return near
+
+    def successors(self, lane: int) -> list[Segment]:
+        """The paths that lead on from a lane."""
+        return [(lane, k) for k, (to, _) in enumerate(self._graph.successors[lane]) if to not in self.closed]
+
+    def points(self, segment: Segment) -> Points:
+        """The centre line of a segment."""
+        lane, successor = segment
+        return self._graph.lanes[lane] if successor < 0 else self._graph.successors[lane][successor][1]
+
+    def length(self, segment: Segment) -> float:
+        """Metres along a segment."""
+        if segment not in self._lengths:
+            self._lengths[segment] = float(arc_length(self.points(segment))[-1])
+        return self._lengths[segment]
+
+    def target(self, segment: Segment) -> int:
+        """The lane into which the path of a lane to a successor leads."""
+        return self._graph.successors[segment[0]][segment[1]][0]
+
+    def route(self, lane: int, length: float, rng: np.random.Generator) -> Route:
+        """A random route of at least `length` metres from the start of a lane, shorter where it can go no further."""
+        segments: list[Segment] = [(lane, -1)]
+        total = self.length((lane, -1))
+        while total < length:
+            options = self.successors(lane)
+            if not options:
+                break
+            way = options[int(rng.integers(len(options)))]
+            lane = self.target(way)
+            segments += [way, (lane, -1)]
+            total += self.length(way) + self.length((lane, -1))
+        pieces, first = [], []
+        count, last = 0, np.full(2, np.inf)
+        for segment in segments:
+            points = self.points(segment)
+            # Where segments join, a point is not repeated.
+            joined = bool(np.hypot(*(points[0] - last)) < 1e-6)
+            first.append(count - joined)
+            pieces.append(points[joined:])
+            count += len(points) - joined
+            last = points[-1]
+        path = np.concatenate(pieces)
+        s = arc_length(path)
+        return Route(tuple(segments), s[first], path, float(s[-1]))
+
+    def stop(self, lane: int) -> float:
+        """Where on a lane a front bumper halts before the junction at its end: distance from the lane's start."""
+        if lane not in self._stops:
+            self._stops[lane] = self._find_stop(lane)
+        return self._stops[lane]
+
+    def _find_stop(self, lane: int) -> float:
+        points = self.points((lane, -1))
+        s = arc_length(points)
+        # Densely along the last metres, so that no polygon is stepped over.
+        at = np.arange(max(0.0, s[-1] - _LAST_METRES), s[-1], 0.25)
+        xy = np.stack((np.interp(at, s, points[:, 0]), np.interp(at, s, points[:, 1])), axis=1)
+        spots = shapely.points(xy)
+        within = np.unique(self._stop_lines.query(spots, predicate="intersects")[0])
+        if len(within):
+            return float(at[within[-1]]) - _STOP_BEFORE_PAINT
+        within = np.unique(self._crossings.query(spots, predicate="intersects")[0])
+        if len(within):
+            return max(1.0, float(at[within[0]]) - 1.2)
+        return max(1.0, float(s[-1]) - 1.0)
+
+    def zone(self, one: Segment, other: Segment) -> Zone | None:
+        """Where two segments are in conflict, if they are."""
+        key = (one, other)
+        if key not in self._zones:
+            zone = self._find_zone(one, other)
+            self._zones[key] = zone
+            self._zones[other, one] = zone and Zone(zone.kind, zone.b0, zone.b1, zone.a0, zone.a1)
+        return self._zones[key]
+
+    def _find_zone(self, one: Segment, other: Segment) -> Zone | None:
+        a, b = self.points(one), self.points(other)
+        distance = np.linalg.norm(a[:, None] - b, axis=-1)
+        close = distance < _CLEARANCE
+        if not close.any():
+            return None
+        sa, sb = arc_length(a), arc_length(b)
+        on_a, on_b = sa[close.any(axis=1)], sb[close.any(axis=0)]
+        if distance[0, 0] < 0.5:
+            return Zone(FOLLOW, 0.0, float(on_a[-1]), 0.0, float(on_b[-1]))
+        if distance[-1, -1] < 0.5:
+            return Zone(MERGE, float(on_a[0]), float(sa[-1]), float(on_b[0]), float(sb[-1]))
+        return Zone(CROSS, float(on_a[0]), float(on_a[-1]), float(on_b[0]), float(on_b[-1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Meetings:
+    """Where pairs of routes meet, one row for either's view: `one [m]` looks at `other [m]`.
+
+    On its own route `one` is in the conflict from `a0` to `a1`, on its route `other` from `b0` to `b1`. For FOLLOW and
+    MERGE, `shift` added to a distance on the other's route gives that on one's own.
+    """
+
+    kind: NDArray[np.int64]
+    one: NDArray[np.int64]
+    other: NDArray[np.int64]
+    a0: Floats
+    a1: Floats
+    b0: Floats
+    b1: Floats
+    shift: Floats
+
+
+def meetings(streets: Streets, routes: list[Route]) -> Meetings:
+    """All places where routes share segments, come together, part or cross."""
+    uses: dict[Segment, list[tuple[int, float]]] = defaultdict(list)
+    for index, route in enumerate(routes):
+        for segment, start in zip(route.segments, route.starts, strict=True):
+            uses[segment].append((index, float(start)))
+    rows: list[tuple[float, ...]] = []
+    for segment, users in uses.items():
+        length = streets.length(segment)
+        for i, a in users:
+            rows += [(FOLLOW, i, j, a, a + length, b, b + length, a - b) for j, b in users if j != i]
+    segments = list(uses)
+    lines = np.array([LineString(streets.points(s)) for s in segments], dtype=object)
+    # Two lanes side by side are no conflict: one of the two leads across a junction.
+    across = np.array([k for k, (_, successor) in enumerate(segments) if successor >= 0], dtype=np.int64)
+    pairs = STRtree(lines).query(lines[across], predicate="dwithin", distance=_CLEARANCE)
+    for p, q in zip(across[pairs[0]].tolist(), pairs[1].tolist(), strict=True):
+        one, other = segments[p], segments[q]
+        # A lane and its own way on are one path.
+        if one == other or _consecutive(streets, one, other):
+            continue
+        rows += _met(streets, uses, one, other)
+        if other[1] < 0:
+            rows += _met(streets, uses, other, one)
+    table = np.array(rows, dtype=np.float64).reshape(-1, 8)
+    kind, one_, other_ = table[:, :3].T.astype(np.int64)
+    return Meetings(kind, one_, other_, *table[:, 3:].T.copy())
+
+
+def _met(
+    streets: Streets, uses: dict[Segment, list[tuple[int, float]]], one: Segment, other: Segment
+) -> list[tuple[float, ...]]:
+    """Rows of `Meetings` for the users of a segment that look at those of another."""
+    zone = streets.zone(one, other)
+    if zone is None:
+        return []
+    rows: list[tuple[float, ...]] = []
+    for i, a in uses[one]:
+        for j, b in uses[other]:
+            if i != j:
+                a0, a1, b0, b1 = a + zone.a0, a + zone.a1, b + zone.b0, b + zone.b1
+                rows.append((zone.kind, i, j, a0, a1, b0, b1, a0 - b0 if zone.kind == FOLLOW else a1 - b1))
+    return rows
+
+
+def _consecutive(streets: Streets, one: Segment, other: Segment) -> bool:
+    """Whether one of two segments leads straight into the other."""
+    for lane, path in ((one, other), (other, one)):
+        if lane[1] < 0 <= path[1] and lane[0] in (path[0], streets.target(path)):
+            return True
+    return False

@@ -1,0 +1,240 @@
+"""What happens in a scene: where the ego vehicle drives, who else moves or stands, and where all are at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgeta_core.geometry.transforms import Matrix
+from bridgeta_synth import nuscenes as facts
+from bridgeta_synth.render.camera_look import CameraLook, draw_look
+from bridgeta_synth.seeds import Seed
+from bridgeta_synth.traffic.actors import Actor
+from bridgeta_synth.traffic.collisions import Obstacles, Room, compatible
+from bridgeta_synth.traffic.fleet import EGO_BASE, EGO_SIZE, EGO_TRACK, WARM_UP, plan_ego, traffic
+from bridgeta_synth.traffic.motion import Motion, Tracks, sample_times
+from bridgeta_synth.traffic.pedestrians import crossing_people, passers_by, plan_crossings
+from bridgeta_synth.traffic.roadside import choose_site, parked, site_actors, street_things
+from bridgeta_synth.traffic.routes import Streets
+from bridgeta_synth.world.light import Light, draw_light
+from bridgeta_synth.world.solids import SolidList, Solids
+from bridgeta_synth.world.town.town import Town
+
+Floats = NDArray[np.float64]
+
+# Actors that never come this near to the ego vehicle, in metres, are left out.
+_SIGHT = 105.0
+_MOST = 170
+_MARGIN = 0.12  # metres between actors
+_EVERY = 2  # collisions are looked for at every second sample of the motions
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One scene: a town, the ego motion (of its rear axle), the actors, their bodies in their own frames
+    (`Solids.owner` = actor), the light and how the cameras, by channel, see in it.
+    """
+
+    index: int
+    town: Town
+    duration: float
+    ego: Motion
+    actors: tuple[Actor, ...]
+    bodies: Solids
+    light: Light
+    looks: dict[str, CameraLook]
+    _tracks: Tracks = field(init=False)
+    _ego_track: Tracks = field(init=False)
+
+    def __post_init__(self) -> None:
+        steps = len(sample_times(self.duration))
+        object.__setattr__(self, "_tracks", Tracks(_poses(self.town, self.actors, steps)))
+        x, y, yaw = self.ego.sampled(steps)
+        half = 0.5 * EGO_BASE
+        poses = self.town.terrain.pose(x + half * np.cos(yaw), y + half * np.sin(yaw), yaw, EGO_BASE, EGO_TRACK)
+        poses[:, :3, 3] -= half * poses[:, :3, 0]
+        object.__setattr__(self, "_ego_track", Tracks(poses[None]))
+
+    def ego_pose(self, time: float) -> Matrix:
+        """global_T_ego at a time: the middle of the rear axle on the ground, with roll and pitch."""
+        return np.asarray(self._ego_track.poses(time)[0])
+
+    def poses(self, times: float | Floats) -> Floats:
+        """global_T_actor `[actors, 4, 4]` at one time or a time per actor: on the ground below the actors' middles."""
+        return self._tracks.poses(times)
+
+    def observed(self, time: float) -> Floats:
+        """`poses` of each actor when the LiDAR sweep stamped `time` passed it; that is what is annotated."""
+        ego, poses = self.ego_pose(time), self.poses(time)
+        if not len(poses):
+            return poses
+        # The sweep turns about the sensor, which is ahead of the rear axle.
+        x, y, _ = ((poses[:, :3, 3] - ego[:3, 3]) @ ego[:3, :3] - np.array(facts.LIDAR_TRANSLATION)).T
+        return self.poses(time + facts.sweep_delay(np.arctan2(y, x)))
+
+    def description(self) -> str:
+        """A line about the scene, in the manner of nuScenes' scene table; it names night and rain."""
+        words = list(self.light.words())
+        _, _, yaw = self.ego.at(np.arange(0.0, self.duration + 0.01, 0.5))
+        speeds = np.array([self.ego.speed(t) for t in np.arange(0.0, self.duration + 0.01, 0.5)])
+        turned = math.degrees(float(yaw[-1] - yaw[0]))
+        if speeds.max() < 0.3:
+            words.append("waiting")
+        else:
+            words.append("turn left" if turned > 40 else "turn right" if turned < -40 else "drive straight")
+            if speeds.min() < 0.3:
+                words.append("wait in traffic")
+        manners = [a.manner for a in self.actors]
+        people = manners.count("pedestrian")
+        vehicles = manners.count("vehicle")
+        words += [text for text, tells in self._tales(manners) if tells]
+        words.append("many pedestrians" if people > 14 else "pedestrians" if people > 2 else "few people")
+        words.append("dense traffic" if vehicles > 24 else "traffic" if vehicles > 5 else "little traffic")
+        text = ", ".join(words)
+        return text[0].upper() + text[1:]
+
+    def _tales(self, manners: list[str]) -> list[tuple[str, bool]]:
+        names = [a.category for a in self.actors]
+        return [
+            ("many parked cars", manners.count("parked") > 15),
+            ("parked cars", 3 < manners.count("parked") <= 15),
+            ("construction site", names.count("movable_object.trafficcone") > 5),
+            ("barriers", names.count("movable_object.barrier") > 3),
+            ("bus", any(name.startswith("vehicle.bus") for name in names)),
+            ("cyclists", any(a.manner == "ridden" and a.category == "vehicle.bicycle" for a in self.actors)),
+        ]
+
+
+def _poses(town: Town, actors: tuple[Actor, ...], steps: int) -> Floats:
+    """global_T_actor `[actors, steps, 4, 4]` on the ground."""
+    poses = np.zeros((len(actors), steps, 4, 4))
+    poses[:] = np.eye(4)
+    for still in (True, False):
+        for wheeled in (True, False):
+            chosen = [k for k, a in enumerate(actors) if a.still == still and (a.model.axles is not None) == wheeled]
+            if not chosen:
+                continue
+            x, y, yaw = np.stack([actors[k].motion.sampled(1 if still else steps) for k in chosen], axis=1)
+            poses[chosen] = _on_wheels(town, actors, chosen, x, y, yaw) if wheeled else _upright(town, x, y, yaw)
+    return poses
+
+
+def _on_wheels(town: Town, actors: tuple[Actor, ...], chosen: list[int], x: Floats, y: Floats, yaw: Floats) -> Floats:
+    """Poses `[n, t, 4, 4]` of what stands on wheels: on the carriageway, or parked on a footpath beside it."""
+    shares = np.array([actors[k].model.axles for k in chosen])
+    size = np.array([actors[k].size for k in chosen])
+    result = town.terrain.pose(x, y, yaw, (shares[:, 0] * size[:, 1])[:, None], (shares[:, 1] * size[:, 0])[:, None])
+    if x.shape[1] == 1:
+        place = np.stack((x, y), axis=-1)
+        result[..., 2, 3] += town.height(place) - town.terrain.height(place)
+    return result
+
+
+def _upright(town: Town, x: Floats, y: Floats, yaw: Floats) -> Floats:
+    """Poses `[n, t, 4, 4]` of what stands upright on the ground, on footpaths as on carriageways."""
+    result = np.zeros((*x.shape, 4, 4))
+    result[..., 0, 0] = result[..., 1, 1] = np.cos(yaw)
+    result[..., 1, 0] = np.sin(yaw)
+    result[..., 0, 1] = -result[..., 1, 0]
+    result[..., 0, 3], result[..., 1, 3] = x, y
+    result[..., 2, 3] = town.height(np.stack((x, y), axis=-1))
+    result[..., 2, 2] = result[..., 3, 3] = 1
+    return result
+
+
+def build_scene(town: Town, seed: Seed, index: int, duration: float, weather: str = "mixed") -> Scene:
+    """The scene `index` of a seed in its town; equal arguments give an equal scene."""
+    rng = np.random.default_rng([*seed, 2, index])
+    appearance = np.random.default_rng([*seed, 7, index])
+    light = draw_light(appearance, weather)
+    looks = {camera.channel: draw_look(appearance, light) for camera in facts.CAMERAS}
+    wet, quiet = light.rain > 0, 0.5 if light.kind == "night" else 1.0
+    # How much goes on: few scenes are empty, few are crowded.
+    busy = float(rng.beta(1.6, 1.8))
+    times, streets = sample_times(duration), Streets(town)
+    plan = plan_ego(town, streets, duration, rng)
+    track = plan.track(duration + WARM_UP)
+    crossings = plan_crossings(town, track, int(rng.poisson(0.3 + 2.0 * busy * quiet)), duration, rng)
+    lanes = streets.nearby(track, 130.0)
+    site = None
+    if rng.random() < 0.3:
+        site = choose_site(town, lanes, {lane for lane, _ in plan.route.segments}, track, rng)
+        streets.closed |= {site.lane} if site else set()
+    count = int(6 + 100 * float(rng.beta(1.3, 1.9)) * (0.4 + busy) * quiet)
+    ego, moving = traffic(town, streets, plan, lanes, crossings, count, times, rng)
+
+    stage = _Stage(town, ego, len(times))
+    stage.set_in_motion(moving)
+    for crossing in crossings:
+        crossing_people(crossing, times, rng, wet, stage.admit)
+    things = site_actors(town, site, rng) if site is not None else []
+    things += parked(town, stage.seen, float(rng.uniform(0.05, 0.95)), 80.0, rng)
+    things += street_things(town, stage.seen, float(rng.uniform(0.0, 0.35)), rng)
+    for thing in things:
+        stage.admit([thing])
+    people = int(rng.gamma(1.3, 25.0) * (0.3 + busy) * quiet * (0.6 if wet else 1.0))
+    passers_by(town, stage.seen, min(people, 80), times, rng, wet, stage.admit)
+    actors = stage.nearest(_MOST)
+    bodies = SolidList()
+    for owner, actor in enumerate(actors):
+        actor.add_body(bodies, owner)
+    return Scene(index, town, duration, ego, tuple(actors), bodies.build(), light, looks)
+
+
+class _Stage:
+    """The actors of a scene: those who come near the ego vehicle and never touch it, each other or what stands there.
+
+    `seen [n, 2]` are places of the ego vehicle, half a second apart.
+    """
+
+    def __init__(self, town: Town, ego: Motion, steps: int) -> None:
+        self._steps = steps
+        x, y, yaw = ego.sampled(steps)
+        self.seen = np.stack((x, y), axis=1)[::10]
+        middle = 0.5 * EGO_BASE
+        own = np.stack((x + middle * np.cos(yaw), y + middle * np.sin(yaw), yaw))[None, :, ::_EVERY]
+        self._obstacles = Obstacles(town, self.seen, _SIGHT + 20)
+        self._room = Room(self._obstacles, own, np.array([EGO_SIZE[1::-1]]) / 2, _MARGIN)
+        self._actors: list[Actor] = []
+
+    def set_in_motion(self, vehicles: list[Actor]) -> None:
+        """Take those vehicles in traffic that get through; parties together."""
+        away = np.array([self._away(a) for a in vehicles])
+        tracks = np.concatenate((self._room.tracks, *([self._track(a)] for a in vehicles)))
+        half = np.concatenate((self._room.half, _halves(vehicles)))
+        party = np.array([-1, *(a.party for a in vehicles)])
+        blocked = self._obstacles.hit(tracks, half) | np.concatenate(([False], away > _SIGHT))
+        blocked[0] = False
+        keeps = compatible(tracks, half + 0.5 * _MARGIN, party, blocked)
+        self._room = Room(self._obstacles, tracks[keeps], half[keeps], _MARGIN)
+        self._actors += [a for a, keep in zip(vehicles, keeps[1:], strict=True) if keep]
+
+    def admit(self, actors: list[Actor]) -> bool:
+        """Take some actors if all of them are near and touch nothing."""
+        if any(self._away(a) > _SIGHT for a in actors):
+            return False
+        if not self._room.admit(np.stack([self._track(a) for a in actors]), _halves(actors)):
+            return False
+        self._actors += actors
+        return True
+
+    def nearest(self, most: int) -> list[Actor]:
+        """All actors, in the order in which they came; without the farthest if there are more than `most`."""
+        away = np.array([self._away(a) for a in self._actors])
+        return [self._actors[k] for k in np.sort(np.argsort(away, kind="stable")[:most])]
+
+    def _track(self, actor: Actor) -> Floats:
+        return actor.motion.sampled(self._steps)[:, ::_EVERY]
+
+    def _away(self, actor: Actor) -> float:
+        """The least distance to the ego vehicle, metres, within half a second."""
+        x, y, _ = actor.motion.sampled(self._steps)[:, ::10]
+        return float(np.hypot(x - self.seen[:, 0], y - self.seen[:, 1]).min())
+
+
+def _halves(actors: list[Actor]) -> Floats:
+    """Half lengths and widths, `[n, 2]`."""
+    return np.array([(a.size[1], a.size[0]) for a in actors]).reshape(-1, 2) / 2

@@ -1,0 +1,257 @@
+"""Towns made of real nuScenes maps: a stretch of a city, with what the map does not know added around it.
+
+The map layers of such a town are the real ones, cut to the stretch, in the city's own coordinates. Lanes, paint,
+walking lines, bays and everything that stands up follow from them; nothing is added to the layers themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import LineString, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_synth import nuscenes as facts
+from bridgeta_synth.seeds import Seed
+from bridgeta_synth.world import materials
+from bridgeta_synth.world.real.city import DIVIDER_LAYERS, POLYGON_LAYERS, City, through, within
+from bridgeta_synth.world.real.paint import CityPainter, Traffic
+from bridgeta_synth.world.real.parking import bays_in
+from bridgeta_synth.world.real.walking import footpaths, walking_axis, walking_line
+from bridgeta_synth.world.streets.kerbside import Bay
+from bridgeta_synth.world.streets.lanes import LaneGraph
+from bridgeta_synth.world.streets.layouts import split_of
+from bridgeta_synth.world.streets.marking import Marks
+from bridgeta_synth.world.streets.palettes import PALETTES
+from bridgeta_synth.world.streets.road_marks import PaintStyle
+from bridgeta_synth.world.streets.roads import Points, Profile, Road
+from bridgeta_synth.world.streets.shapes import outlines, parts, union
+from bridgeta_synth.world.streets.wear import age_road
+from bridgeta_synth.world.terrain import Terrain
+from bridgeta_synth.world.town.blocks import plots
+from bridgeta_synth.world.town.buildings import buildings, enclosures
+from bridgeta_synth.world.town.street_furniture import Furnisher
+from bridgeta_synth.world.town.town import Town
+
+EXTENT = 700.0
+_ROAD_LAYERS = ("drivable_area", "road_segment", "lane")
+# Metres inside the stretch's border: there no scene starts, as the end of the world shows, and there no lane leads, so
+# that maps of 100 x 100 m around a vehicle are whole. In stretches below the usual size they are fewer.
+_RIM, _BEYOND, _USUAL = 110.0, 60.0, 440.0
+_AROUND = 60.0  # metres of ground around the stretch
+_PLOT = 45.0  # metres of one kind of ground between the roads
+_BLOCK = 6.0  # metres; what is narrower everywhere is an island in the road
+_KERB_WIDTH = 0.18
+_LEAST_AGED, _AGED, _LANE_WIDTH = 20, 0.3, 3.2  # metres of lane with traces of age, how many, how wide
+_DEPTH = 40.0  # metres from public ground within which the houses at the street stand
+_TREES, _SEEN = 0.004, 70.0  # trees per square metre of plots, as far from the roads as they are seen
+_NONE = np.empty(0, dtype=object)
+
+# What lies on islands, on plots and on walkways, and how often.
+_ISLANDS = (materials.GRASS, materials.BED, materials.CONCRETE, materials.PAVING)
+_GROUNDS = {
+    materials.GRASS: 0.5,
+    materials.DIRT: 0.1,
+    materials.CONCRETE: 0.2,
+    materials.GRAVEL: 0.08,
+    materials.PAVING: 0.12,
+}
+_PAVINGS = (materials.PAVING, materials.CONCRETE, materials.BRICK, materials.COBBLE)
+_PAVING_SHARES = (0.5, 0.32, 0.12, 0.06)
+
+
+def load_town(root: Path, location: str, seed: Seed, index: int, relief: float = 1.0, extent: float = EXTENT) -> Town:
+    """A stretch of up to `extent` metres square of the city whose map expansion v1.3 lies below `root`.
+
+    Which stretch, its hills and all that stands there depend on `seed` and `index`; the map layers are the city's.
+    Raises BridgeTAError when the expansion is absent, broken, older than v1.3, or has no lanes.
+    """
+    keeps = dict(facts.LOCATIONS)
+    if location not in keeps:
+        fix = f"The cities are {', '.join(keeps)}"
+        raise BridgeTAError(f"nuScenes has no city {location}", where=root, fix=fix, exit_code=2)
+    city = City.read(root, location)
+    rng = np.random.default_rng([*seed, 1, index])
+    window = city.stretch(rng, extent)
+    return _Builder(city, window, location, 1 if keeps[location] else -1, rng).build(seed, index, relief)
+
+
+class _Builder:
+    """Builds the town of a stretch: first what its map says, then what follows from it."""
+
+    def __init__(self, city: City, window: Polygon, location: str, keep: int, rng: np.random.Generator) -> None:
+        self.city, self.window, self.location, self.keep, self.rng = city, window, location, keep, rng
+        self.polygons = {name: self._areas(city.shapes[name]) for name in POLYGON_LAYERS}
+        self.lines = {name: self._lines(city.shapes[name]) for name in DIVIDER_LAYERS}
+        lanes, successors = city.lanes(window, keep)
+        self.traffic = Traffic(tuple(lanes))
+        lanes, successors = within(lanes, successors, self._inside(_BEYOND))
+        self.lanes = LaneGraph(tuple(lanes), through(lanes, successors))
+        # On a grid: without one, GEOS 3.11 loses some areas that share an edge up to rounding.
+        areas = [area for name in _ROAD_LAYERS for area in self.polygons[name]]
+        road = shapely.union_all(areas, grid_size=0.001)
+        # Outlines that nearly touch are one road.
+        self.road = road.buffer(0.1, join_style="mitre").buffer(-0.1, join_style="mitre")
+        self.carparks = union(self.polygons["carpark_area"])
+        self.paved = union([self.road, self.carparks])
+        self.below, self.marks, self.above = Marks(rng), Marks(rng), Marks(rng)
+
+    def build(self, seed: Seed, index: int, relief: float) -> Town:
+        """The town, with the hills of its seed."""
+        low_x, low_y, high_x, high_y = self.window.bounds
+        size = high_x - low_x, high_y - low_y
+        hills = Terrain.draw(np.random.default_rng([*seed, 8, index]), size, relief, (low_x, low_y))
+        self._divide()
+        walkways = self._walkways()
+        bays = self._bays()
+        self._paint()
+        town = Town(
+            location=self.location,
+            keep=self.keep,
+            canvas=self.city.canvas,
+            terrain=hills,
+            kerb=round(float(self.rng.uniform(0.12, 0.18)), 3),
+            paved=self.paved,
+            polygons=self.polygons,
+            lines=self.lines,
+            intersections=self._intersections(),
+            surface=self._surface(walkways),
+            lanes=self.lanes,
+            bays=bays,
+            footpaths=footpaths(walkways),
+            crossings=self._crossings(),
+            interior=self._inside(_RIM),
+        )
+        palette = PALETTES[split_of(seed)]
+        self._furnish(town, walkways, Furnisher(town.height, self.rng, palette, self.keep))
+        return town
+
+    def _inside(self, distance: float) -> Polygon:
+        """The stretch without its rim; small stretches have a narrower one."""
+        low_x, low_y, high_x, high_y = self.window.bounds
+        rim = distance * min(1.0, min(high_x - low_x, high_y - low_y) / _USUAL)
+        return shapely.box(low_x + rim, low_y + rim, high_x - rim, high_y - rim)
+
+    def _areas(self, shapes: NDArray[np.object_]) -> list[Polygon]:
+        return [part for part in self._cut(shapes) if isinstance(part, Polygon) and part.area > 0.2]
+
+    def _lines(self, shapes: NDArray[np.object_]) -> list[LineString]:
+        return [part for part in self._cut(shapes) if isinstance(part, LineString) and part.length > 0.5]
+
+    def _cut(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+        """The parts of shapes inside the stretch, on the grid of millimetres on which maps are written."""
+        inside = shapely.intersection(shapes[shapely.intersects(shapes, self.window)], self.window)
+        return np.asarray(shapely.get_parts(shapely.get_parts(shapely.set_precision(inside, 0.001))), dtype=object)
+
+    def _intersections(self) -> list[bool]:
+        """Which road segments are intersections: those that the city marks as such, after cutting."""
+        junctions = union(self._areas(self.city.junctions)).buffer(0.05)
+        shapely.prepare(junctions)
+        return [bool(junctions.contains(segment)) for segment in self.polygons["road_segment"]]
+
+    def _divide(self) -> None:
+        """What is not paved, into blocks and, in the road, islands."""
+        around = self.window.buffer(_AROUND, join_style="mitre")
+        self.blocks: list[Polygon] = []
+        self.islands: list[Polygon] = []
+        for part in parts(around.difference(self.paved), 1.0):
+            (self.islands if part.buffer(-_BLOCK).is_empty else self.blocks).append(part)
+
+    def _walkways(self) -> BaseGeometry:
+        """The map's walkways; where it has none at all, pavements along the kerbs of the blocks instead."""
+        if self.polygons["walkway"]:
+            return union(self.polygons["walkway"]).difference(self.paved)
+        strips = []
+        for block in self.blocks:
+            width = float(self.rng.uniform(2.2, 4.0))
+            if self.rng.random() < 0.85:
+                strips.append(block.difference(block.buffer(-width, join_style="mitre")))
+        return union(strips)
+
+    def _bays(self) -> list[Bay]:
+        """Bays in the map's car parks, with lines between them."""
+        rng, bays = self.rng, []
+        for carpark in self.polygons["carpark_area"]:
+            wear = float(rng.choice((0.0, 0.3, 0.8)))
+            for found in bays_in(carpark):
+                turned = math.pi if not found.bay.kerbside and rng.random() < 0.5 else 0.0
+                bays.append(replace(found.bay, yaw=found.bay.yaw + turned))
+                for line in found.lines:
+                    self.marks.stroke(line, 0.1, materials.WHITE, wear)
+        return bays
+
+    def _paint(self) -> None:
+        """Traces of age, then paint, on the roads."""
+        rng = self.rng
+        for number, lane in enumerate(self.lanes.lanes):
+            if len(lane) > _LEAST_AGED and rng.random() < _AGED:
+                strip = Road(number, 0, 0, lane, Profile(1, 0, _LANE_WIDTH), self.keep)
+                age_road(strip, self.below, self.above, rng)
+        painter = CityPainter(self.marks, PaintStyle.draw(self.keep > 0, rng), self.traffic, rng)
+        painter.edges(self.road)
+        painter.road_dividers(self.lines["road_divider"])
+        painter.lane_dividers({mark: self._lines(shapes) for mark, shapes in self.city.dividers.items()})
+        painter.crossings(self.polygons["ped_crossing"])
+        painter.stops({kind: self._areas(shapes) for kind, shapes in self.city.stops.items()})
+        painter.arrows(self.lanes)
+
+    def _crossings(self) -> list[Points]:
+        lines = []
+        for crossing in self.polygons["ped_crossing"]:
+            axis = walking_axis(crossing, self.traffic.heading(np.asarray(crossing.centroid.coords[0])))
+            lines.append(walking_line(crossing, axis, self.paved))
+        return lines
+
+    def _surface(self, walkways: BaseGeometry) -> list[tuple[int, Polygon]]:
+        """What lies on the ground from bottom to top."""
+        rng = self.rng
+        surface: list[tuple[int, Polygon]] = []
+        surface += [(int(rng.choice(_ISLANDS)), island) for island in self.islands]
+        surface += plots(union(self.blocks), _GROUNDS, rng, _PLOT)
+        for walkway in parts(walkways, 0.2):
+            surface.append((int(rng.choice(_PAVINGS, p=_PAVING_SHARES)), walkway))
+        kerb = self.paved.buffer(_KERB_WIDTH, quad_segs=2, join_style="mitre").difference(self.paved)
+        surface += [(materials.KERB, part) for part in parts(kerb, 0.5)]
+        surface += [(materials.ASPHALT, part) for part in parts(self.road, 1.0)]
+        surface += [(materials.CARPARK, part) for part in parts(self.carparks.difference(self.road), 1.0)]
+        return [*surface, *self.below.build(), *self.marks.build(), *self.above.build()]
+
+    def _furnish(self, town: Town, walkways: BaseGeometry, into: Furnisher) -> None:
+        """Everything that stands up, along the kerbs and behind the walkways."""
+        public = union([self.paved, walkways, *self.islands])
+        # Slivers between its parts are no place for a front.
+        public = public.buffer(0.3, quad_segs=1, join_style="mitre").buffer(-0.3, quad_segs=1, join_style="mitre")
+        fronts, kerbs = outlines(public, 30.0), outlines(self.paved)
+        buildings(into, fronts, public)
+        # Behind the houses at the street, on ground that a real city has built upon, others are seen.
+        behind = public.simplify(0.5).buffer(_DEPTH, quad_segs=2)
+        buildings(into, outlines(behind.buffer(2.0, quad_segs=2), 60.0), behind, 0.6)
+        enclosures(into, fronts, public)
+        self._signals(into)
+        into.street_lamps(kerbs, self.paved)
+        into.street_trees(kerbs, self.paved)
+        into.small_things(kerbs, self.paved)
+        into.groves(public.buffer(_SEEN).difference(public), public, _TREES)
+        town.solids, town.lamps = into.build()
+
+    def _signals(self, into: Furnisher) -> None:
+        """Signals at the kerb beside the stop lines that the map says are governed by some."""
+        for area in self._areas(self.city.stops.get("TRAFFIC_LIGHT", _NONE)):
+            heading = self.traffic.heading(np.asarray(area.centroid.coords[0]))
+            if heading is None:
+                continue
+            to_kerb = self.keep * np.array((heading[1], -heading[0]))
+            corners = np.asarray(area.exterior.coords)[:-1, :2]
+            last = corners[np.argmax(corners @ (heading + 0.5 * to_kerb))]
+            places = last + np.arange(0.0, 6.0, 0.25)[:, None] * to_kerb
+            off_road = np.flatnonzero(~shapely.contains_xy(self.paved.buffer(0.5), places))
+            if len(off_road):
+                x, y = places[off_road[0]]
+                # It faces the traffic.
+                into.signal(float(x), float(y), math.atan2(-heading[1], -heading[0]))

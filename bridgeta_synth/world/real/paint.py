@@ -1,0 +1,136 @@
+"""Paint on the roads of a real city: where its map has dividers, crossings and stop lines.
+
+Maps say where a divider runs; how it is painted they say at best for lane dividers. Edge lines and arrows are painted
+as well, which are in no map.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import shapely
+from shapely.geometry import LineString, Polygon
+from shapely.geometry.base import BaseGeometry
+from shapely.strtree import STRtree
+
+from bridgeta_synth.world.materials import WHITE, YELLOW, ZEBRA
+from bridgeta_synth.world.real.connections import STRAIGHT
+from bridgeta_synth.world.real.walking import stripes, walking_axis
+from bridgeta_synth.world.streets.lanes import LaneGraph
+from bridgeta_synth.world.streets.marking import DASHED, DOTTED, DOUBLE, MIXED, SOLID, Marks
+from bridgeta_synth.world.streets.road_marks import PaintStyle
+from bridgeta_synth.world.streets.roads import Points, arc_length, at_distance, tangents
+from bridgeta_synth.world.streets.shapes import lines_of, outlines, union
+from bridgeta_synth.world.streets.symbols import arrow, placed
+
+_NEAR = 25.0  # metres to a lane that tells the traffic's heading
+_STOP_PAINT = 0.4
+_ARROW_BACK, _ARROW_LANE = 9.0, 24.0  # metres before a lane's end, metres of lane that it takes
+_EDGE_STRETCH = 60
+
+
+class Traffic:
+    """Headings of the traffic, asked of the nearest lane."""
+
+    def __init__(self, lanes: tuple[Points, ...]) -> None:
+        self._headings = np.concatenate([tangents(lane) for lane in lanes]) if lanes else np.zeros((0, 2))
+        self._tree = STRtree(shapely.points(np.concatenate(lanes)) if lanes else [])
+
+    def heading(self, place: Points) -> Points | None:
+        """The unit heading `[2]` of the nearest lane; None where none is near."""
+        found = self._tree.query_nearest(shapely.points(place), max_distance=_NEAR, all_matches=False)
+        return self._headings[int(found[0])] if len(found) else None
+
+
+class CityPainter:
+    """Paints a city's roads onto `marks`, in one town's `style`."""
+
+    def __init__(self, marks: Marks, style: PaintStyle, traffic: Traffic, rng: np.random.Generator) -> None:
+        self._marks, self._style, self._traffic, self._rng = marks, style, traffic, rng
+
+    def _wear(self) -> float:
+        rng = self._rng
+        return float(np.clip(self._style.wear + rng.normal(0, 0.2), 0, 0.9)) if rng.random() < 0.8 else 0.9
+
+    def road_dividers(self, dividers: list[LineString]) -> None:
+        """Lines between the directions, in any manner that is usual there."""
+        for points in lines_of(union(dividers), 1.0):
+            kind = str(self._rng.choice((DOUBLE, DOUBLE, SOLID, MIXED, DASHED)))
+            self._marks.line(points, kind, self._style.centre, self._wear())
+
+    def lane_dividers(self, dividers: dict[str, list[LineString]]) -> None:
+        """Lines between lanes of one direction as their marks say, dashed where these say nothing."""
+        for mark, lines in sorted(dividers.items()):
+            words = mark.split("_")
+            if "NIL" in words:
+                continue  # a divider that only the map has
+            kind = SOLID if "SOLID" in words or "ZIGZAG" in words else DASHED
+            for points in lines_of(union(lines), 1.0):
+                self._marks.line(points, kind, YELLOW if "YELLOW" in words else WHITE, self._wear())
+
+    def crossings(self, crossings: list[Polygon]) -> None:
+        """Zebra bars along the traffic, or two lines across it."""
+        for crossing in crossings:
+            place = np.asarray(crossing.centroid.coords[0])
+            axis = walking_axis(crossing, self._traffic.heading(place))
+            wear = self._wear()
+            if self._rng.random() < 0.8:
+                for bar in stripes(crossing, axis):
+                    self._marks.shape(ZEBRA, bar, wear)
+                continue
+            across = np.array((-axis[1], axis[0]))
+            aside = (np.asarray(crossing.exterior.coords)[:, :2] - place) @ across
+            for edge in (aside.min() + 0.15, aside.max() - 0.15):
+                for line in self._lines_across(place + edge * across, axis, crossing):
+                    self._marks.stroke(line, 0.3, WHITE, wear)
+
+    def stops(self, stops: dict[str, list[Polygon]]) -> None:
+        """A bar across the lanes where traffic leaves a stop area; dotted where it gives way."""
+        for kind, areas in sorted(stops.items()):
+            if kind == "TURN_STOP":
+                continue  # where turning traffic waits inside a junction, unmarked
+            for area in areas:
+                place = np.asarray(area.centroid.coords[0])
+                heading = self._traffic.heading(place)
+                if heading is None:
+                    continue
+                ahead = float(((np.asarray(area.exterior.coords)[:, :2] - place) @ heading).max())
+                across = np.array((-heading[1], heading[0]))
+                for line in self._lines_across(place + (ahead - _STOP_PAINT) * heading, across, area):
+                    self._marks.line(line, DOTTED if kind == "YIELD" else SOLID, WHITE, self._wear(), _STOP_PAINT)
+
+    def edges(self, road: BaseGeometry) -> None:
+        """Lines along some kerbs: one, or two yellow ones."""
+        for ring in outlines(road):
+            for start in range(0, len(ring) - 12, _EDGE_STRETCH):
+                kind = self._rng.random() / max(self._style.edges, 1e-6)
+                if kind > 1:
+                    continue
+                line, wear = ring[start : start + _EDGE_STRETCH + 1], self._wear()
+                for lateral in (0.22, 0.44) if kind < 0.35 else (0.3,):
+                    self._marks.stroke(line, 0.1, YELLOW if kind < 0.55 else WHITE, wear, lateral)
+
+    def arrows(self, lanes: LaneGraph) -> None:
+        """Arrows before junctions, on lanes from which one turns."""
+        for points, follow in zip(lanes.lanes, lanes.successors, strict=True):
+            length = float(arc_length(points)[-1])
+            ways = frozenset(_way(points, lanes.lanes[j]) for j, _ in follow)
+            if length < _ARROW_LANE or not ways - {"straight"} or self._rng.random() > 0.7:
+                continue
+            back, there = at_distance(points, np.array([length - _ARROW_BACK - 1, length - _ARROW_BACK]))
+            yaw = math.atan2(there[1] - back[1], there[0] - back[0])
+            symbol = placed(arrow(ways), float(there[0]), float(there[1]), yaw)
+            self._marks.shape(WHITE, symbol, self._wear())
+
+    @staticmethod
+    def _lines_across(place: Points, way: Points, area: Polygon) -> list[Points]:
+        """The parts inside an area of the straight line through a place, points about 1 m apart."""
+        inside = LineString((place - 60 * way, place + 60 * way)).intersection(area)
+        return lines_of(inside, 0.8)
+
+
+def _way(lane: Points, following: Points) -> str:
+    a, b = lane[-1] - lane[-2], following[1] - following[0]
+    turn = math.atan2(a[0] * b[1] - a[1] * b[0], float(a @ b))
+    return "straight" if abs(turn) < STRAIGHT else "left" if turn > 0 else "right"

@@ -1,0 +1,127 @@
+"""Lanes, what can be entered from each, and routes along them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridgeta_synth.world.streets.network import RoadNetwork
+from bridgeta_synth.world.streets.roads import Points, arc_length, resample, rounded
+
+STRAIGHT = math.radians(38)
+_NEAR_CORNER = 9.5
+
+
+@dataclass(frozen=True, eq=False)
+class LaneGraph:
+    """Centre lines of lanes and the ways between them.
+
+    `lanes` are polylines `[n, 2]` in the direction of travel, points about 1 m apart, in global metres. `successors`
+    holds for every lane the lanes that can be entered from its end, each with the path there, which begins at the
+    lane's last point and ends at the next one's first.
+    """
+
+    lanes: tuple[Points, ...]
+    successors: tuple[tuple[tuple[int, Points], ...], ...]
+
+    def route(self, lane: int, length: float, rng: np.random.Generator) -> Points:
+        """A random way along lanes from the start of `lane`, `[n, 2]`, at least `length` metres long, points 0.5 m
+        apart. It ends early only where a lane leads nowhere.
+        """
+        pieces = [self.lanes[lane]]
+        total = arc_length(pieces[0])[-1]
+        while total < length and self.successors[lane]:
+            options = self.successors[lane]
+            lane, crossing = options[int(rng.integers(len(options)))]
+            following = self.lanes[lane]
+            # The path's ends are the lanes' own.
+            pieces += [crossing[1:-1], following]
+            total += arc_length(crossing)[-1] + arc_length(following)[-1]
+        return resample(np.concatenate(pieces), 0.5)
+
+
+@dataclass(frozen=True)
+class LaneKey:
+    """A lane of a road: along it (`ahead`) or against it, counted from the kerb."""
+
+    road: int
+    ahead: bool
+    lane: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A way across a junction between two lanes; `angle` in radians, positive to the left."""
+
+    start: LaneKey
+    end: LaneKey
+    angle: float
+
+
+def turns(network: RoadNetwork, road: int, ahead: bool) -> list[Turn]:
+    """The turns that traffic of a road may make at its end.
+
+    Straight on, a lane goes to its like, counted from the kerb; turns to the kerb's side leave from and enter the kerb
+    lane, turns across the traffic the innermost. A lane without a way of its own may take all turns.
+    """
+    here = network.roads[road]
+    count = here.lanes(ahead)
+    leaving = _heading(here.lane(ahead, 0)[-2:])
+    found: dict[int, list[Turn]] = {lane: [] for lane in range(count)}
+    forced: list[tuple[LaneKey, float]] = []
+    for arm in network.successors(road, ahead):
+        angle = (arm.angle - leaving + math.pi) % (2 * math.pi) - math.pi
+        last = network.roads[arm.road].lanes(arm.at_start) - 1
+        if abs(angle) < STRAIGHT:
+            for lane in range(count):
+                target = LaneKey(arm.road, arm.at_start, min(lane, last))
+                found[lane].append(Turn(LaneKey(road, ahead, lane), target, angle))
+                forced.append((target, angle))
+            continue
+        to_kerb = angle * network.keep < 0
+        target = LaneKey(arm.road, arm.at_start, 0 if to_kerb else last)
+        forced.append((target, angle))
+        lane = 0 if to_kerb else count - 1
+        found[lane].append(Turn(LaneKey(road, ahead, lane), target, angle))
+    for lane, own in found.items():
+        if not own:
+            # From the middle of the road, the turn that crosses the fewest other lanes.
+            target, angle = min(forced, key=lambda option: abs(lane - (0 if option[1] * network.keep < 0 else count)))
+            found[lane] = [Turn(LaneKey(road, ahead, lane), target, angle)]
+    return [turn for lane in range(count) for turn in found[lane]]
+
+
+def _heading(points: Points) -> float:
+    x, y = points[-1] - points[0]
+    return math.atan2(y, x)
+
+
+def lane_graph(network: RoadNetwork) -> tuple[LaneGraph, dict[LaneKey, int], dict[LaneKey, list[Turn]]]:
+    """The lanes of a network, the number of each, and the turns that can be made from it."""
+    keys = [
+        LaneKey(road.index, ahead, lane)
+        for road in network.roads
+        for ahead in (True, False)
+        for lane in range(road.lanes(ahead))
+    ]
+    number = {key: i for i, key in enumerate(keys)}
+    lanes = tuple(network.roads[key.road].lane(key.ahead, key.lane) for key in keys)
+    by_lane: dict[LaneKey, list[Turn]] = {key: [] for key in keys}
+    for road in network.roads:
+        for ahead in (True, False):
+            for turn in turns(network, road.index, ahead) if road.lanes(ahead) else ():
+                by_lane[turn.start].append(turn)
+    successors = []
+    for key in keys:
+        ways = []
+        for turn in by_lane[key]:
+            before, after = lanes[number[key]], lanes[number[turn.end]]
+            out, into = before[-1] - before[-2], after[1] - after[0]
+            # A wider arc around the near corner would lead over its kerb.
+            radius = _NEAR_CORNER if turn.angle * network.keep < 0 else math.inf
+            path = rounded(before[-1], out / np.hypot(*out), after[0], into / np.hypot(*into), radius, 0.5)
+            ways.append((number[turn.end], resample(path, 0.5)))
+        successors.append(tuple(ways))
+    return LaneGraph(lanes, tuple(successors)), number, by_lane

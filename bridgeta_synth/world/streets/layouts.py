@@ -1,0 +1,93 @@
+"""How towns differ: the layout statistics of the splits, and the classes of streets.
+
+They are chosen so that the map classes are about as frequent around an ego vehicle as in nuScenes. Around the lanes of
+its mini scenes 23.1 % of the cells are drivable and 3.5 % divider (`python bench/class_frequencies.py --lanes ROOT`
+prints it, and with `--towns 8` what towns have). Of the other layers too little is public there to be measured; these
+are assumptions: walkways about 10 % (some 3 m on either side of most roads, of 16 m each), crossings about 1 % (3 by
+12 m on most arms of junctions), stop lines about as many, car parks 1 to 4 % and in half of the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridgeta_synth.seeds import Seed
+from bridgeta_synth.world.streets.roads import Profile
+
+STREET_CLASSES = ("lane", "one_way", "street", "collector", "avenue")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Layout statistics of the towns of one split.
+
+    `block` is the usual area of a block in m2, `slant` the deviation in radians of streets from crossing each other at
+    right angles, `crossings` how much a fourth arm at a junction is preferred over two junctions of three, `swerve` the
+    strain of the map by which streets are bent, `thinned` the share of roads left out, and `shares` how much of the
+    length belongs to each of `STREET_CLASSES`. The rest are shares of blocks (or, `lots`, chances by side of a road).
+    """
+
+    block: float
+    slant: float
+    crossings: float
+    swerve: float
+    thinned: float
+    shares: tuple[float, ...]
+    parks: float
+    plazas: float
+    carparks: float
+    lots: float
+
+
+LAYOUTS = (
+    Layout(11000, 0.13, 0.15, 0.26, 0.12, (0.15, 0.06, 0.26, 0.31, 0.22), 0.14, 0.06, 0.09, 0.08),
+    Layout(12500, 0.20, 0.08, 0.36, 0.18, (0.12, 0.08, 0.30, 0.26, 0.24), 0.20, 0.05, 0.07, 0.10),
+    Layout(10000, 0.08, 0.22, 0.18, 0.06, (0.20, 0.08, 0.22, 0.30, 0.20), 0.10, 0.04, 0.08, 0.07),
+)
+"""The layouts of train, val and test, in the order of the split's index in a seed."""
+
+
+def split_of(seed: Seed) -> int:
+    """Index of the split that a seed names: 0 train, 1 val, 2 test."""
+    return seed[1] % len(LAYOUTS) if len(seed) > 1 else 0
+
+
+def _lane(rng: np.random.Generator) -> Profile:
+    """A narrow street that two cars just pass; mostly without a centre line, so without a road divider."""
+    width = float(rng.uniform(2.7, 3.0))
+    return Profile(1, 1, width, centre_line=bool(rng.random() < 0.25), parking=0.45, walkway=0.75, verge=0.2)
+
+
+def _one_way(rng: np.random.Generator) -> Profile:
+    lanes = 2 if rng.random() < 0.7 else 3
+    return Profile(lanes, 0, float(rng.uniform(3.0, 3.5)), parking=0.4, walkway=0.9, verge=0.2)
+
+
+def _street(rng: np.random.Generator) -> Profile:
+    width = float(rng.uniform(3.1, 3.7))
+    return Profile(1, 1, width, centre_line=bool(rng.random() < 0.85), parking=0.35, walkway=0.85, verge=0.35)
+
+
+def _collector(rng: np.random.Generator) -> Profile:
+    ahead, back = ((2, 1), (1, 2), (2, 2), (2, 2))[int(rng.integers(4))]
+    median = float(rng.uniform(1.4, 3.0)) if ahead == back and rng.random() < 0.25 else 0.0
+    return Profile(ahead, back, float(rng.uniform(3.1, 3.5)), median, parking=0.2, walkway=0.9, verge=0.35)
+
+
+def _avenue(rng: np.random.Generator) -> Profile:
+    ahead, back = ((2, 2), (3, 2), (2, 3), (3, 3), (3, 3))[int(rng.integers(5))]
+    median = float(rng.uniform(1.6, 4.5)) if rng.random() < 0.65 else 0.0
+    return Profile(ahead, back, float(rng.uniform(3.1, 3.5)), median, parking=0.12, walkway=0.92, verge=0.5)
+
+
+_DRAW: tuple[Callable[[np.random.Generator], Profile], ...] = (_lane, _one_way, _street, _collector, _avenue)
+
+
+def draw_profile(street_class: int, rng: np.random.Generator) -> Profile:
+    """The profile of a street of a class (an index into `STREET_CLASSES`); lane widths in whole centimetres."""
+    profile = _DRAW[street_class](rng)
+    values = {**profile.__dict__, "lane_width": round(profile.lane_width, 2), "median": round(profile.median, 2)}
+    return Profile(**values)

@@ -1,0 +1,90 @@
+"""A town around a road network: the map's polygons and lines, the paint on the ground, all that stands up.
+
+Every shape here is made once and used three times: written to the map expansion, painted on the ground and, where it
+stands up, seen by cameras and LiDAR.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import LineString, MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from bridgeta_synth.seeds import Seed
+from bridgeta_synth.world.solids import SolidList, Solids
+from bridgeta_synth.world.streets.kerbside import Bay
+from bridgeta_synth.world.streets.lanes import LaneGraph
+from bridgeta_synth.world.streets.layouts import LAYOUTS, split_of
+from bridgeta_synth.world.streets.network import build_network
+from bridgeta_synth.world.streets.palettes import PALETTES
+from bridgeta_synth.world.streets.roads import Points
+from bridgeta_synth.world.terrain import Terrain
+from bridgeta_synth.world.town.builder import TownBuilder
+from bridgeta_synth.world.town.street_furniture import Furnisher
+
+__all__ = ["Bay", "Town", "build_town"]
+
+AREA_LAYERS = ("drivable_area", "road_segment", "lane", "ped_crossing", "walkway", "stop_line", "carpark_area")
+LINE_LAYERS = ("road_divider", "lane_divider")
+_MARGIN = 100.0
+
+
+@dataclass(eq=False)
+class Town:
+    """All of one town. Polygons and lines are shapely geometries in global metres.
+
+    `keep` is +1 where traffic keeps right and -1 where it keeps left, `canvas` the (width, height) of the map.
+    `terrain` is the height of the carriageways; everything that is not `paved` lies `kerb` metres higher. `polygons`
+    and `lines` map nuScenes layer names to shapes; the first drivable areas are the road segments, of which
+    `intersections` tells whether they are junctions; `polygons["lane"]` are the lanes of `lanes`. `surface` is what
+    lies on the ground from bottom to top: (material, polygon). `crossings` are walking lines across pedestrian
+    crossings from kerb to kerb, `footpaths` all others, `lamps [n, 3]` the heads of street lamps, and `interior` is
+    where an ego vehicle sees town and not its rim.
+    """
+
+    location: str
+    keep: int
+    canvas: tuple[float, float]
+    terrain: Terrain
+    kerb: float
+    paved: BaseGeometry = field(default_factory=MultiPolygon)
+    polygons: dict[str, list[Polygon]] = field(default_factory=lambda: {layer: [] for layer in AREA_LAYERS})
+    lines: dict[str, list[LineString]] = field(default_factory=lambda: {layer: [] for layer in LINE_LAYERS})
+    intersections: list[bool] = field(default_factory=list)
+    surface: list[tuple[int, Polygon]] = field(default_factory=list)
+    lanes: LaneGraph = field(default_factory=lambda: LaneGraph((), ()))
+    solids: Solids = field(default_factory=lambda: SolidList().build())
+    bays: list[Bay] = field(default_factory=list)
+    footpaths: list[Points] = field(default_factory=list)
+    crossings: list[Points] = field(default_factory=list)
+    lamps: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)))
+    interior: BaseGeometry = field(default_factory=MultiPolygon)
+
+    def height(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Height of the ground `[...]` in metres at places `[..., 2]`."""
+        xy = np.asarray(xy, dtype=np.float64)
+        shapely.prepare(self.paved)
+        raised = ~shapely.contains_xy(self.paved, xy[..., 0], xy[..., 1])
+        return np.asarray(self.terrain.height(xy) + self.kerb * raised)
+
+
+def build_town(
+    seed: Seed, index: int, location: str, keep_right: bool, relief: float = 1.0, junctions: int = 30
+) -> Town:
+    """The town `index` of a seed, of about that many `junctions`; equal arguments give an equal town."""
+    rng = np.random.default_rng([*seed, 1, index])
+    split = split_of(seed)
+    network = build_network(rng, keep_right, LAYOUTS[split], junctions, _MARGIN)
+    high = np.max([road.centre.max(axis=0) for road in network.roads], axis=0)
+    canvas = float(math.ceil(high[0] + _MARGIN)), float(math.ceil(high[1] + _MARGIN))
+    terrain = Terrain.draw(np.random.default_rng([*seed, 8, index]), canvas, relief)
+    town = Town(location, network.keep, canvas, terrain, round(float(rng.uniform(0.12, 0.18)), 3))
+    builder = TownBuilder(town, network, LAYOUTS[split], rng)
+    builder.build()
+    builder.furnish(Furnisher(town.height, rng, PALETTES[split], town.keep))
+    return town

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgeta_core.config import experiment as config
+from bridgeta_core.config.experiment import BackboneConfig, Experiment, TrainConfig
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.errors import BridgeTAError
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in config.CONFIG_FOLDER.glob("*.yaml")))
+def test_every_shipped_configuration_loads_and_survives_a_round_trip(name):
+    experiment = config.load(Experiment, name)
+    assert config.from_mapping(Experiment, config.to_mapping(experiment)) == experiment
+
+
+def test_swin_t_is_the_protocols_camera_network():
+    experiment = config.load(Experiment, "nuscenes_swin_t")
+    assert (experiment.model.image.width, experiment.model.image.height) == (704, 256)
+    lift = experiment.model.lift
+    assert (lift.depth_max - lift.depth_min) / lift.depth_step == 118
+    assert lift.grid.shape == (256, 256)
+    assert experiment.grid == BevGrid()
+
+
+def test_a_file_and_overrides_are_merged_in_order(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {epochs: 3, seed: 1}\ndata: {cameras: [a]}\n")
+    experiment = config.load(Experiment, path, ["train.epochs=5", "grid.resolution=1.0", "data.cameras=[x,y]"])
+    assert (experiment.train.epochs, experiment.train.seed) == (5, 1)
+    assert experiment.grid == BevGrid(resolution=1.0)
+    assert experiment.data.cameras == ["x", "y"]
+    assert experiment.train.gamma == TrainConfig().gamma
+
+
+@given(st.floats(0, 1), st.integers(1, 10**6))
+def test_values_in_range_are_taken_as_they_are(warmup, epochs):
+    train = config.from_mapping(TrainConfig, {"warmup": warmup, "epochs": epochs})
+    assert (train.warmup, train.epochs) == (warmup, epochs)
+
+
+def test_defaults_are_not_shared():
+    a, b = Experiment(), Experiment()
+    a.data.cameras.append("x")
+    a.model.backbone.options["y"] = 1
+    assert "x" not in b.data.cameras
+    assert not b.model.backbone.options
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=5", "train.epoch"),
+        ("train.epochs=many", "train.epochs"),
+        ("train.epochs=0", "train.epochs = 0 must be at least 1"),
+        ("train.warmup=1.5", "train.warmup = 1.5 must be between 0 and 1"),
+        ("train.warmup=nan", "train.warmup = nan must be"),
+        ("train.precision=8-bit", "train.precision = '8-bit' is not one of 32-true"),
+        ("model.image.mean=[0.5, 2.0, 0.5]", "model.image.mean = 2.0 must be between 0 and 1"),
+        ("model.lift.downsample=3", "model.lift.downsample = 3 is not one of 1, 2, 4"),
+        ("grid.resolution=0.3", "is not a whole number of 0.3 m cells"),
+        ("train.epochs", "is not of the form key=value"),
+    ],
+)
+def test_a_wrong_key_type_or_range_names_the_key(override, message):
+    with pytest.raises(BridgeTAError, match=message) as error:
+        config.load(Experiment, "tiny", [override])
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"train: {epochs: 3", "is not YAML"),
+        (b"- 1\n- 2\n", "must hold a mapping"),
+        (b"\xff\xfe\x00", "cannot be read|is not YAML"),
+        (b"train: {epochs: -1}", r"train.epochs = -1 must be at least 1"),
+        (b"nonsense: 1", "nonsense"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, content, message):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(BridgeTAError, match=message) as error:
+        config.load(Experiment, path)
+    assert "bad.yaml" in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_a_missing_file_or_name_is_said_with_the_names_that_there_are(tmp_path):
+    with pytest.raises(BridgeTAError, match=r"nowhere.yaml: does not exist"):
+        config.load(Experiment, tmp_path / "nowhere.yaml")
+    with pytest.raises(BridgeTAError, match=r"no configuration large.*swin_t.*tiny"):
+        config.load(Experiment, "large")
+
+
+def test_none_and_free_options_are_kept():
+    backbone = config.from_mapping(BackboneConfig, {"pretrained": None, "options": {"depths": [1, 2], "x": "y"}})
+    assert backbone.pretrained is None
+    assert backbone.options == {"depths": [1, 2], "x": "y"}

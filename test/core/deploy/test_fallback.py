@@ -1,0 +1,339 @@
+"""Out of memory costs a step down, not the vehicle's eyes: what is freed, what is repeated, and what is said."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bridgeta_core.config.experiment import (
+    BackboneConfig,
+    DecoderConfig,
+    HeadConfig,
+    ImageConfig,
+    LiftConfig,
+    StudentConfig,
+)
+from bridgeta_core.deploy.fallback import FallbackRuntime, is_out_of_memory
+from bridgeta_core.deploy.runtime import Runtime
+from bridgeta_core.deploy.weights import WeightsInfo
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.rig import Camera, Rig
+from bridgeta_core.geometry.transforms import rigid
+from bridgeta_core.model.student import Student
+from bridgeta_core.utils.errors import BridgeTAError
+
+GRID = BevGrid(-10, 10, -6, 6, 0.5)
+AHEAD = rigid((0, 0, 1.5), (0.5, -0.5, 0.5, -0.5))
+RIG = Rig((Camera("only", 800, 450, np.array([[500.0, 0, 400], [0, 500, 225], [0, 0, 1]]), AHEAD),))
+IMAGES = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), dtype=np.uint8)
+
+FULL, HALF, CPU = ("cuda", "float32"), ("cuda", "float16"), ("cpu", "float32")
+TO_HALF = "cuda ran out of memory at float32; runs at float16 now"
+TO_CPU = "cuda ran out of memory at float16; runs on cpu at float32 now"
+
+
+def exhausted() -> Exception:
+    return torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+class Machine:
+    """Makes fake runtimes. `full` are calls ("load", "warm_up", "infer", "fits") with device and precision that fail
+    with `error()`; `log` tells all calls in turn.
+    """
+
+    def __init__(self, *full: tuple[str, str, str], error: Callable[[], BaseException] = exhausted) -> None:
+        self.full, self.error = set(full), error
+        self.log: list[tuple[str, str, str]] = []
+        self.rigs: list[Rig] = []
+        self.made: list[weakref.ref] = []
+
+    def __call__(self, weights: Any, device: str, precision: str) -> Any:
+        assert weights == "weights"
+        assert not [ref for ref in self.made if ref() is not None], "an earlier runtime still holds its memory"
+        self.call("load", (device, precision))
+        runtime = FakeRuntime(self, (device, precision))
+        self.made.append(weakref.ref(runtime))
+        return runtime
+
+    def call(self, name: str, step: tuple[str, str]) -> None:
+        self.log.append((name, *step))
+        if (name, *step) in self.full:
+            raise self.error()
+
+
+class FakeRuntime:
+    def __init__(self, machine: Machine, step: tuple[str, str]) -> None:
+        self.machine, self.step = machine, step
+        self.info, self.grid = SimpleNamespace(name="info"), GRID
+
+    def fits(self, rig: Rig) -> Any:
+        self.machine.call("fits", self.step)
+        return ("fit",) * len(rig.cameras)
+
+    def warm_up(self, rig: Rig) -> None:
+        self.machine.rigs.append(rig)
+        self.machine.call("warm_up", self.step)
+
+    def infer(self, images: NDArray[np.uint8], rig: Rig) -> Any:
+        self.machine.call("infer", self.step)
+        return (self.step, images, rig)
+
+
+def fallback(machine: Machine, device: str = "cuda", precision: str = "float32") -> FallbackRuntime:
+    return FallbackRuntime("weights", device, precision, make=machine)
+
+
+def state(runtime: FallbackRuntime) -> tuple[str, str, bool, tuple[str, ...]]:
+    return (str(runtime.device), runtime.precision, runtime.degraded, runtime.remarks)
+
+
+def test_with_memory_enough_it_is_the_runtime_itself() -> None:
+    machine = Machine()
+    runtime = fallback(machine)
+    assert runtime.infer(IMAGES, RIG) == (FULL, IMAGES, RIG)
+    assert runtime.fits(RIG) == ("fit",)
+    assert (runtime.info.name, runtime.grid) == ("info", GRID)
+    assert state(runtime) == (*FULL, False, ())
+    assert machine.log == [("load", *FULL), ("infer", *FULL), ("fits", *FULL)]
+
+
+@pytest.mark.parametrize("call", ["load", "warm_up", "infer"])
+def test_it_steps_down_wherever_the_memory_runs_out(call: str) -> None:
+    machine = Machine((call, *FULL))
+    runtime = fallback(machine)
+    runtime.warm_up(RIG)
+    assert runtime.infer(IMAGES, RIG) == (HALF, IMAGES, RIG)
+    assert state(runtime) == (*HALF, True, (TO_HALF,))
+    assert (runtime.info.name, runtime.grid) == ("info", GRID)
+
+
+@pytest.mark.parametrize("call", ["load", "warm_up", "infer"])
+def test_it_steps_down_to_the_cpu_in_the_end(call: str) -> None:
+    runtime = fallback(Machine((call, *FULL), (call, *HALF)))
+    runtime.warm_up(RIG)
+    assert runtime.infer(IMAGES, RIG) == (CPU, IMAGES, RIG)
+    assert state(runtime) == (*CPU, True, (TO_HALF, TO_CPU))
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_from_half_a_precision_the_next_is_the_cpu(precision: str) -> None:
+    runtime = fallback(Machine(("infer", "cuda", precision)), precision=precision)
+    assert runtime.infer(IMAGES, RIG) == (CPU, IMAGES, RIG)
+    assert runtime.remarks == (f"cuda ran out of memory at {precision}; runs on cpu at float32 now",)
+
+
+def test_a_numbered_gpu_keeps_its_number() -> None:
+    runtime = fallback(Machine(("infer", "cuda:1", "float32")), "cuda:1")
+    assert runtime.infer(IMAGES, RIG)[0] == ("cuda:1", "float16")
+    assert runtime.remarks == ("cuda:1 ran out of memory at float32; runs at float16 now",)
+    assert runtime.device == torch.device("cuda", 1)
+
+
+def test_auto_is_the_gpu_where_there_is_one() -> None:
+    machine = Machine()
+    runtime = fallback(machine, "auto")
+    assert runtime.device.type == machine.log[0][1] == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_the_rig_that_was_warm_is_warm_before_the_call_is_repeated() -> None:
+    machine = Machine(("infer", *FULL))
+    runtime = fallback(machine)
+    runtime.warm_up(RIG)
+    part = Rig(RIG.cameras)
+    runtime.infer(IMAGES, part)
+    after = [("load", *HALF), ("warm_up", *HALF), ("infer", *HALF)]
+    assert machine.log == [("load", *FULL), ("warm_up", *FULL), ("infer", *FULL), *after]
+    assert machine.rigs == [RIG, RIG]
+
+
+def test_a_step_while_warming_up_warms_up_once() -> None:
+    machine = Machine(("warm_up", *FULL))
+    fallback(machine).warm_up(RIG)
+    assert machine.log == [("load", *FULL), ("warm_up", *FULL), ("load", *HALF), ("warm_up", *HALF)]
+
+
+def test_a_step_while_warming_up_for_another_rig_forgets_the_one_before() -> None:
+    machine = Machine()
+    runtime = fallback(machine)
+    runtime.warm_up(RIG)
+    machine.full.add(("warm_up", *FULL))
+    other = Rig(RIG.cameras)
+    runtime.warm_up(other)
+    assert machine.rigs == [RIG, other, other]
+
+
+def test_a_step_that_cannot_be_warmed_up_is_left_as_well() -> None:
+    machine = Machine(("infer", *FULL), ("warm_up", *HALF))
+    runtime = fallback(machine)
+    runtime.warm_up(RIG)
+    assert runtime.infer(IMAGES, RIG)[0] == CPU
+    assert [entry for entry in machine.log if entry[0] == "infer"] == [("infer", *FULL), ("infer", *CPU)]
+
+
+def test_it_never_climbs_back() -> None:
+    machine = Machine(("infer", *FULL))
+    runtime = fallback(machine)
+    runtime.infer(IMAGES, RIG)
+    machine.full.clear()
+    for _ in range(3):
+        runtime.infer(IMAGES, RIG)
+    assert [entry[0] for entry in machine.log].count("load") == 2
+    assert runtime.remarks == (TO_HALF,)
+
+
+@pytest.mark.parametrize("call", ["load", "infer"])
+def test_when_nothing_is_left_it_says_what_to_do(call: str) -> None:
+    machine = Machine((call, *FULL), (call, *HALF), (call, *CPU))
+    with pytest.raises(BridgeTAError, match=r"cpu ran out of memory at float32.*Free memory"):
+        fallback(machine).infer(IMAGES, RIG)
+
+
+def test_after_nothing_was_left_the_next_call_tries_again() -> None:
+    machine = Machine(("infer", *CPU))
+    runtime = fallback(machine, "cpu")
+    for _ in range(2):
+        with pytest.raises(BridgeTAError, match="nothing smaller"):
+            runtime.infer(IMAGES, RIG)
+    machine.full.clear()
+    assert runtime.infer(IMAGES, RIG)[0] == CPU
+    assert (runtime.degraded, machine.log.count(("load", *CPU))) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        BridgeTAError("images are float32"),
+        ValueError("CUDA out of memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("call", ["load", "warm_up", "infer"])
+def test_any_other_error_is_passed_on_and_costs_no_step(call: str, error: Exception) -> None:
+    machine = Machine((call, *FULL), error=lambda: error)
+
+    def run() -> None:
+        runtime = fallback(machine)
+        runtime.warm_up(RIG)
+        runtime.infer(IMAGES, RIG)
+
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        run()
+    assert not [entry for entry in machine.log if entry[1:] != FULL]
+
+
+def test_a_step_that_fails_otherwise_is_tried_again_at_the_next_call() -> None:
+    machine = Machine(("infer", *FULL), ("load", *HALF))
+    runtime = fallback(machine)
+    errors = iter([exhausted, lambda: BridgeTAError("no such weights file")])
+    machine.error = lambda: next(errors)()
+    with pytest.raises(BridgeTAError, match="no such weights file"):
+        runtime.infer(IMAGES, RIG)
+    machine.full.clear()
+    assert runtime.infer(IMAGES, RIG)[0] == HALF
+
+
+def raised_from(cause: Exception) -> BridgeTAError:
+    error = BridgeTAError("device cuda is not usable")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), True),
+        (RuntimeError("CUDA driver error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (raised_from(RuntimeError("CUDA error: out of memory")), True),
+        (raised_from(RuntimeError("CUDA error: no device")), False),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), False),
+        (MemoryError("out of memory"), False),
+        (None, False),
+    ],
+)
+def test_an_exhausted_gpu_is_told_from_other_failures(error: Exception | None, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def tiny_student() -> Student:
+    torch.manual_seed(0)
+    options = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    config = StudentConfig(
+        image=ImageConfig(width=64, height=32, margin=1.25),
+        backbone=BackboneConfig(architecture="resnet", options=options, channels=16),
+        lift=LiftConfig(depth_max=13.0, channels=8, grid=BevGrid(-12, 12, -8, 8, 0.5)),
+        decoder=DecoderConfig(width=12, stages=[8, 16], blocks=2, channels=8),
+        head=HeadConfig(width=8),
+    )
+    return Student(config, GRID).eval()
+
+
+class Exhausted(torch.nn.Module):
+    """A student's head on a device without memory; what its frame holds when it fails is kept as weak references."""
+
+    def __init__(self, held: list[weakref.ref]) -> None:
+        super().__init__()
+        self.held = held
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        activation = x + 1
+        self.held.append(weakref.ref(activation))
+        raise exhausted()
+
+
+def test_a_real_runtime_is_freed_before_the_cache_is_emptied_and_the_next_gives_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student = tiny_student()
+    info = WeightsInfo(student.config, GRID, CLASS_NAMES, ("only",))
+    held: list[weakref.ref] = []
+    alive_at_emptying: list[int] = []
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: alive_at_emptying.append(sum(ref() is not None for ref in held))
+    )
+
+    def make(weights: Any, device: str, precision: str) -> Runtime:
+        runtime = Runtime.from_student(student, info, "cpu")
+        if device == "cuda":
+            runtime._student.head = Exhausted(held)
+            held.extend(weakref.ref(parameter) for parameter in runtime._student.parameters())
+        return runtime
+
+    runtime = FallbackRuntime("weights", "cuda", make=make)
+    found = runtime.infer(IMAGES, RIG)
+    assert alive_at_emptying == [0, 0]
+    assert len(held) > 20
+    np.testing.assert_array_equal(found, Runtime.from_student(student, info, "cpu").infer(IMAGES, RIG))
+    assert runtime.remarks == (TO_HALF, TO_CPU)
+    assert runtime.info is info
+    assert runtime.fits(RIG) == Runtime.from_student(student, info, "cpu").fits(RIG)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_full_gpu_leads_to_the_cpu() -> None:
+    student = tiny_student()
+    info = WeightsInfo(student.config, GRID, CLASS_NAMES, ("only",))
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-6)
+    try:
+        runtime = FallbackRuntime("", "cuda", make=lambda _, *step: Runtime.from_student(student, info, *step))
+        found = runtime.infer(IMAGES, RIG)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert runtime.device.type == "cpu"
+    np.testing.assert_array_equal(found, Runtime.from_student(student, info, "cpu").infer(IMAGES, RIG))

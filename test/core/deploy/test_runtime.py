@@ -1,0 +1,201 @@
+"""The runtime: the student's own figures, a plan per calibration, and no training code on board."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bridgeta_core.config.experiment import (
+    BackboneConfig,
+    DecoderConfig,
+    HeadConfig,
+    ImageConfig,
+    LiftConfig,
+    StudentConfig,
+)
+from bridgeta_core.deploy.runtime import Runtime, fuse_batch_norms
+from bridgeta_core.deploy.weights import WeightsInfo, save_weights
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.rig import Camera, Rig
+from bridgeta_core.geometry.transforms import ImageFit
+from bridgeta_core.model.student import Student
+from bridgeta_core.utils.errors import BridgeTAError
+
+GRID = BevGrid(-10, 10, -6, 6, 0.5)
+
+
+def trained_student() -> Student:
+    """A small student whose batch norms have seen data, so that folding them changes something."""
+    torch.manual_seed(0)
+    options = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    config = StudentConfig(
+        image=ImageConfig(width=64, height=32, margin=1.25),
+        backbone=BackboneConfig(architecture="resnet", options=options, channels=16),
+        lift=LiftConfig(depth_max=13.0, channels=8, grid=BevGrid(-12, 12, -8, 8, 0.5), ground_prior=True),
+        decoder=DecoderConfig(width=12, stages=[8, 16], blocks=2, channels=8),
+        head=HeadConfig(width=8),
+    )
+    student = Student(config, GRID).train()
+    for module in student.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+            module.momentum = 1.0  # statistics of the last batch
+    runtime_rig = rig(2)
+    fits = [ImageFit.bottom((c.width, c.height), (64, 32), 1.25) for c in runtime_rig.cameras]
+    k = torch.tensor(np.stack([f.matrix @ c.intrinsics for f, c in zip(fits, runtime_rig.cameras, strict=True)]))
+    pose = torch.tensor(np.stack([c.ego_T_cam for c in runtime_rig.cameras]))
+    for _ in range(3):
+        student(torch.randint(0, 256, (1, 2, 3, 32, 64), dtype=torch.uint8), student.plan(k[None], pose[None]))
+    return student.eval()
+
+
+def rig(cameras: int, height: float = 1.5) -> Rig:
+    result = []
+    for i in range(cameras):
+        c, s = np.cos(2 * np.pi * i / cameras), np.sin(2 * np.pi * i / cameras)
+        pose = np.eye(4)
+        pose[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+        pose[2, 3] = height
+        intrinsics = np.array([[500.0 + i, 0, 400], [0, 500.0 + i, 225], [0, 0, 1]])
+        result.append(Camera(f"camera_{i}", 800, 450 + 50 * i, intrinsics, pose))
+    return Rig(tuple(result))
+
+
+def pictures(cameras: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (cameras, 32, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    return trained_student()
+
+
+@pytest.fixture
+def runtime(student: Student) -> Runtime:
+    info = WeightsInfo(student.config, GRID, CLASS_NAMES, ("a", "b"))
+    return Runtime.from_student(student, info, "cpu")
+
+
+@pytest.mark.parametrize("cameras", [1, 2, 3])
+def test_it_computes_what_the_student_computes(runtime: Runtime, student: Student, cameras: int) -> None:
+    images, vehicle = pictures(cameras), rig(cameras)
+    fits = runtime.fits(vehicle)
+    k = torch.tensor(np.stack([f.matrix @ c.intrinsics for f, c in zip(fits, vehicle.cameras, strict=True)]))[None]
+    pose = torch.tensor(np.stack([c.ego_T_cam for c in vehicle.cameras]))[None]
+    with torch.no_grad():
+        z = student(torch.from_numpy(images).permute(0, 3, 1, 2)[None], student.plan(k, pose)).Z
+    found = runtime.infer(images, vehicle)
+    assert found.shape == (6, 24, 40)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, z[0].sigmoid().numpy(), atol=1e-5)
+    assert found.std() > 1e-4
+
+
+def test_folding_batch_norms_leaves_the_given_student_alone(runtime: Runtime, student: Student) -> None:
+    norms = [m for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(norms) > 10
+    assert not [m for m in runtime._student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_only_norms_that_are_known_to_follow_a_convolution_are_folded() -> None:
+    class PreActivation(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution_of_later = torch.nn.Conv2d(4, 4, 1)
+            self.norm_of_before = torch.nn.BatchNorm2d(4)
+
+    assert fuse_batch_norms(PreActivation().eval()) == 0
+
+
+def test_loading_from_a_file_gives_the_same(student: Student, runtime: Runtime, tmp_path: Path) -> None:
+    save_weights(tmp_path / "a.safetensors", student, ("a", "b"), {"steps": 1})
+    loaded = Runtime(tmp_path / "a.safetensors", "cpu")
+    assert loaded.grid == GRID
+    assert loaded.image == student.config.image
+    assert loaded.info.cameras == ("a", "b")
+    np.testing.assert_array_equal(loaded.infer(pictures(2), rig(2)), runtime.infer(pictures(2), rig(2)))
+
+
+def test_a_plan_is_made_once_per_calibration(runtime: Runtime) -> None:
+    runtime.warm_up(rig(2))
+    plan = runtime.plan(rig(2))
+    assert runtime.plan(rig(2)) is plan
+    first = rig(2).cameras[0]
+    moved = first.ego_T_cam.copy()
+    moved[0, 3] += 0.5
+    changed = Rig((replace(first, ego_T_cam=moved), rig(2).cameras[1]))
+    assert runtime.plan(changed) is not plan
+    assert runtime.plan(rig(2)) is plan
+    before, after = runtime.infer(pictures(2), rig(2)), runtime.infer(pictures(2), changed)
+    assert np.abs(before - after).max() > 1e-4
+
+
+def test_a_changed_focal_length_or_image_size_is_another_calibration(runtime: Runtime) -> None:
+    first = rig(1).cameras[0]
+    zoomed = replace(first, intrinsics=first.intrinsics * [[2, 1, 1], [1, 2, 1], [1, 1, 1]])
+    larger = replace(first, width=1600, height=900)
+    plans = [runtime.plan(Rig((c,))) for c in (first, zoomed, larger)]
+    assert len({id(p) for p in plans}) == 3
+
+
+def test_only_the_latest_plans_are_kept(runtime: Runtime) -> None:
+    first = runtime.plan(rig(1))
+    for i in range(10):
+        runtime.plan(rig(1, height=1.6 + 0.1 * i))
+    assert runtime.plan(rig(1)) is not first
+
+
+def test_a_camera_that_drops_out_and_returns_costs_no_new_plan(runtime: Runtime) -> None:
+    whole = rig(6)
+    rigs = [whole, *(whole.select(tuple(n for n in whole.names if n != lost)) for lost in whole.names)]
+    plans = [runtime.plan(part) for part in rigs]
+    again = [runtime.plan(whole.select(part.names)) for part in rigs]
+    assert all(a is b for a, b in zip(plans, again, strict=True))
+
+
+def test_it_says_what_it_runs_on(student: Student, runtime: Runtime) -> None:
+    assert (runtime.device, runtime.precision) == (torch.device("cpu"), "float32")
+    automatic = Runtime.from_student(student, runtime.info)
+    assert automatic.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_images_are_fitted_at_the_bottom_with_the_configured_margin(runtime: Runtime) -> None:
+    assert runtime.fits(rig(2)) == (
+        ImageFit.bottom((800, 450), (64, 32), 1.25),
+        ImageFit.bottom((800, 500), (64, 32), 1.25),
+    )
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 3, 32, 64), np.uint8),
+        np.zeros((3, 32, 64, 3), np.uint8),
+        np.zeros((2, 32, 64, 3), np.float32),
+        np.zeros((2, 16, 64, 3), np.uint8),
+    ],
+)
+def test_images_of_another_shape_or_type_are_refused(runtime: Runtime, images: NDArray) -> None:
+    with pytest.raises(BridgeTAError, match=r"not uint8 \[2, 32, 64, 3\]"):
+        runtime.infer(images, rig(2))
+
+
+@pytest.mark.parametrize(("device", "precision"), [("toaster", "float32"), ("cpu", "float16"), ("cpu", "int3")])
+def test_a_device_or_precision_that_is_not_there_is_named(student: Student, device: str, precision: str) -> None:
+    info = WeightsInfo(student.config, GRID, CLASS_NAMES, ())
+    with pytest.raises(BridgeTAError, match=r"toaster|float16|int3"):
+        Runtime.from_student(student, info, device, precision)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-3), ("float16", 3e-2)])
+def test_a_gpu_gives_what_the_cpu_gives(student: Student, runtime: Runtime, precision: str, tolerance: float) -> None:
+    on_gpu = Runtime.from_student(student, runtime.info, "cuda", precision)
+    np.testing.assert_allclose(on_gpu.infer(pictures(2), rig(2)), runtime.infer(pictures(2), rig(2)), atol=tolerance)

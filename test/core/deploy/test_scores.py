@@ -1,0 +1,37 @@
+"""What is stated about the shipped weights, from the file that ships."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridgeta_core.deploy.scores import BASELINE, STUDENT, Scores
+from bridgeta_core.deploy.weights import SHIPPED, read_info
+
+
+def test_the_scored_weights_ship_and_one_of_them_was_distilled():
+    assert {STUDENT, BASELINE} <= SHIPPED.keys()
+    origins = {name: read_info(name).provenance for name in (STUDENT, BASELINE)}
+    assert "distill" in origins[STUDENT]
+    assert "distill" not in origins[BASELINE]
+
+
+def test_both_were_trained_alike_but_for_the_teacher():
+    student, baseline = (read_info(name) for name in (STUDENT, BASELINE))
+    assert student.model == baseline.model
+    assert student.grid == baseline.grid
+    for key in ("steps", "train_samples", "synthetic_data", "train"):
+        assert student.provenance[key] == baseline.provenance[key]
+
+
+def test_the_scores_are_of_unseen_towns_and_tell_the_gain():
+    scores = Scores.load()
+    assert 0 < scores.baseline < 1
+    assert 0 < scores.student < 1
+    gain = 100 * (scores.student - scores.baseline)
+    assert f"{gain:+.1f} points" in scores.sentence()
+    assert "not seen" in scores.sentence()
+
+
+@pytest.mark.parametrize(("student", "baseline", "gain"), [(0.3, 0.25, "+5.0"), (0.25, 0.3, "-5.0")])
+def test_a_loss_is_told_as_a_loss(student, baseline, gain):
+    assert f"gain of {gain} points" in Scores(student, baseline, 200, "towns").sentence()

@@ -1,0 +1,231 @@
+"""Weights files: what goes in comes out, and what does not fit is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import bridgeta_core.deploy.weights as weights
+from bridgeta_core.config.experiment import (
+    BackboneConfig,
+    DecoderConfig,
+    HeadConfig,
+    ImageConfig,
+    LiftConfig,
+    StudentConfig,
+)
+from bridgeta_core.deploy.weights import load_student, read_info, resolve, save_weights
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.model.student import Student
+from bridgeta_core.training.teacher_weights import load_teacher
+from bridgeta_core.utils.errors import BridgeTAError
+
+GRID = BevGrid(-10, 10, -6, 6, 0.5)
+CAMERAS = ("LEFT", "RIGHT")
+ORIGIN = {"command": "bridgeta train student tiny", "steps": 12, "metrics": {"mIoU": 0.5}}
+
+
+def small_student() -> Student:
+    torch.manual_seed(0)
+    options = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    config = StudentConfig(
+        image=ImageConfig(width=64, height=32, margin=1.25, mean=[0.4, 0.5, 0.6]),
+        backbone=BackboneConfig(architecture="resnet", options=options, channels=16),
+        lift=LiftConfig(depth_max=13.0, channels=8, grid=BevGrid(-12, 12, -8, 8, 0.5), ground_prior=True),
+        decoder=DecoderConfig(width=12, stages=[8, 16], blocks=2, channels=8),
+        head=HeadConfig(width=8),
+    )
+    return Student(config, GRID)
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    return small_student()
+
+
+@pytest.fixture
+def path(tmp_path: Path, student: Student) -> Path:
+    target = tmp_path / "student.safetensors"
+    save_weights(target, student, CAMERAS, ORIGIN)
+    return target
+
+
+def rewrite(path: Path, change: Callable[[dict, dict], None]) -> None:
+    """Apply `change(tensors, metadata)` to a file."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
+    change(tensors, metadata)
+    save_file(tensors, path, metadata)
+
+
+def test_a_round_trip_keeps_every_bit_and_every_word(path: Path, student: Student) -> None:
+    loaded, info = load_student(path)
+    for name, value in student.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert not loaded.training
+    assert info.model == student.config == loaded.config
+    assert info.model.image.mean == [0.4, 0.5, 0.6]
+    assert (info.grid, info.classes, info.cameras, info.provenance) == (GRID, CLASS_NAMES, CAMERAS, ORIGIN)
+
+
+def test_the_loaded_student_computes_the_same(path: Path, student: Student) -> None:
+    loaded, _ = load_student(path, GRID)
+    k = torch.tensor([[32.0, 0, 31.5], [0, 32, 15.5], [0, 0, 1]])[None, None]
+    pose = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]])[None, None]
+    images = torch.randint(0, 256, (1, 1, 3, 32, 64), dtype=torch.uint8)
+    student.eval()
+    assert torch.equal(loaded(images, loaded.plan(k, pose)).Z, student(images, student.plan(k, pose)).Z)
+
+
+def test_loading_asks_no_hub(tmp_path: Path) -> None:
+    student = small_student()
+    student.config.backbone.pretrained = "somebody/nothing-of-this-name"
+    save_weights(tmp_path / "a.safetensors", student, CAMERAS, {})
+    loaded, info = load_student(tmp_path / "a.safetensors")
+    assert info.model.backbone.pretrained == "somebody/nothing-of-this-name"
+    assert loaded.parameter_count == student.parameter_count
+
+
+def test_the_info_can_be_read_alone(path: Path, student: Student) -> None:
+    info = read_info(path)
+    assert info.model == student.config
+    assert info.provenance == ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "not a whole safetensors"), (b"PK\x03\x04 a zip of pickles", "not a whole safetensors")],
+)
+def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(BridgeTAError, match=message):
+        load_student(path)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.999])
+def test_a_truncated_file_is_refused(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(BridgeTAError, match="not a whole safetensors file"):
+        load_student(path)
+
+
+def drop_metadata(tensors: dict, metadata: dict) -> None:
+    metadata.clear()
+
+
+def newer_format(tensors: dict, metadata: dict) -> None:
+    metadata["format"] = "bridgeta-student/7"
+
+
+def other_class(tensors: dict, metadata: dict) -> None:
+    metadata["classes"] = json.dumps([*CLASS_NAMES[:5], "tram_track"])
+
+
+def other_order(tensors: dict, metadata: dict) -> None:
+    metadata["classes"] = json.dumps(CLASS_NAMES[::-1])
+
+
+def no_cameras(tensors: dict, metadata: dict) -> None:
+    del metadata["cameras"]
+
+
+def broken_json(tensors: dict, metadata: dict) -> None:
+    metadata["grid"] = "{"
+
+
+def unknown_setting(tensors: dict, metadata: dict) -> None:
+    metadata["model"] = json.dumps(json.loads(metadata["model"]) | {"wings": 2})
+
+
+def missing_tensor(tensors: dict, metadata: dict) -> None:
+    del tensors["head.classify.bias"]
+
+
+def unexpected_tensor(tensors: dict, metadata: dict) -> None:
+    tensors["tail"] = torch.zeros(2)
+
+
+def misshapen_tensor(tensors: dict, metadata: dict) -> None:
+    tensors["head.classify.bias"] = torch.zeros(7)
+
+
+def retyped_tensor(tensors: dict, metadata: dict) -> None:
+    tensors["head.classify.bias"] = torch.zeros(6, dtype=torch.float64)
+
+
+def exploded_tensor(tensors: dict, metadata: dict) -> None:
+    tensors["head.classify.bias"][3] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop_metadata, "without BridgeTA's description"),
+        (newer_format, "format bridgeta-student/7, this version reads bridgeta-student/1"),
+        (other_class, "differ in divider, tram_track"),
+        (other_order, "their order differs"),
+        (no_cameras, "lacks 'cameras'"),
+        (broken_json, "damaged description"),
+        (unknown_setting, "wings"),
+        (missing_tensor, "head.classify.bias is missing"),
+        (unexpected_tensor, "tail is unexpected"),
+        (misshapen_tensor, r"head.classify.bias is \[7\] torch.float32, not \[6\] torch.float32"),
+        (retyped_tensor, "head.classify.bias is .*float64, not"),
+        (exploded_tensor, "not finite, e.g. in head.classify.bias"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_the_file(path: Path, change: Callable, message: str) -> None:
+    rewrite(path, change)
+    with pytest.raises(BridgeTAError, match=message) as caught:
+        load_student(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["x_min", "x_max", "y_min", "y_max"])
+def test_another_grid_is_refused_by_the_field_that_differs(path: Path, field: str) -> None:
+    value = getattr(GRID, field)
+    other = dataclasses.replace(GRID, **{field: value * 2})
+    with pytest.raises(BridgeTAError, match=f"another grid: {field} is {value}, not {value * 2}"):
+        load_student(path, other)
+
+
+def test_a_failed_save_leaves_the_earlier_file(path: Path, student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def disk_full(target: Path, data: bytes) -> None:
+        with target.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
+    with pytest.raises(BridgeTAError, match="No space left"):
+        save_weights(path, student, CAMERAS, {})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_shipped_weights_are_found_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(weights.SHIPPED, "pocket", path)
+    assert resolve("pocket") == path
+    assert resolve(path) == path
+    with pytest.raises(BridgeTAError, match=r"no such weights file.*pocket"):
+        resolve("pockets")
+
+
+@pytest.mark.parametrize("name", sorted(weights.SHIPPED))
+def test_every_shipped_file_loads_and_is_small(name: str) -> None:
+    _, info = load_teacher(name) if name.endswith("_teacher") else load_student(name)
+    assert weights.SHIPPED[name].stat().st_size <= 8e6
+    assert info.provenance["command"]
+    assert "/" not in info.provenance["data"]["train_root"].removeprefix("data/")  # of the project, not of a machine

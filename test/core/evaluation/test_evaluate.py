@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from bridgeta_core.config import experiment as config
+from bridgeta_core.config.experiment import ImageConfig
+from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.evaluation import evaluate as evaluation
+from bridgeta_core.evaluation.evaluate import constant_baseline, evaluate, evaluate_weights
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.grid import BevGrid
+
+VERSION, GRID = "v1.0-mini", BevGrid(-40, 40, -40, 40, 1.0)
+
+
+@pytest.fixture(scope="module")
+def frames(small_root):
+    return FrameDataset(small_root, VERSION, "all", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID)
+
+
+def test_the_labels_themselves_score_one(frames):
+    report = evaluate(lambda batch: batch.masks.float(), frames, "labels", workers=0)
+    assert report.iou.miou == 1
+    assert report.samples == 4
+
+
+def test_a_report_can_be_printed_stored_and_drawn(frames, tmp_path):
+    report = evaluate(lambda batch: batch.masks.float() * 0.42, frames, "faint labels", workers=0)
+    content = json.loads(json.dumps(report.to_mapping(), allow_nan=False))
+    assert content["miou"] == 1
+    assert content["miou_at_0.5"] == 0
+    assert content["classes"]["walkway"]["threshold"] == 0.35
+    assert set(content["classes"]["divider"]["iou_by_range"]) == {"0-20 m", "20-35 m", "35-50 m"}
+    console = Console(file=io.StringIO(), width=140)
+    console.print(report.table())
+    text = console.file.getvalue()
+    assert all(name in text for name in (*CLASS_NAMES, "mean", "faint labels", "100.0", "4 samples"))
+    report.figure(tmp_path / "figure")
+    assert cv2.imread(str(tmp_path / "figure")).shape[2] == 3
+
+
+def test_a_report_says_which_labels_it_scores_against(small_root, frames):
+    exact, image = config.LabelConfig(mode="exact"), ImageConfig(48, 32, margin=1.0)
+    other = FrameDataset(small_root, VERSION, "all", ("CAM_FRONT",), image, GRID, labels=exact)
+    true = {other.sample(i).token: torch.tensor(other.labels(i)[0]) for i in range(len(other))}
+
+    def predict(batch):
+        return torch.stack([true[token] for token in batch.tokens]).float()
+
+    reports = [evaluate(predict, data, "exact labels", workers=0) for data in (other, frames)]
+    assert [report.to_mapping()["labels"] for report in reports] == ["exact", "compatible"]
+    assert reports[0].iou.miou == 1
+    assert reports[1].iou.miou < 1
+    assert "4 samples" in reports[0].table().caption
+    assert "exact labels" in reports[0].table().caption
+    constant = constant_baseline(small_root, VERSION, small_root, VERSION, grid=GRID, labels=exact)
+    assert constant.labels == "exact"
+    assert constant.iou.best[0] != constant_baseline(small_root, VERSION, small_root, VERSION, grid=GRID).iou.best[0]
+
+
+def test_what_is_not_scored_is_null_a_dash_and_a_note(small_root, tmp_path):
+    boston = FrameDataset(small_root, VERSION, "mini_val", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID)
+    report = evaluate(lambda batch: batch.masks.float(), boston, "labels", scenes="mini_val", workers=0)
+    assert report.to_mapping()["classes"]["stop_line"]["iou"] is None
+    assert report.to_mapping()["notes"] == ["not scored, unknown to these maps: stop_line"]
+    assert report.iou.miou == 1
+    report.figure(tmp_path / "figure")
+
+
+def test_the_constant_baseline_is_the_best_of_all_thresholds(small_root, frames):
+    """Against trying every value of the mean training mask."""
+    report = constant_baseline(
+        small_root, VERSION, small_root, VERSION, "mini_val", train_scenes="mini_train", grid=GRID
+    )
+    prior = np.mean([frames.labels(i)[0] for i in (0, 1)], axis=0)
+    labels = np.stack([frames.labels(i)[0] for i in (2, 3)]).astype(bool)
+    for c, name in enumerate(CLASS_NAMES):
+        if name == "stop_line":  # unknown to the map of mini_val
+            assert math.isnan(report.iou.best[c])
+            continue
+        truth = labels[:, c]
+        scores = {}
+        for t in np.unique(prior[c]):
+            predicted = np.broadcast_to(prior[c] >= t, truth.shape)
+            scores[t] = (predicted & truth).sum() / (predicted | truth).sum()
+        assert report.iou.best[c] == pytest.approx(max(scores.values()))
+        assert scores[report.iou.threshold[c]] == pytest.approx(report.iou.best[c])
+        near = GRID.ranges() < 20
+        predicted = np.broadcast_to(prior[c] >= report.iou.threshold[c], truth.shape)[:, near]
+        if truth[:, near].any():
+            expected = (predicted & truth[:, near]).sum() / (predicted | truth[:, near]).sum()
+            assert report.iou.by_range[c, 0] == pytest.approx(expected)
+        else:
+            assert math.isnan(report.iou.by_range[c, 0])
+
+
+def test_a_constant_baseline_on_its_own_training_sample_is_perfect(small_root, monkeypatch):
+    labels = FrameDataset.labels
+    monkeypatch.setattr(FrameDataset, "labels", lambda self, i: labels(self, 0))
+    report = constant_baseline(
+        small_root, VERSION, small_root, VERSION, "mini_train", train_scenes="mini_train", grid=GRID
+    )
+    assert report.iou.miou == 1
+    assert report.iou.miou_half == 1
+
+
+def test_weights_are_scored_with_their_own_cameras_and_grid(small_root, tmp_path):
+    from bridgeta_core.deploy.weights import save_weights
+    from bridgeta_core.model.student import Student
+
+    small = [
+        "image={width: 96, height: 64, margin: 1.0}",
+        "backbone.options={embedding_size: 8, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], layer_type: basic}",
+        "backbone={architecture: resnet, channels: 16}",
+        "lift={depth_max: 57.0, depth_step: 4.0, channels: 8, downsample: 1}",
+        "lift.grid.resolution=3.2",
+        "decoder={width: 16, stages: [16, 16], blocks: 1, channels: 8}",
+        "head.width=8",
+    ]
+    torch.manual_seed(0)
+    student = Student(config.from_mapping(config.StudentConfig, {}, small), GRID).eval()
+    path = tmp_path / "random.safetensors"
+    save_weights(path, student, ["CAM_BACK", "CAM_FRONT"], {})
+    report = evaluate_weights(path, small_root, VERSION, device="cpu", workers=0)
+    assert report.subject == "random"
+    assert report.samples == 4
+    frames = FrameDataset(small_root, VERSION, "all", ("CAM_BACK", "CAM_FRONT"), ImageConfig(96, 64, margin=1.0), GRID)
+    metric = evaluation.MapIoU(GRID)
+    for frame in frames:
+        with torch.inference_mode():
+            plan = student.plan(frame.intrinsics[None], frame.ego_T_cam[None])
+            metric.update(student(frame.images[None], plan).Z.sigmoid(), frame.masks[None], frame.known[None])
+    np.testing.assert_allclose(report.iou.best, metric.result().best, atol=1e-3)

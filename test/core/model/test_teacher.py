@@ -1,0 +1,209 @@
+"""The teacher: taps like the student's, with cameras or without, and one metric frame for all that it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bridgeta_core.config.experiment import (
+    BackboneConfig,
+    DecoderConfig,
+    HeadConfig,
+    ImageConfig,
+    LidarConfig,
+    LiftConfig,
+    StudentConfig,
+    TeacherConfig,
+)
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.model.lift import LiftPlan, bev_grid, depth_bins, lift
+from bridgeta_core.model.student import Student
+from bridgeta_core.model.teacher import Teacher
+from bridgeta_core.utils.errors import BridgeTAError
+
+GRID = BevGrid(-10, 10, -6, 6, 0.5)
+SENSORS = ("fusion", "lidar")
+
+
+def small(downsample: int = 2) -> StudentConfig:
+    options = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    return StudentConfig(
+        image=ImageConfig(width=64, height=32, margin=1.0),
+        backbone=BackboneConfig(architecture="resnet", options=options, channels=16),
+        lift=LiftConfig(
+            depth_max=13.0, depth_step=1.0, channels=8, grid=BevGrid(-12, 12, -8, 8, 0.5), downsample=downsample
+        ),
+        decoder=DecoderConfig(width=12, stages=[8, 16], blocks=2, channels=8),
+        head=HeadConfig(width=8),
+    )
+
+
+def teacher(sensors: str = "fusion", downsample: int = 2) -> Teacher:
+    torch.manual_seed(0)
+    return Teacher(TeacherConfig(sensors, LidarConfig(channels=8, width=10)), small(downsample), GRID)
+
+
+def cameras(batch: int) -> tuple[Tensor, Tensor]:
+    """Two cameras, ahead and behind, 1.5 m above the ground."""
+    ahead = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]])
+    pose = np.stack([ahead, np.diag([-1.0, -1, 1, 1]) @ ahead])
+    k = torch.tensor([[32.0, 0, 31.5], [0, 32, 15.5], [0, 0, 1]]).expand(batch, 2, 3, 3)
+    return k, torch.from_numpy(pose).float().expand(batch, 2, 4, 4)
+
+
+def inputs(batch: int) -> tuple[Tensor, list[Tensor]]:
+    """Images and points."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, 2, 3, 32, 64), dtype=torch.uint8, generator=generator)
+    low, size = torch.tensor([-11, -7, -2, 0, 0.0]), torch.tensor([22, 14, 3, 255, 0.45])
+    return images, [low + size * torch.rand(100 + 50 * i, 5, generator=generator) for i in range(batch)]
+
+
+@pytest.mark.parametrize("sensors", SENSORS)
+@pytest.mark.parametrize("downsample", [1, 2, 4])
+def test_the_taps_have_the_shapes_of_the_students(sensors: str, downsample: int) -> None:
+    images, points = inputs(2)
+    net, student = teacher(sensors, downsample).eval(), Student(small(downsample), GRID).eval()
+    ours, theirs = net(images, net.plan(*cameras(2)), points), student(images, student.plan(*cameras(2)))
+    assert [tap.shape for tap in ours[:3]] == [tap.shape for tap in theirs]
+    assert net.bev_grid == student.bev_grid
+    assert ours.lidar.shape == (2, 10, *net.bev_grid.shape)
+    assert (ours.camera is None) == (sensors == "lidar")
+    if ours.camera is not None:
+        assert ours.camera.shape == (2, 8, *net.bev_grid.shape)
+
+
+def test_the_fuser_reads_both_sensors_and_f_is_before_its_relu() -> None:
+    net, (images, points) = teacher().eval(), inputs(1)
+    taps = net(images, net.plan(*cameras(1)), points)
+    assert torch.equal(net.fuser(torch.cat([taps.camera, taps.lidar], dim=1)), taps.F)
+    assert (taps.F < 0).any()
+    blind = net(torch.zeros_like(images), net.plan(*cameras(1)), points)
+    deaf = net(images, net.plan(*cameras(1)), [torch.zeros(0, 5)])
+    assert not torch.equal(blind.F, taps.F)
+    assert not torch.equal(deaf.F, taps.F)
+
+
+def test_decode_goes_on_from_any_f() -> None:
+    net, (images, points) = teacher().eval(), inputs(1)
+    taps = net(images, net.plan(*cameras(1)), points)
+    again = net.decode(taps.F)
+    assert torch.equal(again.D, taps.D)
+    assert torch.equal(again.Z, taps.Z)
+    assert torch.equal(net.head(net.decoder(taps.F.relu())), taps.Z)
+    assert (again.camera, again.lidar) == (None, None)
+
+
+def test_decoder_and_head_start_from_the_students_weights_or_the_other_way_round() -> None:
+    net, student = teacher(), Student(small(), GRID)
+    net.decoder.load_state_dict(student.decoder.state_dict())
+    net.head.load_state_dict(student.head.state_dict())
+    net.camera.load_state_dict(student.camera.state_dict())
+
+
+def test_without_cameras_there_are_no_camera_weights_and_images_are_not_looked_at() -> None:
+    net, (images, points) = teacher("lidar").eval(), inputs(2)
+    assert net.camera is None
+    assert {name.split(".")[0] for name in net.state_dict()} == {"lidar", "fuser", "decoder", "head"}
+    assert net.plan(*cameras(2)) is None
+    assert torch.equal(net(None, None, points).Z, net(images, net.plan(*cameras(2)), points).Z)
+
+
+@pytest.mark.parametrize("sensors", SENSORS)
+def test_the_label_loss_reaches_every_parameter(sensors: str) -> None:
+    net, (images, points) = teacher(sensors).train(), inputs(2)
+    net(images, net.plan(*cameras(2)), points).Z.square().mean().backward()
+    dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert dead == []
+
+
+@pytest.mark.parametrize("sensors", SENSORS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_frame_almost_without_points_gives_finite_taps(sensors: str, training: bool, count: int) -> None:
+    net, (images, points) = teacher(sensors).train(training), inputs(1)
+    taps = net(images, net.plan(*cameras(1)), [points[0][:count]])
+    assert all(torch.isfinite(tap).all() for tap in taps if tap is not None)
+
+
+def test_the_students_plan_serves_the_teacher() -> None:
+    net, student, (images, points) = teacher().eval(), Student(small(), GRID), inputs(1)
+    ours, theirs = net.plan(*cameras(1)), student.plan(*cameras(1))
+    assert torch.equal(net(images, theirs, points).Z, net(images, ours, points).Z)
+
+
+def test_weights_lie_channels_last() -> None:
+    weights = [p for p in teacher().parameters() if p.ndim == 4 and p.shape[2] > 1 and p.shape[1] > 1]
+    assert weights
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+
+
+def test_a_local_folder_serves_as_pretrained_weights_and_is_not_needed_afterwards(tmp_path: Path) -> None:
+    teacher().camera.encoder.backbone.save_pretrained(tmp_path)
+    model = small()
+    model.backbone.options, model.backbone.pretrained = {}, str(tmp_path)
+    config = TeacherConfig(lidar=LidarConfig(channels=8, width=10))
+    net = Teacher(config, model, GRID)
+    Teacher(net.config, net.model, net.grid, pretrained=False).load_state_dict(net.state_dict())
+    assert model.backbone.options == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"points": None}, r"needs LiDAR points.*lidar=teacher\.lidar"),
+        ({"images": None}, r"needs images and their plan.*sensors=lidar"),
+        ({"plan": None}, "needs images and their plan"),
+        ({"points": [torch.zeros(3, 5)]}, "images of 2 samples came with points of 1"),
+    ],
+)
+def test_an_input_that_lacks_is_named(change: dict[str, Any], message: str) -> None:
+    net, (images, points) = teacher(), inputs(2)
+    given = {"images": images, "plan": net.plan(*cameras(2)), "points": points} | change
+    with pytest.raises(BridgeTAError, match=message):
+        net(**given)
+
+
+@pytest.mark.parametrize(("x", "y"), [(9.2, 4.6), (9.2, -4.6), (-9.2, 4.6), (-9.2, -4.6), (3.3, -5.4)])
+def test_points_labels_and_cameras_put_a_place_into_the_same_cell(
+    tmp_path: Path, map_sheet: Callable[[], Any], x: float, y: float
+) -> None:
+    """On a grid that is neither square nor symmetric, so that swapped or mirrored axes show."""
+    grid = BevGrid(-12, 16, -8, 10, 0.5)
+    model = small(downsample=1)
+    model.lift.grid = grid
+    branch = Teacher(TeacherConfig("lidar", LidarConfig(channels=8, width=10, blocks=0)), model, grid).eval().lidar
+    difference = branch([torch.tensor([[x, y, 0, 80, 0]])]) - branch([torch.zeros(0, 5)])
+    seen_by_lidar = np.argwhere((difference[0] != 0).any(0).numpy()).mean(0)  # the middle of the receptive field
+
+    sheet = map_sheet()
+    sheet.polygon("walkway", [(x - 1, y - 1), (x + 1, y - 1), (x + 1, y + 1), (x - 1, y + 1)])
+    for layer in ("drivable_area", "ped_crossing", "stop_line", "carpark_area"):
+        sheet.polygon(layer, [(300, 300), (301, 300), (301, 301)])
+    for layer in ("road_divider", "lane_divider"):
+        sheet.line(layer, [(300, 300), (310, 300)])
+    sheet.write(tmp_path, "boston-seaport")
+    mask = MapRaster.load(tmp_path, "boston-seaport").masks(np.eye(4), grid)[2]
+    labelled = np.argwhere(mask).mean(0)
+
+    # A level camera in the origin that looks straight at the place, and an image of one cell.
+    model.lift.depth_step, model.lift.depth_max, distance, heading = 0.2, 13.0, np.hypot(x, y), np.arctan2(y, x)
+    c, s = np.cos(heading), np.sin(heading)
+    pose = torch.tensor([[s, 0, c, 0], [-c, 0, s, 0], [0, -1, 0, 0], [0, 0, 0, 1]])[None, None]
+    plan = LiftPlan.build(torch.eye(3)[None, None], pose, (1, 1), (1, 1), model.lift)
+    depth = torch.zeros(1, 1, plan.bins, 1, 1)
+    depth[0, 0, (depth_bins(model.lift) - distance).abs().argmin()] = 1
+    (seen_by_camera,) = np.argwhere(lift(depth, torch.ones(1, 1, 1, 1, 1), plan)[0, 0].numpy())
+
+    assert bev_grid(model.lift) == grid
+    column, row = grid.to_cells(np.array([x, y])).astype(int)
+    np.testing.assert_allclose(seen_by_lidar, (row, column), atol=1e-9)
+    np.testing.assert_allclose(seen_by_camera, (row, column), atol=1)  # bins are 0.2 m deep
+    np.testing.assert_allclose(labelled, (row, column), atol=1)  # the devkit's rounding

@@ -1,0 +1,108 @@
+"""Settings of a study: what is refused before any run starts, and what the shipped studies hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridgeta_core.config.experiment import to_mapping
+from bridgeta_core.study.config import load_study
+from bridgeta_core.study.plan import plan
+from bridgeta_core.utils.errors import BridgeTAError
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"baseline": "B0"}, r"baseline = B0 is not among arms. Use one of A0, A0_time, A1, A2, R1"),
+        ({"control": "B1"}, r"control = B1 is not among arms"),
+        ({"seeds": []}, r"seeds = \[\] must name at least one seed"),
+        ({"seeds": [1, 1]}, r"seeds = \[1, 1\] must name .* each once"),
+        ({"budgets": {}}, r"budgets is empty"),
+        ({"budgets": {"a/b": []}}, r"budgets.a/b: the name is also that of a folder"),
+        ({"teachers": {}}, r"arms.A1.kind = distill needs a teacher. Add one to teachers"),
+        ({"weights": "middle"}, r"weights = 'middle' is not one of last, best"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_wrong_settings_of_a_study_name_the_key_and_say_what_to_do(make_study, settings, message):
+    with pytest.raises(BridgeTAError, match=message) as error:
+        make_study(**settings)
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"A0'": {}}, r"arms.A0': the name is also that of a folder. .* the arm's title"),
+        ({"A0": {"kind": "teach"}}, r"arms.A0.kind = 'teach' is not one of student, distill"),
+        ({"A0": {"longer": 0}}, r"arms.A0.longer = 0.* must be at least 0.01"),
+        ({"A0": {"title": "x", "colour": 1}}, r"arms.A0.colour"),
+        ({"A0": {}, "teachers": {}}, r"the folder of that name is the teachers'"),
+        ({"A0": {}, "B": {"budgets": ["half"]}}, r"arms.B.budgets = \['half'\] names half, .*Use some of full, tenth"),
+        ({"A0": {}, "B": {"teacher": "radar"}}, r"arms.B.teacher = radar is not among teachers. Use one of fusion"),
+        ({"A0": {}, "B": {"like": "C"}}, r"arms.B.like = C is not among arms. Use one of A0, B"),
+        ({"A0": {}, "B": {"like": "B"}}, r"arms.B.like: B like B goes in a circle"),
+        ({"A0": {}, "B": {"like": "C"}, "C": {"like": "B"}}, r"arms.B.like: B like C like B goes in a circle"),
+        ({"A0": {"like": "B"}, "B": {}}, r"arms.A0.like: the baseline cannot be as long as another arm"),
+        ({"A0": {}, "B": {"kind": "distill", "like": "A0"}}, r"arms.B.like: an arm of kind distill does not cost"),
+        (
+            {"A0": {}, "B": {"like": "C"}, "C": {"budgets": ["full"]}},
+            r"arms.B.like: C has no runs of the budget tenth to measure",
+        ),
+    ],
+)
+def test_wrong_settings_of_an_arm_name_the_key_and_say_what_to_do(make_study, arms, message):
+    with pytest.raises(BridgeTAError, match=message) as error:
+        make_study(arms=arms, control="")
+    assert error.value.exit_code == 2
+
+
+def test_a_wrong_setting_of_the_runs_names_the_arm_and_the_setting(make_study, tmp_path):
+    study = make_study(arms={"A0": {"overrides": ["train.epoch=1"]}}, control="")
+    with pytest.raises(BridgeTAError, match=r"arms.A0 with budgets.full: .*train.epoch"):
+        plan(study, tmp_path)
+
+
+def test_overrides_change_the_study_or_all_of_its_runs(make_study, tmp_path):
+    study = make_study("seeds=[7]", "train.epochs=9", "data.train_root=/data/x")
+    assert study.seeds == [7]
+    runs = plan(study, tmp_path)
+    assert {(run.experiment.train.epochs, run.experiment.data.train_root) for run in runs} == {(9, "/data/x")}
+
+
+def test_the_study_of_the_tiny_network_has_the_arms_and_controls_that_it_is_about():
+    study = load_study("tiny")
+    assert list(study.budgets) == ["full", "tenth"]
+    assert list(study.teachers) == ["fusion", "lidar"]
+    assert study.seeds == [0, 1, 2, 3, 4, 5]
+    runs = {run.arm: run.experiment for run in plan(study, Path("out")) if run.budget == "tenth"}
+    assert {e.data.labelled for e in runs.values()} == {0.1}
+    assert study.arms["A0_time"].like == "A2_shared"
+    assert runs["A0_converged"].train.epochs == 3 * runs["A0"].train.epochs
+    methods = {arm: e.distill.method for arm, e in runs.items() if study.arms[arm].kind == "distill"}
+    assert methods["A1"] == methods["A1_sdec"] == "direct"
+    assert (methods["R1"], methods["R2"]) == ("logits", "fitnet")
+    assert runs["A1_sdec"].distill.direct.read_teacher == 1
+    bridgeta = {arm: runs[arm].distill.bridgeta for arm, method in methods.items() if method == "bridgeta"}
+    assert bridgeta.keys() == {"A2_shared", "A2_frozen", "midpoint", "A3"}
+    assert (bridgeta["A2_shared"].reading, bridgeta["A2_shared"].assistant) == ("shared", "learned")
+    assert bridgeta["A2_frozen"].reading == "frozen"
+    assert (bridgeta["midpoint"].assistant, bridgeta["midpoint"].reading) == ("midpoint", "shared")
+    assert bridgeta["A3"].label_weight == 0
+
+
+def test_every_ablation_is_a_configuration_and_no_two_are_the_same():
+    study = load_study("ablations")
+    assert len(study.seeds) == 3
+    runs = [run for run in plan(study, Path("out")) if run.seed == 0 and run.kind != "teacher"]
+    made = {run.arm: (run.kind, str(to_mapping(run.experiment))) for run in runs}
+    assert made.keys() == study.arms.keys()
+    assert len(set(made.values())) == len(made)
+    assert {name.split("_")[0] for name in study.arms} == {f"A{i}" for i in range(18)} - {"A3"}
+    distill = {run.arm: run.experiment.distill for run in runs}
+    assert {d.bridgeta.eps for d in distill.values()} == {0.25, 0.5, 1, 2, 4}
+    assert {d.levels.distance for d in distill.values()} == {"brier", "js", "kl"}
+    assert {d.bridgeta.reading for d in distill.values()} == {"shared", "frozen", "own", "none"}
+    assert {"".join(d.levels.levels) for d in distill.values()} == {"F", "D", "Z", "FD", "FZ", "DZ", "FDZ"}

@@ -1,0 +1,208 @@
+"""Carrying out a plan with a program that only pretends to train: order, failures, interruptions, locks."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from bridgeta_core.config.experiment import Experiment, to_mapping
+from bridgeta_core.study.execution import Execution, train_command
+from bridgeta_core.study.overview import overview
+from bridgeta_core.study.plan import Run, plan
+from bridgeta_core.study.study import carry_out, told
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.lock import locked
+
+ONE = {"seeds": [0], "budgets": {"full": []}, "teachers": {"fusion": []}}
+
+
+@pytest.fixture
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def shown(study, out: Path, jobs: int = 1) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(overview(study, out, jobs))
+    return console.export_text()
+
+
+def test_a_study_runs_to_its_end_with_its_share_of_the_threads(make_study, pretend, quiet, tmp_path):
+    study, out = make_study(**ONE), tmp_path / "out"
+    assert carry_out(study, out, 2, quiet, pretend("")) == []
+    runs = plan(study, out)
+    assert all((run.folder / "run.json").exists() for run in runs)
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    logs = {run.arm: (run.folder / "log.txt").read_text() for run in runs}
+    assert logs["fusion"] == f"teacher fresh threads {threads}\n"
+    assert logs["A1"] == f"distill fresh threads {threads}\n"
+    # A distilled step takes 2.5 times as long as the baseline's, so that it gets 2.5 times the 4 epochs.
+    assert "epochs: 10" in (out / "A0_time/full/seed0/experiment.yaml").read_text()
+
+
+def test_what_is_done_is_not_done_again(make_study, pretend, quiet, tmp_path):
+    study, out = make_study(**ONE), tmp_path / "out"
+    carry_out(study, out, 2, quiet, pretend(""))
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("run.json")}
+    (out / "A1/full/seed0/run.json").unlink()
+    assert carry_out(study, out, 1, quiet, pretend("")) == []
+    changed = [path for path, at in times.items() if path.stat().st_mtime_ns != at]
+    assert changed == [out / "A1/full/seed0/run.json"]
+
+
+def test_a_failing_run_is_told_with_its_log_and_the_others_go_on(make_study, pretend, quiet, tmp_path):
+    study, out = make_study(**ONE), tmp_path / "out"
+    failures = carry_out(study, out, 2, quiet, pretend("A1:crash,A2:silent"))
+    text = told(failures)
+    assert f"A1/full/seed0: ended with exit code 3 ({out}/A1/full/seed0/log.txt)" in text
+    assert "\n  no such device" in text
+    assert "A2/full/seed0: ended without a run.json" in text
+    assert "A0_time/full/seed0: not started: it needs A2/full/seed0" in text
+    assert (out / "R1/full/seed0/run.json").exists()
+    assert carry_out(study, out, 2, quiet, pretend("")) == []
+
+
+def test_without_its_teacher_no_arm_is_distilled(make_study, pretend, quiet, tmp_path):
+    failures = carry_out(make_study(**ONE), tmp_path, 2, quiet, pretend("teachers:crash"))
+    reasons = {failure.run.arm: failure.reason for failure in failures}
+    assert reasons["A1"] == "not started: it needs teachers/fusion/seed0"
+    assert reasons.keys() == {"fusion", "A1", "A2", "A0_time", "R1"}
+    assert (tmp_path / "A0/full/seed0/run.json").exists()
+
+
+def interrupted(run: Run, experiment: Experiment) -> None:
+    (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (run.folder / "checkpoints/last.ckpt").touch()
+    (run.folder / "experiment.yaml").write_text(yaml.safe_dump(to_mapping(experiment)))
+
+
+def test_a_run_with_other_settings_is_refused_before_anything_is_started(make_study, pretend, quiet, tmp_path):
+    run = next(run for run in plan(make_study("train.epochs=3", **ONE), tmp_path) if run.arm == "R1")
+    interrupted(run, run.experiment)
+    with pytest.raises(BridgeTAError, match=r"R1/full/seed0: was trained with other .*train.epochs = 3 instead of 4"):
+        carry_out(make_study(**ONE), tmp_path, 1, quiet, pretend(""))
+    assert not list(tmp_path.rglob("started"))
+
+
+def test_an_interrupted_run_is_resumed_where_the_study_is_now(make_study, pretend, quiet, tmp_path):
+    old = next(run for run in plan(make_study(**ONE), tmp_path / "old") if run.arm == "A1")
+    interrupted(old, old.experiment)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert carry_out(make_study("data.workers=9", **ONE), tmp_path / "new", 1, quiet, pretend("")) == []
+    folder = tmp_path / "new/A1/full/seed0"
+    assert (folder / "log.txt").read_text().startswith("distill resume")
+    settings = yaml.safe_load((folder / "experiment.yaml").read_text())
+    assert settings["data"]["workers"] == 9
+    assert settings["distill"]["teacher"] == str(tmp_path / "new/teachers/fusion/seed0/teacher.safetensors")
+
+
+def test_ctrl_c_ends_all_runs_and_says_how_to_go_on(make_study, pretend, quiet, tmp_path, monkeypatch):
+    study = make_study(**ONE)
+    look = Execution._look_after
+
+    def interrupt(self, item, progress):
+        if sum(1 for path in tmp_path.rglob("last.ckpt")) == 2:
+            raise KeyboardInterrupt
+        look(self, item, progress)
+
+    monkeypatch.setattr(Execution, "_look_after", interrupt)
+    start = time.monotonic()
+    with pytest.raises(BridgeTAError, match=r"was interrupted\. The same command goes on"):
+        carry_out(study, tmp_path, 2, quiet, pretend("A0/:hang,fusion:hang"))
+    assert time.monotonic() - start < 30  # they would sleep for a minute
+    logs = [(tmp_path / name / "log.txt").read_text() for name in ("A0/full/seed0", "teachers/fusion/seed0")]
+    assert all("KeyboardInterrupt" in log for log in logs)
+    assert "interrupted" in shown(study, tmp_path)
+    monkeypatch.undo()
+    assert carry_out(study, tmp_path, 2, quiet, pretend("")) == []
+    assert "student resume" in (tmp_path / "A0/full/seed0/log.txt").read_text()
+
+
+def test_two_studies_do_not_work_in_one_folder(make_study, pretend, quiet, tmp_path):
+    with locked(tmp_path), pytest.raises(BridgeTAError, match=rf"another study works here \(process {os.getpid()} on"):
+        carry_out(make_study(**ONE), tmp_path, 1, quiet, pretend(""))
+    assert carry_out(make_study(**ONE), tmp_path, 2, quiet, pretend("")) == []
+
+
+HOLDER = """
+import subprocess, sys
+from pathlib import Path
+from bridgeta_core.utils.lock import locked
+with locked(Path(sys.argv[1])) as descriptor:
+    outliving = subprocess.Popen(["sleep", sys.argv[2]], pass_fds=(descriptor,))
+    print(outliving.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("outlived", [False, True])
+def test_the_lock_of_a_killed_study_is_taken_over_unless_one_of_its_runs_lives_on(tmp_path, outlived):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), "60" if outlived else "0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        run = int(holder.stdout.readline())
+        with pytest.raises(BridgeTAError, match=rf"process {holder.pid} on"), locked(tmp_path):
+            pytest.fail("it is locked")
+        holder.kill()
+        holder.wait()
+        if outlived:
+            with pytest.raises(BridgeTAError, match="its last run"), locked(tmp_path):
+                pytest.fail("it is locked")
+            os.kill(run, 9)
+        deadline = time.monotonic() + 10
+        while True:  # the system takes a moment to clean up after the killed
+            try:
+                with locked(tmp_path):
+                    break
+            except BridgeTAError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
+
+
+def test_the_overview_estimates_from_the_finished_runs(make_study, write_run, tmp_path):
+    study = make_study(teachers={"fusion": []}, budgets={"full": []})
+    for run in plan(study, tmp_path):
+        if run.name in ("A0/full/seed0", "A1/full/seed0", "A1/full/seed1", "teachers/fusion/seed0"):
+            seconds = {"A0": 60.0, "A1": 120.0, "fusion": 600.0}[run.arm]
+            write_run(run, seconds=seconds)
+    text = shown(study, tmp_path, jobs=2)
+    lines = {line.split()[1]: line for line in text.splitlines() if "/seed" in line}
+    assert "done" in lines["A1/full/seed1"]
+    assert "2 min 00 s" in lines["A1/full/seed1"]
+    assert "to do" in lines["A0/full/seed1"]
+    assert "about 1 min 00 s" in lines["A0/full/seed1"]
+    assert "as long as A2, once that is measured" in " ".join(lines["A0_time/full/seed0"].split())
+    # A0 2 x 60 and A0_time 3 x 60 as the only other student; A1 1 x 120, A2 and R1 3 x 120 each as A1
+    assert "4 of 16 done; about 9 min 30 s to go with 2 at a time" in " ".join(text.split())
+
+
+def test_the_overview_of_a_new_study_claims_no_time(make_study, tmp_path):
+    text = " ".join(shown(make_study(), tmp_path / "new").split())
+    assert "0 of 29 done; 29 runs without a finished one of their kind are not counted" in text
+
+
+def test_jobs_are_at_least_one(make_study, quiet, tmp_path):
+    with pytest.raises(BridgeTAError, match="--jobs 0 must be at least 1"):
+        carry_out(make_study(), tmp_path, 0, quiet)
+
+
+def test_the_command_of_a_run_is_one_that_a_user_could_type(tmp_path):
+    command = train_command("teacher", tmp_path / "a.yaml", tmp_path, True)
+    assert command[3:] == ["train", "teacher", str(tmp_path / "a.yaml"), "--out", str(tmp_path), "--resume"]
+    done = subprocess.run([*command[:5], "--help"], capture_output=True, text=True, check=True)
+    assert "--resume" in done.stdout
+
+
+def test_data_that_are_not_there_are_told_once_before_anything_starts(make_study, pretend, quiet, tmp_path):
+    study = make_study("data.val_root=/nowhere", **ONE)
+    with pytest.raises(BridgeTAError, match=r"/nowhere: data.val_root of .* is not a folder"):
+        carry_out(study, tmp_path / "out", 2, quiet, pretend(""))
+    assert not list((tmp_path / "out").glob("*/*"))

@@ -1,0 +1,106 @@
+"""The command `bridgeta study`, and that it reads what training really writes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bridgeta_core.cli.commands import app
+from bridgeta_core.runs.record import read_record
+from bridgeta_core.study import study as studies
+from bridgeta_core.study.execution import Failure
+from bridgeta_core.study.plan import plan
+
+ONE = {"seeds": [0], "budgets": {"full": []}, "teachers": {"fusion": []}}
+NETWORK = [
+    *("model.image.width=96", "model.image.height=64", "model.backbone.channels=16", "model.head.width=8"),
+    "model.backbone.options={embedding_size: 8, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], layer_type: basic}",
+    *("model.lift.depth_step=4.0", "model.lift.channels=8", "model.lift.grid.resolution=3.2", "grid.resolution=2.0"),
+    "model.decoder={width: 16, stages: [16, 16], blocks: 1, channels: 8}",
+    *("teacher.lidar.width=16", "teacher.lidar.channels=8", "teacher.lidar.sweeps=0"),
+    *(
+        "data.batch_size=2",
+        "data.workers=0",
+        "data.version=v1.0-mini",
+        "data.cameras=[CAM_FRONT,CAM_BACK]",
+        "train.epochs=1",
+    ),
+    *("distill.warmup_steps=0", "distill.ramp_steps=0", "distill.calibrate_steps=1", "distill.statistics_frames=1"),
+]
+
+
+def bridgeta(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def finished(make_study, write_run, tmp_path) -> tuple[Path, Path]:
+    """A study's file and its folder, in which all is done."""
+    for run in plan(make_study(**ONE), tmp_path / "out"):
+        write_run(run)
+    return tmp_path / "study.yaml", tmp_path / "out"
+
+
+def test_the_plan_the_page_and_what_is_kept(finished, tmp_path):
+    configuration, out = finished
+    shown = bridgeta("study", configuration, "--out", out, "--plan")
+    assert "6 of 6 done" in shown.output
+    assert bridgeta("study", configuration, "--out", out, "--collect", tmp_path / "kept").exit_code == 0
+    page = tmp_path / "docs" / "page.md"
+    done = bridgeta("study", configuration, "--out", tmp_path / "kept", "--render-only", "--table", page)
+    assert done.exit_code == 0, done.output
+    command = f"bridgeta study {configuration} --out {tmp_path / 'kept'} --render-only --table {page}"
+    assert page.read_text().startswith(f"<!-- Written by: {command} -->\n")
+    assert page.with_suffix(".png").exists()
+
+
+def test_a_study_whose_runs_failed_writes_its_page_and_fails(finished, monkeypatch):
+    configuration, out = finished
+
+    def carry_out(study, out, jobs, console):
+        return [Failure(plan(study, out)[0], "ended with exit code 3", "no such device")]
+
+    monkeypatch.setattr(studies, "carry_out", carry_out)
+    done = bridgeta("study", configuration, "--out", out)
+    assert done.exit_code == 1
+    assert "teachers/fusion/seed0: ended with exit code 3" in done.output
+    assert "no such device" in done.output
+    assert "runs that failed: 1" in done.output
+    assert (out / "results.md").exists()
+
+
+def test_wrong_settings_are_exit_code_2(finished):
+    configuration, out = finished
+    done = bridgeta("study", configuration, "baseline=B", "--out", out)
+    assert done.exit_code == 2
+    assert "baseline = B is not among arms" in done.output
+
+
+def test_the_record_of_every_kind_of_training_is_read(make_study, small_root, tmp_path):
+    from bridgeta_core.training import train_distill, train_student, train_teacher
+
+    roots = [f"data.train_root={small_root}", f"data.val_root={small_root}"]
+    study = make_study(*NETWORK, *roots, overrides=[], **ONE)
+    trainers = {"teacher": train_teacher, "student": train_student, "distill": train_distill}
+    wanted = {"fusion", "A0", "A2"}
+    for run in plan(study, tmp_path / "out"):
+        if run.arm in wanted:
+            trainers[run.kind](run.experiment, run.folder)
+    records = {r.arm: read_record(r.folder) for r in plan(study, tmp_path / "out") if r.arm in wanted}
+    for record in records.values():
+        assert record.steps > 0
+        assert record.seconds_per_step > 0
+        assert record.peak_memory > 50
+        assert record.parameters > 1000
+        last = record.scores["last"]
+        assert 0 <= last.miou_half <= last.miou <= 1
+        assert len(last.classes) == 6
+        assert list(last.ranges) == ["0-20 m", "20-35 m", "35-50 m"]
+        assert "day" in last.conditions or "night" in last.conditions
+    assert {arm for arm, record in records.items() if record.train_only} == {"A2"}
+    explained = {f"{scalar}_{level}" for scalar in ("slack", "delta", "rho") for level in "FDZ"}
+    assert explained | {"val/miou", "val/assistant_miou"} == records["A2"].ends.keys()
+    assert not any(math.isnan(value) for value in records["A2"].ends.values())

@@ -1,0 +1,173 @@
+"""Frames on disk: the same as decoded ones, shared where they are the same, made anew where they are not."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
+from bridgeta_core.data.augment import Augment
+from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.model.teacher import TeacherOutput
+from bridgeta_core.training import train_student
+from bridgeta_core.training.cache import frames as cachedframes
+from bridgeta_core.training.cache.frames import CachedFrames
+from bridgeta_core.training.cache.taps import TappedBatch, TappedFrame, collate_tapped
+from bridgeta_core.training.processes import Processes
+from bridgeta_core.utils.errors import BridgeTAError
+
+LIDAR = LidarConfig(sweeps=1)
+EXACT = LabelConfig(mode="exact", line_width=4.0)
+IMAGE = ImageConfig(width=32, height=32, margin=1.0)
+
+
+def dataset(root: Path, scenes: str = "all", **options) -> FrameDataset:
+    image = options.pop("image", IMAGE)
+    cameras = ("CAM_FRONT", "CAM_BACK")
+    return FrameDataset(root, "v1.0-mini", scenes, cameras, image, BevGrid(resolution=4.0), **options)
+
+
+def teacher(batch) -> TeacherOutput:
+    """Taps that tell the batch's frames apart, by images and points."""
+    mean = batch.images.float().mean((1, 2, 3, 4)) + torch.stack([points[:, 0].mean() for points in batch.points])
+    return TeacherOutput(*(mean.view(-1, 1, 1, 1) * torch.ones(1, c, 2, 2) for c in (3, 4, 6)))
+
+
+@pytest.fixture(scope="module")
+def folder(small_root, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    kept = CachedFrames(dataset(small_root), folder, Processes())
+    kept.add_points(LIDAR)
+    kept.add_taps(teacher, "abc", LIDAR, size=3)
+    return folder
+
+
+@pytest.fixture
+def cached(small_root, folder, monkeypatch) -> CachedFrames:
+    def forbidden(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(cachedframes, "build_once", forbidden)
+    return CachedFrames(dataset(small_root), folder, Processes())
+
+
+def same(a, b, names=("images", "intrinsics", "ego_T_cam", "masks", "known")) -> bool:
+    return a.token == b.token and all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def test_kept_frames_are_those_of_the_dataset(small_root, cached):
+    decoded = dataset(small_root)
+    assert len(cached) == len(decoded) == 4
+    assert all(same(cached[i], decoded[i]) for i in range(4))
+    assert cached[0].points is None
+
+
+def test_kept_frames_are_never_augmented(small_root, folder, cached):
+    augmented = dataset(small_root, augment=Augment(flip=True, rotate=20))
+    assert same(CachedFrames(augmented, folder, Processes())[1], cached[1])
+    assert augmented.augment is not None
+
+
+def test_kept_points_are_those_of_a_dataset_with_lidar(small_root, cached):
+    decoded = dataset(small_root, lidar=LIDAR)
+    cached.add_points(LIDAR)
+    assert all(same(cached[i], decoded[i], ("points",)) for i in range(4))
+
+
+def test_kept_taps_are_the_teachers_in_half_precision(small_root, cached):
+    decoded = collate_tapped([dataset(small_root, lidar=LIDAR)[i] for i in range(4)])
+    cached.add_taps(teacher, "abc", LIDAR, size=3)
+    batch = collate_tapped([cached[i] for i in range(4)])
+    assert isinstance(batch, TappedBatch)
+    assert batch.points is None
+    taps = batch.to("cpu").taps()
+    for name in ("F", "D", "Z"):
+        assert torch.equal(getattr(taps, name), getattr(teacher(decoded), name).half().float())
+    assert (taps.camera, taps.lidar) == (None, None)
+
+
+def test_frames_with_and_without_taps_make_a_batch_without(cached):
+    plain = cached[0]
+    cached.add_taps(teacher, "abc", LIDAR, size=3)
+    assert isinstance(cached[1], TappedFrame)
+    assert not isinstance(collate_tapped([plain, cached[1]]), TappedBatch)
+
+
+def test_another_choice_of_scenes_shares_what_is_kept(small_root, folder, cached):
+    some = CachedFrames(dataset(small_root, "scene-0103"), folder, Processes())
+    assert [some[i].token for i in range(2)] == ["scene-0103-0", "scene-0103-1"]
+    assert same(some[1], cached[3])
+
+
+@pytest.mark.parametrize(
+    ("change", "adds"),
+    [
+        (lambda kept, root: CachedFrames(dataset(root, image=replace(IMAGE, width=64)), kept, Processes()), 2),
+        (lambda kept, root: CachedFrames(dataset(root, labels=EXACT), kept, Processes()), 2),
+        (lambda kept, root: CachedFrames(dataset(root, labels=replace(EXACT, line_width=5.0)), kept, Processes()), 2),
+        (lambda kept, root: CachedFrames(dataset(root, labels=LabelConfig(line_width=5.0)), kept, Processes()), 0),
+        (lambda kept, root: CachedFrames(dataset(root), kept, Processes()).add_points(replace(LIDAR, sweeps=0)), 2),
+        (lambda kept, root: CachedFrames(dataset(root), kept, Processes()).add_taps(teacher, "d", LIDAR, 2), 2),
+        (lambda kept, root: CachedFrames(dataset(root), kept, Processes()).add_points(replace(LIDAR, z_min=0.0)), 0),
+    ],
+    ids=[
+        "other images",
+        "exact labels",
+        "wider exact lines",
+        "wider lines where they mean nothing",
+        "other sweeps",
+        "another teacher",
+        "a setting of the network",
+    ],
+)
+def test_what_depends_on_other_settings_is_kept_beside_the_rest(small_root, folder, change, adds):
+    before = set(folder.iterdir())
+    change(folder, small_root)
+    assert len(set(folder.iterdir()) - before) == adds
+
+
+def test_a_file_that_changed_is_decoded_again(broken_root, tmp_path):
+    image = next((broken_root / "samples" / "CAM_FRONT").glob("scene-0061-0*"))
+    CachedFrames(dataset(broken_root), tmp_path, Processes())
+    before = set(tmp_path.iterdir())
+    os.utime(image, (1, 1))
+    CachedFrames(dataset(broken_root), tmp_path, Processes())
+    assert [path.name[:10] for path in set(tmp_path.iterdir()) - before] == ["scene-0061"]
+
+
+def test_processes_share_the_work(small_root, tmp_path):
+    for rank in (1, 0):
+        assert len(CachedFrames(dataset(small_root), tmp_path, Processes(rank, 2))) == 4
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_loader_process_gets_the_paths_and_not_the_arrays(cached):
+    frame = cached[2]
+    sent = pickle.dumps(cached.__getstate__()["_open"])
+    assert len(sent) < 100
+    assert same(pickle.loads(pickle.dumps(cached))[2], frame)
+
+
+def test_taps_beyond_half_precision_are_an_error(small_root, tmp_path):
+    kept = CachedFrames(dataset(small_root), tmp_path, Processes())
+
+    def large(batch) -> TeacherOutput:
+        return TeacherOutput(*(1e6 * tap for tap in teacher(batch)[:3]))
+
+    with pytest.raises(BridgeTAError, match="float16"):
+        kept.add_taps(large, "abc", LIDAR, size=2)
+
+
+def test_augmentation_must_be_off(two_scenes, tmp_path):
+    with pytest.raises(BridgeTAError, match=r"set data\.flip=false data\.colour=0$") as caught:
+        train_student(two_scenes(f"data.cache={tmp_path / 'cache'}"), tmp_path / "run")
+    assert caught.value.exit_code == 2
+    cache = [f"data.cache={tmp_path / 'cache'}", "data.flip=false", "data.colour=0"]
+    with pytest.raises(BridgeTAError, match=r"set data\.flip_x=false data\.image_resize=\[\]$"):
+        train_student(two_scenes(*cache, "data.image_resize=[0.9,1.1]", "data.flip_x=true"), tmp_path / "run")

@@ -1,0 +1,200 @@
+"""The student with a teacher: what is trained when, and what ships."""
+
+from __future__ import annotations
+
+import copy
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from bridgeta_core.config import experiment as config
+from bridgeta_core.deploy.weights import load_student, read_info
+from bridgeta_core.distill.direct import Direct
+from bridgeta_core.model.teacher import Teacher
+from bridgeta_core.training import train_distill, train_teacher
+from bridgeta_core.training.distill_task import DistillTask
+from bridgeta_core.training.frames import Frames
+from bridgeta_core.training.frozen import FrozenTeacher
+from bridgeta_core.training.processes import Processes
+from bridgeta_core.training.studenttask import StudentTask
+from bridgeta_core.training.teacher_weights import load_teacher
+from bridgeta_core.utils.errors import BridgeTAError
+
+AT_ONCE = ["distill.warmup_steps=0", "distill.ramp_steps=0", "distill.levels.calibrate=0"]
+
+
+@pytest.fixture
+def distil(two_scenes, teacher, tmp_path, monkeypatch):
+    """Runs a distillation and gives its task, and the state of student and distiller before the first step."""
+
+    def run(*overrides: str, folder: Path = tmp_path, resume: bool = False) -> tuple[DistillTask, dict]:
+        kept: dict = {}
+
+        def start(task: DistillTask) -> None:
+            kept.update(task=task, before=copy.deepcopy(task.state_dict()))
+
+        monkeypatch.setattr(DistillTask, "on_train_start", start)
+        settings = two_scenes(f"distill.teacher={teacher}", "distill.statistics_frames=2", *overrides)
+        train_distill(settings, folder, resume)
+        return kept["task"], kept["before"]
+
+    return run
+
+
+def rows(folder: Path, column: str) -> list[float]:
+    with (folder / "logs/version_0/metrics.csv").open() as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
+
+
+@pytest.fixture(scope="module")
+def finished(two_scenes, teacher, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("distill")
+    train_distill(two_scenes(f"distill.teacher={teacher}", *AT_ONCE, "train.ema=0.9", "data.labelled=0.5"), folder)
+    return folder
+
+
+def test_a_run_logs_every_term_and_what_the_method_reports(finished):
+    for column in ("train/loss", "train/label", "train/kd/F", "train/kd/Z", "train/label/assistant", "train/rho_F"):
+        assert len(rows(finished, column)) == 2, column
+    terms = ("train/label", "train/kd/F", "train/kd/D", "train/kd/Z", "train/label/assistant")
+    assert rows(finished, "train/loss")[0] == pytest.approx(sum(rows(finished, term)[0] for term in terms), rel=1e-5)
+
+
+def test_the_assistant_is_scored_beside_the_student(finished):
+    assert len(rows(finished, "val/assistant_miou")) == 2
+
+
+def test_only_the_student_ships_and_only_what_is_trained_is_kept(finished, teacher):
+    names = torch.load(finished / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert {name.split(".")[0] for name in names} == {"student", "distiller"}
+    student, info = load_student(finished / "student.safetensors")
+    assert len(student.state_dict()) == len([name for name in names if name.startswith("student.")])
+    assert info.provenance["unlabelled_samples"] == 2
+    assert len(info.provenance["teacher_sha256"]) == 64
+
+
+def test_the_teacher_is_not_changed_by_teaching(distil, teacher):
+    task, _ = distil(*AT_ONCE)
+    kept, now = load_teacher(teacher)[0].state_dict(), task.teacher.network.state_dict()
+    assert all(torch.equal(kept[name], now[name]) for name in kept)
+    assert not task.teacher.network.training
+    assert all(p.grad is None for p in task.teacher.network.parameters())
+
+
+@pytest.mark.parametrize(("reading", "trained"), [("frozen", set()), ("shared", {"decoder", "head"})])
+def test_in_the_warm_up_the_student_waits(distil, reading, trained):
+    task, before = distil("distill.warmup_steps=9", f"distill.bridgeta.reading={reading}", "data.steps_per_epoch=3")
+    after = task.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[1] for name in changed if name.startswith("student.")} == trained
+    assert not [name for name in changed if "running" in name]
+    assert [name for name in changed if name.startswith("distiller.assistant.")]
+
+
+def test_after_the_warm_up_the_student_is_trained(distil):
+    task, before = distil("distill.warmup_steps=1", "distill.bridgeta.reading=frozen")
+    after = task.state_dict()
+    weights = [name for name in before if name.startswith("student.") and name.endswith("weight")]
+    assert not [name for name in weights if torch.equal(before[name], after[name])]
+
+
+def test_a_method_that_brings_nothing_to_train_does_not_wait(distil):
+    task, before = distil("distill.method=direct", "distill.warmup_steps=9")
+    assert not torch.equal(before["student.head.classify.weight"], task.student.head.classify.weight)
+
+
+def test_levels_are_calibrated_once_when_it_is_time_over_all_resumptions(distil, tmp_path, monkeypatch):
+    calls = []
+
+    def calibrate(self, label_loss, student, losses, share):
+        calls.append((label_loss.item(), share, losses["kd/F"].item()))
+        assert student.F.requires_grad
+        self.levels.weight.mul_(3)
+
+    monkeypatch.setattr(Direct, "calibrate", calibrate)
+    options = ["distill.method=direct", "distill.calibrate_steps=1", "distill.levels.calibrate=0.25", "train.epochs=3"]
+    monkeypatch.setattr(DistillTask, "on_train_epoch_end", lambda task: 1 / (2 - task.current_epoch), raising=False)
+    with pytest.raises(ZeroDivisionError):
+        distil(*options)
+    monkeypatch.undo()
+    monkeypatch.setattr(Direct, "calibrate", calibrate)
+    state = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert state["calibrated"]
+    train_distill(config.load(config.Experiment, tmp_path / "experiment.yaml"), tmp_path, resume=True)
+    assert [share for _, share, _ in calls] == [0.25]
+    assert calls[0][2] > 0  # at full strength, although the ramp has hardly begun
+    weight = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]["distiller.levels.weight"]
+    assert weight.tolist() == [3.0, 1.5, 3.0]
+
+
+def test_one_seed_gives_one_student_with_and_without_a_teacher(two_scenes, teacher):
+    settings = two_scenes(f"distill.teacher={teacher}")
+    alone = StudentTask(settings, {}).student.state_dict()
+    taught = DistillTask(settings, {}, FrozenTeacher.load(teacher, settings)).student.state_dict()
+    assert all(torch.equal(alone[name], taught[name]) for name in alone)
+
+
+def test_the_decoder_may_start_from_the_teachers(two_scenes, teacher):
+    settings = two_scenes(f"distill.teacher={teacher}", "distill.decoder_from_teacher=true")
+    task, trained = DistillTask(settings, {}, FrozenTeacher.load(teacher, settings)), load_teacher(teacher)[0]
+    for part in ("decoder", "head"):
+        mine, its = getattr(task.student, part).state_dict(), getattr(trained, part).state_dict()
+        assert all(torch.equal(mine[name], its[name]) for name in its)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("grid.resolution=4.0", "the label grid"),
+        ("data.cameras=[CAM_BACK,CAM_FRONT]", r"data\.cameras"),
+        ("model.image.width=128", r"model\.image"),
+        ("model.decoder.width=24", r"16 and 16 channels.*the student's have 24 and 16"),
+        ("model.lift.grid.resolution=6.4", "channels on"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(two_scenes, teacher, tmp_path, override, message):
+    with pytest.raises(BridgeTAError, match=message) as caught:
+        train_distill(two_scenes(f"distill.teacher={teacher}", override), tmp_path)
+    assert caught.value.exit_code == 2
+
+
+def test_a_head_that_does_not_fit_the_teachers_is_refused(two_scenes, teacher):
+    settings = two_scenes(f"distill.teacher={teacher}", "distill.decoder_from_teacher=true", "model.head.width=24")
+    with pytest.raises(BridgeTAError, match="decoder_from_teacher=false"):
+        DistillTask(settings, {}, FrozenTeacher.load(teacher, settings))
+
+
+def test_frames_without_labels_show_none_and_have_their_share_of_every_batch(two_scenes):
+    frames = Frames(two_scenes("data.labelled=0.5"), Processes(), unlabelled=True)
+    assert (frames.labelled, frames.unlabelled) == ([0, 1], [2, 3])
+    frames.trainer = type("Trainer", (), {"current_epoch": 0})
+    for batch in frames.train_dataloader():
+        labelled = batch.known.any(dim=1)
+        assert [token.startswith("scene-0061") for token in batch.tokens] == labelled.tolist()
+        assert labelled.sum() == 1
+        assert not batch.masks[~labelled].any()
+
+
+def test_with_the_cache_neither_points_nor_the_teacher_are_needed(distil, tmp_path, monkeypatch):
+    off = ["data.flip=false", "data.colour=0", "train.epochs=1", *AT_ONCE]
+    cache = f"data.cache={tmp_path / 'cache'}"
+    distil(*off, folder=tmp_path / "plain")
+    distil(*off, cache, folder=tmp_path / "first")
+
+    def forbidden(*_):
+        raise AssertionError("the teacher ran")
+
+    monkeypatch.setattr(Teacher, "forward", forbidden)
+    distil(*off, cache, folder=tmp_path / "again")
+    losses = [rows(tmp_path / name, "train/loss") for name in ("plain", "first", "again")]
+    assert losses[1] == losses[2]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_a_teacher_of_lidar_alone_teaches_a_student_with_other_images(two_scenes, tmp_path):
+    short = ["train.epochs=1", "data.steps_per_epoch=1"]
+    path = train_teacher(two_scenes("teacher.sensors=lidar", *short), tmp_path / "teacher")
+    settings = two_scenes(f"distill.teacher={path}", "model.image.width=128", *short, *AT_ONCE)
+    assert read_info(train_distill(settings, tmp_path / "student")).provenance["steps"] == 1

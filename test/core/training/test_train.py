@@ -1,0 +1,90 @@
+"""A training run: what it writes, what it refuses, and that a broken run ends where an unbroken one does."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from bridgeta_core.config import experiment as config
+from bridgeta_core.deploy.weights import load_student, read_info
+from bridgeta_core.training import train_student
+from bridgeta_core.training.studenttask import StudentTask
+from bridgeta_core.utils.errors import BridgeTAError
+
+
+@pytest.fixture(scope="module")
+def finished(two_scenes, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train_student(two_scenes("train.ema=0.99"), folder)
+    return folder
+
+
+def test_a_run_leaves_settings_logs_checkpoints_and_weights(finished):
+    assert config.load(config.Experiment, finished / "experiment.yaml").train.epochs == 2
+    rows = list(csv.DictReader((finished / "logs/version_0/metrics.csv").open()))
+    assert any(row.get("train/loss") for row in rows)
+    assert len([row for row in rows if row.get("val/miou")]) == 2
+    assert list(finished.glob("logs/version_0/events.out.tfevents.*"))
+    assert (finished / "checkpoints/last.ckpt").exists()
+    assert (finished / "checkpoints/best.ckpt").exists()
+
+
+def test_the_weights_say_where_they_come_from(finished, small_root):
+    info = read_info(finished / "student.safetensors")
+    assert info.provenance["data"]["train_root"] == str(small_root)
+    assert info.provenance["train"]["epochs"] == 2
+    assert info.provenance["steps"] > 0
+    student, _ = load_student(finished / "student.safetensors")
+    assert sum(p.numel() for p in student.parameters()) > 0
+
+
+def test_a_run_that_was_broken_off_ends_with_the_weights_of_an_unbroken_one(
+    finished, two_scenes, tmp_path, monkeypatch
+):
+    def break_off(task: StudentTask) -> None:
+        if task.current_epoch == 1:
+            raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTask, "on_train_epoch_start", break_off)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_student(two_scenes("train.ema=0.99"), tmp_path)
+    assert not (tmp_path / "student.safetensors").exists()
+    train_student(two_scenes("train.ema=0.99"), tmp_path, resume=True)
+    last = [torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in (finished, tmp_path)]
+    assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_a_finished_run_is_not_overwritten(finished, two_scenes):
+    with pytest.raises(BridgeTAError, match="already holds a run"):
+        train_student(two_scenes("train.ema=0.99"), finished)
+
+
+def test_a_run_is_not_resumed_with_other_settings(finished, two_scenes):
+    with pytest.raises(BridgeTAError, match="other settings"):
+        train_student(two_scenes("train.ema=0.99", "train.seed=5"), finished, resume=True)
+
+
+def test_there_is_nothing_to_resume_in_an_empty_folder(two_scenes, tmp_path):
+    with pytest.raises(BridgeTAError, match="no checkpoint"):
+        train_student(two_scenes("train.ema=0.99"), tmp_path, resume=True)
+
+
+def test_an_interrupted_run_says_how_to_go_on(two_scenes, tmp_path, monkeypatch):
+    def stop(task: StudentTask) -> None:
+        if task.current_epoch == stop.epoch:
+            raise KeyboardInterrupt
+
+    for stop.epoch, advice in ((0, "start again"), (1, "go on with --resume")):
+        with monkeypatch.context() as patch:
+            patch.setattr(StudentTask, "on_train_epoch_start", stop)
+            with pytest.raises(BridgeTAError, match=f"was interrupted.*{advice}"):
+                train_student(two_scenes("train.ema=0.99"), tmp_path)
+    assert train_student(two_scenes("train.ema=0.99"), tmp_path, resume=True).exists()
+
+
+def test_a_rise_of_one_step_is_a_schedule_too(two_scenes, tmp_path):
+    assert train_student(two_scenes("train.epochs=1", "data.steps_per_epoch=2", "train.warmup=0.5"), tmp_path).exists()

@@ -1,0 +1,322 @@
+"""The node on a live graph when things go wrong: each fault is injected, has a defined behaviour and a diagnostic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+OK, WARN, ERROR = 0, 1, 2
+HOUR = 3_600_000_000_000
+
+
+def status_is(bench: Any, name: str, level: int, text: str = "") -> Callable[[], bool]:
+    def condition() -> bool:
+        now = bench.listener.status(name)
+        return now[0] == level and text in now[1]
+
+    condition.__name__ = f"{name} is {level} with {text!r}"
+    return condition
+
+
+class TestMissingCameras:
+    def test_without_one_the_rest_is_run_and_what_it_alone_sees_is_unknown(self, bench: Any) -> None:
+        from ros_bench import cells
+
+        bench.start(min_cameras=1)
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        assert cells(bench.listener.grids["/bev/drivable_area"][-1])[8, 0] >= 0  # behind
+        bench.drive(
+            vehicle, lambda: cells(bench.listener.grids["/bev/drivable_area"][-1])[8, 0] == -1, without=["cam_back"]
+        )
+        assert cells(bench.listener.grids["/bev/drivable_area"][-1])[8, 19] >= 0  # ahead
+        bench.drive(vehicle, status_is(bench, "cameras", WARN, "no image from cam_back"), without=["cam_back"])
+        assert int(bench.listener.status("sets")[2]["partial"]) > 0
+        bench.drive(vehicle, lambda: cells(bench.listener.grids["/bev/drivable_area"][-1])[8, 0] >= 0)
+        bench.drive(vehicle, status_is(bench, "cameras", OK))
+
+    def test_a_camera_that_never_was_there_is_done_without(self, bench: Any) -> None:
+        bench.start(min_cameras=1)
+        vehicle = bench.vehicle(calibrated=False)
+        vehicle.publish_tf()
+        bench.until(lambda: vehicle.infos["cam_front"].get_subscription_count())
+
+        def arrived() -> bool:
+            vehicle.publish_info_with("cam_front")
+            return bool(bench.listener.stamps())
+
+        bench.drive(vehicle, arrived, without=["cam_back"])
+        bench.drive(vehicle, status_is(bench, "calibration", WARN, "cam_back: no CameraInfo"), without=["cam_back"])
+
+    def test_when_all_are_needed_a_dead_one_is_an_error_and_nothing_is_published(self, bench: Any) -> None:
+        bench.start(diagnostics__error_after=0.8)
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        bench.drive(vehicle, status_is(bench, "cameras", ERROR, "cam_back"), without=["cam_back"])
+        before = len(bench.listener.stamps())
+        for _ in range(5):
+            vehicle.publish_cycle(without=["cam_back"])
+            bench.pause(0.08)
+        assert len(bench.listener.stamps()) == before
+        assert int(bench.listener.status("sets")[2]["incomplete"]) > 0
+        bench.drive(vehicle, lambda: len(bench.listener.stamps()) > before)
+
+
+class TestInput:
+    def test_silence_is_a_warning_then_an_error_then_over(self, bench: Any) -> None:
+        bench.start(diagnostics__error_after=1.0)
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, status_is(bench, "cameras", OK))
+        bench.until(status_is(bench, "cameras", WARN, "no image from cam_front, cam_back"))
+        bench.until(status_is(bench, "cameras", ERROR))
+        bench.drive(vehicle, status_is(bench, "cameras", OK))
+
+    def test_a_low_rate_is_a_warning(self, bench: Any) -> None:
+        bench.start(diagnostics__expected_rate=100.0)
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, status_is(bench, "cameras", WARN, "low rate of cam_front, cam_back"))
+
+    def test_late_results_are_a_warning_and_then_an_error(self, bench: Any) -> None:
+        bench.start(diagnostics__late_after=0.2, diagnostics__error_after=0.5)
+        vehicle = bench.vehicle()
+
+        def old() -> int:
+            return bench.node.get_clock().now().nanoseconds - 300_000_000
+
+        levels = []
+
+        def seen() -> bool:
+            level = bench.listener.status("latency")[0]
+            levels.append(level)
+            return level == ERROR
+
+        end = time.monotonic() + 10
+        while not seen() and time.monotonic() < end:
+            vehicle.publish_cycle(stamp_ns=old())
+            bench.pause(0.08)
+        assert levels[-1] == ERROR
+        assert WARN in levels
+        bench.drive(vehicle, status_is(bench, "latency", OK))
+
+    def test_stamps_of_another_clock_are_named(self, bench: Any) -> None:
+        bench.start()
+        vehicle = bench.vehicle()
+        end = time.monotonic() + 10
+        while not status_is(bench, "latency", WARN, "use_sim_time")() and time.monotonic() < end:
+            vehicle.publish_cycle(stamp_ns=bench.node.get_clock().now().nanoseconds - 24 * HOUR)
+            bench.pause(0.08)
+        assert "use_sim_time" in bench.listener.status("latency")[1]
+
+    def test_when_time_goes_back_it_starts_afresh(self, bench: Any) -> None:
+        bench.start()
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        earlier = bench.node.get_clock().now().nanoseconds - HOUR
+        for cycle in range(40):
+            vehicle.publish_cycle(stamp_ns=earlier + cycle * 83_000_000)
+            bench.pause(0.05)
+            if any(abs(stamp - earlier) < HOUR // 2 for stamp in bench.listener.stamps()):
+                break
+        else:
+            pytest.fail("no grid of the earlier time")
+        bench.until(lambda: bench.listener.status("sets")[2].get("resets") == "1")
+
+    def test_images_without_a_stamp_are_named(self, bench: Any) -> None:
+        bench.start()
+        vehicle = bench.vehicle()
+        message_time = {"stamp_ns": 5_000_000}  # the first of the two cameras is then stamped 0
+        bench.drive(vehicle, status_is(bench, "cameras", WARN, "cam_front"), **message_time)
+        assert "no stamp" in bench.listener.status("cameras")[2]["cam_front fault"]
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [(b"", "0 bytes"), (b"\xff\xd8\xff\xe0 not to the end", "truncated"), (b"hello", "not a JPEG or PNG")],
+        ids=["empty", "truncated", "no image"],
+    )
+    def test_a_broken_image_costs_its_set(self, bench: Any, data: bytes, reason: str) -> None:
+        bench.start()
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        bench.drive(
+            vehicle,
+            lambda: reason in bench.listener.status("sets")[1] and "cam_back" in bench.listener.status("sets")[1],
+            data={"cam_back": data},
+        )
+        assert bench.listener.status("sets")[0] in (WARN, ERROR)
+        before = len(bench.listener.stamps())
+        bench.drive(vehicle, lambda: len(bench.listener.stamps()) > before)
+        bench.drive(vehicle, status_is(bench, "sets", OK))
+
+    def test_a_broken_image_is_left_out_when_fewer_cameras_will_do(self, bench: Any) -> None:
+        from ros_bench import cells
+
+        bench.start(min_cameras=1)
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        bench.drive(
+            vehicle, status_is(bench, "cameras", WARN, "unusable images from cam_back"), data={"cam_back": b"hello"}
+        )
+        grid = cells(bench.listener.grids["/bev/drivable_area"][-1])
+        assert (grid[8, 0], grid[8, 19] >= 0) == (-1, True)
+
+    def test_an_image_of_another_size_than_its_calibration_says_so(self, bench: Any) -> None:
+        from ros_bench import jpeg
+
+        bench.start()
+        vehicle = bench.vehicle()
+        bench.drive(
+            vehicle,
+            lambda: "its calibration is for" in bench.listener.status("sets")[1],
+            data={"cam_back": jpeg(9, (320, 240))},
+        )
+
+    def test_an_unheard_of_failure_does_not_end_it(self, bench: Any) -> None:
+        node = bench.start()
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        infer = node._runtime.infer
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError("by a fault injection")
+
+        node._runtime.infer = fail
+        bench.drive(vehicle, lambda: "ZeroDivisionError" in bench.listener.status("sets")[1])
+        node._runtime.infer = infer
+        before = len(bench.listener.stamps())
+        bench.drive(vehicle, lambda: len(bench.listener.stamps()) > before)
+
+
+class TestCalibration:
+    def test_what_is_missing_is_named(self, bench: Any) -> None:
+        bench.start()
+        vehicle = bench.vehicle(calibrated=False)
+        bench.until(status_is(bench, "calibration", ERROR, "no CameraInfo"))
+        bench.until(lambda: all(p.get_subscription_count() for p in vehicle.infos.values()))
+        vehicle.publish_infos()
+        bench.until(status_is(bench, "calibration", ERROR, "TF does not know"))
+        vehicle.publish_tf()
+        bench.until(status_is(bench, "calibration", OK))
+
+    def test_a_changed_calibration_is_used(self, bench: Any) -> None:
+        from ros_bench import SIZE, K
+
+        node = bench.start()
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        longer = K.copy()
+        longer[0, 0] *= 2
+        fields = {"k": longer.ravel(), "p": np.hstack((longer, np.zeros((3, 1)))).ravel()}
+        vehicle.publish_info_with("cam_front", **fields)
+        bench.drive(vehicle, lambda: node._runtime.rigs[-1].cameras[0].intrinsics[0, 0] == longer[0, 0])
+        assert node._runtime.rigs[-1].cameras[0].width == SIZE[0]
+
+    def test_a_moved_camera_is_used(self, bench: Any) -> None:
+        from ros_bench import AHEAD, BACK, camera
+
+        from bridgeta_core.geometry.rig import Rig
+
+        node = bench.start()
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        higher = AHEAD.copy()
+        higher[2, 3] = 2.25
+        vehicle.publish_tf(Rig((camera("cam_front", higher), camera("cam_back", BACK))))
+        bench.drive(vehicle, lambda: node._runtime.rigs[-1].cameras[0].ego_T_cam[2, 3] == 2.25)
+
+    def test_nan_from_the_start_is_an_error_and_a_good_one_mends_it(self, bench: Any) -> None:
+        bench.start()
+        vehicle = bench.vehicle(calibrated=False)
+        vehicle.publish_tf()
+        bench.until(lambda: all(p.get_subscription_count() for p in vehicle.infos.values()))
+        vehicle.publish_info_with("cam_front")
+        vehicle.publish_info_with("cam_back", k=np.full(9, np.nan))
+        bench.drive(vehicle, status_is(bench, "calibration", ERROR, "not finite"))
+        bench.drive(vehicle, lambda: int(bench.listener.status("sets")[2]["uncalibrated"]) > 0)
+        vehicle.publish_infos()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+
+    def test_nan_later_on_keeps_the_last_good_one(self, bench: Any) -> None:
+        bench.start()
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        vehicle.publish_info_with("cam_back", k=np.full(9, np.nan))
+        bench.drive(vehicle, status_is(bench, "calibration", WARN, "the earlier calibration stays in use"))
+        before = len(bench.listener.stamps())
+        bench.drive(vehicle, lambda: len(bench.listener.stamps()) > before)
+
+    def test_transforms_that_are_none_do_no_harm(self, bench: Any) -> None:
+        from bridgeta_ros.pipeline import messages
+
+        bench.start()
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        bad = np.eye(4)
+        bad[0, 3] = np.nan
+        message = messages.tf_message(vehicle.make, [(0, "base_link", "elsewhere", bad)])
+        vehicle.tf_static.publish(message)
+        bench.drive(vehicle, status_is(bench, "calibration", WARN, "elsewhere"))
+        before = len(bench.listener.stamps())
+        bench.drive(vehicle, lambda: len(bench.listener.stamps()) > before)
+
+
+class TestQos:
+    def test_a_publisher_that_offers_less_is_named(self, bench: Any) -> None:
+        bench.start(reliability="reliable")
+        bench.vehicle(calibrated=False)  # sensor data: best effort
+        bench.until(status_is(bench, "connections", WARN, "incompatible QoS"))
+        values = bench.listener.status("connections")[2]
+        assert "RELIABILITY" in values["/bev_node/input/cam_front/image/compressed"]
+
+    def test_topics_without_publisher_are_named(self, bench: Any) -> None:
+        bench.start()
+        bench.until(status_is(bench, "connections", WARN, "no publisher on /bev_node/input/cam_front/image/compressed"))
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, status_is(bench, "connections", OK))
+
+
+class TestNetwork:
+    def test_a_slow_network_gets_the_newest_set_and_the_others_are_counted(self, bench: Any) -> None:
+        node = bench.start()
+        infer = node._runtime.infer
+
+        def slow(*args: Any) -> Any:
+            time.sleep(0.3)
+            return infer(*args)
+
+        node._runtime.infer = slow
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: len(bench.listener.stamps()) >= 4)
+        bench.pause(0.3)
+        values = bench.listener.status("sets")[2]
+        assert int(values["replaced"]) > int(values["published"])
+        newest = vehicle.publish_cycle()
+        bench.until(lambda: newest in bench.listener.stamps())
+
+    def test_out_of_gpu_memory_it_steps_down_and_says_so(self, bench: Any) -> None:
+        import torch
+        from ros_bench import NodeRuntime
+
+        from bridgeta_core.deploy.fallback import FallbackRuntime
+        from bridgeta_ros.node import bev_node as node_module
+
+        class Gpu(NodeRuntime):
+            def __init__(self, weights: str, device: str, precision: str) -> None:
+                super().__init__(weights, device, precision)
+                self.device, self.precision = device, precision
+
+            def infer(self, images: np.ndarray, rig: Any) -> np.ndarray:
+                if self.device == "cuda":
+                    raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+                return super().infer(images, rig)
+
+        bench.monkeypatch.setattr(node_module, "FallbackRuntime", partial(FallbackRuntime, make=Gpu))
+        bench.start(device="cuda")
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        bench.drive(vehicle, status_is(bench, "network", WARN, "out of memory"))
+        assert bench.listener.status("network")[2]["device"] == "cpu"

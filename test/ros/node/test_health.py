@@ -1,0 +1,364 @@
+"""Each thing that goes wrong is told at its level and in words."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import fields
+
+import pytest
+
+from bridgeta_ros.node.health import Health, SetCounts
+from bridgeta_ros.node.parameters import DiagnosticsParameters
+from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Status
+
+CAMERAS = ("front", "left", "right")
+LIMITS = DiagnosticsParameters(expected_rate=10.0, late_after=0.5, error_after=2.0)
+
+
+class Bench:
+    """A health whose clock is set by hand."""
+
+    def __init__(self, minimum: int = 3, limits: DiagnosticsParameters = LIMITS) -> None:
+        self.now, self.limits = 1000.0, limits
+        self.health = Health(CAMERAS, minimum, lambda: self.limits, lambda: self.now)
+
+    def send(self, seconds: float, hertz: float = 10.0, cameras: tuple[str, ...] = CAMERAS) -> None:
+        """Images for so long, the last of them now."""
+        start = self.now
+        for i in range(1, round(seconds * hertz) + 1):
+            self.now = start + i / hertz
+            for name in cameras:
+                self.health.image(name)
+
+    def publish(self, total: float = 100.0, cameras: int = 3, **stages: float) -> None:
+        self.health.published({**stages, "total": total}, cameras)
+
+    def status(self, name: str) -> Status:
+        (status,) = [s for s in self.health.statuses() if s.name == name]
+        return status
+
+    def says(self, name: str) -> tuple[int, str]:
+        status = self.status(name)
+        return status.level, status.message
+
+
+def test_there_is_a_status_for_each_thing_to_look_at():
+    assert [s.name for s in Bench().health.statuses()] == ["cameras", "sets", "latency", "connections"]
+
+
+# Cameras
+
+
+def test_cameras_that_all_send_are_well():
+    bench = Bench()
+    bench.send(6)
+    assert bench.says("cameras") == (OK, "all cameras send")
+    assert bench.status("cameras").values["left last image (s ago)"] == "0.00"
+
+
+@pytest.mark.parametrize("seconds", [2, 30])
+def test_the_rate_of_a_camera_is_that_of_the_last_seconds_or_since_the_start(seconds):
+    bench = Bench()
+    bench.send(seconds)
+    # Five seconds hold 50 or, with those at both ends, 51 images.
+    assert abs(float(bench.status("cameras").values["front rate (Hz)"]) - 10) <= 0.2
+
+
+def test_the_rate_follows_a_camera_that_slows_down():
+    bench = Bench()
+    bench.send(30, 20)
+    bench.send(10, 10)
+    assert abs(float(bench.status("cameras").values["front rate (Hz)"]) - 10) <= 0.2
+
+
+def test_a_silent_camera_is_a_warning_while_enough_others_send():
+    bench = Bench(minimum=2)
+    bench.send(6)
+    bench.send(60, cameras=("front", "right"))
+    assert bench.says("cameras") == (WARN, "no image from left")
+
+
+def test_too_few_cameras_are_a_warning_first_and_an_error_when_it_lasts():
+    bench = Bench(minimum=2)
+    bench.send(6)
+    bench.send(0.4, cameras=("front",))
+    assert bench.status("cameras").level == OK
+    bench.send(1, cameras=("front",))
+    assert bench.says("cameras") == (WARN, "no image from left, right")
+    bench.send(1, cameras=("front",))
+    assert bench.says("cameras") == (ERROR, "no image from left, right")
+    bench.send(0.5)
+    assert bench.status("cameras").level == OK
+
+
+def test_a_camera_that_was_lost_long_ago_does_not_make_a_short_gap_of_another_an_error():
+    bench = Bench(minimum=2)
+    bench.send(6)
+    bench.send(60, cameras=("front", "right"))
+    bench.send(1, cameras=("front",))
+    assert bench.status("cameras").level == WARN
+    bench.send(1.5, cameras=("front",))
+    assert bench.status("cameras").level == ERROR
+
+
+def test_cameras_that_never_send_are_told_from_the_start_on():
+    bench = Bench()
+    assert bench.status("cameras").level == OK
+    bench.now += 1
+    assert bench.says("cameras") == (WARN, "no image from front, left, right")
+    assert bench.status("cameras").values["front last image (s ago)"] == "never"
+    bench.now += 1.5
+    assert bench.status("cameras").level == ERROR
+
+
+def test_the_age_of_the_last_image_is_right_however_long_ago_and_often_asked():
+    bench = Bench(minimum=1)
+    bench.send(100)
+    bench.now += 30
+    for _ in range(3):
+        assert bench.status("cameras").values["left last image (s ago)"] == "30.00"
+        assert bench.status("cameras").values["left rate (Hz)"] == "0.0"
+
+
+def test_less_than_half_the_expected_rate_is_a_warning():
+    bench = Bench()
+    bench.send(10, 10, ("front", "right"))
+    bench.now -= 10
+    bench.send(10, 4, ("left",))
+    assert bench.says("cameras") == (WARN, "low rate of left")
+    bench.limits = DiagnosticsParameters(expected_rate=0.0)
+    assert bench.status("cameras").level == OK
+
+
+def test_a_low_rate_is_not_told_before_there_is_enough_to_judge_it():
+    bench = Bench()
+    bench.now += 3
+    bench.send(0.4)
+    assert bench.says("cameras") == (OK, "all cameras send")
+
+
+def test_images_that_cannot_be_used_are_a_warning_with_their_reason_until_they_are_past():
+    bench = Bench(minimum=2)
+    bench.send(6)
+    bench.health.faults({"left": "is truncated"})
+    assert bench.says("cameras") == (WARN, "unusable images from left")
+    assert bench.status("cameras").values["left fault"] == "is truncated"
+    bench.send(6)
+    assert bench.says("cameras") == (OK, "all cameras send")
+    assert "left fault" not in bench.status("cameras").values
+
+
+def test_several_problems_are_told_together():
+    bench = Bench(minimum=1)
+    bench.send(6)
+    bench.send(1, cameras=("front", "right"))
+    bench.health.faults({"right": "is black"})
+    assert bench.says("cameras") == (WARN, "no image from left; unusable images from right")
+
+
+# Sets
+
+
+def test_before_the_first_result_the_sets_are_a_warning():
+    assert Bench().says("sets") == (WARN, "nothing published yet")
+
+
+def test_all_counts_are_told():
+    bench = Bench()
+    numbers = {
+        f.name: i + 1 for i, f in enumerate(fields(SetCounts)) if f.name not in ("failed", "published", "partial")
+    }
+    for name, number in numbers.items():
+        bench.health.count(name, number)
+    bench.health.failed("x")
+    bench.publish()
+    bench.publish(cameras=2)
+    values = bench.status("sets").values
+    assert {name: values[name] for name in numbers} == {name: str(number) for name, number in numbers.items()}
+    assert (values["failed"], values["published"], values["partial"]) == ("1", "2", "1")
+
+
+@pytest.mark.parametrize("seconds", [2, 30])
+def test_the_rate_of_the_sets_is_that_of_the_last_seconds_or_since_the_start(seconds):
+    bench = Bench()
+    for _ in range(8 * seconds):
+        bench.now += 1 / 8
+        bench.publish()
+    assert abs(float(bench.status("sets").values["rate (Hz)"]) - 8) <= 0.2
+    assert bench.says("sets") == (OK, "publishing")
+
+
+def test_a_set_that_fails_is_a_warning_an_error_when_none_succeeds_any_more_and_forgotten_with_the_next():
+    bench = Bench()
+    bench.publish()
+    bench.now += 0.1
+    bench.health.failed("camera left: is truncated")
+    assert bench.says("sets") == (WARN, "camera left: is truncated")
+    bench.now += 3
+    bench.health.failed("camera left: is truncated")
+    assert bench.says("sets") == (ERROR, "camera left: is truncated")
+    bench.publish()
+    assert bench.says("sets") == (OK, "publishing")
+
+
+def test_when_the_first_set_fails_it_is_an_error():
+    bench = Bench()
+    bench.health.failed("out of memory")
+    assert bench.says("sets") == (ERROR, "out of memory")
+
+
+def test_a_network_that_rests_is_well_and_what_failed_before_is_no_news():
+    bench = Bench()
+    bench.health.failed("camera left: is truncated")
+    bench.health.idle(True)
+    assert bench.says("sets") == (OK, "idle: nobody subscribes")
+    bench.health.idle(False)
+    bench.publish()
+    assert bench.says("sets") == (OK, "publishing")
+
+
+# Latency
+
+
+def test_results_in_time_are_well_with_the_median_and_the_99th_percentile_of_each_stage():
+    bench = Bench()
+    for value in range(1, 102):
+        bench.now += 0.01
+        bench.publish(total=2.0 * value, network=float(value))
+    assert bench.says("latency") == (OK, "in time")
+    # Of 1 to 101 the median is 51; 99 % of the way from the first to the last is 100.
+    assert bench.status("latency").values == {
+        "network median (ms)": "51.0",
+        "network p99 (ms)": "100.0",
+        "total median (ms)": "102.0",
+        "total p99 (ms)": "200.0",
+    }
+
+
+def test_only_the_last_seconds_count_for_the_latency():
+    bench = Bench()
+    bench.publish(total=400)
+    bench.now += 10
+    assert bench.says("latency") == (OK, "nothing published lately")
+    assert bench.status("latency").values == {}
+    bench.publish(total=100)
+    assert bench.status("latency").values["total p99 (ms)"] == "100.0"
+
+
+def test_late_results_are_a_warning_an_error_when_they_stay_late_and_well_with_the_first_in_time():
+    bench = Bench()
+    bench.publish(total=700)
+    assert bench.says("latency") == (WARN, "0.70 s from stamp to publish")
+    bench.now += 1.9
+    bench.publish(total=800)
+    assert bench.says("latency") == (WARN, "0.80 s from stamp to publish")
+    bench.now += 0.2
+    bench.publish(total=900)
+    assert bench.says("latency") == (ERROR, "0.90 s from stamp to publish")
+    bench.publish(total=400)
+    assert bench.says("latency") == (OK, "in time")
+    bench.publish(total=700)
+    assert bench.status("latency").level == WARN
+
+
+def test_the_limits_are_read_anew_each_time():
+    bench = Bench()
+    bench.limits = DiagnosticsParameters(late_after=0.05, error_after=0.01)
+    bench.publish(total=100)
+    bench.now += 0.02
+    assert bench.status("latency").level == ERROR
+    bench.limits = LIMITS
+    bench.publish(total=100)
+    assert bench.status("latency").level == OK
+
+
+@pytest.mark.parametrize("years", [8.0, -8.0, -1e-8])
+def test_stamps_of_another_clock_are_told_as_such_be_they_of_the_past_or_the_future(years):
+    bench = Bench()
+    bench.publish(total=years * 365 * 86400e3 if abs(years) > 1 else -2000.0)
+    level, message = bench.says("latency")
+    assert level == WARN
+    assert "not of this node's clock" in message
+    assert "use_sim_time" in message
+    bench.now += 3
+    assert bench.status("latency").level == ERROR
+
+
+def test_a_clock_that_is_a_little_behind_is_no_fault():
+    bench = Bench()
+    bench.publish(total=-3.0)
+    assert bench.says("latency") == (OK, "in time")
+
+
+# Connections
+
+
+def test_topics_without_a_publisher_are_a_warning():
+    bench = Bench()
+    assert bench.status("connections").level == OK
+    bench.health.set_publishers({"/a": 1, "/b": 0})
+    assert bench.says("connections") == (WARN, "no publisher on /b")
+    assert bench.status("connections").values == {"/a": "1 publishers", "/b": "0 publishers"}
+    bench.health.set_publishers({"/a": 1, "/b": 2})
+    assert bench.says("connections") == (OK, "all topics connected")
+
+
+def test_incompatible_qos_is_a_warning_that_names_the_topic_the_policy_and_the_parameter():
+    bench = Bench()
+    bench.health.set_publishers({"/a": 1})
+    bench.health.incompatible_qos("/a", "RELIABILITY")
+    level, message = bench.says("connections")
+    assert (level, "/a" in message, "parameter reliability" in message) == (WARN, True, True)
+    assert bench.status("connections").values == {"/a": "incompatible QoS: RELIABILITY"}
+
+
+def test_events_from_many_threads_are_all_counted():
+    bench = Bench()
+    begin = threading.Barrier(5)
+
+    def work() -> None:
+        begin.wait(30)
+        for _ in range(300):
+            bench.health.image("front")
+            bench.health.count("complete")
+            bench.health.failed("x")
+            bench.publish()
+            bench.health.faults({"left": "y"})
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    begin.wait(30)
+    for _ in range(100):
+        assert len(bench.health.statuses()) == 4
+    for thread in threads:
+        thread.join(30)
+    counts = bench.health.counts
+    assert (counts.complete, counts.failed, counts.published) == (1200, 1200, 1200)
+
+
+def test_that_no_set_comes_together_although_the_cameras_send_is_a_warning_with_what_to_look_at():
+    bench = Bench()
+    bench.send(6)
+    level, message = bench.says("sets")
+    assert level == WARN
+    assert "nothing to run for 6 s" in message
+    assert "slop" in message
+    bench.publish()
+    assert bench.says("sets") == (OK, "publishing")
+
+
+def test_sets_that_are_left_out_on_purpose_are_no_want_of_sets():
+    bench = Bench()
+    bench.publish()
+    bench.send(6)
+    bench.health.count("skipped")
+    assert bench.says("sets") == (OK, "publishing")
+
+
+def test_lateness_begins_anew_after_a_pause():
+    bench = Bench()
+    bench.publish(total=900.0)
+    bench.now += 3600
+    bench.publish(total=900.0)
+    assert bench.says("latency")[0] == WARN

@@ -1,0 +1,475 @@
+"""The worker runs the newest set, survives whatever a set does, and leaves nothing behind when it stops."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from bag_fakes import GRID, MS, RIG, START, FakeRuntime, jpeg
+from rosbags.typesys import Stores, get_typestore
+
+from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.geometry.transforms import ImageFit
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.node.health import Health
+from bridgeta_ros.node.parameters import DiagnosticsParameters
+from bridgeta_ros.node.worker import Engine
+from bridgeta_ros.pipeline import messages
+from bridgeta_ros.pipeline.pipeline import BevResult
+from bridgeta_ros.pipeline.status import ERROR, OK, WARN
+from bridgeta_ros.pipeline.sync import ImageSet
+from bridgeta_ros.pipeline.topics import LATENCIES
+
+PATIENCE = 30  # seconds before a test gives up
+MAKE = messages.RosbagsFactory(get_typestore(Stores.ROS2_JAZZY))
+NOW = START + 500 * MS
+OTHER_RIG = Rig(RIG.cameras[::-1])
+
+
+def images(number: int, brightness: int = 100, **data: bytes) -> ImageSet[Any]:
+    """A set whose newest stamp is `number` milliseconds after START."""
+    stamps = {name: START + (number - i) * MS for i, name in enumerate(RIG.names)}
+    items = {
+        name: messages.compressed_image(MAKE, data.get(name, jpeg(brightness)), stamp, name)
+        for name, stamp in stamps.items()
+    }
+    return ImageSet(items, stamps)
+
+
+def eventually(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.002)
+
+
+class Gate(FakeRuntime):
+    """A network that works on a set until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def infer(self, images: np.ndarray, rig: Rig) -> np.ndarray:
+        self.entered.release()
+        assert self.go.acquire(timeout=PATIENCE)
+        return super().infer(images, rig)
+
+
+class Broken(FakeRuntime):
+    """A network that fails where it is told to, with what it is told to."""
+
+    def __init__(self, where: str = "", error: Exception | None = None) -> None:
+        super().__init__()
+        self.where, self.error = where, error or BridgeTAError("no such calibration")
+        self.calls = {"fits": 0, "warm_up": 0, "infer": 0}
+
+    def _call(self, name: str) -> None:
+        self.calls[name] += 1
+        if name == self.where:
+            raise self.error
+
+    def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
+        self._call("fits")
+        return super().fits(rig)
+
+    def warm_up(self, rig: Rig) -> None:
+        self._call("warm_up")
+        super().warm_up(rig)
+
+    def infer(self, images: np.ndarray, rig: Rig) -> np.ndarray:
+        self._call("infer")
+        return super().infer(images, rig)
+
+
+class Bench:
+    """An engine with all that it talks to, the publisher being the bench itself."""
+
+    def __init__(self, runtime: FakeRuntime | None = None, minimum: int = 2, rig: Rig | None = RIG) -> None:
+        self.runtime = runtime or FakeRuntime()
+        self.rate, self.interest, self.fail_to_publish = 0.0, True, False
+        self.results: queue.Queue[BevResult] = queue.Queue()
+        self.stages: queue.Queue[Mapping[str, float]] = queue.Queue()
+        self.reports: list[BaseException] = []
+        self.health = Health(RIG.names, minimum, lambda: DiagnosticsParameters(expected_rate=0.0))
+        self.engine = Engine(
+            self.runtime,
+            self,
+            self.health,
+            lambda: NOW,
+            self.reports.append,
+            minimum=minimum,
+            max_rate=lambda: self.rate,
+        )
+        self.engine.set_rig(rig)
+
+    def wanted(self) -> bool:
+        return self.interest
+
+    def publish(self, result: BevResult) -> Mapping[str, float]:
+        if self.fail_to_publish:
+            raise RuntimeError("the context is gone")
+        self.results.put(result)
+        return {"encode": 1.5, "publish": 2.5}
+
+    def publish_latencies(self, stages: Mapping[str, float]) -> None:
+        self.stages.put(stages)
+
+    def offer(self, number: int, **data: bytes) -> None:
+        self.engine.offer(images(number, **data), START + (number + 7) * MS)
+
+    def next(self) -> int:
+        """Milliseconds after START of the next result."""
+        result = self.results.get(timeout=PATIENCE)
+        self.stages.get(timeout=PATIENCE)
+        return (result.stamp_ns - START) // MS
+
+    def counted(self, name: str, number: int) -> None:
+        """Wait until so many sets were counted."""
+        eventually(lambda: getattr(self.health.counts, name) >= number)
+        assert getattr(self.health.counts, name) == number
+
+    def says(self) -> tuple[int, str]:
+        (status,) = [s for s in self.health.statuses() if s.name == "sets"]
+        return status.level, status.message
+
+
+@pytest.fixture
+def new() -> Iterator[Callable[..., Bench]]:
+    """Benches whose engines are started, and stopped at the end; none leaves a thread."""
+    before, made = set(threading.enumerate()), []
+
+    def make(*args: Any, **options: Any) -> Bench:
+        made.append(Bench(*args, **options))
+        made[-1].engine.start()
+        return made[-1]
+
+    yield make
+    for bench in made:
+        if isinstance(bench.runtime, Gate):
+            bench.runtime.go.release(100)
+        bench.engine.stop()
+    assert set(threading.enumerate()) <= before
+
+
+def threads(before: set[threading.Thread], name: str) -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t not in before and t.name.startswith(name)]
+
+
+def test_a_set_goes_through_to_the_publisher(new):
+    bench = new()
+    bench.engine.offer(images(0, brightness=200), START)
+    result = bench.results.get(timeout=PATIENCE)
+    assert result.stamp_ns == START
+    assert result.cameras == RIG.names
+    assert abs(result.probabilities.mean() * 255 - 200) < 2
+    assert result.seen.shape == GRID.shape
+    bench.counted("published", 1)
+    assert bench.says() == (OK, "publishing")
+
+
+def test_while_a_set_is_worked_on_the_newest_that_comes_wins(new):
+    bench = new(Gate())
+    bench.offer(1)
+    assert bench.runtime.entered.acquire(timeout=PATIENCE)
+    for number in (2, 3, 4):
+        bench.offer(number)
+    bench.runtime.go.release(2)
+    assert [bench.next(), bench.next()] == [1, 4]
+    assert bench.health.counts.replaced == 2
+    bench.counted("published", 2)
+
+
+def test_a_set_that_is_to_be_forgotten_is_not_run_and_not_called_replaced(new):
+    bench = new(Gate())
+    bench.offer(1)
+    assert bench.runtime.entered.acquire(timeout=PATIENCE)
+    bench.offer(2)
+    bench.engine.forget()
+    bench.offer(3)
+    bench.runtime.go.release(2)
+    assert [bench.next(), bench.next()] == [1, 3]
+    assert bench.health.counts.replaced == 0
+
+
+def test_the_latencies_have_the_stages_that_are_published_and_each_its_own_time(new):
+    bench = new()
+    bench.offer(100)
+    stages = bench.stages.get(timeout=PATIENCE)
+    assert tuple(stages) == LATENCIES
+    assert stages["transport"] == 7.0
+    assert (stages["encode"], stages["publish"]) == (1.5, 2.5)
+    assert stages["total"] == 400.0  # from the newest stamp to NOW
+    assert min(stages.values()) >= 0
+
+
+@pytest.mark.parametrize("error", [BridgeTAError("out of memory"), ValueError("shapes differ"), KeyError("x")])
+def test_a_network_that_fails_costs_its_set_and_is_told(new, error):
+    runtime = Broken("infer", error)
+    bench = new(runtime)
+    bench.offer(1)
+    bench.counted("failed", 1)
+    level, message = bench.says()
+    assert level == ERROR
+    assert str(error) in message
+    runtime.where = ""
+    bench.offer(2)
+    assert bench.next() == 2
+    bench.counted("published", 1)
+    assert bench.says() == (OK, "publishing")
+    # Only what nobody expects needs its traceback.
+    assert bench.reports == ([] if isinstance(error, BridgeTAError) else [error])
+
+
+def test_an_image_that_cannot_be_used_costs_its_set_and_is_told_with_its_camera(new):
+    bench = new()
+    bench.offer(1, cam_back=b"no JPEG")
+    bench.counted("failed", 1)
+    assert "camera cam_back" in bench.says()[1]
+    assert bench.reports == []
+    bench.offer(2)
+    assert bench.next() == 2
+
+
+def test_with_fewer_cameras_asked_for_an_image_that_cannot_be_used_costs_only_its_camera(new):
+    bench = new(minimum=1)
+    bench.offer(1, cam_back=b"no JPEG")
+    assert bench.results.get(timeout=PATIENCE).cameras == ("cam_front",)
+    bench.counted("published", 1)
+    assert (bench.health.counts.partial, bench.health.counts.failed) == (1, 0)
+    bench.health.image("cam_front")
+    bench.health.image("cam_back")
+    cameras = bench.health.statuses()[0]
+    assert (cameras.level, cameras.message) == (WARN, "unusable images from cam_back")
+
+
+def test_with_fewer_cameras_asked_for_a_set_without_a_camera_is_run(new):
+    bench = new(minimum=1)
+    whole = images(1)
+    bench.engine.offer(ImageSet({"cam_back": whole.items["cam_back"]}, {"cam_back": START}), START)
+    assert bench.results.get(timeout=PATIENCE).cameras == ("cam_back",)
+    bench.counted("partial", 1)
+
+
+@pytest.mark.parametrize("minimum", [1, 2])
+def test_a_rig_of_fewer_cameras_than_the_minimum_takes_all_of_them(new, minimum):
+    bench = new(minimum=minimum, rig=Rig(RIG.cameras[:1]))
+    bench.offer(1)
+    assert bench.results.get(timeout=PATIENCE).cameras == ("cam_front",)
+
+
+def test_a_message_that_is_none_costs_its_set(new):
+    bench = new()
+    bench.engine.offer(ImageSet({"cam_front": object()}, {"cam_front": START}), START)
+    bench.counted("failed", 1)
+    bench.offer(2)
+    assert bench.next() == 2
+    assert isinstance(bench.reports[0], AttributeError)
+
+
+def test_a_publisher_that_fails_costs_its_set(new):
+    bench = new()
+    bench.fail_to_publish = True
+    bench.offer(1)
+    bench.counted("failed", 1)
+    assert "the context is gone" in bench.says()[1]
+    bench.fail_to_publish = False
+    bench.offer(2)
+    assert bench.next() == 2
+    assert bench.health.counts.published == 1
+
+
+def test_without_a_calibration_the_newest_set_waits_for_it_and_the_others_are_counted(new):
+    bench = new(rig=None)
+    bench.offer(1)
+    bench.offer(2)
+    bench.counted("uncalibrated", 1)
+    bench.engine.set_rig(RIG)
+    assert bench.next() == 2
+
+
+def test_a_calibration_is_prepared_for_before_any_image_comes(new):
+    bench = new()
+    eventually(lambda: bench.runtime.rigs == [RIG])
+
+
+def test_another_calibration_is_used_from_the_next_set_on_and_the_old_threads_end(new):
+    before = set(threading.enumerate())
+    bench = new()
+    bench.offer(1)
+    assert bench.next() == 1
+    old = threads(before, "decode")
+    assert old
+    bench.engine.set_rig(OTHER_RIG)
+    eventually(lambda: not any(thread.is_alive() for thread in old))
+    bench.offer(2)
+    assert bench.results.get(timeout=PATIENCE).cameras == OTHER_RIG.names
+    assert bench.runtime.rigs[-1].names == OTHER_RIG.names
+
+
+def test_a_calibration_that_is_taken_away_ends_the_pipeline_with_its_threads(new):
+    before = set(threading.enumerate())
+    bench = new()
+    bench.offer(1)
+    assert bench.next() == 1
+    bench.engine.set_rig(None)
+    eventually(lambda: not threads(before, "decode"))
+    bench.offer(2)
+    bench.offer(3)
+    bench.counted("uncalibrated", 1)
+    assert bench.health.counts.published == 1
+
+
+def test_another_network_is_used_from_the_next_set_on(new):
+    bench = new()
+    bench.offer(1)
+    assert bench.next() == 1
+    used = len(bench.runtime.rigs)
+    other = FakeRuntime()
+    bench.engine.set_runtime(other)
+    assert bench.engine.runtime is other
+    bench.offer(2)
+    assert bench.next() == 2
+    assert len(bench.runtime.rigs) == used
+    assert other.rigs[0] is RIG  # warmed up for the calibration in use
+
+
+def test_a_network_is_swapped_while_a_set_is_worked_on(new):
+    bench = new(Gate())
+    bench.offer(1)
+    assert bench.runtime.entered.acquire(timeout=PATIENCE)
+    other = FakeRuntime()
+    bench.engine.set_runtime(other)
+    bench.offer(2)
+    bench.runtime.go.release()
+    assert [bench.next(), bench.next()] == [1, 2]
+    assert len(other.rigs) == 2
+
+
+@pytest.mark.parametrize("error", [BridgeTAError("no such calibration"), ValueError("singular")])
+@pytest.mark.parametrize("cure", ["rig", "network"])
+def test_a_calibration_that_no_pipeline_can_be_made_for_is_tried_once_until_something_changes(new, error, cure):
+    runtime = Broken("fits", error)
+    bench = new(runtime)
+    bench.counted("failed", 1)
+    assert str(error) in bench.says()[1]
+    for number in (1, 2, 3):
+        bench.offer(number)
+        bench.counted("uncalibrated", number)
+    assert runtime.calls["fits"] == 1
+    assert bench.health.counts.failed == 1
+    if cure == "rig":
+        runtime.where = ""
+        bench.engine.set_rig(OTHER_RIG)
+    else:
+        bench.engine.set_runtime(FakeRuntime())
+    bench.offer(4)
+    assert bench.next() == 4
+
+
+def test_a_warm_up_that_fails_is_told_and_not_tried_again_for_each_set(new):
+    runtime = Broken("warm_up", BridgeTAError("out of memory"))
+    bench = new(runtime)
+    bench.counted("failed", 1)
+    assert bench.says() == (ERROR, "out of memory")
+    for number in (1, 2):
+        bench.offer(number)
+        assert bench.next() == number  # there may be memory again
+    assert runtime.calls["warm_up"] == 1
+    bench.counted("published", 2)
+
+
+def test_while_nobody_subscribes_the_network_rests(new):
+    runtime = Broken()
+    bench = Bench(runtime)
+    bench.interest = False
+    bench.engine.start()
+    try:
+        for number in (1, 2):
+            bench.offer(number)
+            bench.counted("skipped", number)
+        assert (runtime.calls["warm_up"], runtime.calls["infer"]) == (0, 0)
+        assert bench.says() == (OK, "idle: nobody subscribes")
+        bench.interest = True
+        bench.offer(3)
+        assert bench.next() == 3
+        bench.counted("published", 1)
+        assert bench.says() == (OK, "publishing")
+    finally:
+        bench.engine.stop()
+
+
+def test_no_more_sets_are_run_than_the_rate_allows_and_it_may_change_at_any_time(new):
+    bench = new()
+    bench.rate = 1e-6
+    bench.offer(1)
+    assert bench.next() == 1
+    for number in (2, 3):
+        bench.offer(number)
+        bench.counted("skipped", number - 1)
+    bench.rate = 0.0
+    for number in (4, 5):
+        bench.offer(number)
+        assert bench.next() == number
+    assert bench.health.counts.skipped == 2
+
+
+def test_a_stop_leaves_no_thread(new):
+    before = set(threading.enumerate())
+    bench = new()
+    bench.offer(1)
+    assert bench.next() == 1
+    assert threads(before, "bev_worker")
+    bench.engine.stop()
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_stop_waits_for_the_set_in_work_and_drops_the_one_that_waits(new):
+    before = set(threading.enumerate())
+    bench = new(Gate())
+    bench.offer(1)
+    assert bench.runtime.entered.acquire(timeout=PATIENCE)
+    bench.offer(2)
+    stopper = threading.Thread(target=bench.engine.stop)
+    stopper.start()
+    eventually(lambda: bench.engine._job is None)
+    assert threads(before, "bev_worker")
+    bench.runtime.go.release(2)
+    stopper.join(PATIENCE)
+    assert not stopper.is_alive()
+    assert set(threading.enumerate()) <= before
+    assert bench.next() == 1
+    assert bench.results.empty()
+    assert bench.health.counts.published == 1
+
+
+def test_an_engine_that_never_started_can_be_stopped():
+    bench = Bench()
+    bench.engine.stop()
+    bench.engine.stop()
+
+
+def test_an_engine_that_was_stopped_can_be_started_again(new):
+    bench = new()
+    bench.offer(1)
+    assert bench.next() == 1
+    for number in (2, 3):
+        bench.engine.stop()
+        bench.engine.start()
+        bench.offer(number)
+        assert bench.next() == number
+
+
+def test_many_starts_and_stops_leave_nothing_behind():
+    before = set(threading.enumerate())
+    bench = Bench()
+    for number in range(30):
+        bench.engine.start()
+        bench.offer(number)
+        bench.engine.stop()
+    assert set(threading.enumerate()) <= before

@@ -1,0 +1,417 @@
+"""The local map is the sum of what the frames say, at the right place, whatever way the ego took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_typestore
+
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.pipeline.local_map import GAIN, LIMIT, LocalMap
+from bridgeta_ros.pipeline.messages import RosbagsFactory, occupancy_grid
+
+Array = NDArray[np.floating]
+
+GRID = BevGrid(-3, 5, -3, 3, 0.5)  # 12 x 16 cells, neither square nor centred
+SIZE = 20.0  # metres, 40 cells
+SHAPE = (6, *GRID.shape)
+ALL = np.ones(GRID.shape, dtype=bool)
+NONE = np.zeros(GRID.shape, dtype=bool)
+
+angles = st.floats(-math.pi, math.pi)
+frames = arrays(np.float32, SHAPE, elements=st.floats(0.0625, 0.9375, width=32))
+masks = arrays(np.bool_, GRID.shape)
+nuscenes_metres = st.floats(-3000, 3000)
+
+
+def pose(x: float = 0, y: float = 0, yaw: float = 0, pitch: float = 0, roll: float = 0, z: float = 0) -> Array:
+    """map_T_base, turned about z, then the new y, then the new x."""
+    (cz, sz), (cy, sy), (cx, sx) = ((math.cos(a), math.sin(a)) for a in (yaw, pitch, roll))
+    result = np.eye(4)
+    result[:3, :3] = (
+        np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+        @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+        @ np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    )
+    result[:3, 3] = (x, y, z)
+    return result
+
+
+def logit(p: Array | float) -> Array:
+    return np.log(p / (1 - np.asarray(p, dtype=np.float64)))
+
+
+def sigmoid(log_odds: Array | float) -> Array:
+    return 1 / (1 + np.exp(-np.asarray(log_odds, dtype=np.float64)))
+
+
+def evidence(local: LocalMap) -> Array:
+    """Log-odds of the map, 0 where it knows nothing."""
+    return np.nan_to_num(logit(local.probabilities()))
+
+
+def under_the_result(local: LocalMap) -> tuple[slice, slice, slice]:
+    """The cells that the result's cells coincide with when the base is at the origin."""
+    column, row = np.rint(local.grid.to_cells(np.array((GRID.x_min, GRID.y_min)))).astype(int)
+    return slice(None), slice(row, row + SHAPE[1]), slice(column, column + SHAPE[2])
+
+
+def centres(grid: BevGrid) -> tuple[Array, Array]:
+    x, y = np.meshgrid(*grid.centres())
+    return x, y
+
+
+# What a cell becomes
+
+
+@given(frames, masks, st.floats(0.05, 1))
+def test_one_frame_gives_each_seen_cell_its_weighted_log_odds_and_no_other_anything(probabilities, seen, gain):
+    local = LocalMap(GRID, SIZE, gain=gain)
+    local.update(probabilities, seen, pose())
+    expected = np.full((6, 40, 40), np.nan)
+    expected[under_the_result(local)] = np.where(seen, sigmoid(gain * logit(probabilities)), np.nan)
+    np.testing.assert_allclose(local.probabilities(), expected, atol=1e-6)
+
+
+@given(st.lists(frames, min_size=1, max_size=5))
+def test_frames_add_up(results):
+    local = LocalMap(GRID, SIZE)
+    for probabilities in results:
+        local.update(probabilities, ALL, pose())
+    total = GAIN * sum(logit(probabilities) for probabilities in results)
+    np.testing.assert_allclose(evidence(local)[under_the_result(local)], total, atol=1e-4)
+
+
+@pytest.mark.parametrize(("probability", "end"), [(1.0, LIMIT), (0.9, LIMIT), (0.0, -LIMIT)])
+def test_no_cell_becomes_surer_than_the_limit(probability, end):
+    local = LocalMap(GRID, SIZE)
+    for _ in range(60):
+        local.update(np.full(SHAPE, probability), ALL, pose())
+    np.testing.assert_allclose(evidence(local)[under_the_result(local)], end, atol=1e-4)
+
+
+@pytest.mark.parametrize(("opposite", "needed"), [(0.1, 8), (0.3, 21), (0.01, 4), (0.0, 4)])
+def test_a_cell_at_the_limit_changes_its_mind_after_as_many_frames_as_promised(opposite, needed):
+    local = LocalMap(GRID, SIZE)
+    for _ in range(60):
+        local.update(np.ones(SHAPE), ALL, pose())
+    for _ in range(needed - 1):
+        local.update(np.full(SHAPE, opposite), ALL, pose())
+    assert (local.probabilities()[under_the_result(local)] > 0.5).all()
+    local.update(np.full(SHAPE, opposite), ALL, pose())
+    assert (local.probabilities()[under_the_result(local)] < 0.5).all()
+
+
+def test_values_are_percent_and_minus_one_where_nothing_was_observed():
+    local = LocalMap(GRID, SIZE, gain=1)
+    assert local.values().shape == (6, 40, 40)
+    assert local.values().dtype == np.int8
+    assert (local.values() == -1).all()
+    seen = NONE.copy()
+    seen[:, :3] = True
+    probabilities = np.empty(SHAPE, dtype=np.float32)
+    probabilities[:] = np.array((0.1, 0.25, 0.5, 0.75, 0.9, 0.98))[:, None, None]
+    local.update(probabilities, seen, pose())
+    covered = local.values()[under_the_result(local)]
+    assert (covered[:, :, :3] == np.array((10, 25, 50, 75, 90, 97))[:, None, None]).all()  # the last is at the limit
+    assert (covered[:, :, 3:] == -1).all()
+    assert (local.values() != -1).sum() == 6 * seen.sum()
+
+
+@given(frames, frames, arrays(np.bool_, SHAPE), st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_what_is_not_finite_is_ignored_and_costs_only_its_own_class(first, second, broken, value):
+    local = LocalMap(GRID, SIZE)
+    local.update(first, ALL, pose())
+    local.update(np.where(broken, value, second).astype(np.float32), ALL, pose())
+    expected = GAIN * (logit(first) + np.where(broken, 0, logit(second)))
+    np.testing.assert_allclose(evidence(local)[under_the_result(local)], expected, atol=1e-4)
+
+
+@given(frames, arrays(np.bool_, SHAPE), angles, st.floats(-2, 2), st.floats(-2, 2))
+def test_nan_never_spreads_into_what_is_known(probabilities, broken, yaw, x, y):
+    local = LocalMap(GRID, SIZE)
+    local.update(probabilities, ALL, pose())
+    known = ~np.isnan(local.probabilities()[under_the_result(local)])
+    local.update(np.where(broken, np.nan, probabilities), ALL, pose(x, y, yaw))
+    local.update(probabilities, NONE, pose())
+    assert known.all()
+    assert np.isfinite(local.probabilities()[under_the_result(local)]).all()
+
+
+def test_a_cell_that_is_only_ever_nan_stays_unknown():
+    local = LocalMap(GRID, SIZE)
+    local.update(np.full(SHAPE, np.nan), ALL, pose())
+    assert (local.values() == -1).all()
+
+
+def test_beside_what_is_not_seen_the_evidence_fades():
+    seen = NONE.copy()
+    seen[5, 7] = True
+    local = LocalMap(GRID, SIZE)
+    local.update(np.full(SHAPE, 0.9), seen, pose(x=GRID.resolution / 4))
+    known = local.probabilities()[~np.isnan(local.probabilities())]
+    # The one cell whose centre is in it lies a quarter of a cell from its middle.
+    np.testing.assert_allclose(known, [sigmoid(0.75 * GAIN * logit(0.9))] * 6, rtol=1e-6)
+
+
+# Where it is
+
+
+@given(frames, masks, st.integers(-6000, 6000), st.integers(-6000, 6000))
+def test_moving_the_ego_by_whole_cells_moves_the_map_by_them(probabilities, seen, columns, rows):
+    at_origin, moved = LocalMap(GRID, SIZE), LocalMap(GRID, SIZE)
+    at_origin.update(probabilities, seen, pose())
+    moved.update(probabilities, seen, pose(columns * GRID.resolution, rows * GRID.resolution))
+    np.testing.assert_array_equal(moved.probabilities(), at_origin.probabilities())
+    assert moved.grid.x_min - at_origin.grid.x_min == columns * GRID.resolution
+    assert moved.grid.y_min - at_origin.grid.y_min == rows * GRID.resolution
+
+
+@given(frames, masks)
+def test_a_quarter_turn_of_the_ego_turns_the_map(probabilities, seen):
+    straight, turned = LocalMap(GRID, SIZE), LocalMap(GRID, SIZE)
+    straight.update(probabilities, seen, pose())
+    turned.update(probabilities, seen, pose(yaw=math.pi / 2))
+    # Rows go up in y, so a turn to the left is np.rot90's turn to the right.
+    expected = np.rot90(straight.probabilities(), k=-1, axes=(1, 2))
+    np.testing.assert_allclose(turned.probabilities(), expected, atol=1e-6)
+
+
+@given(nuscenes_metres, nuscenes_metres, angles, st.floats(-0.3, 0.3), st.floats(-0.3, 0.3))
+def test_what_is_ahead_and_to_the_left_of_the_ego_is_there_in_the_map(x, y, yaw, pitch, roll):
+    ahead, left = 1.9, 0.6
+    bx, by = centres(GRID)
+    blob = 4 * np.exp(-((bx - ahead) ** 2 + (by - left) ** 2) / (2 * 0.6**2))
+    local = LocalMap(GRID, SIZE)
+    local.update(np.broadcast_to(sigmoid(blob), SHAPE), ALL, pose(x, y, yaw, pitch, roll, z=12))
+    weights = evidence(local)
+    mx, my = (axis - centre for axis, centre in zip(centres(local.grid), (x, y), strict=True))
+    found = np.array([(weights * axis).sum() / weights.sum() for axis in (mx, my)])
+    expected = (ahead * math.cos(yaw) - left * math.sin(yaw), ahead * math.sin(yaw) + left * math.cos(yaw))
+    assert np.abs(found - expected).max() < GRID.resolution / 20
+
+
+@given(frames, angles, st.floats(-1, 1), st.floats(-1, 1))
+def test_roll_pitch_and_height_of_a_pose_do_not_count(probabilities, yaw, pitch, roll):
+    flat, tilted = LocalMap(GRID, SIZE), LocalMap(GRID, SIZE)
+    flat.update(probabilities, ALL, pose(0.2, 0.1, yaw))
+    tilted.update(probabilities, ALL, pose(0.2, 0.1, yaw, pitch, roll, z=3))
+    close = np.isclose(flat.probabilities(), tilted.probabilities(), atol=0.02, equal_nan=True)
+    assert close.mean() > 0.999  # the last bit of a heading may put a centre into the next cell
+
+
+def drive() -> Iterator[tuple[float, float, float]]:
+    """x, y and yaw along a bend to the left that begins at nuScenes-like coordinates."""
+    for step in range(24):
+        yaw = 0.4 + 0.06 * step
+        yield 1847.3 + 7.3 * (math.sin(yaw) - math.sin(0.4)), 911.7 - 7.3 * (math.cos(yaw) - math.cos(0.4)), yaw
+
+
+def scene(x: Array, y: Array) -> Array:
+    """Log-odds of the world at metres of the map frame."""
+    return 3 * np.sin(0.31 * x + 0.17 * y) * np.cos(0.22 * y - 0.05 * x + 1)
+
+
+def test_an_ego_that_moves_through_a_static_world_maps_that_world():
+    bev, r = BevGrid(-10, 10, -8, 8, 0.5), 0.5
+    local, gain = LocalMap(bev, 50.0, gain=0.02), 0.02
+    bx, by = centres(bev)
+    for x, y, yaw in drive():
+        c, s = math.cos(yaw), math.sin(yaw)
+        probabilities = np.broadcast_to(sigmoid(scene(x + c * bx - s * by, y + s * bx + c * by)), (6, *bev.shape))
+        local.update(probabilities, np.ones(bev.shape, dtype=bool), pose(x, y, yaw))
+
+    mx, my = centres(local.grid)
+    count, doubtful = np.zeros(mx.shape), np.zeros(mx.shape, dtype=bool)
+    for x, y, yaw in drive():
+        ahead = math.cos(yaw) * (mx - x) + math.sin(yaw) * (my - y)
+        left = math.cos(yaw) * (my - y) - math.sin(yaw) * (mx - x)
+        inside = np.minimum.reduce([ahead + 10, 10 - ahead, left + 8, 8 - left])  # metres from the border
+        count += inside > 0
+        doubtful |= np.abs(inside - r / 4) < r / 2  # at the border half of the neighbours is missing
+    assert ((count == 24) & ~doubtful).sum() > 300
+    # In no direction is the scene steeper than 3 * 0.75 or more curved than 3 * 0.75^2 (the wave numbers add up).
+    # Linear interpolation errs by r^2 / 8 of the curvature per axis, and OpenCV rounds to 1/32 of a cell.
+    bound = r**2 / 8 * 2 * 3 * 0.75**2 + r / 32 * 3 * 0.75
+    error = np.abs(evidence(local) - gain * count * scene(mx, my))[:, ~doubtful]
+    assert (error <= gain * count[~doubtful] * bound + 1e-5).all()
+    assert np.array_equal(np.isnan(local.probabilities()[0])[~doubtful], (count == 0)[~doubtful])
+    # The decision is the world's wherever that is clear.
+    clear = ~doubtful & (count > 0) & (np.abs(scene(mx, my)) > bound)
+    assert np.array_equal((local.probabilities()[:, clear] > 0.5).all(axis=0), scene(mx, my)[clear] > 0)
+
+
+steps = st.tuples(frames, masks, st.floats(-1.5, 1.5), st.floats(-1.5, 1.5), angles)
+
+
+@given(st.lists(steps, min_size=2, max_size=4), st.randoms(use_true_random=False))
+def test_the_order_of_the_frames_does_not_matter(taken, random):
+    shuffled = random.sample(taken, len(taken))
+    maps = []
+    for order in (taken, shuffled):
+        local = LocalMap(GRID, SIZE)
+        for probabilities, seen, x, y, yaw in order:
+            local.update(probabilities, seen, pose(x, y, yaw))
+        local.update(order[0][0], NONE, pose())
+        maps.append(local.probabilities())
+    np.testing.assert_allclose(*maps, atol=1e-5)
+
+
+# How it moves
+
+
+paths = st.lists(st.tuples(st.floats(-14, 14), st.floats(-14, 14)), min_size=1, max_size=6)
+
+
+@given(frames, paths)
+def test_what_stays_in_the_window_is_kept_and_what_left_it_is_forgotten(probabilities, path):
+    local = LocalMap(GRID, SIZE)
+    local.update(probabilities, ALL, pose())
+    before, first = local.probabilities(), local.grid
+    kept = np.ones((40, 40), dtype=bool)
+    x, y = centres(first)
+    for to in path:
+        local.update(probabilities, NONE, pose(*to))
+        grid = local.grid
+        kept &= (x > grid.x_min) & (x < grid.x_max) & (y > grid.y_min) & (y < grid.y_max)
+    local.update(probabilities, NONE, pose())
+    assert local.grid == first
+    np.testing.assert_array_equal(local.probabilities(), np.where(kept, before, np.nan))
+
+
+@given(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5), st.sampled_from([0.1, 0.3, 0.4, 0.5]), st.integers(1, 9))
+def test_the_window_is_centred_on_the_ego_to_half_a_cell_and_aligned_to_whole_cells(x, y, resolution, cells):
+    bev = BevGrid(0, resolution, 0, resolution, resolution)
+    local = LocalMap(bev, cells * resolution)
+    local.update(np.full((6, 1, 1), 0.5), np.ones((1, 1), dtype=bool), pose(x, y))
+    grid = local.grid
+    assert grid.shape == (cells, cells)
+    corner = np.array((grid.x_min, grid.y_min)) / resolution
+    np.testing.assert_allclose(corner, np.rint(corner), atol=1e-6)
+    middle = np.array(((grid.x_min + grid.x_max) / 2, (grid.y_min + grid.y_max) / 2))
+    assert (np.abs(middle - (x, y)) <= resolution / 2 + 1e-6).all()
+
+
+@pytest.mark.parametrize("far", [(SIZE, 0), (0, -SIZE), (1e6, 1e6)])
+def test_a_jump_beyond_the_window_empties_it(far):
+    local = LocalMap(GRID, SIZE)
+    local.update(np.full(SHAPE, 0.9), ALL, pose())
+    local.update(np.full(SHAPE, 0.9), NONE, pose(*far))
+    assert (local.values() == -1).all()
+    local.update(np.full(SHAPE, 0.9), ALL, pose(*far))
+    assert (local.values() != -1).sum() == 6 * ALL.size
+
+
+def test_a_window_smaller_than_the_result_holds_its_middle():
+    local = LocalMap(GRID, 2.0, gain=1)
+    probabilities = np.linspace(0.1, 0.9, 6 * ALL.size).reshape(SHAPE)
+    local.update(probabilities, ALL, pose())
+    np.testing.assert_allclose(local.probabilities(), probabilities[:, 4:8, 4:8], rtol=1e-5)
+
+
+def test_reset_forgets_everything_and_leaves_the_window_in_place():
+    local = LocalMap(GRID, SIZE)
+    local.update(np.full(SHAPE, 0.9), ALL, pose(7, 8))
+    grid = local.grid
+    local.reset()
+    assert (local.values() == -1).all()
+    assert local.grid == grid
+
+
+def test_an_occupancy_grid_of_the_map_puts_its_cells_where_they_are():
+    bev = BevGrid(-2, 2, -2, 2, 0.4)
+    local = LocalMap(bev, 8.0)
+    probabilities = np.full((6, 10, 10), 0.5)
+    probabilities[1, 5, 9] = 0.99  # 1.8 m ahead, 0.2 m to the left
+    local.update(probabilities, np.ones((10, 10), dtype=bool), pose(2999.6, 1234.8))
+    factory = RosbagsFactory(get_typestore(Stores.ROS2_JAZZY))
+    message = occupancy_grid(factory, local.values()[1], local.grid, 5, "map")
+    info = message.info
+    row, column = divmod(int(message.data.argmax()), info.width)
+    x = info.origin.position.x + (column + 0.5) * np.float32(info.resolution)  # that field is a float32
+    y = info.origin.position.y + (row + 0.5) * np.float32(info.resolution)
+    assert (x, y) == pytest.approx((2999.6 + 1.8, 1234.8 + 0.2), abs=1e-4)
+    assert (info.width, info.height, message.header.frame_id) == (20, 20, "map")
+
+
+# What is refused
+
+
+def changed(row: int, column: int, value: float) -> Array:
+    result = np.eye(4)
+    result[row, column] = value
+    return result
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        changed(0, 3, math.nan),
+        changed(1, 0, math.nan),
+        changed(1, 3, math.inf),
+        changed(2, 2, -math.inf),
+        changed(0, 3, 1e9),
+        np.zeros((4, 4)),
+        np.eye(3),
+        pose(pitch=math.pi / 2),
+    ],
+    ids=["nan x", "nan rotation", "infinite y", "infinite rotation", "not on Earth", "zeros", "3x3", "nose down"],
+)
+def test_a_pose_that_is_none_is_refused_and_changes_nothing(bad):
+    local = LocalMap(GRID, SIZE)
+    local.update(np.full(SHAPE, 0.9), ALL, pose(3, 4))
+    before, grid = local.probabilities(), local.grid
+    with pytest.raises(BridgeTAError, match="pose"):
+        local.update(np.full(SHAPE, 0.1), ALL, bad)
+    np.testing.assert_array_equal(local.probabilities(), before)
+    assert local.grid == grid
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "seen"),
+    [
+        ((6, 16, 12), (12, 16)),
+        ((5, 12, 16), (12, 16)),
+        ((12, 16), (12, 16)),
+        ((6, 12, 16), (16, 12)),
+        ((6, 12, 16), (6, 12, 16)),
+    ],
+)
+def test_arrays_of_another_shape_are_refused_and_change_nothing(probabilities, seen):
+    local = LocalMap(GRID, SIZE)
+    local.update(np.full(SHAPE, 0.9), ALL, pose())
+    before, grid = local.probabilities(), local.grid
+    with pytest.raises(BridgeTAError, match=r"instead of \[6, 12, 16\] and \[12, 16\]"):
+        local.update(np.full(probabilities, 0.5), np.ones(seen, dtype=bool), pose(1, 1))
+    np.testing.assert_array_equal(local.probabilities(), before)
+    assert local.grid == grid
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 120.2}, "120.2 m is not a whole number of 0.5 m cells"),
+        ({"size": 0.0}, "whole number"),
+        ({"size": -10.0}, "whole number"),
+        ({"size": math.nan}, "whole number"),
+        ({"size": math.inf}, "whole number"),
+        ({"gain": 0.0}, "gain is 0"),
+        ({"gain": 1.5}, "gain is 1.5"),
+        ({"gain": math.nan}, "gain is nan"),
+        ({"limit": 0.0}, "limit is 0"),
+        ({"limit": 21.0}, "limit is 21"),
+        ({"limit": math.nan}, "limit is nan"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(BridgeTAError, match=message) as error:
+        LocalMap(GRID, **settings)
+    assert error.value.exit_code == 2

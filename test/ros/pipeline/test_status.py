@@ -1,0 +1,76 @@
+"""What the calibration and the network say of themselves, and what is news for the log."""
+
+from __future__ import annotations
+
+from bag_fakes import RIG
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, calibration_status, network_status
+
+
+def test_the_calibration_is_an_error_until_it_is_there_a_warning_with_a_problem_and_well_without():
+    waiting = calibration_status(None, "CameraInfo and TF", "front: no CameraInfo yet")
+    assert (waiting.level, waiting.message) == (ERROR, "waiting: front: no CameraInfo yet")
+    partial = calibration_status(RIG, "CameraInfo and TF", "roof: no CameraInfo yet")
+    assert (partial.level, partial.message) == (WARN, "roof: no CameraInfo yet")
+    whole = calibration_status(RIG, "rig.yaml", None)
+    assert (whole.level, whole.message) == (OK, "2 cameras")
+    assert whole.values["source"] == "rig.yaml"
+    assert whole.values["cam_front"] == "160x90, focal length 80.0 px, at 0.00 0.00 1.50 m"
+
+
+def test_a_network_that_had_to_give_something_up_is_a_warning():
+    assert network_status("tiny", "cuda", "float16", ()).level == OK
+    status = network_status("tiny", "cpu", "float32", ("out of memory; runs on cpu now",))
+    assert (status.level, status.message) == (WARN, "out of memory; runs on cpu now")
+    assert status.values == {"weights": "tiny", "device": "cpu", "precision": "float32"}
+
+
+def status(level: int, message: str, name: str = "cameras") -> Status:
+    return Status(name, level, message, {})
+
+
+def test_the_log_tells_changes_only():
+    changes = Changes()
+    told = [
+        [s.message for s in changes.of([status(level, message)])]
+        for level, message in [
+            (OK, "all cameras send"),
+            (WARN, "no image from left"),
+            (WARN, "no image from left"),
+            (ERROR, "no image from left"),
+            (ERROR, "no image from left, right"),
+            (OK, "all cameras send"),
+            (OK, "in other words"),
+        ]
+    ]
+    assert told == [
+        [],
+        ["no image from left"],
+        [],
+        ["no image from left"],
+        ["no image from left, right"],
+        ["all cameras send"],
+        [],
+    ]
+
+
+def test_the_log_keeps_statuses_apart():
+    changes = Changes()
+    both = [status(WARN, "x"), status(WARN, "x", "sets")]
+    assert changes.of(both) == both
+    assert changes.of([status(WARN, "x"), status(ERROR, "x", "sets")]) == [status(ERROR, "x", "sets")]
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.integers(0, 9**9), st.integers(0, 9**9))
+def test_numbers_alone_are_no_change(a, b, i, j):
+    changes = Changes()
+    assert changes.of([status(WARN, f"{a:.2f} s from stamp to publish, {i} times")])
+    assert not changes.of([status(WARN, f"{b:.2f} s from stamp to publish, {j} times")])
+
+
+def test_cameras_that_differ_by_a_number_are_told_apart():
+    changes = Changes()
+    for name in ("camera0", "camera1", "cam_2", "cam_3"):
+        assert changes.of([status(WARN, f"no image from {name}")])

@@ -1,0 +1,116 @@
+"""The command line: a user's mistake is one line on stderr and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridgeta_core.cli import commands as core_cli
+from bridgeta_ros import cli
+from bridgeta_synth import SynthSettings
+
+
+@pytest.fixture
+def bridgeta(monkeypatch, capsys):
+    """Run a command line; gives its exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bridgeta", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def only_message(err: str) -> str:
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("bridgeta: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("train", "student", "tiny", "train.epoch=3"), 2, "train.epoch"),
+        (("eval", "tiny", "there", "--version", "v1.0-mini", "--labels", "thin"), 2, "--labels: mode = 'thin' is not"),
+        (("train", "student", "tiny", "train.epochs=0"), 2, "at least 1"),
+        (("train", "student", "nothing_like_it"), 2, "tiny"),
+        (("eval", "no_such_weights", "{root}"), 2, "no_such_weights"),
+        (("view", "{empty}", "{empty}/out.png"), 2, "v1.0-"),
+        (("view", "{root}", "{empty}/out.png", "--sample", "zzz"), 2, "zzz"),
+        (("bag", "{root}", "{empty}/bag", "--scene", "scene-9999"), 2, "scene-9999"),
+        (("replay", "{empty}/nothing", "{empty}/out"), 1, "nothing"),
+        (("replay", "{root}", "{empty}/out"), 1, "{root}"),
+        (("report", "{empty}", "{empty}", "{empty}/report.html"), 1, "{empty}"),
+        (("synth", "{empty}/town", "--scenes", "0"), 2, "scenes"),
+        (("synth", "{root}", "--scenes", "1"), 2, "{root}"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line_and_writes_nothing(
+    bridgeta, synthetic_root, tmp_path, arguments, code, says
+):
+    places = {"root": synthetic_root, "empty": tmp_path}
+    got, _, err = bridgeta(*(argument.format(**places) for argument in arguments))
+    assert says.format(**places) in only_message(err)
+    assert got == code
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_is_answered_in_one_line_and_leaves_nothing(bridgeta, synthetic_root, tmp_path, monkeypatch):
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bridgeta_core.data.nuscenes.index.SensorRecord.read_bytes", interrupted)
+    code, _, err = bridgeta("bag", synthetic_root, tmp_path / "bag", "--scene", "scene-0001")
+    assert (code, "interrupted" in err.splitlines()[-1]) == (1, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_whose_extra_is_not_installed_says_so(bridgeta, synthetic_root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    for name in [name for name in sys.modules if name.startswith("bridgeta_core.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    code, _, err = bridgeta("train", "student", "tiny")
+    assert code == 1
+    assert "pip install '.[train]'" in only_message(err)
+
+
+def test_the_only_table_folder_is_found_and_several_are_an_error(synthetic_root, tmp_path):
+    assert core_cli.table_version(synthetic_root, None) == "v1.0-mini"
+    for name in ("v1.0-mini", "v1.0-trainval"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(core_cli.BridgeTAError, match=r"v1\.0-mini, v1\.0-trainval"):
+        core_cli.table_version(tmp_path, None)
+
+
+def test_bag_replay_report_and_eval_run_from_the_command_line(bridgeta, synthetic_root, tmp_path):
+    drive, bev, page, scores = (tmp_path / name for name in ("drive", "bev", "report.html", "scores"))
+    assert bridgeta("bag", synthetic_root, drive, "--scene", "scene-0001", "--keyframes-only")[0] == 0
+    code, out, _ = bridgeta("replay", drive, bev)
+    assert code == 0
+    assert "5 used" in out
+    assert bridgeta("report", bev, drive, page)[0] == 0
+    assert page.stat().st_size > 10_000
+    code, out, _ = bridgeta("eval", "tiny", synthetic_root, "--labels", "exact", "--out", scores)
+    assert code == 0
+    assert "exact labels" in out
+    content = json.loads((scores / "evaluation.json").read_text())
+    assert (content["samples"], content["labels"]) == (5, "exact")
+    assert Path(scores / "evaluation.png").stat().st_size > 1_000
+
+
+def test_the_demo_makes_all_that_it_names(bridgeta, tmp_path, monkeypatch):
+    short = SynthSettings(scenes=1, duration=1.0, version="v1.0-mini", image_scale=0.25)
+    monkeypatch.setattr("bridgeta_ros.bags.demo.DRIVE", short)
+    for _ in range(2):  # the second run replaces the first
+        code, out, _ = bridgeta("demo", tmp_path / "demo")
+        assert code == 0
+    for name in ("drive", "bev", "sample.png", "report.html"):
+        assert name in out
+        assert (tmp_path / "demo" / name).exists()
