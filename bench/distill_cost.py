@@ -30,7 +30,8 @@ from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.data.dataset import Batch, FrameDataset, collate
 from bridgeta_core.deploy.weights import load_student, save_weights
-from bridgeta_core.distill.base import Context, Distiller, Labels, build_distiller, distillers
+from bridgeta_core.distill.base import Context, Distiller, Labels
+from bridgeta_core.distill.methods import METHODS, build_distiller
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student
@@ -46,7 +47,7 @@ VARIANTS = {
 
 def ways() -> dict[str, list[str]]:
     """Settings by the name of the row: the student alone, every method there is, and variants of some."""
-    return {ALONE: [], **{name: [f"distill.method={name}"] for name in distillers()}, **VARIANTS}
+    return {ALONE: [], **{name: [f"distill.method={name}"] for name in METHODS}, **VARIANTS}
 
 
 def synthetic_batch(experiment: Experiment, points: int = 30_000) -> Batch:

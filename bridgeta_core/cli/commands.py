@@ -102,7 +102,7 @@ def teacher(
     resume: Resume = False,
 ) -> None:
     """Train the LiDAR-camera teacher on its labels."""
-    from bridgeta_core.training import train_teacher
+    from bridgeta_core.training.train import train_teacher
 
     experiment = config.load(config.Experiment, configuration, overrides or [])
     say(f"Wrote {train_teacher(experiment, out, resume)}")
@@ -116,7 +116,7 @@ def student(
     resume: Resume = False,
 ) -> None:
     """Train the camera-only student on its labels."""
-    from bridgeta_core.training import train_student
+    from bridgeta_core.training.train import train_student
 
     experiment = config.load(config.Experiment, configuration, overrides or [])
     say(f"Wrote {train_student(experiment, out, resume)}")
@@ -130,7 +130,7 @@ def distill(
     resume: Resume = False,
 ) -> None:
     """Train the camera-only student on its labels and with a trained teacher, `distill.teacher`."""
-    from bridgeta_core.training import train_distill
+    from bridgeta_core.training.train import train_distill
 
     experiment = config.load(config.Experiment, configuration, overrides or [])
     say(f"Wrote {train_distill(experiment, out, resume)}")

@@ -147,6 +147,11 @@ class FrameDataset(Dataset[Frame]):
         """The epoch that, with the seed and the position, decides the augmentation."""
         self._epoch.fill_(epoch)
 
+    def scene_names(self) -> list[str]:
+        """Name the scene of every position of this dataset."""
+        names = {i: scene.name for scene in self.index.scenes for i in scene.samples}
+        return [names[i] for i in self.positions]
+
     def sample(self, position: int) -> Sample:
         """The indexed sample at a position of this dataset."""
         return self.index[self.positions[position]]

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-import bridgeta_core.distill
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
-from bridgeta_core.utils.errors import BridgeTAError
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +53,6 @@ class Distiller(nn.Module, ABC):
     The teacher and the student are no submodules of a distiller: what it owns is what it trains and never ships.
     """
 
-    name: ClassVar[str]
-    """How settings name the method: `distill.method`."""
-
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
         super().__init__()
         self.config = config
@@ -99,28 +91,3 @@ class Distiller(nn.Module, ABC):
     def export(self, student: Student) -> Student:
         """The student as it ships: unchanged, whatever the method was."""
         return student
-
-
-def distillers() -> dict[str, type[Distiller]]:
-    """Every method by name: the subclasses in the modules of this package, found by looking."""
-    for module in pkgutil.iter_modules(bridgeta_core.distill.__path__):
-        importlib.import_module(f"{bridgeta_core.distill.__name__}.{module.name}")
-    found = {cls.name: cls for cls in _subclasses() if "name" in cls.__dict__}
-    return dict(sorted(found.items()))
-
-
-def build_distiller(config: DistillConfig, student: Student, teacher: Teacher) -> Distiller:
-    """The distiller that the settings name. Raises BridgeTAError that lists the methods there are."""
-    known = distillers()
-    if config.method not in known:
-        raise BridgeTAError(f"distill.method = {config.method!r} is not one of {', '.join(known)}", exit_code=2)
-    return known[config.method](config, student, teacher)
-
-
-def _subclasses() -> Iterator[type[Distiller]]:
-    waiting = Distiller.__subclasses__()
-    while waiting:
-        child = waiting.pop()
-        waiting += child.__subclasses__()
-        if child.__module__.startswith(bridgeta_core.distill.__name__):
-            yield child

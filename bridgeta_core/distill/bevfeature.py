@@ -31,8 +31,6 @@ class BevFeature(Distiller):
     the step alone.
     """
 
-    name = "bevfeature"
-
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
         super().__init__(config, student, teacher)
         self.label_grid, self.feature_grid = student.grid, student.bev_grid

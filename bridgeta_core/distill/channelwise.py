@@ -25,8 +25,6 @@ class ChannelWise(Distiller):
     (probability above 0.1) sees in a frame.
     """
 
-    name = "channelwise"
-
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
         super().__init__(config, student, teacher)
         own = config.channelwise

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
-from bridgeta_core.distill.levels import Levels, Taps
-from bridgeta_core.distill.reading import read_by_student
+from bridgeta_core.distill.levels import Levels, Taps, read_by_student
 from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
@@ -19,8 +18,6 @@ class Direct(Distiller):
     """The distance of teacher and student at every level. With `read_teacher` the student's decoder and head also
     learn from labels on the teacher's F, the part of BridgeTA that needs no assistant.
     """
-
-    name = "direct"
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
         super().__init__(config, student, teacher)

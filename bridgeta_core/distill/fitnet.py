@@ -24,8 +24,6 @@ class FitNet(Distiller):
     The adapter can absorb a part of the gap without the student changing; off, the features themselves are compared.
     """
 
-    name = "fitnet"
-
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
         super().__init__(config, student, teacher)
         own = config.fitnet

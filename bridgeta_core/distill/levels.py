@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bridgeta_core.config.distill import LevelsConfig
 from bridgeta_core.distill.base import Labels
@@ -82,3 +84,24 @@ def gradient_norm(loss: Tensor, features: Tensor) -> Tensor:
     """Norm of the gradient of a loss at `features`; the graph stays."""
     (gradient,) = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
     return torch.zeros((), device=loss.device) if gradient is None else gradient.float().norm()
+
+
+@contextmanager
+def running_statistics_kept(*modules: nn.Module) -> Iterator[None]:
+    """Batch norms in training normalise by the batch but leave their running statistics alone, which belong to the
+    network's own features.
+    """
+    norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def read_by_student(student: Student, features: Tensor) -> Taps:
+    """What the student's decoder and head, trained by whatever loss follows, make of another network's F."""
+    with running_statistics_kept(student.decoder, student.head):
+        return Taps(*student.decode(features))

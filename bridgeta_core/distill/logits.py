@@ -16,8 +16,6 @@ from bridgeta_core.model.teacher import Teacher, TeacherOutput
 class Logits(Distiller):
     """tau^2 KL between the tempered probabilities, per class and cell: a softmax would let the classes compete."""
 
-    name = "logits"
-
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
         super().__init__(config, student, teacher)
         self.cells = CellWeights("balanced" if config.logits.balanced else "uniform", student.grid, student.bev_grid)

@@ -12,7 +12,7 @@ from transformers import AutoBackbone, AutoConfig
 from transformers.utils import logging
 
 from bridgeta_core.config.experiment import BackboneConfig
-from bridgeta_core.model.layers import convolution
+from bridgeta_core.model.decoder import convolution
 from bridgeta_core.utils.errors import BridgeTAError
 
 _PROBE = 128  # pixels; a multiple of every stride in use

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bridgeta_core.config.experiment import HeadConfig
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.model.layers import convolution
+from bridgeta_core.model.decoder import convolution
 
 _PRIOR = 0.1  # probability that the untrained head gives to every class, so that the focal loss starts calm
 

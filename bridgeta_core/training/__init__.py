@@ -1,5 +1,1 @@
-"""Training on Lightning: one folder per run that holds the settings, the logs, the checkpoints and the weights."""
-
-from bridgeta_core.training.train import train_distill, train_student, train_teacher
-
-__all__ = ["train_distill", "train_student", "train_teacher"]
+"""Training on Lightning: one folder per run with its settings, logs, checkpoints and weights."""

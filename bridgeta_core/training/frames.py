@@ -17,12 +17,10 @@ from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import Frame, FrameDataset
 from bridgeta_core.data.opening import open_source
 from bridgeta_core.evaluation.conditions import groups_of
-from bridgeta_core.training.balance import balanced, presence
 from bridgeta_core.training.cache.frames import CachedFrames
 from bridgeta_core.training.cache.taps import collate_tapped
 from bridgeta_core.training.processes import Processes
-from bridgeta_core.training.sampling import MixedBatches
-from bridgeta_core.training.scenes import Selection, evenly, scenes_of
+from bridgeta_core.training.sampling import MixedBatches, Selection, balanced, evenly, presence
 from bridgeta_core.utils.errors import BridgeTAError
 
 _OFF = {
@@ -93,7 +91,7 @@ class Frames(lightning.LightningDataModule):
                 exit_code=2,
             )
         with_labels = set(chosen.labelled)
-        scenes = scenes_of(self.training)
+        scenes = self.training.scene_names()
         self.labelled = [i for i, scene in enumerate(scenes) if scene in with_labels]
         self.unlabelled = [i for i, scene in enumerate(scenes) if scene not in with_labels]
         self.groups = groups_of(self.validation)
@@ -126,7 +124,9 @@ class Frames(lightning.LightningDataModule):
                 exit_code=2,
             )
         kept = {
-            name: CachedFrames(dataset, folder, self.processes, data.workers)
+            name: CachedFrames(
+                dataset, folder, workers=data.workers, rank=self.processes.rank, world=self.processes.world
+            )
             for name, dataset in (("train", self.training), ("val", self.validation))
         }
         self._sources.update(kept)

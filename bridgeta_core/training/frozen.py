@@ -13,7 +13,7 @@ from bridgeta_core.model.lift import LiftPlan, PlanCache
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher, TeacherOutput
 from bridgeta_core.training.cache.taps import TappedBatch
-from bridgeta_core.training.studenttask import kept_plans
+from bridgeta_core.training.tasks import kept_plans
 from bridgeta_core.training.teacher_weights import load_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 

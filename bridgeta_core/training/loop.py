@@ -3,25 +3,112 @@
 from __future__ import annotations
 
 import logging
+import statistics
+import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
 from bridgeta_core.config.experiment import TrainConfig
 from bridgeta_core.runs.folder import RunFolder
-from bridgeta_core.training.averaging import MovingAverage
 from bridgeta_core.training.batchnorm import SharedBatchNorm
-from bridgeta_core.training.checkpoints import WholeCheckpoints
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
-from bridgeta_core.training.stopwatch import Stopwatch
 from bridgeta_core.training.tasks import MapTask
 from bridgeta_core.utils.errors import BridgeTAError, lost_loader
+from bridgeta_core.utils.files import replace_when_done
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of weights and buffers; validation and export use it.
+
+    After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow's moving averages: a constant one would
+    carry the random initial weights through the first thousands of steps. Counters and flags are copied.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(mean: Tensor, value: Tensor, n: Tensor) -> Tensor:
+            if not value.is_floating_point():
+                return value
+            return value + (mean - value) * torch.clamp((1 + n) / (10 + n), max=decay)
+
+        super().__init__(avg_fn=average)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes beside the target and renames; reads tensors and plain values, nothing that could run.
+
+    Lightning's own writes into the system's temporary folder and moves the file from there, which between two
+    filesystems is a copy that can break off.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint. Raises BridgeTAError when the disk is full."""
+        with replace_when_done(Path(path)) as temporary, open(temporary, "wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # What the system said is hidden behind a complaint of torch's archive, which is not closed properly.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Read a checkpoint."""
+        return dict(torch.load(path, map_location=map_location, weights_only=True))
+
+
+_SKIPPED = 3
+"""First steps of an epoch that are not counted: loaders start, caches fill."""
+
+
+class Stopwatch(Callback):
+    """`seconds` since the start, and the time from one step of the optimiser to the next, loading included."""
+
+    def __init__(self) -> None:
+        self._start, self._before = time.monotonic(), 0.0
+        self._steps: list[float] = []
+        self._skipped: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the run; what was lost when a run broke off is not part of it."""
+        return self._before + time.monotonic() - self._start
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Median over the steps, None without any."""
+        return statistics.median(self._steps or self._skipped) if self._steps or self._skipped else None
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Validation lies between epochs."""
+        self._last, self._at, self._of_epoch = time.monotonic(), trainer.global_step, 0
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """A step may have several batches."""
+        if trainer.global_step == self._at:
+            return
+        now = time.monotonic()
+        self._of_epoch += 1
+        (self._steps if self._of_epoch > _SKIPPED else self._skipped).append(now - self._last)
+        self._last, self._at = now, trainer.global_step
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"seconds": self.seconds, "steps": self._steps, "skipped": self._skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._before, self._steps, self._skipped = (state_dict[key] for key in ("seconds", "steps", "skipped"))
+
 
 _IDLE_WARNINGS = (
     "does not have many workers",

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
 from torch.utils.data import Sampler
+
+from bridgeta_core.config.experiment import DataConfig
+from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.source import Source
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class MixedBatches(Sampler[list[int]]):
@@ -60,3 +69,74 @@ class MixedBatches(Sampler[list[int]]):
         frames, random = self._frames[kind], np.random.default_rng((self._seed, self._epoch, kind))
         while frames:
             yield from (frames[i] for i in random.permutation(len(frames)))
+
+
+T = TypeVar("T")
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """`count` of n items, those at round(i n / count): the first, and the others at equal distances."""
+    count, n = min(count, len(items)), len(items)
+    return [items[(2 * i * n + count) // (2 * count)] for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Scene names, disjoint and in the index's order."""
+
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...] = ()
+
+    @property
+    def expression(self) -> str:
+        """All of them, as `Source.select` takes them."""
+        return ",".join((*self.labelled, *self.unlabelled))
+
+    @classmethod
+    def of(cls, index: Source, data: DataConfig, with_unlabelled: bool) -> Selection:
+        """What the settings choose: `data.labelled` of the scenes, and if wanted those of `data.unlabelled`.
+
+        A scene whose labels are used is never among the unlabelled ones.
+        """
+        scenes = _scenes(index, data.train_scenes)
+        chosen = evenly(scenes, max(1, round(data.labelled * len(scenes))))
+        rest: list[str] = []
+        if with_unlabelled and data.unlabelled != "none":
+            pool = scenes if data.unlabelled == "rest" else _scenes(index, data.unlabelled)
+            rest = [name for name in pool if name not in set(chosen)]
+        return cls(tuple(chosen), tuple(rest))
+
+
+def _scenes(index: Source, expression: str) -> list[str]:
+    positions = set(index.select(expression))
+    names = [scene.name for scene in index.scenes if any(i in positions for i in scene.samples)]
+    if not names:
+        raise BridgeTAError(f"scenes {expression!r} hold no samples", where=index.root, exit_code=2)
+    return names
+
+
+def presence(dataset: FrameDataset, positions: Sequence[int], hidden: bool = False) -> NDArray[np.bool_]:
+    """Which classes the labels at `positions` show, `[n, 6]`; rasterises every label, with a progress bar."""
+    rows = np.zeros((len(positions), 6), dtype=bool)
+    for row, position in zip(rows, track(positions, description="Counting classes", disable=hidden), strict=True):
+        masks, known = dataset.labels(position)
+        row[:] = masks.any(axis=(1, 2)) & known
+    return rows
+
+
+def balanced(positions: Sequence[int], shows: NDArray[np.bool_], seed: int) -> list[int]:
+    """Positions drawn so that every class has the same number of draws among the samples that show it.
+
+    `shows` `[n, K]` tells the classes of each position. In all there are as many draws as there are pairs of a sample
+    and a class that it shows, so that a sample of several classes is drawn several times. A class without samples takes
+    no part. Within a class all samples are drawn equally often, give or take one, which a seed decides.
+    """
+    pools = [np.flatnonzero(column) for column in shows.T if column.any()]
+    if not pools:
+        return list(positions)
+    draws, random = int(shows.sum()) // len(pools), np.random.default_rng(seed)
+    chosen: list[int] = []
+    for pool in pools:
+        whole, rest = divmod(draws, len(pool))
+        chosen += [*np.tile(pool, whole).tolist(), *random.permutation(pool)[:rest].tolist()]
+    return [positions[i] for i in chosen]

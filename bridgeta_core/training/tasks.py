@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bridgeta_core.config.experiment import Experiment
+from bridgeta_core.config.experiment import DataConfig, Experiment
 from bridgeta_core.data.dataset import Batch
+from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.evaluation.conditions import ConditionIoU
 from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.model.lift import LiftPlan, PlanCache
 from bridgeta_core.model.losses import focal_loss
+from bridgeta_core.model.student import Student
+from bridgeta_core.model.teacher import Teacher
+from bridgeta_core.training.teacher_weights import load_teacher
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 class MapTask(lightning.LightningModule):
@@ -114,3 +120,73 @@ def _number(value: float | None) -> float:
 
 def _score(result: Mapping[str, Any]) -> float:
     return -1.0 if result["miou"] is None else float(result["miou"])
+
+
+def start_from(network: nn.Module, trained: nn.Module, path: str) -> None:
+    """Give `network` the weights of `trained`, which were read from `path`; their label grids may differ.
+
+    Raises BridgeTAError (exit code 2) when they are of another architecture.
+    """
+    own, other = network.state_dict(), trained.state_dict()
+    unlike = sorted(n for n in own.keys() | other.keys() if n not in own or n not in other or _unlike(own[n], other[n]))
+    if unlike:
+        raise BridgeTAError(
+            f"train.initial is of another architecture: {len(unlike)} tensors differ, e.g. {unlike[0]}",
+            where=path,
+            fix="Train with the model settings that its description has, or without train.initial",
+            exit_code=2,
+        )
+    network.load_state_dict(other)
+
+
+def _unlike(one: object, other: object) -> bool:
+    return getattr(one, "shape", None) != getattr(other, "shape", None)
+
+
+def kept_plans(data: DataConfig) -> int:
+    """How many calibrations' plans are kept. A fleet has few calibrations, and mirroring the world doubles them; but
+    where every sample or image is changed by its own amount, no plan is of use again, and at full scale one has 50 MB.
+    """
+    world = data.rotate or data.scale or data.translate
+    return data.batch_size if world or data.image_resize or data.image_flip or data.image_rotate else 64
+
+
+class StudentTask(MapTask):
+    """The camera-only student on its label loss."""
+
+    def __init__(self, experiment: Experiment, groups: Mapping[str, int]) -> None:
+        super().__init__(experiment, groups)
+        # Anew here, so that one seed gives one student, whatever is built before it: methods are compared in pairs.
+        torch.manual_seed(experiment.train.seed)
+        self.student = Student(experiment.model, experiment.grid)
+        if experiment.train.initial:
+            start_from(self.student, load_student(experiment.train.initial)[0], experiment.train.initial)
+
+    def setup(self, stage: str) -> None:
+        """Not in the constructor, because averaging the weights copies the module, and a cache holds a lock."""
+        self.plans = PlanCache(self.student.plan, size=kept_plans(self.experiment.data))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits `[B, 6, Y, X]` of a batch."""
+        return self.student(batch.images, self.plans(batch.intrinsics, batch.ego_T_cam)).Z
+
+
+class TeacherTask(MapTask):
+    """The teacher, of LiDAR with or without cameras, on its label loss."""
+
+    def __init__(self, experiment: Experiment, groups: Mapping[str, int]) -> None:
+        super().__init__(experiment, groups)
+        self.teacher = Teacher(experiment.teacher, experiment.model, experiment.grid)
+        if experiment.train.initial:
+            start_from(self.teacher, load_teacher(experiment.train.initial)[0], experiment.train.initial)
+
+    def setup(self, stage: str) -> None:
+        """Not in the constructor, because averaging the weights copies the module, and a cache holds a lock."""
+        self.plans = PlanCache(
+            lambda k, pose: cast(LiftPlan, self.teacher.plan(k, pose)), size=kept_plans(self.experiment.data)
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits `[B, 6, Y, X]` of a batch."""
+        plan = self.plans(batch.intrinsics, batch.ego_T_cam) if self.teacher.camera is not None else None
+        return self.teacher(batch.images, plan, batch.points).Z

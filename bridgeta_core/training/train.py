@@ -23,10 +23,8 @@ from bridgeta_core.training.loop import Loop
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.provenance import provenance, sha256
 from bridgeta_core.training.record import write_record
-from bridgeta_core.training.studenttask import StudentTask
-from bridgeta_core.training.tasks import MapTask
+from bridgeta_core.training.tasks import MapTask, StudentTask, TeacherTask
 from bridgeta_core.training.teacher_weights import save_teacher
-from bridgeta_core.training.teachertask import TeacherTask
 
 Save = Callable[[Path, dict[str, Any]], None]
 

@@ -19,8 +19,6 @@ from bridgeta_core.model.teacher import TeacherOutput
 from bridgeta_core.training.cache import key as fingerprint
 from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter, build_once, open_arrays, ragged_row
 from bridgeta_core.training.cache.taps import TappedFrame, collate_tapped
-from bridgeta_core.training.processes import Processes
-from bridgeta_core.training.scenes import scenes_of
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -41,12 +39,14 @@ class CachedFrames(Dataset[Frame]):
     was. `add_points` and `add_taps` give frames their points or a teacher's taps.
     """
 
-    def __init__(self, dataset: FrameDataset, folder: str | Path, processes: Processes, workers: int = 0) -> None:
+    def __init__(
+        self, dataset: FrameDataset, folder: str | Path, *, workers: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
         self._dataset, self._folder = copy.copy(dataset), Path(folder)
         self._dataset.augment = self._dataset.lidar = None
-        self._processes, self._workers = processes, workers
+        self._workers, self._rank, self._world = workers, rank, world
         self._scenes: list[_Scene] = []
-        for position, name in enumerate(scenes_of(dataset)):
+        for position, name in enumerate(dataset.scene_names()):
             if not self._scenes or self._scenes[-1].name != name:
                 self._scenes.append(_Scene(name, range(position, position)))
             scene = self._scenes[-1]
@@ -105,8 +105,8 @@ class CachedFrames(Dataset[Frame]):
         self._open.clear()
         missing = [scene for scene in self._scenes if not scene.folders[kind].is_dir()]
         # Every process starts at another scene and goes round, so that they meet only at the end.
-        start = self._processes.rank * len(missing) // self._processes.world
-        with Progress(transient=True, disable=self._processes.rank > 0 or not missing) as bar:
+        start = self._rank * len(missing) // self._world
+        with Progress(transient=True, disable=self._rank > 0 or not missing) as bar:
             for scene in bar.track(missing[start:] + missing[:start], description=f"Keeping {kind}"):
                 if not scene.folders[kind].is_dir():
                     with build_once(scene.folders[kind]) as folder:

@@ -25,7 +25,8 @@ from bridgeta_core.config.experiment import (
     TeacherConfig,
     from_mapping,
 )
-from bridgeta_core.distill.base import Context, Distiller, Labels, build_distiller
+from bridgeta_core.distill.base import Context, Distiller, Labels
+from bridgeta_core.distill.methods import build_distiller
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student, StudentOutput
 from bridgeta_core.model.teacher import Teacher, TeacherOutput

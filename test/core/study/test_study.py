@@ -80,7 +80,7 @@ def test_wrong_settings_are_exit_code_2(finished):
 
 
 def test_the_record_of_every_kind_of_training_is_read(make_study, small_root, tmp_path):
-    from bridgeta_core.training import train_distill, train_student, train_teacher
+    from bridgeta_core.training.train import train_distill, train_student, train_teacher
 
     roots = [f"data.train_root={small_root}", f"data.val_root={small_root}"]
     study = make_study(*NETWORK, *roots, overrides=[], **ONE)

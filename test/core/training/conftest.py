@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridgeta_core.config import experiment as config
-from bridgeta_core.training import train_teacher
+from bridgeta_core.training.train import train_teacher
 
 SMALL = [
     "model.image.width=96",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,11 @@ from bridgeta_core.config import experiment as config
 from bridgeta_core.deploy.weights import load_student, read_info
 from bridgeta_core.distill.direct import Direct
 from bridgeta_core.model.teacher import Teacher
-from bridgeta_core.training import train_distill, train_teacher
-from bridgeta_core.training.distill_task import DistillTask
-from bridgeta_core.training.frames import Frames
+from bridgeta_core.training.distill_task import DistillTask, Ramp
 from bridgeta_core.training.frozen import FrozenTeacher
-from bridgeta_core.training.processes import Processes
-from bridgeta_core.training.studenttask import StudentTask
+from bridgeta_core.training.tasks import StudentTask
 from bridgeta_core.training.teacher_weights import load_teacher
+from bridgeta_core.training.train import train_distill, train_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 AT_ONCE = ["distill.warmup_steps=0", "distill.ramp_steps=0", "distill.levels.calibrate=0"]
@@ -166,17 +165,6 @@ def test_a_head_that_does_not_fit_the_teachers_is_refused(two_scenes, teacher):
         DistillTask(settings, {}, FrozenTeacher.load(teacher, settings))
 
 
-def test_frames_without_labels_show_none_and_have_their_share_of_every_batch(two_scenes):
-    frames = Frames(two_scenes("data.labelled=0.5"), Processes(), unlabelled=True)
-    assert (frames.labelled, frames.unlabelled) == ([0, 1], [2, 3])
-    frames.trainer = type("Trainer", (), {"current_epoch": 0})
-    for batch in frames.train_dataloader():
-        labelled = batch.known.any(dim=1)
-        assert [token.startswith("scene-0061") for token in batch.tokens] == labelled.tolist()
-        assert labelled.sum() == 1
-        assert not batch.masks[~labelled].any()
-
-
 def test_with_the_cache_neither_points_nor_the_teacher_are_needed(distil, tmp_path, monkeypatch):
     off = ["data.flip=false", "data.colour=0", "train.epochs=1", *AT_ONCE]
     cache = f"data.cache={tmp_path / 'cache'}"
@@ -198,3 +186,15 @@ def test_a_teacher_of_lidar_alone_teaches_a_student_with_other_images(two_scenes
     path = train_teacher(two_scenes("teacher.sensors=lidar", *short), tmp_path / "teacher")
     settings = two_scenes(f"distill.teacher={path}", "model.image.width=128", *short, *AT_ONCE)
     assert read_info(train_distill(settings, tmp_path / "student")).provenance["steps"] == 1
+
+
+def test_it_warms_up_then_rises_then_holds_then_falls():
+    ramp = Ramp(steps=1000, warmup=100, rise=200, peak=2.0, final=0.5)
+    assert [ramp.warming(step) for step in (0, 99, 100)] == [True, True, False]
+    expected = {50: 2.0, 100: 0.0, 150: 0.5, 200: 1.0, 300: 2.0, 800: 2.0, 900: 1.5, 1000: 1.0}
+    assert {step: ramp.strength(step) for step in expected} == pytest.approx(expected)
+    assert ramp.strength(850) == pytest.approx(2 * (0.5 + 0.25 * (1 + math.cos(math.pi / 4))))
+
+
+def test_without_a_rise_it_is_at_full_strength_at_once():
+    assert Ramp(steps=10).strength(0) == Ramp(steps=10).strength(9) == 1.0

@@ -10,7 +10,7 @@ import pytest
 from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.runs.curves import read_logs
-from bridgeta_core.training import train_student, train_teacher
+from bridgeta_core.training.train import train_student, train_teacher
 
 
 @pytest.fixture(scope="module")

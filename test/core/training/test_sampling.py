@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgeta_core.training.sampling import MixedBatches
+from bridgeta_core.config.experiment import DataConfig, ImageConfig
+from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.training.sampling import MixedBatches, Selection, balanced, evenly, presence
+from bridgeta_core.utils.errors import BridgeTAError
 
 LABELLED, UNLABELLED = range(100, 120), range(200, 230)
 
@@ -78,3 +86,82 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
     parts = [batches([3, 4, 5], size=8, rank=r, world=2)[0] for r in range(2)]
     assert [len(part) for part in parts] == [2, 2]
     assert set(parts[0] + parts[1]) == {3, 4, 5}
+
+
+COMMON, RARE = (True, False, False), (False, True, False)
+
+
+def test_every_class_is_drawn_equally_often_from_the_samples_that_show_it():
+    positions = list(range(10, 20))
+    shows = np.array([COMMON] * 8 + [RARE] * 2)  # the third class is nowhere
+    counts = Counter(balanced(positions, shows, seed=0))
+    assert sum(counts[i] for i in range(10, 18)) == sum(counts[i] for i in range(18, 20)) == 5
+    assert set(counts) <= set(positions)
+
+
+def test_within_a_class_no_sample_is_drawn_more_than_once_more_than_another():
+    shows = np.array([COMMON] * 40 + [RARE] * 3)
+    counts = Counter(balanced(range(43), shows, seed=3))
+    assert {counts[i] for i in range(40)} <= {0, 1}
+    assert {counts[i] for i in range(40, 43)} == {7}
+
+
+def test_there_are_as_many_draws_as_pairs_of_sample_and_class():
+    shows = np.random.default_rng(0).random((50, 6)) < 0.5
+    drawn = balanced(range(50), shows, seed=1)
+    assert shows.sum() - 6 < len(drawn) <= shows.sum()
+    assert drawn == balanced(range(50), shows, seed=1)
+
+
+def test_samples_without_any_class_stay_when_there_is_nothing_to_balance():
+    assert balanced([4, 5], np.zeros((2, 6), bool), seed=0) == [4, 5]
+
+
+def test_a_class_is_present_where_its_mask_shows_it(small_root):
+    dataset = FrameDataset(small_root, "v1.0-mini", "all", (), ImageConfig(), BevGrid(resolution=2.0))
+    expected = [dataset.labels(i)[0].reshape(6, -1).max(axis=1) > 0 for i in (3, 0)]
+    assert np.array_equal(presence(dataset, [3, 0]), expected)
+
+
+FIRST, SECOND = "scene-0061", "scene-0103"
+
+
+@pytest.fixture(scope="module")
+def index(small_root) -> SampleIndex:
+    return SampleIndex.open(small_root, "v1.0-mini")
+
+
+@given(st.integers(1, 60), st.integers(1, 80))
+def test_chosen_items_differ_and_lie_at_even_distances(n, count):
+    chosen = evenly(range(n), count)
+    assert len(chosen) == min(n, count)
+    assert chosen[0] == 0
+    gaps = {b - a for a, b in zip(chosen, [*chosen[1:], n], strict=True)}
+    assert min(gaps) >= 1
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_all_scenes_lend_their_labels_by_default(index):
+    assert Selection.of(index, DataConfig(), True) == Selection((FIRST, SECOND), ())
+
+
+def test_the_rest_takes_part_without_labels(index):
+    data = DataConfig(labelled=0.5)
+    assert Selection.of(index, data, True) == Selection((FIRST,), (SECOND,))
+    assert Selection.of(index, data, False) == Selection((FIRST,), ())
+    assert Selection.of(index, replace(data, unlabelled="none"), True) == Selection((FIRST,), ())
+
+
+def test_at_least_one_scene_lends_its_labels(index):
+    assert Selection.of(index, DataConfig(labelled=0.0), True).labelled == (FIRST,)
+
+
+def test_unlabelled_scenes_may_be_named_and_never_show_labels_that_are_used(index):
+    data = DataConfig(train_scenes="mini_train", unlabelled="all")
+    assert Selection.of(index, data, True) == Selection((FIRST,), (SECOND,))
+    assert Selection.of(index, replace(data, unlabelled=FIRST), True) == Selection((FIRST,), ())
+
+
+def test_a_scene_that_is_not_there_is_named(index):
+    with pytest.raises(BridgeTAError, match="scene-9"):
+        Selection.of(index, DataConfig(unlabelled="scene-9"), True)

@@ -15,11 +15,10 @@ from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import FrameDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.teacher import TeacherOutput
-from bridgeta_core.training import train_student
 from bridgeta_core.training.cache import frames as cachedframes
 from bridgeta_core.training.cache.frames import CachedFrames
 from bridgeta_core.training.cache.taps import TappedBatch, TappedFrame, collate_tapped
-from bridgeta_core.training.processes import Processes
+from bridgeta_core.training.train import train_student
 from bridgeta_core.utils.errors import BridgeTAError
 
 LIDAR = LidarConfig(sweeps=1)
@@ -42,7 +41,7 @@ def teacher(batch) -> TeacherOutput:
 @pytest.fixture(scope="module")
 def folder(small_root, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    kept = CachedFrames(dataset(small_root), folder, Processes())
+    kept = CachedFrames(dataset(small_root), folder)
     kept.add_points(LIDAR)
     kept.add_taps(teacher, "abc", LIDAR, size=3)
     return folder
@@ -54,7 +53,7 @@ def cached(small_root, folder, monkeypatch) -> CachedFrames:
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(cachedframes, "build_once", forbidden)
-    return CachedFrames(dataset(small_root), folder, Processes())
+    return CachedFrames(dataset(small_root), folder)
 
 
 def same(a, b, names=("images", "intrinsics", "ego_T_cam", "masks", "known")) -> bool:
@@ -70,7 +69,7 @@ def test_kept_frames_are_those_of_the_dataset(small_root, cached):
 
 def test_kept_frames_are_never_augmented(small_root, folder, cached):
     augmented = dataset(small_root, augment=Augment(flip=True, rotate=20))
-    assert same(CachedFrames(augmented, folder, Processes())[1], cached[1])
+    assert same(CachedFrames(augmented, folder)[1], cached[1])
     assert augmented.augment is not None
 
 
@@ -100,7 +99,7 @@ def test_frames_with_and_without_taps_make_a_batch_without(cached):
 
 
 def test_another_choice_of_scenes_shares_what_is_kept(small_root, folder, cached):
-    some = CachedFrames(dataset(small_root, "scene-0103"), folder, Processes())
+    some = CachedFrames(dataset(small_root, "scene-0103"), folder)
     assert [some[i].token for i in range(2)] == ["scene-0103-0", "scene-0103-1"]
     assert same(some[1], cached[3])
 
@@ -108,13 +107,13 @@ def test_another_choice_of_scenes_shares_what_is_kept(small_root, folder, cached
 @pytest.mark.parametrize(
     ("change", "adds"),
     [
-        (lambda kept, root: CachedFrames(dataset(root, image=replace(IMAGE, width=64)), kept, Processes()), 2),
-        (lambda kept, root: CachedFrames(dataset(root, labels=EXACT), kept, Processes()), 2),
-        (lambda kept, root: CachedFrames(dataset(root, labels=replace(EXACT, line_width=5.0)), kept, Processes()), 2),
-        (lambda kept, root: CachedFrames(dataset(root, labels=LabelConfig(line_width=5.0)), kept, Processes()), 0),
-        (lambda kept, root: CachedFrames(dataset(root), kept, Processes()).add_points(replace(LIDAR, sweeps=0)), 2),
-        (lambda kept, root: CachedFrames(dataset(root), kept, Processes()).add_taps(teacher, "d", LIDAR, 2), 2),
-        (lambda kept, root: CachedFrames(dataset(root), kept, Processes()).add_points(replace(LIDAR, z_min=0.0)), 0),
+        (lambda kept, root: CachedFrames(dataset(root, image=replace(IMAGE, width=64)), kept), 2),
+        (lambda kept, root: CachedFrames(dataset(root, labels=EXACT), kept), 2),
+        (lambda kept, root: CachedFrames(dataset(root, labels=replace(EXACT, line_width=5.0)), kept), 2),
+        (lambda kept, root: CachedFrames(dataset(root, labels=LabelConfig(line_width=5.0)), kept), 0),
+        (lambda kept, root: CachedFrames(dataset(root), kept).add_points(replace(LIDAR, sweeps=0)), 2),
+        (lambda kept, root: CachedFrames(dataset(root), kept).add_taps(teacher, "d", LIDAR, 2), 2),
+        (lambda kept, root: CachedFrames(dataset(root), kept).add_points(replace(LIDAR, z_min=0.0)), 0),
     ],
     ids=[
         "other images",
@@ -134,16 +133,16 @@ def test_what_depends_on_other_settings_is_kept_beside_the_rest(small_root, fold
 
 def test_a_file_that_changed_is_decoded_again(broken_root, tmp_path):
     image = next((broken_root / "samples" / "CAM_FRONT").glob("scene-0061-0*"))
-    CachedFrames(dataset(broken_root), tmp_path, Processes())
+    CachedFrames(dataset(broken_root), tmp_path)
     before = set(tmp_path.iterdir())
     os.utime(image, (1, 1))
-    CachedFrames(dataset(broken_root), tmp_path, Processes())
+    CachedFrames(dataset(broken_root), tmp_path)
     assert [path.name[:10] for path in set(tmp_path.iterdir()) - before] == ["scene-0061"]
 
 
 def test_processes_share_the_work(small_root, tmp_path):
     for rank in (1, 0):
-        assert len(CachedFrames(dataset(small_root), tmp_path, Processes(rank, 2))) == 4
+        assert len(CachedFrames(dataset(small_root), tmp_path, rank=rank, world=2)) == 4
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -155,7 +154,7 @@ def test_a_loader_process_gets_the_paths_and_not_the_arrays(cached):
 
 
 def test_taps_beyond_half_precision_are_an_error(small_root, tmp_path):
-    kept = CachedFrames(dataset(small_root), tmp_path, Processes())
+    kept = CachedFrames(dataset(small_root), tmp_path)
 
     def large(batch) -> TeacherOutput:
         return TeacherOutput(*(1e6 * tap for tap in teacher(batch)[:3]))

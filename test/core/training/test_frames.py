@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 def test_every_setting_of_augmentation_reaches_the_training_frames_and_none_the_validation(two_scenes):
@@ -23,3 +26,19 @@ def test_every_setting_of_augmentation_reaches_the_training_frames_and_none_the_
     assert frames.training.augment == Augment(**changes, seed=7)
     assert frames.validation.augment is None
     assert not frames.training[0].images.equal(frames.validation[0].images)
+
+
+def test_frames_without_labels_show_none_and_have_their_share_of_every_batch(two_scenes):
+    frames = Frames(two_scenes("data.labelled=0.5"), Processes(), unlabelled=True)
+    assert (frames.labelled, frames.unlabelled) == ([0, 1], [2, 3])
+    frames.trainer = type("Trainer", (), {"current_epoch": 0})
+    for batch in frames.train_dataloader():
+        labelled = batch.known.any(dim=1)
+        assert [token.startswith("scene-0061") for token in batch.tokens] == labelled.tolist()
+        assert labelled.sum() == 1
+        assert not batch.masks[~labelled].any()
+
+
+def test_more_processes_than_validation_frames_are_refused(two_scenes):
+    with pytest.raises(BridgeTAError, match="5 processes cannot share 4 validation samples"):
+        Frames(two_scenes(), Processes(0, 5))

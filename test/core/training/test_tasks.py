@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bridgeta_core.config.experiment import DataConfig
 from bridgeta_core.deploy.weights import save_weights
-from bridgeta_core.training.studenttask import StudentTask
+from bridgeta_core.training.tasks import StudentTask, TeacherTask, kept_plans
 from bridgeta_core.training.teacher_weights import load_teacher
-from bridgeta_core.training.teachertask import TeacherTask
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -39,3 +39,19 @@ def test_another_architecture_and_another_network_are_refused_by_name(two_scenes
         StudentTask(wider, {})
     with pytest.raises(BridgeTAError, match="holds the weights of a teacher, not of a student"):
         StudentTask(two_scenes(f"train.initial={teacher}"), {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rotate": 10.0},
+        {"scale": 0.1},
+        {"translate": 0.5},
+        {"image_resize": [0.8, 1.2]},
+        {"image_flip": True},
+        {"image_rotate": 5.0},
+    ],
+)
+def test_plans_are_not_hoarded_where_every_sample_has_its_own(change):
+    assert kept_plans(DataConfig(batch_size=8, **change)) == 8
+    assert kept_plans(DataConfig(batch_size=8, flip=True, flip_x=True)) > 16

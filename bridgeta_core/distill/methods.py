@@ -1,0 +1,31 @@
+"""The methods of distillation by the names that `distill.method` gives them."""
+
+from __future__ import annotations
+
+from bridgeta_core.config.distill import DistillConfig
+from bridgeta_core.distill.base import Distiller
+from bridgeta_core.distill.bevfeature import BevFeature
+from bridgeta_core.distill.bridgeta import BridgeTA
+from bridgeta_core.distill.channelwise import ChannelWise
+from bridgeta_core.distill.direct import Direct
+from bridgeta_core.distill.fitnet import FitNet
+from bridgeta_core.distill.logits import Logits
+from bridgeta_core.model.student import Student
+from bridgeta_core.model.teacher import Teacher
+from bridgeta_core.utils.errors import BridgeTAError
+
+METHODS: dict[str, type[Distiller]] = {
+    "bridgeta": BridgeTA,
+    "direct": Direct,
+    "logits": Logits,
+    "fitnet": FitNet,
+    "channelwise": ChannelWise,
+    "bevfeature": BevFeature,
+}
+
+
+def build_distiller(config: DistillConfig, student: Student, teacher: Teacher) -> Distiller:
+    """Build the distiller that the settings name. Raises BridgeTAError (exit code 2) that lists the methods."""
+    if config.method not in METHODS:
+        raise BridgeTAError(f"distill.method = {config.method!r} is not one of {', '.join(METHODS)}", exit_code=2)
+    return METHODS[config.method](config, student, teacher)
