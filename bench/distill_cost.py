@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from lift import IMAGE_SIZE, ring
-from machine import milliseconds, processor
+from machine import milliseconds, read_cpu_name
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -244,7 +244,7 @@ def main() -> None:
     console.print()
     console.print(latency(options, steps))
     size = next(iter(steps.values())).batch.images.shape[0]
-    on = processor() if options.device == "cpu" else torch.cuda.get_device_name()
+    on = read_cpu_name() if options.device == "cpu" else torch.cuda.get_device_name()
     console.print(
         f"\n{options.config}, batch of {size}, {options.repeats} repeats; {on}, {options.threads} threads, "
         f"torch {torch.__version__}, {datetime.date.today()}"

@@ -14,7 +14,7 @@ import itertools
 
 import numpy as np
 import torch
-from machine import processor
+from machine import read_cpu_name
 from numpy.typing import NDArray
 from rich.progress import track
 
@@ -81,7 +81,7 @@ def main() -> None:
         errors(SynthSettings(scenes=options.scenes, seed=options.seed, duration=4.5, relief=relief))
         for relief in (1.0, 0.0)
     )
-    print(f"{processor()}, {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, {options.scenes} scenes of 10")
+    print(f"{read_cpu_name()}, {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, {options.scenes} scenes of 10")
     heads = ("range, m", "hilly: mean error, m", "median", "share above 1 m", "level: mean, m", "due to slope")
     lines = ["| " + " | ".join((*heads, "carriageways, hilly")) + " |", "|---" * 7 + "|"]
     for low, high in itertools.pairwise(EDGES):

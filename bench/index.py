@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from machine import processor
+from machine import read_cpu_name
 from nuscenes.utils.splits import create_splits_scenes
 from rich.console import Console
 from rich.table import Table
@@ -241,7 +241,7 @@ def main() -> None:
         write_tables(root, options.scenes)
     console = Console(width=120)
     console.print(measure(root))
-    console.print(f"{processor()}, {os.cpu_count()} cores, {datetime.date.today()}")
+    console.print(f"{read_cpu_name()}, {os.cpu_count()} cores, {datetime.date.today()}")
 
 
 if __name__ == "__main__":

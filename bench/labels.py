@@ -26,7 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 import shapely
-from machine import processor
+from machine import read_cpu_name
 from nuscenes.map_expansion.map_api import NuScenesMap
 from rich.console import Console
 from rich.progress import track
@@ -239,8 +239,8 @@ def main() -> None:
         show_lidar_centre(root, version, cities)
     show_whole_roots(roots)
     console.print(
-        f"{processor()}, 1 thread, OpenCV {cv2.__version__}, NumPy {np.__version__}, Shapely {shapely.__version__}, "
-        f"{datetime.date.today()}"
+        f"{read_cpu_name()}, 1 thread, OpenCV {cv2.__version__}, NumPy {np.__version__}, "
+        f"Shapely {shapely.__version__}, {datetime.date.today()}"
     )
 
 

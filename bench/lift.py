@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import milliseconds, processor
+from machine import milliseconds, read_cpu_name
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -172,7 +172,7 @@ def main() -> None:
         f"grid {plan.bev_shape[0]} x {plan.bev_shape[1]}, {options.repeats} repeats"
     )
     console.print(
-        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {datetime.date.today()}"
+        f"{read_cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {datetime.date.today()}"
     )
 
 

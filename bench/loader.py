@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import cv2
 import torch
-from machine import milliseconds, processor
+from machine import milliseconds, read_cpu_name
 from rich.console import Console
 from rich.table import Table
 from torch.multiprocessing import SimpleQueue
@@ -212,7 +212,7 @@ def main() -> None:
     console.print(stage_table(clocks, {kind: BATCH * count for kind, count in batches.items()}))
     console.print(f"704x256 without augmentation, decoded and fitted: {medians} of the size; 1/{used} is used")
     console.print(
-        f"{processor()}, {CORES} cores, load {os.getloadavg()[0]:.1f}, OpenCV {cv2.__version__}, "
+        f"{read_cpu_name()}, {CORES} cores, load {os.getloadavg()[0]:.1f}, OpenCV {cv2.__version__}, "
         f"torch {torch.__version__}, {datetime.date.today()}"
     )
 

@@ -13,7 +13,7 @@ import statistics
 
 import cv2
 import numpy as np
-from machine import milliseconds, processor
+from machine import milliseconds, read_cpu_name
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -73,7 +73,7 @@ def main() -> None:
     frames = f"{options.repeats} frames of {len(CLASSES)} x {grid.shape[0]} x {grid.shape[1]}"
     console.print(f"{frames}; the window of the moving ego moved {moves} times")
     console.print(
-        f"{processor()}, {options.threads} threads, OpenCV {cv2.__version__}, NumPy {np.__version__}, "
+        f"{read_cpu_name()}, {options.threads} threads, OpenCV {cv2.__version__}, NumPy {np.__version__}, "
         f"{datetime.date.today()}"
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from bridgeta_core.utils.machine import processor as processor
+from bridgeta_core.utils.machine import read_cpu_name as read_cpu_name
 
 
 def milliseconds(call: Callable[[], object]) -> float:

@@ -13,7 +13,7 @@ import datetime
 import json
 from pathlib import Path
 
-from machine import processor
+from machine import read_cpu_name
 
 import bridgeta_core
 from bridgeta_core.cli.commands import table_version
@@ -38,7 +38,7 @@ def main() -> None:
     settings, version = sheet["settings"], table_version(root, None)
     reports = {name: evaluate_weights(name, root, version) for name in (STUDENT, BASELINE)}
     heads = [*CLASS_NAMES, "mean", "at 0.5", "0-20 m", "20-35 m", "35-50 m"]
-    print(f"{processor()}, {datetime.date.today()}")
+    print(f"{read_cpu_name()}, {datetime.date.today()}")
     print("| | " + " | ".join(heads) + " |")
     print("|---" * (len(heads) + 1) + "|")
     for name, report in reports.items():

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from machine import processor
+from machine import read_cpu_name
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -239,7 +239,7 @@ def main() -> None:
     console.print(table)
     middleware = os.environ.get("RMW_IMPLEMENTATION", "default middleware")
     console.print(
-        f"{processor()}, {os.cpu_count()} cores, ROS 2 {os.environ.get('ROS_DISTRO')}, {middleware}, "
+        f"{read_cpu_name()}, {os.cpu_count()} cores, ROS 2 {os.environ.get('ROS_DISTRO')}, {middleware}, "
         f"Python {platform.python_version()}, {datetime.date.today()}"
     )
 

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import cv2
 import torch
-from machine import processor
+from machine import read_cpu_name
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -179,7 +179,7 @@ def main() -> None:
         console.print(table(settings, options.device, options.jobs))
         console.print()
     console.print(stages(settings, options.device))
-    on = processor() if options.device == "cpu" else torch.cuda.get_device_name(options.device)
+    on = read_cpu_name() if options.device == "cpu" else torch.cuda.get_device_name(options.device)
     console.print(f"\n{on}, {options.jobs} jobs, torch {torch.__version__}, {datetime.date.today()}")
 
 

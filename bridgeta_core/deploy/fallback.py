@@ -18,6 +18,7 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.machine import choose_device
 
 T = TypeVar("T")
 
@@ -120,8 +121,7 @@ class FallbackRuntime:
 
 def _steps(device: str, precision: str) -> list[tuple[str, str]]:
     """The device and precision to begin with, and those to step down to, in turn."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device)
     kind = device.partition(":")[0]
     half = [(device, "float16")] if kind == "cuda" and precision == "float32" else []
     last = [("cpu", "float32")] if kind != "cpu" else []

@@ -22,6 +22,7 @@ from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.model.lift import LiftPlan, PlanCache
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.machine import resolve_device
 
 # A plan takes about 100 ms. A vehicle of six cameras needs one for all and one for each that may fail; an eighth lets
 # a changed calibration in.
@@ -60,7 +61,7 @@ class Runtime:
 
     def _set_up(self, student: Student, info: WeightsInfo, device: str | torch.device, precision: str) -> None:
         self.info, self.grid, self.image = info, info.grid, info.model.image
-        self.device = _device(device)
+        self.device = resolve_device(device)
         if precision not in ("float32", "float16", "bfloat16"):
             raise BridgeTAError(f"precision {precision!r} is not one of float32, float16, bfloat16", exit_code=2)
         if precision != "float32" and self.device.type != "cuda":
@@ -102,18 +103,6 @@ class Runtime:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
-
-
-def _device(name: str | torch.device) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BridgeTAError(f"device {name} is not usable ({reason})", fix="Use auto or cpu", exit_code=2) from error
-    return device
 
 
 def fuse_batch_norms(network: nn.Module) -> int:

@@ -32,6 +32,7 @@ from bridgeta_core.evaluation.metric import (
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError, lost_loader
+from bridgeta_core.utils.machine import resolve_device
 
 Array = NDArray[np.float64]
 
@@ -154,18 +155,14 @@ def evaluate_weights(
     path = resolve(weights)
     student, info = load_student(path)
     dataset = FrameDataset(root, version, scenes, info.cameras, info.model.image, info.grid, None, None, labels, source)
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        student = student.to(name).eval()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BridgeTAError(f"device {name} is not usable ({reason})", fix="Use auto or cpu", exit_code=2) from error
+    on = resolve_device(device)
+    student = student.to(on).eval()
     plans = PlanCache(student.plan)
 
     @torch.inference_mode()
     def predict(batch: Batch) -> Tensor:
         plan = plans(batch.intrinsics, batch.ego_T_cam)
-        return torch.sigmoid(student(batch.images.to(name), plan).Z.float())
+        return torch.sigmoid(student(batch.images.to(on), plan).Z.float())
 
     return evaluate(predict, dataset, Path(path).stem, scenes=scenes, workers=workers)
 

@@ -17,7 +17,7 @@ from bridgeta_core.study.report import write_report
 from bridgeta_core.study.results import Results
 from bridgeta_core.study.state import State, state
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.lock import locked
+from bridgeta_core.utils.files import hold_lock
 
 
 def carry_out(
@@ -31,7 +31,8 @@ def carry_out(
     """
     if jobs < 1:
         raise BridgeTAError(f"--jobs {jobs} must be at least 1", exit_code=2)
-    with locked(out) as lock:
+    busy, fix = "another study works here", "Wait until it and its last run have ended, or stop them"
+    with hold_lock(out / ".lock", wait=False, busy=busy, fix=fix) as lock:
         runs = plan(study, out)
         waiting = [run for run in runs if state(run, settle(study, run, runs)) is not State.done]
         _check_roots(waiting)

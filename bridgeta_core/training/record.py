@@ -15,7 +15,7 @@ from bridgeta_core.training.loop import Loop
 from bridgeta_core.training.provenance import command, git_revision, synthesis, versions
 from bridgeta_core.training.tasks import MapTask
 from bridgeta_core.utils.files import replace_when_done
-from bridgeta_core.utils.machine import processor
+from bridgeta_core.utils.machine import read_cpu_name
 
 
 def peak_memory() -> dict[str, int | None]:
@@ -36,7 +36,7 @@ def write_record(loop: Loop, task: MapTask, frames: Frames, parameters: dict[str
         "command": command(),
         "git_revision": git_revision(),
         "versions": versions(),
-        "machine": processor(),
+        "machine": read_cpu_name(),
         "device": torch.cuda.get_device_name() if loop.device.type == "cuda" else "cpu",
         "processes": frames.processes.world,
         "seed": experiment.train.seed,

@@ -1,48 +1,168 @@
-"""Outputs that are either whole or absent."""
+"""Write files whole, lock them, and name cached ones by what they depend on."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
+import json
+import logging
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from bridgeta_core.utils.errors import BridgeTAError
 
+logger = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
 
 @contextmanager
-def replace_when_done(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
+def replace_when_done(target: Path, *, overwrite: bool = True, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of `target`, and rename it to `target` once the block ends without an error.
 
     The caller creates a file or a folder at the yielded path. On any exception, Ctrl-C included, what was
-    written is removed and an earlier `target` stays untouched. Raises BridgeTAError when the target exists and
-    `overwrite` is off, when its parent cannot be written, or when the disk is full.
+    written is removed and an earlier `target` stays untouched. A `durable` file survives a power failure. Raises
+    BridgeTAError when the target exists and `overwrite` is off, when its parent cannot be written, or when the disk is
+    full.
     """
     target = Path(target)
     if target.exists() and not overwrite:
         raise BridgeTAError("already exists", where=target, fix="Name another output or remove it first")
+    with _temporary_sibling(target) as temporary:
+        yield temporary
+        if durable:
+            flush(temporary)
+        move_into_place(temporary, target)
+        if durable:
+            flush(target.parent)
+
+
+@contextmanager
+def build_once(target: Path) -> Iterator[Path]:
+    """Yield a new temporary folder beside `target`, and rename it to `target` at the end.
+
+    Any number of processes may build the same target: the first to finish wins, and the work of the others is dropped.
+    Raises BridgeTAError when the folder cannot be written.
+    """
+    with _temporary_sibling(target) as temporary:
+        temporary.mkdir()
+        yield temporary
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            if not target.is_dir():
+                raise
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename a file or folder to `target`; a folder that lies there is removed once the new one is in its place."""
+    if target.is_dir() and not target.is_symlink():
+        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+        os.rename(target, old)
+        os.rename(source, target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(source, target)
+
+
+def flush(*paths: Path) -> None:
+    """Force files, or the lists of what is in folders, onto the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def hold_lock(
+    path: Path, *, wait: bool, busy: str = "another process works here", fix: str = "Wait until it has ended"
+) -> Iterator[int]:
+    """Hold an exclusive lock on the file `path`, and yield its descriptor; the file and its folder are created.
+
+    The operating system releases the lock when the last process that holds the descriptor ends: a killed process
+    leaves no lock behind, but a child process that inherited the descriptor keeps it. Where the file system has no
+    locks, log a warning and go on.
+
+    Raises BridgeTAError when the file cannot be created, and without `wait` when the lock is held: the message is
+    `busy`, with the holder, and `fix`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "an unknown process"
+            raise BridgeTAError(f"{busy} ({holder})", where=path.parent, fix=fix) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s cannot be locked (%s): run one process there at a time", path.parent, error.strerror)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {now}".encode())
+        yield descriptor
+    finally:
+        # The file stays: removing it would let a third process lock a new file of the same name beside a holder.
+        os.close(descriptor)
+
+
+def hash_json(content: Any) -> str:
+    """Hash plain values to 24 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+
+
+def hash_file(path: str | Path) -> str:
+    """Hash the bytes of a file to the 64 hexadecimal digits of its SHA-256."""
+    result = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            result.update(block)
+    return result.hexdigest()
+
+
+def describe_file(path: Path, root: Path) -> list[Any]:
+    """Return the path below the root, size and modification time; a missing file has neither of the last two."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [str(path.relative_to(root)), None, None]
+    return [str(path.relative_to(root)), status.st_size, status.st_mtime_ns]
+
+
+@contextmanager
+def _temporary_sibling(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target` that does not exist, and remove what is there at the end."""
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if target.is_dir() and not target.is_symlink():
-            old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-            os.rename(target, old)
-            os.rename(temporary, target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(temporary, target)
     except OSError as error:
-        raise BridgeTAError(
-            f"cannot be written ({error.strerror or error})",
-            where=target,
-            fix="Check the permissions and the free space of that folder",
-        ) from error
+        raise _unwritable(target, error) from error
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            with suppress(OSError):  # it may never have come to be, and an error on its way must not be hidden
+            with suppress(OSError):  # it may not exist, and must not hide the error that led here
                 temporary.unlink()
+
+
+def _unwritable(path: Path, error: OSError) -> BridgeTAError:
+    return BridgeTAError(
+        f"cannot be written ({error.strerror or error})",
+        where=path,
+        fix="Check the permissions and the free space of that folder",
+    )

@@ -1,14 +1,55 @@
-"""The machine that something ran on."""
+"""The machine: its processor, its devices, and the signals of its terminal."""
 
 from __future__ import annotations
 
 import platform
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bridgeta_core.utils.errors import BridgeTAError
+
+if TYPE_CHECKING:
+    import torch
 
 
-def processor() -> str:
-    """The CPU's name."""
+def read_cpu_name() -> str:
+    """Read the name of the CPU, such as AMD EPYC."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def choose_device(name: str | torch.device) -> str:
+    """Name the device of "auto", CUDA where there is one; any other name stays as it is, usable or not."""
+    import torch
+
+    if str(name) == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(name)
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """Return the device of a name, such as auto, cpu, cuda or cuda:1. Raises BridgeTAError when it cannot be used."""
+    import torch
+
+    try:
+        device = torch.device(choose_device(name))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BridgeTAError(f"device {name} is not usable ({reason})", fix="Use auto or cpu", exit_code=2) from error
+    return device
+
+
+@contextmanager
+def shield_from_interrupts() -> Iterator[None]:
+    """Shield the processes started in this block from Ctrl-C, which the terminal sends to all: the parent ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

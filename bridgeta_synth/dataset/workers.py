@@ -19,7 +19,7 @@ import cv2
 import torch
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.interrupts import no_interrupts
+from bridgeta_core.utils.machine import shield_from_interrupts
 from bridgeta_synth.dataset.checkpoint import PartialRoot
 from bridgeta_synth.dataset.part import Part, PartWriter
 from bridgeta_synth.settings import SynthSettings
@@ -72,7 +72,7 @@ class Workers:
         backlog = Backlog(parts)
         workers: list[_Worker] = []
         try:
-            with no_interrupts():
+            with shield_from_interrupts():
                 for _ in range(self.processes):
                     workers.append(self._start())
             for worker in workers:

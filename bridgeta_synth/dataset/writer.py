@@ -13,6 +13,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.machine import resolve_device
 from bridgeta_synth.dataset.checkpoint import PartialRoot, flush
 from bridgeta_synth.dataset.datasheet import DATA_SHEET, DataSheet, Tally
 from bridgeta_synth.dataset.part import Part, PartWriter
@@ -48,11 +49,11 @@ def write_dataset(
     if jobs < 1:
         raise BridgeTAError(f"jobs is {jobs}, it must be 1 or more", exit_code=2)
     _check_target(out, overwrite)
-    _check_device(device)
+    device = resolve_device(device)
     world = World(settings)
     folder = PartialRoot(out)
     try:
-        with folder.opened(settings, torch.device(device).type, discard=overwrite):
+        with folder.opened(settings, device.type, discard=overwrite):
             _write_parts(folder, world, str(device), jobs, progress)
             sheet = _assemble(folder, world)
             folder.publish()
@@ -76,13 +77,6 @@ def _check_target(out: Path, overwrite: bool) -> None:
     if not overwrite:
         fix = "Name another folder, or replace it with --overwrite"
         raise BridgeTAError("holds an earlier synthetic dataset", where=out, fix=fix, exit_code=2)
-
-
-def _check_device(device: str | torch.device) -> None:
-    try:
-        torch.zeros(1, device=torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise BridgeTAError(f"device {device} cannot be used ({error})", fix="Try cpu", exit_code=2) from error
 
 
 def _cores() -> int:

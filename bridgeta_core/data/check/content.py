@@ -21,7 +21,7 @@ from rich.text import Text
 from bridgeta_core.data.pointcloud import read_lidar
 from bridgeta_core.geometry.images import decode
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.interrupts import no_interrupts
+from bridgeta_core.utils.machine import shield_from_interrupts
 
 _CHUNK = 16  # files that a process takes at a time
 _AHEAD = 4  # chunks per process that wait, so that none stands idle
@@ -72,7 +72,7 @@ def _shared_out(
         waiting.extend((chunk, pool.submit(_faults, root, chunk)) for chunk in some)
 
     try:
-        with no_interrupts():  # the first submission starts the processes
+        with shield_from_interrupts():  # the first submission starts the processes
             hand_out(itertools.islice(chunks, _AHEAD * jobs))
         while waiting:
             chunk, future = waiting.popleft()

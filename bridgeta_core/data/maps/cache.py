@@ -17,8 +17,7 @@ from bridgeta_core.data.sample import Scene
 from bridgeta_core.data.source import Source
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.utils.digest import digest, of_file
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.files import describe_file, hash_json, replace_when_done
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +66,14 @@ class LabelCache:
 
     def _key(self, scene: Scene, poses: list[Any]) -> str:
         root = self._index.root
-        return digest(
-            _LAYOUT,
-            [of_file(path, root) for path in self._index.map_files(scene.location)],
-            self._labels.decisive(),
-            dataclasses.asdict(self._grid),
-            [pose.tolist() for pose in poses],
+        return hash_json(
+            [
+                _LAYOUT,
+                [describe_file(path, root) for path in self._index.map_files(scene.location)],
+                self._labels.decisive(),
+                dataclasses.asdict(self._grid),
+                [pose.tolist() for pose in poses],
+            ]
         )
 
     def _write(self, path: Path, scene: Scene, poses: list[Any]) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,7 @@ import numpy as np
 from bridgeta_core.data.nuscenes.join import COLUMNS, join_tables
 from bridgeta_core.data.nuscenes.json_table import AGAIN, Columns
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.files import hash_json, hold_lock, replace_when_done
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +71,11 @@ def load_columns(root: Path, version: str) -> Columns:
     kept = _kept(folder, about)
     if kept is not None:
         return kept
-    with _alone(folder):
+    with ExitStack() as stack:
+        # One process at a time builds an index: the processes of one training would all build the same. Where the cache
+        # cannot be written, they do.
+        with suppress(BridgeTAError):
+            stack.enter_context(hold_lock(folder.with_name(f".{folder.name}.lock"), wait=True))
         kept = _kept(folder, about, warn=True)  # another process may have made it meanwhile
         if kept is not None:
             return kept
@@ -126,7 +126,7 @@ def _about(root: Path, version: str) -> dict[str, Any]:
 
 
 def _folder(about: dict[str, Any]) -> Path:
-    return cache_folder() / "index" / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
+    return cache_folder() / "index" / hash_json(about)
 
 
 def _kept(folder: Path, about: dict[str, Any], warn: bool = False) -> KeptColumns | None:
@@ -139,26 +139,3 @@ def _kept(folder: Path, about: dict[str, Any], warn: bool = False) -> KeptColumn
         if warn:
             logger.warning("the index is built again: %s", error)
         return None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time build an index; the processes of one training would all build the same.
-
-    Where the cache cannot be written, or its file system has no locks, they do.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError:
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-        yield
-    finally:
-        os.close(descriptor)  # the file stays: removing it would let two processes lock two files of one name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from bridgeta_core.study.overview import overview
 from bridgeta_core.study.plan import Run, plan
 from bridgeta_core.study.study import carry_out, told
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.lock import locked
+from bridgeta_core.utils.files import hold_lock
 
 ONE = {"seeds": [0], "budgets": {"full": []}, "teachers": {"fusion": []}}
 
@@ -127,44 +126,12 @@ def test_ctrl_c_ends_all_runs_and_says_how_to_go_on(make_study, pretend, quiet, 
 
 
 def test_two_studies_do_not_work_in_one_folder(make_study, pretend, quiet, tmp_path):
-    with locked(tmp_path), pytest.raises(BridgeTAError, match=rf"another study works here \(process {os.getpid()} on"):
+    with (
+        hold_lock(tmp_path / ".lock", wait=False),
+        pytest.raises(BridgeTAError, match=rf"another study works here \(process {os.getpid()} on"),
+    ):
         carry_out(make_study(**ONE), tmp_path, 1, quiet, pretend(""))
     assert carry_out(make_study(**ONE), tmp_path, 2, quiet, pretend("")) == []
-
-
-HOLDER = """
-import subprocess, sys
-from pathlib import Path
-from bridgeta_core.utils.lock import locked
-with locked(Path(sys.argv[1])) as descriptor:
-    outliving = subprocess.Popen(["sleep", sys.argv[2]], pass_fds=(descriptor,))
-    print(outliving.pid, flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.mark.parametrize("outlived", [False, True])
-def test_the_lock_of_a_killed_study_is_taken_over_unless_one_of_its_runs_lives_on(tmp_path, outlived):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path), "60" if outlived else "0"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        run = int(holder.stdout.readline())
-        with pytest.raises(BridgeTAError, match=rf"process {holder.pid} on"), locked(tmp_path):
-            pytest.fail("it is locked")
-        holder.kill()
-        holder.wait()
-        if outlived:
-            with pytest.raises(BridgeTAError, match="its last run"), locked(tmp_path):
-                pytest.fail("it is locked")
-            os.kill(run, 9)
-        deadline = time.monotonic() + 10
-        while True:  # the system takes a moment to clean up after the killed
-            try:
-                with locked(tmp_path):
-                    break
-            except BridgeTAError:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-    assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
 
 
 def test_the_overview_estimates_from_the_finished_runs(make_study, write_run, tmp_path):

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.files import build_once, hash_file, hash_json, hold_lock, replace_when_done
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -84,3 +88,73 @@ def test_a_parent_that_is_a_file_is_one_clear_message(tmp_path):
         replace_when_done(tmp_path / "file" / "deep" / "out.txt"),
     ):
         pytest.fail("the block must not run")
+
+
+def test_the_first_of_several_builders_wins(tmp_path):
+    target = tmp_path / "cache" / "built"
+    with build_once(target) as late:
+        (late / "late").touch()
+        with build_once(target) as early:
+            (early / "early").touch()
+    assert os.listdir(target) == ["early"]
+    assert os.listdir(target.parent) == ["built"]
+
+
+def test_a_durable_file_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
+    target, flushed = tmp_path / "state.json", []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append((os.fstat(descriptor).st_ino, target.exists())))
+    with replace_when_done(target, durable=True) as temporary:
+        temporary.write_text("{}")
+    assert flushed == [(target.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def test_a_hash_tells_contents_apart(tmp_path):
+    assert hash_json([1, "a"]) == hash_json([1, "a"]) != hash_json([1, "b"])
+    assert len(hash_json({})) == 24
+    (tmp_path / "file").write_bytes(b"abc")
+    assert hash_file(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_file_system_without_locks_is_worth_a_warning(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold_lock(tmp_path / ".lock", wait=False):
+        assert "cannot be locked (No locks available)" in caplog.text
+
+
+HOLDER = """
+import subprocess, sys
+from pathlib import Path
+from bridgeta_core.utils.files import hold_lock
+with hold_lock(Path(sys.argv[1]), wait=False) as descriptor:
+    outliving = subprocess.Popen(["sleep", sys.argv[2]], pass_fds=(descriptor,))
+    print(outliving.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("outlived", [False, True])
+def test_a_dead_holder_frees_its_lock_unless_a_child_lives_on(tmp_path, outlived):
+    path = tmp_path / ".lock"
+    command = [sys.executable, "-c", HOLDER, str(path), "60" if outlived else "0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        run = int(holder.stdout.readline())
+        with pytest.raises(BridgeTAError, match=rf"process {holder.pid} on"), hold_lock(path, wait=False):
+            pytest.fail("it is locked")
+        holder.kill()
+        holder.wait()
+        if outlived:
+            with pytest.raises(BridgeTAError, match="another process works here"), hold_lock(path, wait=False):
+                pytest.fail("it is locked")
+            os.kill(run, 9)
+        deadline = time.monotonic() + 10
+        while True:  # the system takes a moment to clean up after the killed
+            try:
+                with hold_lock(path, wait=False):
+                    break
+            except BridgeTAError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    assert f"process {os.getpid()}" in path.read_text()
