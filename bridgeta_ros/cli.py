@@ -1,4 +1,4 @@
-"""The whole `bridgeta` command: the core's commands and those that read and write ROS 2 bags."""
+"""The whole `bridgeta` command: the core's commands, the synthetic world's, and those on ROS 2 bags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli.commands import Root, Version, app, console, say, table_version
+from bridgeta_core.cli.commands import app
+from bridgeta_core.cli.common import Root, Version, console, say, table_version
+from bridgeta_synth.cli import synth
+
+app.command()(synth)
 
 
 class Storage(str, Enum):

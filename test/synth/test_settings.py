@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bridgeta_core.cli import commands as cli
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.cli import app
 from bridgeta_synth.dataset.datasheet import DataSheet, Tally
 from bridgeta_synth.dataset.world import World
 from bridgeta_synth.settings import SynthSettings
@@ -100,7 +100,7 @@ def test_the_command_line_sets_every_setting(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("bridgeta_synth.dataset.writer.write_dataset", write)
     options = "--scenes 3 --seed 5 --split val --duration 1.5 --version v1.0-mini --keyframes-only --image-scale 0.5"
     more = f"--no-lidar --relief 0.25 --weather night --maps {tmp_path} --device cuda --jobs 7 --overwrite"
-    result = CliRunner().invoke(cli.app, ["synth", "town", *options.split(), *more.split()])
+    result = CliRunner().invoke(app, ["synth", "town", *options.split(), *more.split()])
     assert result.exit_code == 0, result.output
     expected = SynthSettings(
         scenes=3,
