@@ -10,7 +10,6 @@ import typer
 
 from bridgeta_core.cli.common import Commands, Root, Source, Version, console, say, table_version
 from bridgeta_core.cli.data import data_app
-from bridgeta_core.config import experiment as config
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
 
@@ -38,6 +37,7 @@ def teacher(
     resume: Resume = False,
 ) -> None:
     """Train the LiDAR-camera teacher on its labels."""
+    from bridgeta_core.config import experiment as config
     from bridgeta_core.training.train import train_teacher
 
     experiment = config.load(config.Experiment, configuration, overrides or [])
@@ -52,6 +52,7 @@ def student(
     resume: Resume = False,
 ) -> None:
     """Train the camera-only student on its labels."""
+    from bridgeta_core.config import experiment as config
     from bridgeta_core.training.train import train_student
 
     experiment = config.load(config.Experiment, configuration, overrides or [])
@@ -66,6 +67,7 @@ def distill(
     resume: Resume = False,
 ) -> None:
     """Train the camera-only student on its labels and with a trained teacher, `distill.teacher`."""
+    from bridgeta_core.config import experiment as config
     from bridgeta_core.training.train import train_distill
 
     experiment = config.load(config.Experiment, configuration, overrides or [])
@@ -93,6 +95,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """IoU per class and by range over a dataset, by BEVFusion's protocol."""
+    from bridgeta_core.config import experiment as config
     from bridgeta_core.deploy.weights import read_info
     from bridgeta_core.evaluation.evaluate import constant_baseline, evaluate_weights
 

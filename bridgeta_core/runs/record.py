@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.runs.log import ends, read_log
 from bridgeta_core.study.state import RECORD
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 @dataclass(frozen=True)
