@@ -1,4 +1,4 @@
-"""How a camera turns light into a picture: exposure, white balance, lens, noise and tone.
+"""Turn light into a picture as a camera does: exposure, white balance, lens, noise and tone.
 
 `develop` takes linear radiance to 8 bits in the order in which a camera does: the lens (drops, glare, vignetting), the
 exposure, the tone curve, sharpening, noise. Noise comes from a fixed table, so that it is equal on all devices.
@@ -6,14 +6,14 @@ exposure, the tone curve, sharpening, noise. Noise comes from a fixed table, so 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bridgeta_synth.render.lens import Drops, add_drops, add_streaks, glare, reduced
+from bridgeta_synth.render.lens import add_drops, add_streaks, glare, reduced
+from bridgeta_synth.world.camera_look import CameraLook
 from bridgeta_synth.world.light import Light
 
 _NOISE_SIZE = 1 << 20
@@ -24,56 +24,6 @@ _KEY, _FOLLOWS, _USUAL = 0.15, 0.66, 0.30
 # Sensors saturate where film would still tell white from white.
 _WHITE = 1.07
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
-
-
-@dataclass(frozen=True)
-class CameraLook:
-    """The look of one camera in one scene.
-
-    exposure: factor on top of the automatic exposure.
-    white_balance: factors of red, green and blue.
-    saturation: 1 leaves colours as they are, 0 makes grey.
-    vignetting: share of the light that is missing in the corners.
-    sharpness: above 0 sharpens as cameras do, below 0 blurs (-0.2: about one pixel).
-    glare: share of the light that the lens scatters.
-    noise: standard deviation of the noise in display values (0-1) at daylight exposure.
-    black: what the darkest value is lifted to, in display values.
-    drops: drops on the glass, (x, y, radius) as shares of the image's width.
-    jpeg_quality: 1-100.
-    """
-
-    exposure: float
-    white_balance: tuple[float, float, float]
-    saturation: float
-    vignetting: float
-    sharpness: float
-    glare: float
-    noise: float
-    black: float
-    drops: Drops
-    jpeg_quality: int
-
-
-def draw_look(rng: np.random.Generator, light: Light) -> CameraLook:
-    """The look of one camera under a scene's light."""
-    warm, green = rng.normal(0, 0.025, 2)
-    dark = light.kind == "night"
-    count = int(rng.poisson(3 + 16 * light.rain)) if light.rain > 0 else 0
-    # Many small ones and few large ones.
-    radii = 0.004 + 0.022 * rng.random(count) ** 3
-    places = rng.random((count, 2)) * (1.0, 0.5625)
-    return CameraLook(
-        exposure=float(np.exp(rng.normal(0, 0.13))),
-        white_balance=(float(1 + warm), float(1 + 0.5 * green), float(1 - warm)),
-        saturation=float(rng.uniform(0.58, 0.92)),
-        vignetting=float(rng.uniform(0.05, 0.28)),
-        sharpness=float(rng.uniform(-0.12, 0.14)),
-        glare=float(rng.uniform(0.02, 0.05) + 0.03 * dark + 0.03 * light.rain),
-        noise=float(rng.uniform(0.004, 0.010)),
-        black=float(rng.uniform(0.0, 0.03)),
-        drops=tuple((float(x), float(y), float(r)) for (x, y), r in zip(places, radii, strict=True)),
-        jpeg_quality=int(rng.integers(82, 96)),
-    )
 
 
 def develop(radiance: Tensor, look: CameraLook, light: Light, noise_seed: int) -> Tensor:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bridgeta_synth.world.camera_look import Drops
+
 REDUCTION = 8
 _STREAK_TILE = 512
-Drops = tuple[tuple[float, float, float], ...]
 
 
 def reduced(image: Tensor) -> Tensor:

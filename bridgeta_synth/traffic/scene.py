@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from bridgeta_core.geometry.transforms import Matrix
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.render.camera_look import CameraLook, draw_look
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.traffic.actors import Actor
 from bridgeta_synth.traffic.collisions import Obstacles, Room, compatible
@@ -19,6 +18,7 @@ from bridgeta_synth.traffic.motion import Motion, Tracks, sample_times
 from bridgeta_synth.traffic.pedestrians import crossing_people, passers_by, plan_crossings
 from bridgeta_synth.traffic.roadside import choose_site, parked, site_actors, street_things
 from bridgeta_synth.traffic.routes import Streets
+from bridgeta_synth.world.camera_look import CameraLook, draw_look
 from bridgeta_synth.world.light import Light, draw_light
 from bridgeta_synth.world.solids import SolidList, Solids
 from bridgeta_synth.world.town.town import Town

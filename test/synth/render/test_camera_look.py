@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bridgeta_synth.render.camera_look import CameraLook, develop, draw_look
+from bridgeta_synth.render.camera_look import develop
 from bridgeta_synth.render.lens import glare, reduced
+from bridgeta_synth.world.camera_look import CameraLook, draw_look
 from bridgeta_synth.world.light import Light, draw_light
 
 PLAIN = CameraLook(
@@ -138,10 +139,3 @@ def test_drops_change_what_is_under_them_and_nothing_else() -> None:
     assert len(changed) > 20
     away = (changed - torch.tensor((40.0, 80.0))).norm(dim=1)
     assert away.max() <= 9.5
-
-
-def test_looks_of_rainy_scenes_have_drops_and_of_dry_ones_none() -> None:
-    rng = np.random.default_rng(6)
-    assert not any(draw_look(rng, light("clear")).drops for _ in range(20))
-    assert np.mean([len(draw_look(rng, light("overcast", 1.0)).drops) for _ in range(50)]) > 10
-    assert all(60 <= draw_look(rng, light("clear")).jpeg_quality <= 100 for _ in range(20))
