@@ -30,7 +30,7 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.map_expansion import expansion
-from bridgeta_synth.world.town.town import build_town
+from bridgeta_synth.world.town.builder import build_town
 
 GRID = BevGrid()
 NEAR_LANE, KNOWN = 10.0, 0.9

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from shapely.geometry import Polygon
 
-from bridgeta_synth.world.streets.roads import Points, arc_length, ribbon, tangents
+from bridgeta_synth.world.streets.shapes import Points, arc_length, ribbon, tangents
 
 # Metres of a line that one biarc stands for: on roads that bend as ours do, within millimetres.
 _SPACING = 6.0

@@ -17,7 +17,8 @@ from bridgeta_synth.render.renderer import SceneRenderer
 from bridgeta_synth.settings import SynthSettings
 from bridgeta_synth.traffic.scene import Scene, build_scene
 from bridgeta_synth.world.real.load import load_town
-from bridgeta_synth.world.town.town import Town, build_town
+from bridgeta_synth.world.town.builder import build_town
+from bridgeta_synth.world.town.town import Town
 
 # A town has room for its scenes: as many junctions as this and two per scene, within bounds.
 _JUNCTIONS, _FEWEST, _MOST = 24, 30, 120

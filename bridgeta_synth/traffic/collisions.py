@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from bridgeta_synth.world.streets.roads import Points
-    from bridgeta_synth.world.town.town import Town
+from bridgeta_synth.world.streets.shapes import Points
+from bridgeta_synth.world.town.town import Town
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from bridgeta_synth.traffic.pedestrians import Crossing
 from bridgeta_synth.traffic.routes import Route, Streets
 from bridgeta_synth.traffic.signals import add_crossings, add_signals, draw_signals
 from bridgeta_synth.traffic.traffic import Driver, Gates, drive
-from bridgeta_synth.world.streets.roads import Points, at_distance
+from bridgeta_synth.world.streets.shapes import Points, at_distance
 from bridgeta_synth.world.town.town import Town
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_synth.world.streets.roads import Points, arc_length
+from bridgeta_synth.world.streets.shapes import Points, arc_length
 
 Floats = NDArray[np.float64]
 

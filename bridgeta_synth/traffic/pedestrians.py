@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bridgeta_synth.traffic.actors import Actor, Admit, Draft, draw
 from bridgeta_synth.traffic.motion import Motion
-from bridgeta_synth.world.streets.roads import Points, arc_length, at_distance
+from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance
 from bridgeta_synth.world.town.town import Town
 
 Floats = NDArray[np.float64]

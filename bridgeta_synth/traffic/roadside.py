@@ -11,8 +11,9 @@ import shapely
 
 from bridgeta_synth.traffic.actors import Actor, draw
 from bridgeta_synth.traffic.motion import Motion
-from bridgeta_synth.world.streets.roads import Points, arc_length, at_distance, offset
-from bridgeta_synth.world.town.town import Bay, Town
+from bridgeta_synth.world.streets.kerbside import Bay
+from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, offset
+from bridgeta_synth.world.town.town import Town
 
 _BETWEEN = 0.25  # metres between the barriers of a row
 _CLEAR = 3.5  # metres around crossings where nothing is put

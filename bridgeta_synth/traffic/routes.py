@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -12,10 +11,8 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString
 from shapely.strtree import STRtree
 
-from bridgeta_synth.world.streets.roads import Points, arc_length
-
-if TYPE_CHECKING:
-    from bridgeta_synth.world.town.town import Town
+from bridgeta_synth.world.streets.shapes import Points, arc_length
+from bridgeta_synth.world.town.town import Town
 
 Floats = NDArray[np.float64]
 # A lane (its index, -1), or the path of a lane to one of its successors (index, number of the successor).

@@ -14,7 +14,7 @@ from bridgeta_synth.traffic.pedestrians import Crossing
 from bridgeta_synth.traffic.routes import Route, Streets
 from bridgeta_synth.traffic.traffic import Gates
 from bridgeta_synth.world.solids import LAMP
-from bridgeta_synth.world.streets.roads import arc_length
+from bridgeta_synth.world.streets.shapes import arc_length
 from bridgeta_synth.world.town.town import Town
 
 _CLEAR = 3.5  # seconds between the green of one street and that of the other

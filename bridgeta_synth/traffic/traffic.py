@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_synth.traffic.routes import CROSS, FOLLOW, MERGE, Meetings, Route, Streets, meetings
-from bridgeta_synth.world.streets.roads import at_distance
+from bridgeta_synth.world.streets.shapes import at_distance
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bridgeta_synth.world.real.connections import Successors
-from bridgeta_synth.world.streets.roads import Points, resample
+from bridgeta_synth.world.streets.shapes import Points, resample
 
 _TURNS = {"L": 1.0, "S": 0.0, "R": -1.0}
 _SPACING = 1.0

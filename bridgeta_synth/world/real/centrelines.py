@@ -17,7 +17,7 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.geometry.polygon import orient
 
-from bridgeta_synth.world.streets.roads import Points, arc_length, at_distance, resample
+from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, resample
 
 _TOLERANCE = 0.15  # metres by which an outline is straightened before its ends are sought
 _CANDIDATES = 7  # edges that may be ends

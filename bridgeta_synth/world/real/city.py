@@ -20,7 +20,7 @@ from bridgeta_synth.world.real.arc_paths import recorded_lanes
 from bridgeta_synth.world.real.centrelines import Strip, strip_of
 from bridgeta_synth.world.real.connections import Successors, connect
 from bridgeta_synth.world.real.direction import Surroundings, along_traffic
-from bridgeta_synth.world.streets.roads import Points, arc_length
+from bridgeta_synth.world.streets.shapes import Points, arc_length
 
 POLYGON_LAYERS = ("drivable_area", "road_segment", "lane", "ped_crossing", "walkway", "stop_line", "carpark_area")
 DIVIDER_LAYERS = ("road_divider", "lane_divider")

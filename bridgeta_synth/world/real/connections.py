@@ -9,7 +9,7 @@ from shapely.geometry.base import BaseGeometry
 from shapely.strtree import STRtree
 
 from bridgeta_synth.world.real.centrelines import Strip
-from bridgeta_synth.world.streets.roads import Points, hermite, tightest_radius
+from bridgeta_synth.world.streets.shapes import Points, hermite, tightest_radius
 
 Successors = tuple[tuple[tuple[int, Points], ...], ...]
 

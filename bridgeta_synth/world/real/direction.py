@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from shapely.strtree import STRtree
 
 from bridgeta_synth.world.real.centrelines import Strip
-from bridgeta_synth.world.streets.roads import Points, arc_length, tangents
+from bridgeta_synth.world.streets.shapes import Points, arc_length, tangents
 
 _ON_LINE = 0.7  # metres from a divider at which a lane's side lies on it
 _MEDIAN = np.arange(1.5, 16.0, 1.5)  # metres from a lane's side at which lanes beyond a median are looked for

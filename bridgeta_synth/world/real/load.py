@@ -26,12 +26,11 @@ from bridgeta_synth.world.real.parking import bays_in
 from bridgeta_synth.world.real.walking import footpaths, walking_axis, walking_line
 from bridgeta_synth.world.streets.kerbside import Bay
 from bridgeta_synth.world.streets.lanes import LaneGraph
-from bridgeta_synth.world.streets.layouts import split_of
+from bridgeta_synth.world.streets.layouts import PALETTES, split_of
 from bridgeta_synth.world.streets.marking import Marks
-from bridgeta_synth.world.streets.palettes import PALETTES
 from bridgeta_synth.world.streets.road_marks import PaintStyle
-from bridgeta_synth.world.streets.roads import Points, Profile, Road
-from bridgeta_synth.world.streets.shapes import outlines, parts, union
+from bridgeta_synth.world.streets.roads import Profile, Road
+from bridgeta_synth.world.streets.shapes import Points, outlines, parts, union
 from bridgeta_synth.world.streets.wear import age_road
 from bridgeta_synth.world.terrain import Terrain
 from bridgeta_synth.world.town.blocks import plots

@@ -18,11 +18,9 @@ from bridgeta_synth.world.materials import WHITE, YELLOW, ZEBRA
 from bridgeta_synth.world.real.connections import STRAIGHT
 from bridgeta_synth.world.real.walking import stripes, walking_axis
 from bridgeta_synth.world.streets.lanes import LaneGraph
-from bridgeta_synth.world.streets.marking import DASHED, DOTTED, DOUBLE, MIXED, SOLID, Marks
+from bridgeta_synth.world.streets.marking import DASHED, DOTTED, DOUBLE, MIXED, SOLID, Marks, arrow, placed
 from bridgeta_synth.world.streets.road_marks import PaintStyle
-from bridgeta_synth.world.streets.roads import Points, arc_length, at_distance, tangents
-from bridgeta_synth.world.streets.shapes import lines_of, outlines, union
-from bridgeta_synth.world.streets.symbols import arrow, placed
+from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, lines_of, outlines, tangents, union
 
 _NEAR = 25.0  # metres to a lane that tells the traffic's heading
 _STOP_PAINT = 0.4

@@ -10,7 +10,7 @@ import shapely
 from shapely.geometry import Polygon
 
 from bridgeta_synth.world.streets.kerbside import BAY_DEPTH, BAY_LENGTH, BAY_WIDTH, Bay
-from bridgeta_synth.world.streets.roads import Points
+from bridgeta_synth.world.streets.shapes import Points
 
 _AISLE = 6.0
 _LEAST, _LENGTHWISE, _ONE_ROW = 1.8, 4.2, 8.0  # metres of depth: for a car, for cars lengthwise, for one row

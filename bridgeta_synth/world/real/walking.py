@@ -10,8 +10,7 @@ import shapely
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from bridgeta_synth.world.streets.roads import Points, resample
-from bridgeta_synth.world.streets.shapes import outlines
+from bridgeta_synth.world.streets.shapes import Points, outlines, resample
 
 _FROM_EDGE = 0.75  # metres between a walkway's edge and people on it
 _SMOOTH = 0.1

@@ -12,8 +12,8 @@ from shapely.geometry.base import BaseGeometry
 from bridgeta_synth.world.materials import WHITE, YELLOW, ZEBRA
 from bridgeta_synth.world.streets.marking import DOTTED, SOLID, WORN, Marks
 from bridgeta_synth.world.streets.network import RoadNetwork
-from bridgeta_synth.world.streets.roads import SHOULDER, Arm, Points, Road
-from bridgeta_synth.world.streets.shapes import lines_of
+from bridgeta_synth.world.streets.roads import SHOULDER, Arm, Road
+from bridgeta_synth.world.streets.shapes import Points, lines_of
 
 _CROSSING_GAP, _STOP_GAP, _STOP_PAINT = 0.6, 1.0, 0.4
 # A crossing between junctions needs that much road.

@@ -11,8 +11,8 @@ from shapely.geometry import Polygon
 
 from bridgeta_synth.world.materials import KERB_BLACK, KERB_WHITE, KERB_YELLOW, WHITE, YELLOW
 from bridgeta_synth.world.streets.marking import DASHED, Marks
-from bridgeta_synth.world.streets.roads import Points, Road
-from bridgeta_synth.world.streets.shapes import rectangle
+from bridgeta_synth.world.streets.roads import Road
+from bridgeta_synth.world.streets.shapes import Points, rectangle
 
 BAY_LENGTH, BAY_WIDTH, BAY_DEPTH = 5.8, 2.6, 5.0
 _PARALLEL_DEPTH, _BUS_DEPTH = 2.3, 3.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridgeta_synth.world.streets.network import RoadNetwork
-from bridgeta_synth.world.streets.roads import Points, arc_length, resample, rounded
+from bridgeta_synth.world.streets.shapes import Points, arc_length, resample, rounded
 
 STRAIGHT = math.radians(38)
 _NEAR_CORNER = 9.5

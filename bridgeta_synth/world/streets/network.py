@@ -12,9 +12,9 @@ import shapely
 from shapely.geometry import Polygon
 from shapely.strtree import STRtree
 
-from bridgeta_synth.world.streets.junctions import outline, reaches
 from bridgeta_synth.world.streets.layouts import STREET_CLASSES, Layout, draw_profile
-from bridgeta_synth.world.streets.roads import Arm, Points, Profile, Road, resample, tightest_radius
+from bridgeta_synth.world.streets.roads import Arm, Profile, Road
+from bridgeta_synth.world.streets.shapes import Points, resample, rounded, tightest_radius
 from bridgeta_synth.world.streets.street_graph import StreetGraph
 
 LEAST_RADIUS = 25.0
@@ -22,6 +22,7 @@ LEAST_ANGLE = math.radians(55)
 # Metres of a road between its junctions, and between kerbs of roads that do not meet.
 _LEAST_LENGTH, _LEAST_GAP = 24.0, 10.0
 _ATTEMPTS = 40
+_FILLET = 7.0  # metres: the usual radius of a kerb that rounds a corner
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,10 +178,53 @@ def _with_junctions(nodes: Points, roads: list[Road], keep: int) -> RoadNetwork:
     roads = _freed(roads, around)
     trims: dict[tuple[int, bool], float] = {}
     for found in around.values():
-        trims |= reaches(roads, found)
+        trims |= _reaches(roads, found)
     roads = [replace(road, trim=(trims[road.index, True], trims[road.index, False])) for road in roads]
-    outlines = {node: outline(roads, found) for node, found in around.items()}
+    outlines = {node: _outline(roads, found) for node, found in around.items()}
     return RoadNetwork(nodes, around, tuple(roads), outlines, keep)
+
+
+def _reaches(roads: list[Road], arms: tuple[Arm, ...]) -> dict[tuple[int, bool], float]:
+    """How far a junction reaches into each of its arms, metres: to where the kerbs' rounded corners begin.
+
+    By road, and whether the junction is at its start.
+    """
+    trims = {}
+    for position, arm in enumerate(arms):
+        half, reach = roads[arm.road].width / 2, 6.0
+        for other, sign in ((arms[position - 1], -1), (arms[(position + 1) % len(arms)], 1)):
+            theta = (sign * (other.angle - arm.angle)) % (2 * math.pi)
+            if theta < math.radians(155):
+                corner = (roads[other.road].width / 2 + half * math.cos(theta)) / math.sin(theta)
+                reach = max(reach, corner + _tangent_length(theta))
+        trims[arm.road, arm.at_start] = min(reach + 1.2, 0.42 * roads[arm.road].length)
+    return trims
+
+
+def _tangent_length(theta: float) -> float:
+    """From the corner between two kerbs at an angle to where its rounding begins; smaller radii at sharp corners."""
+    return min(_FILLET / math.tan(theta / 2), 8.0)
+
+
+def _mouth(road: Road, at_start: bool) -> tuple[Points, Points, Points]:
+    """The kerbs left and right as seen from the junction, `[2]` each, and the way out (unit), where an arm ends."""
+    half = road.width / 2
+    s = road.span[0] if at_start else road.span[1]
+    plus, minus = road.at(np.array([s, s]), np.array([half, -half]))
+    across = (plus - minus) / road.width
+    if at_start:
+        return plus, minus, np.array((across[1], -across[0]))
+    return minus, plus, np.array((-across[1], across[0]))
+
+
+def _outline(roads: list[Road], arms: tuple[Arm, ...]) -> Polygon:
+    """The ring along all mouths and, rounded, the corners of the kerbs between them."""
+    mouths = [_mouth(roads[arm.road], arm.at_start) for arm in arms]
+    pieces = []
+    for position, (left, right, out) in enumerate(mouths):
+        _, following, way = mouths[(position + 1) % len(mouths)]
+        pieces += [right[None], left[None], rounded(left, -out, following, way, _FILLET)[1:-1]]
+    return Polygon(np.concatenate(pieces))
 
 
 def _freed(roads: list[Road], arms: dict[int, tuple[Arm, ...]]) -> list[Road]:

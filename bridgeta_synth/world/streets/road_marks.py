@@ -11,9 +11,8 @@ from shapely.geometry import LineString, Polygon
 from bridgeta_synth.world.materials import WHITE, YELLOW
 from bridgeta_synth.world.streets.kerbside import stretches
 from bridgeta_synth.world.streets.lanes import STRAIGHT, LaneKey, Turn
-from bridgeta_synth.world.streets.marking import DASHED, DOUBLE, MIXED, SOLID, Marks
+from bridgeta_synth.world.streets.marking import DASHED, DOUBLE, MIXED, SOLID, Marks, arrow, bicycle, placed
 from bridgeta_synth.world.streets.roads import SHOULDER, Road
-from bridgeta_synth.world.streets.symbols import arrow, bicycle, placed
 
 # Lane dividers are solid on the last metres before a stop line.
 _SOLID_PART = 22.0

@@ -1,4 +1,4 @@
-"""Polylines, and roads along them: where the lanes, the kerbs and the island of a road lie."""
+"""Roads: where the lanes, the kerbs and the island of a road lie, and how it comes to its junctions."""
 
 from __future__ import annotations
 
@@ -9,95 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
+from bridgeta_synth.world.streets.shapes import Points, arc_length, normals
 
 SHOULDER = 0.3
-
-
-def arc_length(points: Points) -> NDArray[np.float64]:
-    """Distance along a polyline `[n, 2]` of each of its points, `[n]`."""
-    return np.concatenate(([0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))))
-
-
-def resample(points: Points, step: float) -> Points:
-    """The polyline with points about `step` metres apart, both ends kept."""
-    s = arc_length(points)
-    return at_distance(points, np.linspace(0.0, s[-1], max(2, round(s[-1] / step) + 1)))
-
-
-def at_distance(points: Points, distance: NDArray[np.float64]) -> Points:
-    """Points of a polyline at given distances along it, clamped to its ends."""
-    s = arc_length(points)
-    return np.stack((np.interp(distance, s, points[:, 0]), np.interp(distance, s, points[:, 1])), axis=-1)
-
-
-def tangents(points: Points) -> Points:
-    """Unit directions of travel at the points of a polyline."""
-    t = np.gradient(points, axis=0)
-    return t / np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
-
-
-def normals(points: Points) -> Points:
-    """Unit directions to the left of travel at the points of a polyline."""
-    t = tangents(points)
-    return np.stack((-t[:, 1], t[:, 0]), axis=1)
-
-
-def offset(points: Points, lateral: float) -> Points:
-    """The polyline moved sideways by `lateral` metres, positive to the left of its direction."""
-    return points + lateral * normals(points)
-
-
-def ribbon(points: Points, width: float) -> Points:
-    """The ring `[2 n, 2]` of a band of `width` metres around a polyline that bends gently."""
-    side = width / 2 * normals(points)
-    return np.concatenate((points + side, (points - side)[::-1]))
-
-
-def hermite(p0: Points, t0: Points, p1: Points, t1: Points, step: float = 0.5) -> Points:
-    """A smooth path from `p0` heading `t0` (unit) to `p1` heading `t1`; nearly circular for a right angle."""
-    chord = float(np.linalg.norm(p1 - p0))
-    turn = math.acos(float(np.clip(t0 @ t1, -1, 1)))
-    scale = chord * (1 + 0.17 * turn / (math.pi / 2))
-    u = np.linspace(0, 1, max(4, round(chord / step) + 1))[:, None]
-    return (
-        (2 * u**3 - 3 * u**2 + 1) * p0
-        + (u**3 - 2 * u**2 + u) * scale * t0
-        + (3 * u**2 - 2 * u**3) * p1
-        + (u**3 - u**2) * scale * t1
-    )
-
-
-def rounded(
-    start: Points, leaving: Points, end: Points, arriving: Points, radius: float = math.inf, step: float = 1.0
-) -> Points:
-    """From a point with a heading to another, along both headings as far as possible and in one arc in between.
-
-    The arc is as wide as it can be, but no wider than `radius` metres. Where the headings differ little or do not
-    meet, a `hermite` path.
-    """
-    cross = float(leaving[0] * arriving[1] - leaving[1] * arriving[0])
-    turn = math.atan2(cross, float(leaving @ arriving))
-    if abs(turn) > math.radians(25):
-        gap = end - start
-        before = float(gap[0] * arriving[1] - gap[1] * arriving[0]) / cross
-        after = float(leaving[0] * gap[1] - leaving[1] * gap[0]) / cross
-        if before > 0 and after > 0:
-            corner = start + before * leaving
-            cut = min(before, after, radius * math.tan(abs(turn) / 2))
-            first, last = corner - cut * leaving, corner + cut * arriving
-            arc = hermite(first, leaving, last, arriving, step)
-            straight = [start[None]] if cut < before - 1e-6 else []
-            return np.concatenate([*straight, arc, *([end[None]] if cut < after - 1e-6 else [])])
-    return hermite(start, leaving, end, arriving, step)
-
-
-def tightest_radius(points: Points) -> float:
-    """The smallest radius of curvature along an evenly sampled polyline, metres."""
-    t = np.diff(points, axis=0)
-    turn = np.abs(np.arctan2(t[:-1, 0] * t[1:, 1] - t[:-1, 1] * t[1:, 0], (t[:-1] * t[1:]).sum(axis=1)))
-    step = np.hypot(*t.T)
-    return float(np.min((step[:-1] + step[1:]) / 2 / np.maximum(turn, 1e-9), initial=np.inf))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridgeta_synth.world.streets.layouts import Layout
-from bridgeta_synth.world.streets.roads import Points
+from bridgeta_synth.world.streets.shapes import Points
 
 Edge = tuple[int, int]
 

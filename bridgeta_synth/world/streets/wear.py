@@ -8,8 +8,8 @@ import numpy as np
 
 from bridgeta_synth.world.materials import ASPHALT_OLD, CRACK, GHOST, IRON, PATCH, SEAM, TYRE
 from bridgeta_synth.world.streets.marking import DASHED, SOLID, Marks
-from bridgeta_synth.world.streets.roads import SHOULDER, Points, Road
-from bridgeta_synth.world.streets.shapes import corners
+from bridgeta_synth.world.streets.roads import SHOULDER, Road
+from bridgeta_synth.world.streets.shapes import Points, corners
 
 
 def age_road(road: Road, below: Marks, above: Marks, rng: np.random.Generator) -> None:

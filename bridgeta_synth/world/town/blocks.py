@@ -12,8 +12,8 @@ from shapely.strtree import STRtree
 
 from bridgeta_synth.world import materials
 from bridgeta_synth.world.streets.layouts import Layout
-from bridgeta_synth.world.streets.roads import Points, Road
-from bridgeta_synth.world.streets.shapes import lines_of, parts, pieces, union
+from bridgeta_synth.world.streets.roads import Road
+from bridgeta_synth.world.streets.shapes import Points, lines_of, parts, pieces, union
 
 BUILT, PARK, PLAZA, CARPARK, GREEN = "built", "park", "plaza", "carpark", "green"
 _SMALL = 1500.0

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
+from bridgeta_synth.seeds import Seed
 from bridgeta_synth.world import materials
 from bridgeta_synth.world.streets.approaches import approaches
 from bridgeta_synth.world.streets.kerbside import Kerbside, Sides, islands, laybys, paint_kerbs, stripes, stubs
 from bridgeta_synth.world.streets.lanes import LaneKey, Turn, lane_graph
-from bridgeta_synth.world.streets.layouts import Layout
+from bridgeta_synth.world.streets.layouts import LAYOUTS, PALETTES, Layout, split_of
 from bridgeta_synth.world.streets.marking import Marks
-from bridgeta_synth.world.streets.network import RoadNetwork
+from bridgeta_synth.world.streets.network import RoadNetwork, build_network
 from bridgeta_synth.world.streets.road_marks import PaintStyle, mark_road
 from bridgeta_synth.world.streets.roads import SHOULDER
 from bridgeta_synth.world.streets.shapes import outlines, parts, pieces, polygons, union
 from bridgeta_synth.world.streets.wear import age_road, resurface
+from bridgeta_synth.world.terrain import Terrain
 from bridgeta_synth.world.town.blocks import BUILT, CARPARK, GREEN, PARK, PLAZA, Walks, draw_blocks, lay_walks
 from bridgeta_synth.world.town.buildings import buildings, enclosures
 from bridgeta_synth.world.town.carparks import Carparks, carpark
 from bridgeta_synth.world.town.street_furniture import Furnisher
+from bridgeta_synth.world.town.town import Town
 
-if TYPE_CHECKING:
-    from bridgeta_synth.world.town.town import Town
-
+# Metres between a town and the edges of its map.
+_MARGIN = 100.0
 # Nearer to the town's rim half of what the cameras see is country.
 _INTERIOR = 45.0
 _KERB_WIDTH = 0.18
 # Metres by which outlines are simplified before anything is built on them; the corners between them stay.
 _SMOOTH = 0.01
+
+
+def build_town(
+    seed: Seed, index: int, location: str, keep_right: bool, relief: float = 1.0, junctions: int = 30
+) -> Town:
+    """The town `index` of a seed, of about that many `junctions`; equal arguments give an equal town."""
+    rng = np.random.default_rng([*seed, 1, index])
+    split = split_of(seed)
+    network = build_network(rng, keep_right, LAYOUTS[split], junctions, _MARGIN)
+    high = np.max([road.centre.max(axis=0) for road in network.roads], axis=0)
+    canvas = float(math.ceil(high[0] + _MARGIN)), float(math.ceil(high[1] + _MARGIN))
+    terrain = Terrain.draw(np.random.default_rng([*seed, 8, index]), canvas, relief)
+    town = Town(location, network.keep, canvas, terrain, round(float(rng.uniform(0.12, 0.18)), 3))
+    builder = TownBuilder(town, network, LAYOUTS[split], rng)
+    builder.build()
+    builder.furnish(Furnisher(town.height, rng, PALETTES[split], town.keep))
+    return town
 
 
 class TownBuilder:

@@ -11,8 +11,7 @@ from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from bridgeta_synth.world.solids import FACADE, FENCE, HEDGE, ROOF, WALL, Colour
-from bridgeta_synth.world.streets.roads import Points, arc_length, at_distance
-from bridgeta_synth.world.streets.shapes import corners
+from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, corners
 from bridgeta_synth.world.town.street_furniture import Furnisher, outward
 
 # Within this height a roof is pitched.

@@ -13,8 +13,8 @@ from shapely.geometry.base import BaseGeometry
 from bridgeta_synth.world.materials import WHITE
 from bridgeta_synth.world.streets.kerbside import BAY_DEPTH, BAY_WIDTH, Bay, Sides, driveway
 from bridgeta_synth.world.streets.marking import Marks
-from bridgeta_synth.world.streets.roads import Points, Road
-from bridgeta_synth.world.streets.shapes import corners, parts
+from bridgeta_synth.world.streets.roads import Road
+from bridgeta_synth.world.streets.shapes import Points, corners, parts
 
 _AISLE = 6.2
 # A module is an aisle with a row of bays on either side.

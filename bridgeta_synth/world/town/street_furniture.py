@@ -17,8 +17,8 @@ from shapely.geometry.base import BaseGeometry
 from shapely.strtree import STRtree
 
 from bridgeta_synth.world.solids import BIN, CROWN, LAMP, LAMPHEAD, POLE, SIGN, Colour, SolidList, Solids
-from bridgeta_synth.world.streets.palettes import PALETTES, Palette
-from bridgeta_synth.world.streets.roads import Points, arc_length, at_distance, normals
+from bridgeta_synth.world.streets.layouts import PALETTES, Palette
+from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, normals
 
 _STEEL: Colour = (0.42, 0.43, 0.44)
 _DARK: Colour = (0.25, 0.26, 0.27)

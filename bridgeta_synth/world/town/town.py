@@ -6,7 +6,6 @@ stands up, seen by cameras and LiDAR.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,23 +14,14 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString, MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from bridgeta_synth.seeds import Seed
 from bridgeta_synth.world.solids import SolidList, Solids
 from bridgeta_synth.world.streets.kerbside import Bay
 from bridgeta_synth.world.streets.lanes import LaneGraph
-from bridgeta_synth.world.streets.layouts import LAYOUTS, split_of
-from bridgeta_synth.world.streets.network import build_network
-from bridgeta_synth.world.streets.palettes import PALETTES
-from bridgeta_synth.world.streets.roads import Points
+from bridgeta_synth.world.streets.shapes import Points
 from bridgeta_synth.world.terrain import Terrain
-from bridgeta_synth.world.town.builder import TownBuilder
-from bridgeta_synth.world.town.street_furniture import Furnisher
-
-__all__ = ["Bay", "Town", "build_town"]
 
 AREA_LAYERS = ("drivable_area", "road_segment", "lane", "ped_crossing", "walkway", "stop_line", "carpark_area")
 LINE_LAYERS = ("road_divider", "lane_divider")
-_MARGIN = 100.0
 
 
 @dataclass(eq=False)
@@ -71,20 +61,3 @@ class Town:
         shapely.prepare(self.paved)
         raised = ~shapely.contains_xy(self.paved, xy[..., 0], xy[..., 1])
         return np.asarray(self.terrain.height(xy) + self.kerb * raised)
-
-
-def build_town(
-    seed: Seed, index: int, location: str, keep_right: bool, relief: float = 1.0, junctions: int = 30
-) -> Town:
-    """The town `index` of a seed, of about that many `junctions`; equal arguments give an equal town."""
-    rng = np.random.default_rng([*seed, 1, index])
-    split = split_of(seed)
-    network = build_network(rng, keep_right, LAYOUTS[split], junctions, _MARGIN)
-    high = np.max([road.centre.max(axis=0) for road in network.roads], axis=0)
-    canvas = float(math.ceil(high[0] + _MARGIN)), float(math.ceil(high[1] + _MARGIN))
-    terrain = Terrain.draw(np.random.default_rng([*seed, 8, index]), canvas, relief)
-    town = Town(location, network.keep, canvas, terrain, round(float(rng.uniform(0.12, 0.18)), 3))
-    builder = TownBuilder(town, network, LAYOUTS[split], rng)
-    builder.build()
-    builder.furnish(Furnisher(town.height, rng, PALETTES[split], town.keep))
-    return town

@@ -22,8 +22,9 @@ from shapely.geometry import LineString, Polygon, box
 from bridgeta_synth.dataset.lane_records import arc_paths, connector_area
 from bridgeta_synth.dataset.map_expansion import expansion, write_maps
 from bridgeta_synth.dataset.map_pictures import write_png
-from bridgeta_synth.world.streets.roads import arc_length
-from bridgeta_synth.world.town.town import AREA_LAYERS, Town, build_town
+from bridgeta_synth.world.streets.shapes import arc_length
+from bridgeta_synth.world.town.builder import build_town
+from bridgeta_synth.world.town.town import AREA_LAYERS, Town
 
 SEED = (3, 0)
 LOCATION = "singapore-onenorth"

@@ -13,7 +13,8 @@ from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.render.renderer import CameraView, SceneRenderer
 from bridgeta_synth.traffic.scene import Scene, build_scene
 from bridgeta_synth.world import materials
-from bridgeta_synth.world.town.town import Town, build_town
+from bridgeta_synth.world.town.builder import build_town
+from bridgeta_synth.world.town.town import Town
 
 CPU = torch.device("cpu")
 SEED = (7, 0)

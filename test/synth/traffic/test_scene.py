@@ -13,7 +13,8 @@ from shapely.geometry import Point, box
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.traffic.fleet import EGO_BASE, EGO_SIZE
 from bridgeta_synth.traffic.scene import Scene, build_scene
-from bridgeta_synth.world.town.town import Town, build_town
+from bridgeta_synth.world.town.builder import build_town
+from bridgeta_synth.world.town.town import Town
 
 _SEED = (7, 0)
 _DURATION = 12.0

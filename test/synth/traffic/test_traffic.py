@@ -15,7 +15,7 @@ from bridgeta_synth.traffic.motion import Motion
 from bridgeta_synth.traffic.routes import CROSS, FOLLOW, MERGE, Streets, meetings
 from bridgeta_synth.traffic.traffic import Driver, Gates, drive, speed_limits
 from bridgeta_synth.world.streets.lanes import LaneGraph
-from bridgeta_synth.world.streets.roads import hermite, resample
+from bridgeta_synth.world.streets.shapes import hermite, resample
 
 _TIMES = np.arange(0.0, 20.0, 0.1)
 _RNG = np.random.default_rng(0)

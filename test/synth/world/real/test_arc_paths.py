@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_synth.world.real.arc_paths import arc_points, recorded_lanes
-from bridgeta_synth.world.streets.roads import arc_length
+from bridgeta_synth.world.streets.shapes import arc_length
 
 SHAPES = ("LRL", "LSL", "LSR", "RLR", "RSL", "RSR")
 

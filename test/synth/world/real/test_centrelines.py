@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shapely.geometry import LineString, Polygon
 
 from bridgeta_synth.world.real.centrelines import strip_of
-from bridgeta_synth.world.streets.roads import arc_length, offset
+from bridgeta_synth.world.streets.shapes import arc_length, offset
 
 
 def arc(radius: float, turn: float, heading: float, start: tuple[float, float]) -> np.ndarray:

@@ -12,7 +12,7 @@ from shapely.geometry import LineString, Polygon, box
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.world.real.city import City, through, within
-from bridgeta_synth.world.streets.roads import Points
+from bridgeta_synth.world.streets.shapes import Points
 
 CITY = "boston-seaport"
 

@@ -11,7 +11,7 @@ from shapely.ops import unary_union
 
 from bridgeta_synth.world.real.centrelines import Strip
 from bridgeta_synth.world.real.connections import connect
-from bridgeta_synth.world.streets.roads import tightest_radius
+from bridgeta_synth.world.streets.shapes import tightest_radius
 
 HALF, ARM = 7.0, 60.0  # metres: half the road's width and the distance of the junction's mouths
 

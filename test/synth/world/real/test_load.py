@@ -20,7 +20,8 @@ from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.map_expansion import expansion
 from bridgeta_synth.world.materials import PAVING
 from bridgeta_synth.world.real.load import load_town
-from bridgeta_synth.world.town.town import Town, build_town
+from bridgeta_synth.world.town.builder import build_town
+from bridgeta_synth.world.town.town import Town
 
 CITY = "singapore-onenorth"
 CITIES = [name for name, _ in facts.LOCATIONS]

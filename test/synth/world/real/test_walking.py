@@ -13,7 +13,7 @@ from shapely import affinity
 from shapely.geometry import Polygon, box
 
 from bridgeta_synth.world.real.walking import footpaths, stripes, walking_axis, walking_line
-from bridgeta_synth.world.streets.roads import arc_length
+from bridgeta_synth.world.streets.shapes import arc_length
 
 
 def test_footpaths_keep_inside_walkways_and_off_their_edges() -> None:

@@ -14,10 +14,9 @@ from shapely.geometry import LineString, Polygon
 from bridgeta_synth.world.streets.lanes import LaneGraph, LaneKey, lane_graph
 from bridgeta_synth.world.streets.layouts import LAYOUTS
 from bridgeta_synth.world.streets.network import RoadNetwork, build_network
-from bridgeta_synth.world.streets.roads import (
+from bridgeta_synth.world.streets.roads import Profile, Road
+from bridgeta_synth.world.streets.shapes import (
     Points,
-    Profile,
-    Road,
     arc_length,
     hermite,
     offset,

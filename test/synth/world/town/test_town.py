@@ -10,12 +10,12 @@ from shapely.geometry import LineString, Point, box
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_synth.world import materials
 from bridgeta_synth.world.solids import BIN, FACADE, FENCE, HEDGE, LAMP, LAMPHEAD, POLE, SIGN, WALL
-from bridgeta_synth.world.streets.marking import DASHED, DOUBLE, SOLID, Marks
+from bridgeta_synth.world.streets.marking import DASHED, DOUBLE, SOLID, Marks, arrow, bicycle, placed
 from bridgeta_synth.world.streets.shapes import outlines, parts, rectangle
-from bridgeta_synth.world.streets.symbols import arrow, bicycle, placed
+from bridgeta_synth.world.town.builder import build_town
 from bridgeta_synth.world.town.buildings import buildings, enclosures
 from bridgeta_synth.world.town.street_furniture import Furnisher
-from bridgeta_synth.world.town.town import Town, build_town
+from bridgeta_synth.world.town.town import Town
 
 # (seed, split), location, traffic keeps right, junctions
 _TOWNS = (
