@@ -61,7 +61,7 @@ def annotate(records: SceneRecords, sightings: Sequence[Sighting]) -> tuple[list
     """
     scene, seeds = records.scene, records.settings.seeds
     times = [k * facts.KEYFRAME_PERIOD_US / 1e6 for k in range(len(sightings))]
-    poses = [scene.observed(time) for time in times]
+    poses = [scene.observed_poses(time) for time in times]
     annotations: list[Record] = []
     instances: list[Record] = []
     categories: Counter[str] = Counter()

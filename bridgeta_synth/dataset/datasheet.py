@@ -107,7 +107,7 @@ class Tally:
 
     def add_weather(self, light: Light) -> None:
         """Count the weather of a scene."""
-        names = {"night" if light.kind == "night" else "day", light.kind, *light.words()}
+        names = {"night" if light.kind == "night" else "day", light.kind, *light.keywords()}
         self.weather = dict(Counter(self.weather) + Counter(sorted(names)))
 
     def add(self, other: Tally) -> None:

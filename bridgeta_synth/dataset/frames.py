@@ -141,7 +141,7 @@ class SyntheticFrames(Dataset[Frame]):
                 if file.keyframe is not None:
                     samples[file.keyframe][channel] = self._record(records, file, mounts[channel])
                     times[file.keyframe][channel] = file.time
-        description = scene.description().lower()
+        description = scene.describe().lower()
         return _Drive(
             self.world.renderer(scene, self.device),
             [

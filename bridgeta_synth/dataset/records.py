@@ -146,7 +146,7 @@ class SceneRecords:
             "log_token": self.log.token(self.settings.seeds),
             "nbr_samples": count,
             "name": self.name,
-            "description": self.scene.description(),
+            "description": self.scene.describe(),
             "first_sample_token": self.token("sample", 0),
             "last_sample_token": self.token("sample", count - 1),
         }

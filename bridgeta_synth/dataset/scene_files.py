@@ -123,7 +123,7 @@ class SceneFiles:
             return None
         global_T_lidar = self.scene.ego_pose(file.time) @ rigid(facts.LIDAR_TRANSLATION, facts.LIDAR_ROTATION)
         return points_in_boxes(
-            transform(global_T_lidar, points[:, :3]), self.scene.observed(file.time), self.scene.actors
+            transform(global_T_lidar, points[:, :3]), self.scene.observed_poses(file.time), self.scene.actors
         )
 
     def _finish(self, k: int, keyframe: _Keyframe) -> Sighting:

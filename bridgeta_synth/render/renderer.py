@@ -56,10 +56,10 @@ class SceneRenderer:
     def _still(self) -> Solids:
         """Scenery, and actors that never move."""
         bodies = self.scene.bodies
-        still = np.array([actor.still for actor in self.scene.actors], dtype=bool)
+        still = np.array([actor.is_still for actor in self.scene.actors], dtype=bool)
         if not len(bodies) or not still[bodies.owner].any():
             return self._scenery
-        return Solids.join([self._scenery, bodies.take(still[bodies.owner]).moved(self.scene.poses(0.0))])
+        return Solids.join([self._scenery, bodies.take(still[bodies.owner]).transform(self.scene.poses(0.0))])
 
     def solids(self, poses: Sequence[NDArray[np.float64]], place: NDArray[np.float64]) -> list[Solids]:
         """All solids within sight of a place, once with the actors at each of `poses`, `[actors, 4, 4]` each."""
@@ -69,7 +69,7 @@ class SceneRenderer:
             return [scenery] * len(poses)
         near = np.hypot(*(poses[0][:, :2, 3] - place[:2]).T) < _SIGHT
         bodies = self.scene.bodies.take(near[self.scene.bodies.owner])
-        return [Solids.join([scenery, bodies.moved(pose)]) for pose in poses]
+        return [Solids.join([scenery, bodies.transform(pose)]) for pose in poses]
 
     def camera(self, camera: facts.CameraFacts, time: float) -> CameraView:
         """The picture of a camera at seconds since the first keyframe."""
@@ -113,7 +113,7 @@ class SceneRenderer:
         """A sweep `[n, 5]` in the sensor's frame at its stamp (seconds since the first keyframe): x, y, z in metres,
         intensity 0-255, ring 0-31.
         """
-        poses = self.scene.observed(time)
+        poses = self.scene.observed_poses(time)
         solids = self.solids([poses], self.scene.ego_pose(time)[:2, 3])[0]
         words = [*self.seed, 6, self.scene.index, round(time * 1e6) + 1_000_000]
         rng = np.random.default_rng(words)

@@ -105,7 +105,14 @@ MODELS: dict[str, Model] = {
         "vehicle.construction", "vehicle", (2.3, 2.7), (6.0, 7.6), (2.9, 3.4), bodies.excavator, _TRUCKS, (0.44, 0.8)
     ),
     "motorcycle": Model(
-        "vehicle.motorcycle", "bare", (0.7, 0.85), (1.9, 2.2), (1.05, 1.2), figures.motorcycle, _CAR_COLOURS, _CYCLE
+        "vehicle.motorcycle",
+        "riderless",
+        (0.7, 0.85),
+        (1.9, 2.2),
+        (1.05, 1.2),
+        figures.motorcycle,
+        _CAR_COLOURS,
+        _CYCLE,
     ),
     "motorcyclist": Model(
         "vehicle.motorcycle",
@@ -118,7 +125,7 @@ MODELS: dict[str, Model] = {
         _CYCLE,
     ),
     "bicycle": Model(
-        "vehicle.bicycle", "bare", (0.5, 0.62), (1.65, 1.85), (1.0, 1.1), figures.bicycle, _CAR_COLOURS, _CYCLE
+        "vehicle.bicycle", "riderless", (0.5, 0.62), (1.65, 1.85), (1.0, 1.1), figures.bicycle, _CAR_COLOURS, _CYCLE
     ),
     "cyclist": Model(
         "vehicle.bicycle", "ridden", (0.56, 0.66), (1.68, 1.85), (1.62, 1.82), figures.bicycle_rider, _CLOTHES, _CYCLE
@@ -166,31 +173,33 @@ MODELS: dict[str, Model] = {
         ((0.08, 0.1, 0.2),),
     ),
     "stroller": Model(
-        "human.pedestrian.stroller", "thing", (0.55, 0.62), (0.85, 1.0), (0.98, 1.1), figures.stroller, _CLOTHES
+        "human.pedestrian.stroller", "object", (0.55, 0.62), (0.85, 1.0), (0.98, 1.1), figures.stroller, _CLOTHES
     ),
     "cone": Model(
-        "movable_object.trafficcone", "thing", (0.34, 0.44), (0.34, 0.44), (0.65, 0.95), figures.cone, _BARRIERS
+        "movable_object.trafficcone", "object", (0.34, 0.44), (0.34, 0.44), (0.65, 0.95), figures.cone, _BARRIERS
     ),
-    "drum": Model("movable_object.trafficcone", "thing", (0.52, 0.6), (0.52, 0.6), (1.0, 1.1), figures.drum, _BARRIERS),
+    "drum": Model(
+        "movable_object.trafficcone", "object", (0.52, 0.6), (0.52, 0.6), (1.0, 1.1), figures.drum, _BARRIERS
+    ),
     "jersey barrier": Model(
-        "movable_object.barrier", "thing", (1.6, 2.4), (0.48, 0.6), (0.8, 1.05), figures.jersey_barrier, _BARRIERS
+        "movable_object.barrier", "object", (1.6, 2.4), (0.48, 0.6), (0.8, 1.05), figures.jersey_barrier, _BARRIERS
     ),
     "board barrier": Model(
-        "movable_object.barrier", "thing", (1.7, 2.3), (0.45, 0.6), (0.98, 1.1), figures.board_barrier, _BARRIERS[1:]
+        "movable_object.barrier", "object", (1.7, 2.3), (0.45, 0.6), (0.98, 1.1), figures.board_barrier, _BARRIERS[1:]
     ),
     "bicycle rack": Model(
-        "static_object.bicycle_rack", "thing", (1.8, 4.4), (1.72, 1.85), (1.02, 1.1), figures.bicycle_rack, _TRUCKS
+        "static_object.bicycle_rack", "object", (1.8, 4.4), (1.72, 1.85), (1.02, 1.1), figures.bicycle_rack, _TRUCKS
     ),
     "bin": Model(
         "movable_object.pushable_pullable",
-        "thing",
+        "object",
         (0.55, 0.65),
         (0.6, 0.75),
         (1.0, 1.15),
         figures.wheeled_bin,
         ((0.15, 0.3, 0.2), (0.14, 0.15, 0.17), (0.2, 0.28, 0.42)),
     ),
-    "debris": Model("movable_object.debris", "thing", (0.4, 0.7), (0.4, 0.7), (0.3, 0.5), figures.debris, _TRUCKS),
+    "debris": Model("movable_object.debris", "object", (0.4, 0.7), (0.4, 0.7), (0.3, 0.5), figures.debris, _TRUCKS),
 }
 
 
@@ -199,8 +208,8 @@ class Actor:
     """Something that is annotated: a nuScenes category, (width, length, height) in metres, and its motion, of the
     point on the ground below its middle.
 
-    `manner` says which attributes it takes: `vehicle`, `parked`, `ridden`, `bare` (a cycle without a rider),
-    `pedestrian`, `sitting` or `thing`. `colour` and `seed` vary its body; actors of one `party`, such as a truck and
+    `manner` says which attributes it takes: `vehicle`, `parked`, `ridden`, `riderless` (a cycle without a rider),
+    `pedestrian`, `sitting` or `object`. `colour` and `seed` vary its body; actors of one `party`, such as a truck and
     its trailer, stay together.
     """
 
@@ -223,9 +232,9 @@ class Actor:
         return "vehicle.moving" if moving else "vehicle.stopped"
 
     @property
-    def still(self) -> bool:
+    def is_still(self) -> bool:
         """Whether it stays in its place all the time."""
-        return self.motion.stands
+        return self.motion.is_still
 
     def add_body(self, into: SolidList, owner: int) -> None:
         """Add its solids, in its own frame, as those of the actor with the index `owner`."""
@@ -239,9 +248,9 @@ Admit = Callable[[list[Actor]], bool]
 _ATTRIBUTES: dict[str, str | None] = {
     "parked": "vehicle.parked",
     "ridden": "cycle.with_rider",
-    "bare": "cycle.without_rider",
+    "riderless": "cycle.without_rider",
     "sitting": "pedestrian.sitting_lying_down",
-    "thing": None,
+    "object": None,
 }
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.traffic.actors import Actor, Draft, draw
+from bridgeta_synth.traffic.driving import Driver, Gates, drive
 from bridgeta_synth.traffic.motion import LEAD, Motion
 from bridgeta_synth.traffic.pedestrians import Crossing
 from bridgeta_synth.traffic.routes import Route, Streets
 from bridgeta_synth.traffic.signals import add_crossings, add_signals, draw_signals
-from bridgeta_synth.traffic.traffic import Driver, Gates, drive
 from bridgeta_synth.world.streets.shapes import Points, at_distance
 from bridgeta_synth.world.town.town import Town
 
@@ -150,7 +150,7 @@ def traffic(
     motion = Motion.along(ego.route.path, distance[0], EGO_BASE, forward=-0.5 * EGO_BASE)
     actors: list[Actor] = []
     for number, (spot, driver, gone) in enumerate(zip(spots, drivers[1:], distance[1:], strict=True)):
-        lateral = _lateral(spot, -town.keep, rng)
+        lateral = _lateral(spot, -town.driving_side, rng)
         party = number if spot.towed else -1
         base = 0.6 * spot.draft.size[1]
         actors.append(spot.draft.actor(Motion.along(driver.route.path, gone, base, lateral), party=party))

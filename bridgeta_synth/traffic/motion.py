@@ -61,7 +61,7 @@ class Motion:
         return cls(middle[:, 0].copy(), middle[:, 1].copy(), yaw)
 
     @property
-    def stands(self) -> bool:
+    def is_still(self) -> bool:
         """Whether it never moves."""
         return len(self.x) == 1
 
@@ -77,7 +77,7 @@ class Motion:
 
     def sampled(self, steps: int) -> Floats:
         """x, y and yaw of `steps` samples, `[3, steps]`."""
-        return np.stack([np.broadcast_to(v, steps) if self.stands else v for v in (self.x, self.y, self.yaw)])
+        return np.stack([np.broadcast_to(v, steps) if self.is_still else v for v in (self.x, self.y, self.yaw)])
 
 
 class Tracks:

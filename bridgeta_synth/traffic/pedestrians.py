@@ -164,7 +164,7 @@ def _walking(path: Points, times: Floats, rng: np.random.Generator, wet: bool) -
     room = length - walked[-1] - 2.0
     if room <= 1.0:
         return []
-    # Most keep to the right, so that those who come towards each other pass.
+    # Most stay on the right, so that those who come towards each other pass.
     start, aside = float(rng.uniform(1.0, room)), float(rng.uniform(-0.9, 0.1))
     result = []
     for name, (ahead, left) in zip(names, places, strict=True):

@@ -47,7 +47,7 @@ def _park(bay: Bay, rng: np.random.Generator) -> Actor:
     c, s = math.cos(bay.yaw), math.sin(bay.yaw)
     yaw = bay.yaw + float(rng.normal(0, 0.015)) + (math.pi if back else 0.0)
     motion = Motion.still(bay.x + c * along - s * across, bay.y + s * along + c * across, yaw)
-    return draft.actor(motion, "bare" if draft.model.manner == "bare" else "parked")
+    return draft.actor(motion, "riderless" if draft.model.manner == "riderless" else "parked")
 
 
 def street_things(town: Town, track: Points, share: float, rng: np.random.Generator) -> list[Actor]:
@@ -134,7 +134,7 @@ class Site:
 
 def choose_site(town: Town, lanes: list[int], avoid: set[int], track: Points, rng: np.random.Generator) -> Site | None:
     """A stretch of a kerb lane near a track that is not among the lanes to `avoid`; None where there is none."""
-    side = -town.keep
+    side = -town.driving_side
     for lane in rng.permutation(np.array(sorted(set(lanes) - avoid), dtype=np.int64))[:12].tolist():
         points = town.lanes.lanes[lane]
         s = arc_length(points)

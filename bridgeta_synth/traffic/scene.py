@@ -66,7 +66,7 @@ class Scene:
         """global_T_actor `[actors, 4, 4]` at one time or a time per actor: on the ground below the actors' middles."""
         return self._tracks.poses(times)
 
-    def observed(self, time: float) -> Floats:
+    def observed_poses(self, time: float) -> Floats:
         """`poses` of each actor when the LiDAR sweep stamped `time` passed it; that is what is annotated."""
         ego, poses = self.ego_pose(time), self.poses(time)
         if not len(poses):
@@ -75,9 +75,9 @@ class Scene:
         x, y, _ = ((poses[:, :3, 3] - ego[:3, 3]) @ ego[:3, :3] - np.array(facts.LIDAR_TRANSLATION)).T
         return self.poses(time + facts.sweep_delay(np.arctan2(y, x)))
 
-    def description(self) -> str:
+    def describe(self) -> str:
         """A line about the scene, in the manner of nuScenes' scene table; it names night and rain."""
-        words = list(self.light.words())
+        words = list(self.light.keywords())
         _, _, yaw = self.ego.at(np.arange(0.0, self.duration + 0.01, 0.5))
         speeds = np.array([self.ego.speed(t) for t in np.arange(0.0, self.duration + 0.01, 0.5)])
         turned = math.degrees(float(yaw[-1] - yaw[0]))
@@ -114,7 +114,7 @@ def _poses(town: Town, actors: tuple[Actor, ...], steps: int) -> Floats:
     poses[:] = np.eye(4)
     for still in (True, False):
         for wheeled in (True, False):
-            chosen = [k for k, a in enumerate(actors) if a.still == still and (a.model.axles is not None) == wheeled]
+            chosen = [k for k, a in enumerate(actors) if a.is_still == still and (a.model.axles is not None) == wheeled]
             if not chosen:
                 continue
             x, y, yaw = np.stack([actors[k].motion.sampled(1 if still else steps) for k in chosen], axis=1)
@@ -210,7 +210,7 @@ class _Stage:
         blocked[0] = False
         keeps = compatible(tracks, half + 0.5 * _MARGIN, party, blocked)
         self._room = Room(self._obstacles, tracks[keeps], half[keeps], _MARGIN)
-        self._actors += [a for a, keep in zip(vehicles, keeps[1:], strict=True) if keep]
+        self._actors += [a for a, stays in zip(vehicles, keeps[1:], strict=True) if stays]
 
     def admit(self, actors: list[Actor]) -> bool:
         """Take some actors if all of them are near and touch nothing."""

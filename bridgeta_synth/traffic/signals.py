@@ -10,9 +10,9 @@ import shapely
 from shapely.geometry import LineString
 from shapely.strtree import STRtree
 
+from bridgeta_synth.traffic.driving import Gates
 from bridgeta_synth.traffic.pedestrians import Crossing
 from bridgeta_synth.traffic.routes import Route, Streets
-from bridgeta_synth.traffic.traffic import Gates
 from bridgeta_synth.world.solids import LAMP
 from bridgeta_synth.world.streets.shapes import arc_length
 from bridgeta_synth.world.town.town import Town

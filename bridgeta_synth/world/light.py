@@ -58,7 +58,7 @@ class Light:
         red, green, blue = (0.6 * zenith + 0.4 * horizon for zenith, horizon in pairs)
         return red, green, blue
 
-    def words(self) -> list[str]:
+    def keywords(self) -> list[str]:
         """What a scene's description says of the light and the weather, for example ["night", "rain"]."""
         words = [] if self.kind == "clear" else [self.kind]
         if self.rain > 0:

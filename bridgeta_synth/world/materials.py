@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 GRASS, DIRT, CONCRETE, PAVING, KERB, ASPHALT, PATCH, CARPARK, WHITE, YELLOW, ZEBRA = range(11)
 # Paint that the traffic has worn; dark joints, skid marks and removed paint, which look like lines and are in no map.
-WHITE_WORN, YELLOW_WORN, ZEBRA_WORN, SEAM, TYRE, GHOST = range(11, 17)
+WHITE_WORN, YELLOW_WORN, ZEBRA_WORN, SEAM, TYRE, REMOVED_PAINT = range(11, 17)
 GRAVEL, COBBLE, ASPHALT_OLD = range(17, 20)
 # Painted kerbs, brick paving, iron covers, planted beds and cracks.
 KERB_WHITE, KERB_BLACK, KERB_YELLOW, BRICK, IRON, BED, CRACK = range(20, 27)
@@ -61,7 +61,7 @@ MATERIALS: tuple[Material, ...] = (
 )
 
 MARKS = frozenset(
-    (WHITE, YELLOW, ZEBRA, WHITE_WORN, YELLOW_WORN, ZEBRA_WORN, SEAM, TYRE, GHOST, CRACK),
+    (WHITE, YELLOW, ZEBRA, WHITE_WORN, YELLOW_WORN, ZEBRA_WORN, SEAM, TYRE, REMOVED_PAINT, CRACK),
 )
 """What is laid thinly over a material and lets it through where it is worn."""
 

@@ -86,7 +86,7 @@ class Solids:
         """All solids of several sets in order."""
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
-    def moved(self, poses: NDArray[np.float64]) -> Solids:
+    def transform(self, poses: NDArray[np.float64]) -> Solids:
         """Solids given in their actors' frames, put where the actors are: `poses [actors, 4, 4]` global_T_actor."""
         pose = poses[self.owner]
         rotation = pose[:, :3, :3]

@@ -188,6 +188,6 @@ def _cover(rng: np.random.Generator) -> NDArray[np.uint8]:
         cover[mark] = np.clip(0.45 + 0.40 * z, 0.04, 0.85)
     cover[materials.SEAM] = np.clip(0.80 + 0.15 * z, 0.3, 0.95)
     cover[materials.TYRE] = np.clip(0.30 + 0.18 * z, 0, 0.6)
-    cover[materials.GHOST] = np.clip(0.17 + 0.10 * z, 0.02, 0.4)
+    cover[materials.REMOVED_PAINT] = np.clip(0.17 + 0.10 * z, 0.02, 0.4)
     cover[materials.CRACK] = np.clip(0.60 + 0.30 * z, 0, 0.9)
     return np.round(255 * cover).astype(np.uint8).reshape(-1)

@@ -39,8 +39,8 @@ class Instant:
 def instant_at(scene: Scene, time: float) -> Instant:
     """A scene at seconds since the first keyframe."""
     ego, poses = scene.ego_pose(time), scene.poses(time)
-    bodies = scene.bodies.moved(poses) if len(scene.bodies) else scene.bodies
-    moving = np.array([not actor.still for actor in scene.actors], dtype=bool)
+    bodies = scene.bodies.transform(poses) if len(scene.bodies) else scene.bodies
+    moving = np.array([not actor.is_still for actor in scene.actors], dtype=bool)
     lamps = [[*(ego @ (*_HEADLIGHTS, 1.0))[:2], math.atan2(ego[1, 0], ego[0, 0])]]
     for actor, pose in zip(scene.actors, poses, strict=True):
         if _drives(actor) and actor.manner == "vehicle":
@@ -61,7 +61,7 @@ def mood_at(scene: Scene, time: float, device: torch.device) -> Mood:
 
 
 def _drives(actor: Actor) -> bool:
-    return not actor.still and actor.manner in ("vehicle", "ridden")
+    return not actor.is_still and actor.manner in ("vehicle", "ridden")
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,7 +103,7 @@ class City:
         x, y = low[good[int(rng.integers(len(good)))]]
         return shapely.box(x, y, x + size[0], y + size[1])
 
-    def lanes(self, window: Polygon, keep: int) -> tuple[list[Points], Successors]:
+    def lanes(self, window: Polygon, driving_side: int) -> tuple[list[Points], Successors]:
         """The lanes inside a window in the direction of travel, and their successors.
 
         As recorded; where nothing is, found from outlines and dividers, without the lanes whose direction nothing
@@ -123,7 +123,7 @@ class City:
         road = unary_union([*_near(self.shapes["drivable_area"], window), *_near(self.shapes["lane"], window)])
         stops = unary_union(_near(self.shapes["stop_line"], window))
         around = Surroundings(lines["road_divider"], lines["lane_divider"], stops, road)
-        strips, sure = along_traffic(strips, around, keep)
+        strips, sure = along_traffic(strips, around, driving_side)
         strips = [strip for strip, s in zip(strips, sure, strict=True) if s > _SURE]
         return within([strip.centre for strip in strips], connect(strips, road), window)
 

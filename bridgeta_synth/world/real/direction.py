@@ -39,16 +39,18 @@ class Surroundings:
     drivable: BaseGeometry
 
 
-def along_traffic(strips: list[Strip], around: Surroundings, keep: int) -> tuple[list[Strip], NDArray[np.float64]]:
+def along_traffic(
+    strips: list[Strip], around: Surroundings, driving_side: int
+) -> tuple[list[Strip], NDArray[np.float64]]:
     """The strips, turned to run with the traffic, and how sure that is, 0 to 1, `[n]`.
 
-    `keep` is +1 where traffic keeps right and -1 where it keeps left.
+    `driving_side` is +1 where traffic keeps right and -1 where it keeps left.
     """
     if not strips:
         return [], np.zeros(0)
     count = len(strips)
     ways, ties = np.zeros(count), np.zeros((count, count))
-    _sides(strips, around, keep, ways, ties)
+    _sides(strips, around, driving_side, ways, ties)
     _ahead(strips, around.drivable, ties)
     ways += _stops(strips, around.stops)
     strength = np.abs(ties).sum(axis=1)
@@ -79,7 +81,7 @@ class _Lanes:
 
 
 def _sides(
-    strips: list[Strip], around: Surroundings, keep: int, ways: NDArray[np.float64], ties: NDArray[np.float64]
+    strips: list[Strip], around: Surroundings, driving_side: int, ways: NDArray[np.float64], ties: NDArray[np.float64]
 ) -> None:
     """Evidence from dividers, neighbours, medians and kerbs along the sides."""
     lanes = _Lanes(strips)
@@ -113,7 +115,7 @@ def _sides(
                 share = kerb.mean()
                 _tie(ties, i, found[first, column], cosine[first, column], beyond, -_BEYOND_MEDIAN * share)
                 to_left += share * (_BEYOND_MEDIAN * beyond.mean() - _OUTER_KERB * (~beyond).mean())
-            ways[i] += side * keep * to_left
+            ways[i] += side * driving_side * to_left
 
 
 def _tie(

@@ -84,11 +84,11 @@ def load_town(root: Path, location: str, seed: Seed, index: int, relief: float =
 class _Builder:
     """Builds the town of a stretch: first what its map says, then what follows from it."""
 
-    def __init__(self, city: City, window: Polygon, location: str, keep: int, rng: np.random.Generator) -> None:
-        self.city, self.window, self.location, self.keep, self.rng = city, window, location, keep, rng
+    def __init__(self, city: City, window: Polygon, location: str, driving_side: int, rng: np.random.Generator) -> None:
+        self.city, self.window, self.location, self.driving_side, self.rng = city, window, location, driving_side, rng
         self.polygons = {name: self._areas(city.shapes[name]) for name in POLYGON_LAYERS}
         self.lines = {name: self._lines(city.shapes[name]) for name in DIVIDER_LAYERS}
-        lanes, successors = city.lanes(window, keep)
+        lanes, successors = city.lanes(window, driving_side)
         self.traffic = Traffic(tuple(lanes))
         lanes, successors = within(lanes, successors, self._inside(_BEYOND))
         self.lanes = LaneGraph(tuple(lanes), through(lanes, successors))
@@ -112,7 +112,7 @@ class _Builder:
         self._paint()
         town = Town(
             location=self.location,
-            keep=self.keep,
+            driving_side=self.driving_side,
             canvas=self.city.canvas,
             terrain=hills,
             kerb=round(float(self.rng.uniform(0.12, 0.18)), 3),
@@ -128,7 +128,7 @@ class _Builder:
             interior=self._inside(_RIM),
         )
         palette = PALETTES[split_of(seed)]
-        self._furnish(town, walkways, Furnisher(town.height, self.rng, palette, self.keep))
+        self._furnish(town, walkways, Furnisher(town.height, self.rng, palette, self.driving_side))
         return town
 
     def _inside(self, distance: float) -> Polygon:
@@ -190,9 +190,9 @@ class _Builder:
         rng = self.rng
         for number, lane in enumerate(self.lanes.lanes):
             if len(lane) > _LEAST_AGED and rng.random() < _AGED:
-                strip = Road(number, 0, 0, lane, Profile(1, 0, _LANE_WIDTH), self.keep)
+                strip = Road(number, 0, 0, lane, Profile(1, 0, _LANE_WIDTH), self.driving_side)
                 age_road(strip, self.below, self.above, rng)
-        painter = CityPainter(self.marks, PaintStyle.draw(self.keep > 0, rng), self.traffic, rng)
+        painter = CityPainter(self.marks, PaintStyle.draw(self.driving_side > 0, rng), self.traffic, rng)
         painter.edges(self.road)
         painter.road_dividers(self.lines["road_divider"])
         painter.lane_dividers({mark: self._lines(shapes) for mark, shapes in self.city.dividers.items()})
@@ -245,7 +245,7 @@ class _Builder:
             heading = self.traffic.heading(np.asarray(area.centroid.coords[0]))
             if heading is None:
                 continue
-            to_kerb = self.keep * np.array((heading[1], -heading[0]))
+            to_kerb = self.driving_side * np.array((heading[1], -heading[0]))
             corners = np.asarray(area.exterior.coords)[:-1, :2]
             last = corners[np.argmax(corners @ (heading + 0.5 * to_kerb))]
             places = last + np.arange(0.0, 6.0, 0.25)[:, None] * to_kerb

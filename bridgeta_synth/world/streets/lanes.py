@@ -80,7 +80,7 @@ def turns(network: RoadNetwork, road: int, ahead: bool) -> list[Turn]:
                 found[lane].append(Turn(LaneKey(road, ahead, lane), target, angle))
                 forced.append((target, angle))
             continue
-        to_kerb = angle * network.keep < 0
+        to_kerb = angle * network.driving_side < 0
         target = LaneKey(arm.road, arm.at_start, 0 if to_kerb else last)
         forced.append((target, angle))
         lane = 0 if to_kerb else count - 1
@@ -88,7 +88,9 @@ def turns(network: RoadNetwork, road: int, ahead: bool) -> list[Turn]:
     for lane, own in found.items():
         if not own:
             # From the middle of the road, the turn that crosses the fewest other lanes.
-            target, angle = min(forced, key=lambda option: abs(lane - (0 if option[1] * network.keep < 0 else count)))
+            target, angle = min(
+                forced, key=lambda option: abs(lane - (0 if option[1] * network.driving_side < 0 else count))
+            )
             found[lane] = [Turn(LaneKey(road, ahead, lane), target, angle)]
     return [turn for lane in range(count) for turn in found[lane]]
 
@@ -120,7 +122,7 @@ def lane_graph(network: RoadNetwork) -> tuple[LaneGraph, dict[LaneKey, int], dic
             before, after = lanes[number[key]], lanes[number[turn.end]]
             out, into = before[-1] - before[-2], after[1] - after[0]
             # A wider arc around the near corner would lead over its kerb.
-            radius = _NEAR_CORNER if turn.angle * network.keep < 0 else math.inf
+            radius = _NEAR_CORNER if turn.angle * network.driving_side < 0 else math.inf
             path = rounded(before[-1], out / np.hypot(*out), after[0], into / np.hypot(*into), radius, 0.5)
             ways.append((number[turn.end], resample(path, 0.5)))
         successors.append(tuple(ways))

@@ -37,7 +37,7 @@ class RoadNetwork:
     arms: dict[int, tuple[Arm, ...]]
     roads: tuple[Road, ...]
     junctions: dict[int, Polygon]
-    keep: int
+    driving_side: int
 
     def successors(self, road: int, ahead: bool) -> list[Arm]:
         """The arms that traffic of a road may leave its end junction by: all that lead away, but no turning round."""
@@ -61,7 +61,9 @@ def build_network(
     raise RuntimeError(f"no road network of {junctions} junctions came out valid in {_ATTEMPTS} attempts")
 
 
-def _attempt(rng: np.random.Generator, keep: int, layout: Layout, junctions: int, margin: float) -> RoadNetwork | None:
+def _attempt(
+    rng: np.random.Generator, driving_side: int, layout: Layout, junctions: int, margin: float
+) -> RoadNetwork | None:
     """A network whose conflicts are resolved by leaving roads out, or None where that does not do."""
     graph = StreetGraph.draw(rng, junctions, layout)
     if graph.junctions() < 0.6 * junctions:
@@ -78,8 +80,8 @@ def _attempt(rng: np.random.Generator, keep: int, layout: Layout, junctions: int
         roads = []
         for index, chain in enumerate(chains):
             centre = resample(bend(_centre(graph.nodes[chain], bulges[chain[0]])), 1.0) + shift
-            roads.append(Road(index, chain[0], chain[-1], centre, _profile_of(graph, chain, profiles), keep))
-        network = _with_junctions(nodes + shift, roads, keep)
+            roads.append(Road(index, chain[0], chain[-1], centre, _profile_of(graph, chain, profiles), driving_side))
+        network = _with_junctions(nodes + shift, roads, driving_side)
         bad = _conflicts(network)
         if not bad:
             return network if graph.junctions() >= 0.6 * junctions else None
@@ -167,7 +169,7 @@ def _profile_of(graph: StreetGraph, chain: list[int], profiles: list[Profile]) -
     return profiles[street] if forward > 0 else profiles[street].reversed()
 
 
-def _with_junctions(nodes: Points, roads: list[Road], keep: int) -> RoadNetwork:
+def _with_junctions(nodes: Points, roads: list[Road], driving_side: int) -> RoadNetwork:
     """Arms and outlines of all junctions; roads get their trims, and one-way roads that trap traffic a way back."""
     arms: dict[int, list[Arm]] = defaultdict(list)
     for road in roads:
@@ -181,7 +183,7 @@ def _with_junctions(nodes: Points, roads: list[Road], keep: int) -> RoadNetwork:
         trims |= _reaches(roads, found)
     roads = [replace(road, trim=(trims[road.index, True], trims[road.index, False])) for road in roads]
     outlines = {node: _outline(roads, found) for node, found in around.items()}
-    return RoadNetwork(nodes, around, tuple(roads), outlines, keep)
+    return RoadNetwork(nodes, around, tuple(roads), outlines, driving_side)
 
 
 def _reaches(roads: list[Road], arms: tuple[Arm, ...]) -> dict[tuple[int, bool], float]:

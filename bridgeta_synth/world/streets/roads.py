@@ -45,8 +45,8 @@ class Road:
     """A road from junction `start` to junction `end`.
 
     `centre` runs from node to node, `[n, 2]` metres in the town's frame, 1 m apart. `trim` holds the metres at either
-    end that belong to the junctions. `keep` is +1 where traffic keeps right and -1 where it keeps left. Distances `s`
-    count from the start node, laterals are positive to the left.
+    end that belong to the junctions. `driving_side` is +1 where traffic keeps right and -1 where it keeps left.
+    Distances `s` count from the start node, laterals are positive to the left.
     """
 
     index: int
@@ -54,7 +54,7 @@ class Road:
     end: int
     centre: Points
     profile: Profile
-    keep: int
+    driving_side: int
     trim: tuple[float, float] = (0.0, 0.0)
 
     @cached_property
@@ -107,7 +107,7 @@ class Road:
 
     def side(self, ahead: bool) -> int:
         """On which side of the centre the lanes of a direction lie: +1 left, -1 right."""
-        return -self.keep if ahead else self.keep
+        return -self.driving_side if ahead else self.driving_side
 
     def inner(self, ahead: bool) -> float:
         """Lateral of the edge of a direction's lanes towards the other direction."""

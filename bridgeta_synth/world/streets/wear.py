@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from bridgeta_synth.world.materials import ASPHALT_OLD, CRACK, GHOST, IRON, PATCH, SEAM, TYRE
+from bridgeta_synth.world.materials import ASPHALT_OLD, CRACK, IRON, PATCH, REMOVED_PAINT, SEAM, TYRE
 from bridgeta_synth.world.streets.marking import DASHED, SOLID, Marks
 from bridgeta_synth.world.streets.roads import SHOULDER, Road
 from bridgeta_synth.world.streets.shapes import Points, corners
@@ -104,7 +104,7 @@ def _old_line(road: Road, marks: Marks, rng: np.random.Generator) -> None:
         return
     edge = road.width / 2 - 1.0
     line = road.line(a, b, float(rng.uniform(-edge, edge)))
-    marks.line(line, SOLID if rng.random() < 0.4 else DASHED, GHOST if rng.random() < 0.7 else SEAM, 0.0, 0.15)
+    marks.line(line, SOLID if rng.random() < 0.4 else DASHED, REMOVED_PAINT if rng.random() < 0.7 else SEAM, 0.0, 0.15)
 
 
 def _tyre_marks(road: Road, marks: Marks, rng: np.random.Generator) -> None:

@@ -48,10 +48,10 @@ def build_town(
     high = np.max([road.centre.max(axis=0) for road in network.roads], axis=0)
     canvas = float(math.ceil(high[0] + _MARGIN)), float(math.ceil(high[1] + _MARGIN))
     terrain = Terrain.draw(np.random.default_rng([*seed, 8, index]), canvas, relief)
-    town = Town(location, network.keep, canvas, terrain, round(float(rng.uniform(0.12, 0.18)), 3))
+    town = Town(location, network.driving_side, canvas, terrain, round(float(rng.uniform(0.12, 0.18)), 3))
     builder = TownBuilder(town, network, LAYOUTS[split], rng)
     builder.build()
-    builder.furnish(Furnisher(town.height, rng, PALETTES[split], town.keep))
+    builder.furnish(Furnisher(town.height, rng, PALETTES[split], town.driving_side))
     return town
 
 
@@ -115,7 +115,7 @@ class TownBuilder:
     def _lines(self, turns: dict[LaneKey, list[Turn]]) -> None:
         """Paint along all roads, and what time has done to them."""
         town, rng = self.town, self.rng
-        style = PaintStyle.draw(town.keep > 0, rng)
+        style = PaintStyle.draw(town.driving_side > 0, rng)
         for road in self.network.roads:
             resurface(road, self.below, rng)
         for road in self.network.roads:
@@ -127,7 +127,7 @@ class TownBuilder:
 
     def _kerbs(self, sides: Sides) -> None:
         """Paint on some kerbs, and around islands where kerbs are striped."""
-        keep_left, rng = self.town.keep < 0, self.rng
+        keep_left, rng = self.town.driving_side < 0, self.rng
         if rng.random() < (0.7 if keep_left else 0.5):
             for road in self.network.roads:
                 paint_kerbs(road, sides, keep_left, self.kerb_paint, rng)

@@ -27,7 +27,7 @@ _DARK: Colour = (0.25, 0.26, 0.27)
 class Furnisher:
     """Places solids on the ground; equal random numbers give equal solids.
 
-    `height` gives the ground's height in metres at places `[..., 2]`; `keep` is +1 where traffic keeps right.
+    `height` gives the ground's height in metres at places `[..., 2]`; `driving_side` is +1 where traffic keeps right.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Furnisher:
         height: Callable[[Points], NDArray[np.float64]],
         rng: np.random.Generator,
         palette: Palette = PALETTES[0],
-        keep: int = 1,
+        driving_side: int = 1,
     ) -> None:
         self.rng, self.palette = rng, palette
-        self._height, self._keep = height, keep
+        self._height, self._driving_side = height, driving_side
         self._solids = SolidList()
         self._anchors: list[tuple[float, float]] = []
         self._sunk: list[bool] = []
@@ -119,7 +119,7 @@ class Furnisher:
                 draw = rng.random()
                 if draw < 0.30:
                     # Where traffic keeps right it runs along the outline, and signs face it.
-                    self.sign(x, y, way + (math.pi if self._keep > 0 else 0.0), int(rng.integers(1 << 16)))
+                    self.sign(x, y, way + (math.pi if self._driving_side > 0 else 0.0), int(rng.integers(1 << 16)))
                 elif draw < 0.48:
                     self.bin(x, y, way)
                 elif draw < 0.58:

@@ -28,7 +28,7 @@ LINE_LAYERS = ("road_divider", "lane_divider")
 class Town:
     """All of one town. Polygons and lines are shapely geometries in global metres.
 
-    `keep` is +1 where traffic keeps right and -1 where it keeps left, `canvas` the (width, height) of the map.
+    `driving_side` is +1 where traffic keeps right and -1 where it keeps left, `canvas` the (width, height) of the map.
     `terrain` is the height of the carriageways; everything that is not `paved` lies `kerb` metres higher. `polygons`
     and `lines` map nuScenes layer names to shapes; the first drivable areas are the road segments, of which
     `intersections` tells whether they are junctions; `polygons["lane"]` are the lanes of `lanes`. `surface` is what
@@ -38,7 +38,7 @@ class Town:
     """
 
     location: str
-    keep: int
+    driving_side: int
     canvas: tuple[float, float]
     terrain: Terrain
     kerb: float

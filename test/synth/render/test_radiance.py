@@ -81,7 +81,7 @@ class Stage:
     def traced(self, time: float = 0.0, cam: NDArray[np.float64] = AHEAD) -> Traced:
         parts = [self.still]
         if len(self.bodies):
-            parts.append(self.bodies.moved(self.poses(time)))
+            parts.append(self.bodies.transform(self.poses(time)))
         return trace(self.surface, Solids.join(parts), [View(cam, INTRINSICS, WIDTH, HEIGHT)], CPU)
 
     def radiance(self, time: float = 0.0, cam: NDArray[np.float64] = AHEAD) -> Tensor:

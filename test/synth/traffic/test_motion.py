@@ -47,7 +47,7 @@ def test_a_path_goes_on_straight_before_and_after_its_ends() -> None:
 
 def test_what_stands_is_everywhere_at_all_times_in_its_place() -> None:
     still = Motion.still(3.0, 4.0, 0.5)
-    assert still.stands
+    assert still.is_still
     assert still.speed(1.0) == 0
     for values, expected in zip(still.at(np.array([-1.0, 0.0, 9.0])), (3.0, 4.0, 0.5), strict=True):
         np.testing.assert_array_equal(values, expected)

@@ -70,13 +70,13 @@ def test_vehicles_stand_on_their_wheels_and_all_else_upright_on_the_ground(scene
                 # The kerb is a step that is taken within one sample of a motion.
                 low = town.terrain.height(pose[:2, 3])
                 assert low - 0.01 < pose[2, 3] < low + town.kerb + 0.01
-                if actor.still:
+                if actor.is_still:
                     assert pose[2, 3] == pytest.approx(float(town.height(pose[:2, 3])), abs=1e-9)
                 continue
             base, track = (s * r for s, r in zip(actor.size[1::-1], actor.model.axles, strict=True))
             wheels = np.array([(i * base / 2, j * track / 2, 0, 1) for i in (1, -1) for j in (1, -1)]) @ pose.T
             above = wheels[:, 2] - town.terrain.height(wheels[:, :2])
-            on_kerb = actor.still and not shapely.contains_xy(town.paved, *pose[:2, 3])
+            on_kerb = actor.is_still and not shapely.contains_xy(town.paved, *pose[:2, 3])
             assert np.abs(above - town.kerb * on_kerb).max() < 0.03, actor.category
 
 
@@ -111,8 +111,8 @@ def test_attributes_match_the_motions_of_the_poses(scenes: list[Scene]) -> None:
             elif attribute in ("vehicle.stopped", "pedestrian.standing"):
                 assert speed < 0.7  # braking hard, within the 0.2 s
             elif attribute in ("vehicle.parked", "cycle.without_rider", "pedestrian.sitting_lying_down", None):
-                assert actor.still or actor.category == "human.pedestrian.stroller"
-                assert speed == 0 or not actor.still
+                assert actor.is_still or actor.category == "human.pedestrian.stroller"
+                assert speed == 0 or not actor.is_still
     assert {"vehicle.moving", "vehicle.stopped", "vehicle.parked", "pedestrian.moving", "pedestrian.standing"} <= seen
 
 
@@ -133,7 +133,7 @@ def test_traffic_keeps_to_the_paved_ground(scenes: list[Scene]) -> None:
         paved = scene.town.paved.buffer(0.4)
         shapely.prepare(paved)
         for actor, shape in zip(scene.actors, _rectangles(scene, 4.0), strict=False):
-            if actor.category.startswith("vehicle") and not actor.still:
+            if actor.category.startswith("vehicle") and not actor.is_still:
                 total += 1
                 outside += not paved.contains(shape)
     assert total > 20
@@ -143,7 +143,7 @@ def test_traffic_keeps_to_the_paved_ground(scenes: list[Scene]) -> None:
 def test_a_scene_is_observed_when_the_sweep_passes(scenes: list[Scene]) -> None:
     scene = scenes[1]
     time = 4.0
-    ego, observed = scene.ego_pose(time), scene.observed(time)
+    ego, observed = scene.ego_pose(time), scene.observed_poses(time)
     local = (observed[:, :3, 3] - ego[:3, 3]) @ ego[:3, :3] - np.array(facts.LIDAR_TRANSLATION)
     delay = facts.sweep_delay(np.arctan2(local[:, 1], local[:, 0]))
     assert (delay <= 0).all()
@@ -152,16 +152,16 @@ def test_a_scene_is_observed_when_the_sweep_passes(scenes: list[Scene]) -> None:
     # Who stands on the sweep's seam may be seen at its begin or at its end.
     settled = (delay > -0.0499) & (delay < -0.0001)
     np.testing.assert_allclose(observed[settled], expected[settled], atol=2e-3)
-    still = np.array([a.still for a in scene.actors])
+    still = np.array([a.is_still for a in scene.actors])
     np.testing.assert_array_equal(observed[still], scene.poses(time)[still])
 
 
 def test_descriptions_tell_night_and_rain(town: Town) -> None:
     for weather in ("night", "rain", "clear"):
         scene = build_scene(town, _SEED, 3, 2.0, weather)
-        text = scene.description().lower()
+        text = scene.describe().lower()
         for word in ("night", "rain"):
-            assert (word in text) == (word in scene.light.words())
+            assert (word in text) == (word in scene.light.keywords())
         assert weather == "clear" or weather in text
         assert set(scene.looks) == {camera.channel for camera in facts.CAMERAS}
 
@@ -169,7 +169,7 @@ def test_descriptions_tell_night_and_rain(town: Town) -> None:
 def test_equal_arguments_give_an_equal_scene_and_another_index_another(town: Town, scenes: list[Scene]) -> None:
     again = build_scene(town, _SEED, 2, _DURATION)
     assert again.light == scenes[2].light
-    assert again.description() == scenes[2].description()
+    assert again.describe() == scenes[2].describe()
     np.testing.assert_array_equal(again.poses(3.21), scenes[2].poses(3.21))
     np.testing.assert_array_equal(again.ego_pose(3.21), scenes[2].ego_pose(3.21))
     for name in ("x", "front", "colour", "kind", "owner"):
@@ -180,4 +180,4 @@ def test_equal_arguments_give_an_equal_scene_and_another_index_another(town: Tow
 def test_a_scene_of_a_single_keyframe_can_be_built(town: Town) -> None:
     scene = build_scene(town, _SEED, 0, 0.0)
     assert scene.poses(0.0).shape == (len(scene.actors), 4, 4)
-    assert scene.description()
+    assert scene.describe()

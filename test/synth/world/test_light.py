@@ -56,8 +56,8 @@ def test_the_words_of_a_scene_tell_night_and_rain() -> None:
     rng = np.random.default_rng(3)
     for _ in range(300):
         light = draw_light(rng)
-        assert ("night" in light.words()) == (light.kind == "night")
-        assert ("rain" in light.words()) == (light.rain > 0)
+        assert ("night" in light.keywords()) == (light.kind == "night")
+        assert ("rain" in light.keywords()) == (light.rain > 0)
 
 
 def test_days_are_brighter_than_dusk_and_dusk_than_night() -> None:

@@ -29,7 +29,7 @@ def _pose(x: float, y: float, z: float, yaw: float, tilt: float) -> Matrix:
 def _one(pose: Matrix, size: tuple[float, float, float], lean: float, is_round: bool) -> Solids:
     solids = SolidList()
     solids.add(BODY, (0, 0, 0), size, (1, 1, 1), lean=(lean, lean / 2, lean / 3), owner=0, is_round=is_round)
-    return solids.build().moved(pose[None])
+    return solids.build().transform(pose[None])
 
 
 STANDING = st.builds(

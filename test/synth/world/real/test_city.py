@@ -106,11 +106,11 @@ def test_dividers_stop_lines_and_segments_are_told_apart(street: Expansion, tmp_
     assert len(city.shapes["road_segment"]) == 2
 
 
-@pytest.mark.parametrize("keep", [1, -1])
-def test_lanes_come_in_the_direction_of_travel(street: Expansion, tmp_path: Path, keep: int) -> None:
-    lanes, successors = street.write(tmp_path).lanes(box(0, 0, 900, 600), keep)
+@pytest.mark.parametrize("driving_side", [1, -1])
+def test_lanes_come_in_the_direction_of_travel(street: Expansion, tmp_path: Path, driving_side: int) -> None:
+    lanes, successors = street.write(tmp_path).lanes(box(0, 0, 900, 600), driving_side)
     heights = {round(float(lane[0, 1]), 2): bool(lane[-1, 0] > lane[0, 0]) for lane in lanes}
-    assert heights == {298.25: keep > 0, 301.75: keep < 0}
+    assert heights == {298.25: driving_side > 0, 301.75: driving_side < 0}
     assert successors == ((), ())
 
 

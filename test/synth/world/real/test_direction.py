@@ -23,30 +23,30 @@ def eastward(strips: list[Strip]) -> list[bool]:
     return [bool(strip.centre[-1, 0] > strip.centre[0, 0]) for strip in strips]
 
 
-@pytest.mark.parametrize("keep", [1, -1])
-def test_the_road_divider_lies_on_the_side_away_from_the_kerb(keep: int) -> None:
+@pytest.mark.parametrize("driving_side", [1, -1])
+def test_the_road_divider_lies_on_the_side_away_from_the_kerb(driving_side: int) -> None:
     street = lanes((0, 0, 80, 3.5), (0, 3.5, 80, 7))
     around = Surroundings(LineString([(0, 3.5), (80, 3.5)]), NOTHING, NOTHING, box(0, 0, 80, 7))
-    found, sure = along_traffic(street, around, keep)
-    assert eastward(found) == ([True, False] if keep > 0 else [False, True])
+    found, sure = along_traffic(street, around, driving_side)
+    assert eastward(found) == ([True, False] if driving_side > 0 else [False, True])
     assert (sure > 0.5).all()
 
 
-@pytest.mark.parametrize("keep", [1, -1])
-def test_lanes_beside_a_lane_divider_run_the_same_way(keep: int) -> None:
+@pytest.mark.parametrize("driving_side", [1, -1])
+def test_lanes_beside_a_lane_divider_run_the_same_way(driving_side: int) -> None:
     street = lanes((0, 0, 80, 3.5), (0, 3.5, 80, 7), (0, 7, 80, 10.5), (0, 10.5, 80, 14))
     dashed = unary_union([LineString([(0, y), (80, y)]) for y in (3.5, 10.5)])
     around = Surroundings(LineString([(0, 7), (80, 7)]), dashed, NOTHING, box(0, 0, 80, 14))
-    found, _ = along_traffic(street, around, keep)
-    assert eastward(found) == [keep > 0, keep > 0, keep < 0, keep < 0]
+    found, _ = along_traffic(street, around, driving_side)
+    assert eastward(found) == [driving_side > 0, driving_side > 0, driving_side < 0, driving_side < 0]
 
 
-@pytest.mark.parametrize("keep", [1, -1])
-def test_lanes_beyond_a_median_run_the_other_way(keep: int) -> None:
+@pytest.mark.parametrize("driving_side", [1, -1])
+def test_lanes_beyond_a_median_run_the_other_way(driving_side: int) -> None:
     carriageways = lanes((0, 0, 80, 3.5), (0, 9.5, 80, 13))
     road: BaseGeometry = unary_union([box(0, 0, 80, 3.5), box(0, 9.5, 80, 13)])
-    found, sure = along_traffic(carriageways, Surroundings(NOTHING, NOTHING, NOTHING, road), keep)
-    assert eastward(found) == [keep > 0, keep < 0]
+    found, sure = along_traffic(carriageways, Surroundings(NOTHING, NOTHING, NOTHING, road), driving_side)
+    assert eastward(found) == [driving_side > 0, driving_side < 0]
     assert (sure > 0.3).all()
 
 

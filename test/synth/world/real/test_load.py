@@ -65,7 +65,7 @@ def bare_town(bare_root: Path) -> Town:
 
 def test_a_town_written_and_loaded_has_the_same_layers(source: Town, town: Town) -> None:
     assert town.canvas == source.canvas
-    assert town.keep == source.keep
+    assert town.driving_side == source.driving_side
     for name, shapes in source.polygons.items():
         area, loaded = (shapely.union_all(found, grid_size=0.001) for found in (shapes, town.polygons[name]))
         assert loaded.area == pytest.approx(area.area, rel=1e-3), name
@@ -226,7 +226,7 @@ def test_in_real_cities_the_other_direction_is_beyond_the_road_divider(real_root
         nearest = np.asarray(shapely.shortest_line(Point(lane[middle]), dividers).coords)[1] - lane[middle]
         side = way[0] * nearest[1] - way[1] * nearest[0]
         if np.hypot(*nearest) < 2.5 and abs(side) > 0.8 * np.hypot(*way) * np.hypot(*nearest):
-            agree.append(side * town.keep > 0)
+            agree.append(side * town.driving_side > 0)
     assert len(agree) > 3
     assert np.mean(agree) > 0.9
 

@@ -36,10 +36,10 @@ def arc(radius: float, turn: float, step: float = 0.5) -> Points:
     return radius * np.stack((np.sin(angle), 1 - np.cos(angle)), axis=1)
 
 
-def straight_road(profile: Profile, keep: int = 1) -> Road:
+def straight_road(profile: Profile, driving_side: int = 1) -> Road:
     """A road of 100 m along x."""
     centre = np.stack((np.arange(101.0), np.zeros(101)), axis=1)
-    return Road(0, 0, 1, centre, profile, keep, (20.0, 20.0))
+    return Road(0, 0, 1, centre, profile, driving_side, (20.0, 20.0))
 
 
 @given(st.floats(10, 40), st.floats(0.2, 1.5))
@@ -102,9 +102,9 @@ def test_lanes_lie_side_by_side_between_the_kerb_and_the_island() -> None:
 
 
 def test_traffic_keeps_to_its_side() -> None:
-    for keep in (1, -1):
-        road = straight_road(Profile(1, 1, 3.0), keep)
-        assert keep * road.lane(True, 0)[0, 1] < 0 < keep * road.lane(False, 0)[0, 1]
+    for driving_side in (1, -1):
+        road = straight_road(Profile(1, 1, 3.0), driving_side)
+        assert driving_side * road.lane(True, 0)[0, 1] < 0 < driving_side * road.lane(False, 0)[0, 1]
 
 
 @pytest.fixture(scope="module", params=[(seed, split) for seed in range(2) for split in range(3)])
@@ -159,7 +159,7 @@ def test_turns_to_the_kerb_lead_from_kerb_lane_to_kerb_lane(network: RoadNetwork
     _, _, turns = lane_graph(network)
     for lane, found in turns.items():
         for turn in found:
-            if turn.angle * network.keep < -math.radians(38):
+            if turn.angle * network.driving_side < -math.radians(38):
                 assert turn.end.lane == 0
                 # A lane with a way of its own does not turn across its neighbours.
                 assert lane.lane == 0 or len(found) == 1

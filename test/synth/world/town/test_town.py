@@ -165,7 +165,7 @@ def test_a_road_without_a_centre_line_has_no_road_divider_and_no_paint_there() -
         for index in (i for i, crossing in enumerate(town.intersections) if not crossing):
             bare += dividers.distance(town.polygons["road_segment"][index]) > 0.5
         for material, shape in town.surface:
-            if material in (materials.GHOST, materials.SEAM, materials.TYRE) and shape.length > 8:
+            if material in (materials.REMOVED_PAINT, materials.SEAM, materials.TYRE) and shape.length > 8:
                 ghosts += shape.centroid.distance(dividers) > 0.3
     assert bare >= 2
     assert ghosts > 30

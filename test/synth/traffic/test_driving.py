@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_synth.traffic.collisions import overlaps
+from bridgeta_synth.traffic.driving import Driver, Gates, drive, speed_limits
 from bridgeta_synth.traffic.motion import Motion
 from bridgeta_synth.traffic.routes import CROSS, FOLLOW, MERGE, Streets, meetings
-from bridgeta_synth.traffic.traffic import Driver, Gates, drive, speed_limits
 from bridgeta_synth.world.streets.lanes import LaneGraph
 from bridgeta_synth.world.streets.shapes import hermite, resample
 
