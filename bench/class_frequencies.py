@@ -118,7 +118,7 @@ def of_towns(split: int, count: int, rng: np.random.Generator) -> Tally:
         middles = np.array([lane[len(lane) // 2] for lane in town.lanes.lanes])
         length = [len(lane) for lane in town.lanes.lanes] * shapely.contains_xy(town.interior, *middles.T)
         for lane in rng.choice(len(middles), 8, p=length / length.sum()):
-            route = town.lanes.route(int(lane), 160.0, rng)[int(rng.integers(80)) :][:240:8]
+            route = town.lanes.draw_route(int(lane), 160.0, rng)[int(rng.integers(80)) :][:240:8]
             for (x, y), (ahead_x, ahead_y) in itertools.pairwise(route.tolist()):
                 tally.add(raster.masks(pose(x, y, math.atan2(ahead_y - y, ahead_x - x)), GRID), raster.known)
     return tally

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridgeta_synth.traffic import people as figures
-from bridgeta_synth.traffic import vehicles as bodies
+from bridgeta_synth.traffic import people, vehicles
 from bridgeta_synth.traffic.motion import Motion
 from bridgeta_synth.traffic.vehicles import Body, Builder
 from bridgeta_synth.world.solids import Colour, SolidList
@@ -72,37 +71,41 @@ _CYCLE = (0.62, 0.3)
 
 MODELS: dict[str, Model] = {
     "saloon": Model(
-        "vehicle.car", "vehicle", (1.75, 1.92), (4.4, 5.0), (1.40, 1.52), bodies.saloon, _CAR_COLOURS, _CAR
+        "vehicle.car", "vehicle", (1.75, 1.92), (4.4, 5.0), (1.40, 1.52), vehicles.saloon, _CAR_COLOURS, _CAR
     ),
     "hatchback": Model(
-        "vehicle.car", "vehicle", (1.65, 1.85), (3.6, 4.4), (1.45, 1.58), bodies.hatchback, _CAR_COLOURS, _CAR
+        "vehicle.car", "vehicle", (1.65, 1.85), (3.6, 4.4), (1.45, 1.58), vehicles.hatchback, _CAR_COLOURS, _CAR
     ),
-    "suv": Model("vehicle.car", "vehicle", (1.82, 2.02), (4.3, 5.1), (1.62, 1.86), bodies.suv, _CAR_COLOURS, _CAR),
-    "van": Model("vehicle.car", "vehicle", (1.85, 2.05), (4.5, 5.6), (1.85, 2.3), bodies.van, _CAR_COLOURS, _CAR),
+    "suv": Model("vehicle.car", "vehicle", (1.82, 2.02), (4.3, 5.1), (1.62, 1.86), vehicles.suv, _CAR_COLOURS, _CAR),
+    "van": Model("vehicle.car", "vehicle", (1.85, 2.05), (4.5, 5.6), (1.85, 2.3), vehicles.van, _CAR_COLOURS, _CAR),
     "pickup": Model(
-        "vehicle.truck", "vehicle", (1.9, 2.05), (5.2, 5.9), (1.78, 1.95), bodies.pickup, _CAR_COLOURS, _CAR
+        "vehicle.truck", "vehicle", (1.9, 2.05), (5.2, 5.9), (1.78, 1.95), vehicles.pickup, _CAR_COLOURS, _CAR
     ),
     "police": Model(
-        "vehicle.emergency.police", "vehicle", (1.85, 1.98), (4.7, 5.1), (1.6, 1.72), bodies.patrol_car, _WHITE, _CAR
+        "vehicle.emergency.police", "vehicle", (1.85, 1.98), (4.7, 5.1), (1.6, 1.72), vehicles.patrol_car, _WHITE, _CAR
     ),
     "ambulance": Model(
-        "vehicle.emergency.ambulance", "vehicle", (2.1, 2.3), (5.8, 6.6), (2.6, 2.8), bodies.ambulance, _WHITE, _CAR
+        "vehicle.emergency.ambulance", "vehicle", (2.1, 2.3), (5.8, 6.6), (2.6, 2.8), vehicles.ambulance, _WHITE, _CAR
     ),
-    "box truck": Model("vehicle.truck", "vehicle", (2.2, 2.5), (5.8, 8.8), (2.7, 3.6), bodies.box_truck, _TRUCKS, _CAR),
-    "tipper": Model("vehicle.truck", "vehicle", (2.4, 2.5), (7.2, 9.0), (2.9, 3.3), bodies.tipper, _TRUCKS, _CAR),
-    "trailer": Model("vehicle.trailer", "vehicle", (2.4, 2.5), (6.5, 9.5), (3.0, 3.7), bodies.trailer, _TRUCKS, _CAR),
-    "bus": Model("vehicle.bus.rigid", "vehicle", (2.5, 2.6), (9.5, 12.2), (2.9, 3.4), bodies.bus, _BUSES, (0.54, 0.86)),
+    "box truck": Model(
+        "vehicle.truck", "vehicle", (2.2, 2.5), (5.8, 8.8), (2.7, 3.6), vehicles.box_truck, _TRUCKS, _CAR
+    ),
+    "tipper": Model("vehicle.truck", "vehicle", (2.4, 2.5), (7.2, 9.0), (2.9, 3.3), vehicles.tipper, _TRUCKS, _CAR),
+    "trailer": Model("vehicle.trailer", "vehicle", (2.4, 2.5), (6.5, 9.5), (3.0, 3.7), vehicles.trailer, _TRUCKS, _CAR),
+    "bus": Model(
+        "vehicle.bus.rigid", "vehicle", (2.5, 2.6), (9.5, 12.2), (2.9, 3.4), vehicles.bus, _BUSES, (0.54, 0.86)
+    ),
     "double-decker": Model(
-        "vehicle.bus.rigid", "vehicle", (2.5, 2.55), (10.2, 11.5), (4.2, 4.4), bodies.bus, _BUSES, (0.54, 0.86)
+        "vehicle.bus.rigid", "vehicle", (2.5, 2.55), (10.2, 11.5), (4.2, 4.4), vehicles.bus, _BUSES, (0.54, 0.86)
     ),
     "bendy bus": Model(
-        "vehicle.bus.bendy", "vehicle", (2.5, 2.55), (8.2, 9.6), (3.0, 3.2), bodies.bus, _BUSES, (0.54, 0.86)
+        "vehicle.bus.bendy", "vehicle", (2.5, 2.55), (8.2, 9.6), (3.0, 3.2), vehicles.bus, _BUSES, (0.54, 0.86)
     ),
     "loader": Model(
-        "vehicle.construction", "vehicle", (2.2, 2.6), (6.0, 7.5), (2.8, 3.3), bodies.loader, _TRUCKS, (0.44, 0.8)
+        "vehicle.construction", "vehicle", (2.2, 2.6), (6.0, 7.5), (2.8, 3.3), vehicles.loader, _TRUCKS, (0.44, 0.8)
     ),
     "excavator": Model(
-        "vehicle.construction", "vehicle", (2.3, 2.7), (6.0, 7.6), (2.9, 3.4), bodies.excavator, _TRUCKS, (0.44, 0.8)
+        "vehicle.construction", "vehicle", (2.3, 2.7), (6.0, 7.6), (2.9, 3.4), vehicles.excavator, _TRUCKS, (0.44, 0.8)
     ),
     "motorcycle": Model(
         "vehicle.motorcycle",
@@ -110,7 +113,7 @@ MODELS: dict[str, Model] = {
         (0.7, 0.85),
         (1.9, 2.2),
         (1.05, 1.2),
-        figures.motorcycle,
+        people.motorcycle,
         _CAR_COLOURS,
         _CYCLE,
     ),
@@ -120,15 +123,15 @@ MODELS: dict[str, Model] = {
         (0.74, 0.86),
         (1.95, 2.25),
         (1.5, 1.68),
-        figures.motorcycle_rider,
+        people.motorcycle_rider,
         _CAR_COLOURS,
         _CYCLE,
     ),
     "bicycle": Model(
-        "vehicle.bicycle", "riderless", (0.5, 0.62), (1.65, 1.85), (1.0, 1.1), figures.bicycle, _CAR_COLOURS, _CYCLE
+        "vehicle.bicycle", "riderless", (0.5, 0.62), (1.65, 1.85), (1.0, 1.1), people.bicycle, _CAR_COLOURS, _CYCLE
     ),
     "cyclist": Model(
-        "vehicle.bicycle", "ridden", (0.56, 0.66), (1.68, 1.85), (1.62, 1.82), figures.bicycle_rider, _CLOTHES, _CYCLE
+        "vehicle.bicycle", "ridden", (0.56, 0.66), (1.68, 1.85), (1.62, 1.82), people.bicycle_rider, _CLOTHES, _CYCLE
     ),
     "scooter rider": Model(
         "human.pedestrian.personal_mobility",
@@ -136,23 +139,23 @@ MODELS: dict[str, Model] = {
         (0.5, 0.6),
         (1.1, 1.25),
         (1.75, 1.95),
-        figures.scooter_rider,
+        people.scooter_rider,
         _CLOTHES,
     ),
     "walker": Model(
-        "human.pedestrian.adult", "pedestrian", (0.5, 0.66), (0.7, 0.92), (1.55, 1.9), figures.walker, _CLOTHES
+        "human.pedestrian.adult", "pedestrian", (0.5, 0.66), (0.7, 0.92), (1.55, 1.9), people.walker, _CLOTHES
     ),
     "stander": Model(
-        "human.pedestrian.adult", "pedestrian", (0.5, 0.66), (0.38, 0.5), (1.55, 1.9), figures.stander, _CLOTHES
+        "human.pedestrian.adult", "pedestrian", (0.5, 0.66), (0.38, 0.5), (1.55, 1.9), people.stander, _CLOTHES
     ),
     "umbrella": Model(
-        "human.pedestrian.adult", "pedestrian", (0.95, 1.1), (0.95, 1.1), (1.85, 2.1), figures.umbrella, _CLOTHES
+        "human.pedestrian.adult", "pedestrian", (0.95, 1.1), (0.95, 1.1), (1.85, 2.1), people.umbrella, _CLOTHES
     ),
     "sitter": Model(
-        "human.pedestrian.adult", "sitting", (0.8, 1.4), (0.78, 0.9), (1.22, 1.36), figures.sitter, _CLOTHES
+        "human.pedestrian.adult", "sitting", (0.8, 1.4), (0.78, 0.9), (1.22, 1.36), people.sitter, _CLOTHES
     ),
     "child": Model(
-        "human.pedestrian.child", "pedestrian", (0.36, 0.46), (0.5, 0.6), (1.0, 1.35), figures.walker, _CLOTHES
+        "human.pedestrian.child", "pedestrian", (0.36, 0.46), (0.5, 0.6), (1.0, 1.35), people.walker, _CLOTHES
     ),
     "worker": Model(
         "human.pedestrian.construction_worker",
@@ -160,7 +163,7 @@ MODELS: dict[str, Model] = {
         (0.55, 0.7),
         (0.4, 0.52),
         (1.68, 1.92),
-        figures.worker,
+        people.worker,
         _CLOTHES,
     ),
     "officer": Model(
@@ -169,26 +172,24 @@ MODELS: dict[str, Model] = {
         (0.55, 0.68),
         (0.4, 0.5),
         (1.68, 1.9),
-        figures.stander,
+        people.stander,
         ((0.08, 0.1, 0.2),),
     ),
     "stroller": Model(
-        "human.pedestrian.stroller", "object", (0.55, 0.62), (0.85, 1.0), (0.98, 1.1), figures.stroller, _CLOTHES
+        "human.pedestrian.stroller", "object", (0.55, 0.62), (0.85, 1.0), (0.98, 1.1), people.stroller, _CLOTHES
     ),
     "cone": Model(
-        "movable_object.trafficcone", "object", (0.34, 0.44), (0.34, 0.44), (0.65, 0.95), figures.cone, _BARRIERS
+        "movable_object.trafficcone", "object", (0.34, 0.44), (0.34, 0.44), (0.65, 0.95), people.cone, _BARRIERS
     ),
-    "drum": Model(
-        "movable_object.trafficcone", "object", (0.52, 0.6), (0.52, 0.6), (1.0, 1.1), figures.drum, _BARRIERS
-    ),
+    "drum": Model("movable_object.trafficcone", "object", (0.52, 0.6), (0.52, 0.6), (1.0, 1.1), people.drum, _BARRIERS),
     "jersey barrier": Model(
-        "movable_object.barrier", "object", (1.6, 2.4), (0.48, 0.6), (0.8, 1.05), figures.jersey_barrier, _BARRIERS
+        "movable_object.barrier", "object", (1.6, 2.4), (0.48, 0.6), (0.8, 1.05), people.jersey_barrier, _BARRIERS
     ),
     "board barrier": Model(
-        "movable_object.barrier", "object", (1.7, 2.3), (0.45, 0.6), (0.98, 1.1), figures.board_barrier, _BARRIERS[1:]
+        "movable_object.barrier", "object", (1.7, 2.3), (0.45, 0.6), (0.98, 1.1), people.board_barrier, _BARRIERS[1:]
     ),
     "bicycle rack": Model(
-        "static_object.bicycle_rack", "object", (1.8, 4.4), (1.72, 1.85), (1.02, 1.1), figures.bicycle_rack, _TRUCKS
+        "static_object.bicycle_rack", "object", (1.8, 4.4), (1.72, 1.85), (1.02, 1.1), people.bicycle_rack, _TRUCKS
     ),
     "bin": Model(
         "movable_object.pushable_pullable",
@@ -196,10 +197,10 @@ MODELS: dict[str, Model] = {
         (0.55, 0.65),
         (0.6, 0.75),
         (1.0, 1.15),
-        figures.wheeled_bin,
+        people.wheeled_bin,
         ((0.15, 0.3, 0.2), (0.14, 0.15, 0.17), (0.2, 0.28, 0.42)),
     ),
-    "debris": Model("movable_object.debris", "object", (0.4, 0.7), (0.4, 0.7), (0.3, 0.5), figures.debris, _TRUCKS),
+    "debris": Model("movable_object.debris", "object", (0.4, 0.7), (0.4, 0.7), (0.3, 0.5), people.debris, _TRUCKS),
 }
 
 
@@ -263,14 +264,14 @@ class Draft:
     colour: Colour
     seed: int
 
-    def actor(self, motion: Motion, manner: str | None = None, party: int = -1) -> Actor:
+    def with_motion(self, motion: Motion, manner: str | None = None, party: int = -1) -> Actor:
         """The actor with its motion; `manner` replaces the model's."""
         model = self.model
         manner = manner or model.manner
         return Actor(model.category, self.size, motion, manner, model, self.colour, self.seed, party)
 
 
-def draw(name: str, rng: np.random.Generator) -> Draft:
+def draft_actor(name: str, rng: np.random.Generator) -> Draft:
     """A draft of the model of that name."""
     model = MODELS[name]
     width, length, height = (round(float(rng.uniform(*span)), 3) for span in (model.width, model.length, model.height))

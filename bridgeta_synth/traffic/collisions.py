@@ -30,7 +30,7 @@ def overlaps(one: Floats, other: Floats, one_half: Floats, other_half: Floats) -
     return result
 
 
-def encounters(
+def find_overlaps(
     one: Floats, one_half: Floats, other: Floats, other_half: Floats, pairs: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Whether the two of each pair ever overlap, `[pairs]`.
@@ -79,11 +79,11 @@ class Obstacles:
         places = self._tracks[:, :2, 0]
         pairs = np.argwhere(((places > low - reach[..., None]) & (places < high + reach[..., None])).all(axis=-1))
         result = np.zeros(len(tracks), dtype=bool)
-        result[pairs[encounters(tracks, half, self._tracks, self._half, pairs), 0]] = True
+        result[pairs[find_overlaps(tracks, half, self._tracks, self._half, pairs), 0]] = True
         return result
 
 
-class Room:
+class OccupiedGround:
     """The ground with all that has been let onto it so far, at the times of `[t]` samples.
 
     It begins with `tracks [n, 3, t]` and half lengths and widths `[n, 2]`; between any two there are `margin` metres.
@@ -101,8 +101,8 @@ class Room:
         each_other = np.argwhere(np.triu(np.ones((more, more), dtype=bool), 1))
         if (
             self._obstacles.hit(tracks, grown).any()
-            or encounters(tracks, grown, self.tracks, self.half, with_others).any()
-            or encounters(tracks, grown, tracks, half, each_other).any()
+            or find_overlaps(tracks, grown, self.tracks, self.half, with_others).any()
+            or find_overlaps(tracks, grown, tracks, half, each_other).any()
         ):
             return False
         whole = np.broadcast_to(tracks, (more, *self.tracks.shape[1:]))
@@ -110,7 +110,9 @@ class Room:
         return True
 
 
-def compatible(tracks: Floats, half: Floats, party: NDArray[np.int64], blocked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def select_compatible(
+    tracks: Floats, half: Floats, party: NDArray[np.int64], blocked: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Which of many can stay so that nobody overlaps anybody, `[n]`; earlier ones have precedence.
 
     `tracks [n, 3, t]`, `half [n, 2]` as above. Members of one `party` (-1: none) may touch each other and go together;
@@ -119,7 +121,7 @@ def compatible(tracks: Floats, half: Floats, party: NDArray[np.int64], blocked: 
     count = len(tracks)
     apart = (party[:, None] != party) | (party < 0)
     pairs = np.argwhere(np.triu(apart, 1))
-    hit = pairs[encounters(tracks, half, tracks, half, pairs)]
+    hit = pairs[find_overlaps(tracks, half, tracks, half, pairs)]
     clash = np.zeros((count, count), dtype=bool)
     clash[hit[:, 0], hit[:, 1]] = True
     keeps = ~blocked

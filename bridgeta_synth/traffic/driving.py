@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_synth.traffic.routes import CROSS, FOLLOW, MERGE, Meetings, Route, Streets, meetings
+from bridgeta_synth.traffic.routes import CROSS, FOLLOW, MERGE, Meetings, Route, Streets, find_meetings
 from bridgeta_synth.world.streets.shapes import at_distance
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ class Driver:
     front: float
     back: float
     headway: float = 1.4
-    pull: float = 1.5
+    acceleration: float = 1.5
 
 
 class Gates:
@@ -95,16 +95,16 @@ def drive(streets: Streets, drivers: list[Driver], gates: Gates, times: Floats, 
     table = np.empty((count, max(len(row) for row in limits)))
     for row, values in zip(table, limits, strict=True):
         row[: len(values)], row[len(values) :] = values, values[-1]
-    crowd = _Crowd(drivers, meetings(streets, [d.route for d in drivers]), gates, table)
-    path, speed, pull = np.empty((3, steps, count))
+    crowd = _Crowd(drivers, find_meetings(streets, [d.route for d in drivers]), gates, table)
+    path, speed, acceleration = np.empty((3, steps, count))
     for step in range(steps):
         path[step], speed[step] = crowd.s, crowd.v
-        pull[step] = crowd.advance(begin + step * STEP)
+        acceleration[step] = crowd.advance(begin + step * STEP)
     at = (times - begin) / STEP
     index = np.minimum(at.astype(np.int64), steps - 1)
     # Within a step the acceleration is constant.
     ahead = ((at - index) * STEP)[:, None]
-    return np.asarray((path[index] + speed[index] * ahead + 0.5 * pull[index] * ahead**2).T)
+    return np.asarray((path[index] + speed[index] * ahead + 0.5 * acceleration[index] * ahead**2).T)
 
 
 class _Crowd:
@@ -115,7 +115,7 @@ class _Crowd:
             return np.array([getattr(d, name) for d in drivers], dtype=np.float64)
 
         self.s, self.v = column("start"), column("speed")
-        self._front, self._back, self._headway, self._pull = map(column, ("front", "back", "headway", "pull"))
+        self._front, self._back, self._headway, self._pull = map(column, ("front", "back", "headway", "acceleration"))
         self._stays = column("cruise") == 0
         self._limits, self._meet = limits, meet
         # What a route's end does not let pass, nobody passes.
@@ -141,11 +141,11 @@ class _Crowd:
         brake = self._pull[who] * (wanted / np.maximum(gap, 0.4)) ** 2
         most = np.zeros(len(s))
         np.maximum.at(most, who, brake)
-        pull = np.maximum(free - most, -_HARDEST)
-        pull = np.where(self._stays, -v / STEP, np.maximum(pull, -v / STEP))
-        self.s = s + v * STEP + 0.5 * pull * STEP**2
-        self.v = np.maximum(v + pull * STEP, 0.0)
-        return pull
+        acceleration = np.maximum(free - most, -_HARDEST)
+        acceleration = np.where(self._stays, -v / STEP, np.maximum(acceleration, -v / STEP))
+        self.s = s + v * STEP + 0.5 * acceleration * STEP**2
+        self.v = np.maximum(v + acceleration * STEP, 0.0)
+        return acceleration
 
     def _at_gates(self, time: float, nose: Floats) -> tuple[tuple[NDArray[np.int64], Floats], Floats]:
         """Who waits for a closed gate and the gap to it; and per driver where the nearest such gate is (inf: none)."""

@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_synth.traffic.actors import Actor, Draft, draw
+from bridgeta_synth.traffic.actors import Actor, Draft, draft_actor
 from bridgeta_synth.traffic.driving import Driver, Gates, drive
 from bridgeta_synth.traffic.motion import LEAD, Motion
 from bridgeta_synth.traffic.pedestrians import Crossing
@@ -76,8 +76,8 @@ def plan_ego(town: Town, streets: Streets, duration: float, rng: np.random.Gener
         lane = int(rng.choice(len(lanes), p=weight / weight.sum()))
         cruise = float(rng.uniform(6.0, FASTEST - 0.5))
         need = cruise * (duration + WARM_UP + 2 * LEAD) + 30.0
-        route = streets.route(lane, need + lengths[lane], rng)
-        stop = streets.stop(lane) - EGO_SIZE[1] / 2
+        route = streets.draw_route(lane, need + lengths[lane], rng)
+        stop = streets.stop_distance(lane) - EGO_SIZE[1] / 2
         start = stop - float(rng.uniform(0, 9)) if stands else float(rng.uniform(0.1, 0.8)) * float(lengths[lane])
         plan = EgoPlan(route, max(3.0, start), 0.0 if stands else cruise)
         best = plan if best is None or route.length - start > best.route.length - best.start else best
@@ -89,7 +89,7 @@ def plan_ego(town: Town, streets: Streets, duration: float, rng: np.random.Gener
 
 
 @dataclass(frozen=True, eq=False)
-class _Spot:
+class _Start:
     """A vehicle before it drives off: on a lane at a distance, with what it tows."""
 
     lane: int
@@ -108,7 +108,7 @@ class _Spot:
         return self.front + (self.towed.size[1] + _HITCH.get(self.name, 0.9) if self.towed else 0.0)
 
 
-def traffic(
+def drive_fleet(
     town: Town,
     streets: Streets,
     ego: EgoPlan,
@@ -123,22 +123,22 @@ def traffic(
     `times` are those of the motions' samples.
     """
     ego_lane = ego.route.segments[0][0]
-    spots = _spots(streets, ego, ego_lane, lanes, count, rng)
-    signals = draw_signals(town, streets, lanes, _green(ego, float(times[-1]), rng), rng)
+    starts = _draw_starts(streets, ego, ego_lane, lanes, count, rng)
+    signals = draw_signals(town, streets, lanes, _draw_green_times(ego, float(times[-1]), rng), rng)
     gates = Gates()
     drivers = [Driver(ego.route, ego.start, 0.7 * ego.cruise, ego.cruise, EGO_SIZE[1] / 2, EGO_SIZE[1] / 2, 1.5, 1.4)]
     seconds = float(times[-1] - times[0]) + WARM_UP
-    for spot in spots:
-        route = streets.route(spot.lane, spot.s + spot.cruise * seconds + 20.0, rng)
-        heavy = spot.draft.size[1] > 7
+    for start in starts:
+        route = streets.draw_route(start.lane, start.s + start.cruise * seconds + 20.0, rng)
+        heavy = start.draft.size[1] > 7
         drivers.append(
             Driver(
                 route,
-                spot.s,
-                _first_speed(spot, spots, streets, ego, ego_lane),
-                spot.cruise,
-                spot.front,
-                spot.back,
+                start.s,
+                _safe_speed(start, starts, streets, ego, ego_lane),
+                start.cruise,
+                start.front,
+                start.back,
                 float(rng.uniform(1.0, 1.8)),
                 1.0 if heavy else float(rng.uniform(1.3, 1.9)),
             )
@@ -149,19 +149,19 @@ def traffic(
     distance = drive(streets, drivers, gates, times, WARM_UP)
     motion = Motion.along(ego.route.path, distance[0], EGO_BASE, forward=-0.5 * EGO_BASE)
     actors: list[Actor] = []
-    for number, (spot, driver, gone) in enumerate(zip(spots, drivers[1:], distance[1:], strict=True)):
-        lateral = _lateral(spot, -town.driving_side, rng)
-        party = number if spot.towed else -1
-        base = 0.6 * spot.draft.size[1]
-        actors.append(spot.draft.actor(Motion.along(driver.route.path, gone, base, lateral), party=party))
-        if spot.towed:
-            behind = gone - spot.back + spot.towed.size[1] / 2
-            follows = Motion.along(driver.route.path, behind, 0.6 * spot.towed.size[1], lateral)
-            actors.append(spot.towed.actor(follows, party=party))
+    for number, (start, driver, gone) in enumerate(zip(starts, drivers[1:], distance[1:], strict=True)):
+        lateral = _draw_lane_offset(start, -town.driving_side, rng)
+        party = number if start.towed else -1
+        base = 0.6 * start.draft.size[1]
+        actors.append(start.draft.with_motion(Motion.along(driver.route.path, gone, base, lateral), party=party))
+        if start.towed:
+            behind = gone - start.back + start.towed.size[1] / 2
+            follows = Motion.along(driver.route.path, behind, 0.6 * start.towed.size[1], lateral)
+            actors.append(start.towed.with_motion(follows, party=party))
     return motion, actors
 
 
-def _green(ego: EgoPlan, end: float, rng: np.random.Generator) -> dict[int, float]:
+def _draw_green_times(ego: EgoPlan, end: float, rng: np.random.Generator) -> dict[int, float]:
     """When signals along the ego vehicle's route are to turn green, by lane: mostly in time or after a short wait, and
     after the `end` of the scene if it stands.
     """
@@ -175,17 +175,17 @@ def _green(ego: EgoPlan, end: float, rng: np.random.Generator) -> dict[int, floa
     return result
 
 
-def _lateral(spot: _Spot, kerb: int, rng: np.random.Generator) -> float:
+def _draw_lane_offset(start: _Start, kerb: int, rng: np.random.Generator) -> float:
     """How far to the left of a lane's centre somebody drives; `kerb` is +1 where the kerb is to the left."""
     aside = float(np.clip(rng.normal(0, 0.13), -0.28, 0.28))
-    if spot.name == "cyclist":
+    if start.name == "cyclist":
         return kerb * 0.9 + aside
-    return 3 * aside if spot.name == "motorcyclist" else aside
+    return 3 * aside if start.name == "motorcyclist" else aside
 
 
-def _spots(
+def _draw_starts(
     streets: Streets, ego: EgoPlan, ego_lane: int, lanes: list[int], count: int, rng: np.random.Generator
-) -> list[_Spot]:
+) -> list[_Start]:
     """Vehicles on lanes, alone and in platoons, with room between them."""
     open_lanes = [lane for lane in lanes if lane not in streets.closed]
     # More where the ego vehicle goes than farther away.
@@ -194,27 +194,27 @@ def _spots(
     lengths = np.array([streets.length((lane, -1)) for lane in open_lanes])
     weight = lengths * (0.25 + np.exp(-np.array(away) / 25.0))
     names, shares = [name for name, _ in _MODELS], np.array([share for _, share in _MODELS])
-    spots: list[_Spot] = []
+    starts: list[_Start] = []
 
     def place(lane: int, s: float, cruise: float) -> float:
         """Put a vehicle there if there is room; returns how far the next must stay behind."""
         name = str(rng.choice(names, p=shares))
         towed = None
         if rng.random() < _TOWED.get(name, 0.0):
-            towed = draw("bendy bus" if name == "bendy bus" else "trailer", rng)
+            towed = draft_actor("bendy bus" if name == "bendy bus" else "trailer", rng)
         slow = {"cyclist": float(rng.uniform(3.2, 6.0)), "bus": 9.0, "tipper": 9.0, "box truck": 10.0}
-        spot = _Spot(lane, s, draw(name, rng), name, towed, min(cruise, slow.get(name, FASTEST)))
-        others = [(o.s, o.front, o.back) for o in spots if o.lane == lane]
+        start = _Start(lane, s, draft_actor(name, rng), name, towed, min(cruise, slow.get(name, FASTEST)))
+        others = [(o.s, o.front, o.back) for o in starts if o.lane == lane]
         if lane == ego_lane:
             others.append((ego.start, EGO_SIZE[1] / 2, EGO_SIZE[1] / 2))
         room = all(
-            at - back - (s + spot.front) > 2.5 if at > s else s - spot.back - (at + front) > 2.5
+            at - back - (s + start.front) > 2.5 if at > s else s - start.back - (at + front) > 2.5
             for at, front, back in others
         )
         # What it tows must be on the lane, too: other routes may come from elsewhere.
-        if room and spot.back + 1.0 < s < streets.stop(lane) - spot.front:
-            spots.append(spot)
-        return spot.front + spot.back
+        if room and start.back + 1.0 < s < streets.stop_distance(lane) - start.front:
+            starts.append(start)
+        return start.front + start.back
 
     def cruise() -> float:
         return float(rng.uniform(6.5, FASTEST))
@@ -224,21 +224,21 @@ def _spots(
     if rng.random() < 0.5:
         place(ego_lane, ego.start - float(rng.uniform(8, 22)), cruise())
     for _ in range(4 * count):
-        if len(spots) >= count or not open_lanes:
+        if len(starts) >= count or not open_lanes:
             break
         pick = int(rng.choice(len(open_lanes), p=weight / weight.sum()))
         s, lane, pace = float(rng.uniform(3, lengths[pick])), open_lanes[pick], cruise()
         platoon = 1 + int(rng.integers(1, 5)) * int(rng.random() < 0.35)
         for _ in range(platoon):
             s -= place(lane, s, pace) + float(rng.uniform(3, 9))
-    return spots
+    return starts
 
 
-def _first_speed(spot: _Spot, spots: list[_Spot], streets: Streets, ego: EgoPlan, ego_lane: int) -> float:
+def _safe_speed(start: _Start, starts: list[_Start], streets: Streets, ego: EgoPlan, ego_lane: int) -> float:
     """A speed at which somebody can still halt behind the one in front and before the end of the lane."""
-    ahead = [o.s - o.back for o in spots if o.lane == spot.lane and o.s > spot.s]
-    if ego_lane == spot.lane and ego.start > spot.s:
+    ahead = [o.s - o.back for o in starts if o.lane == start.lane and o.s > start.s]
+    if ego_lane == start.lane and ego.start > start.s:
         ahead.append(ego.start - EGO_SIZE[1] / 2)
-    ahead.append(streets.stop(spot.lane) + 2.0)
-    room = max(0.0, min(ahead) - spot.s - spot.front - 2.0)
-    return min(0.85 * spot.cruise, math.sqrt(2 * 1.6 * room))
+    ahead.append(streets.stop_distance(start.lane) + 2.0)
+    room = max(0.0, min(ahead) - start.s - start.front - 2.0)
+    return min(0.85 * start.cruise, math.sqrt(2 * 1.6 * room))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_synth.traffic.actors import Actor, Admit, Draft, draw
+from bridgeta_synth.traffic.actors import Actor, Admit, Draft, draft_actor
 from bridgeta_synth.traffic.motion import Motion
 from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance
 from bridgeta_synth.world.town.town import Town
@@ -16,7 +16,7 @@ from bridgeta_synth.world.town.town import Town
 Floats = NDArray[np.float64]
 
 _ROW = 1.4  # metres between those who cross behind each other
-_STANDS_ASIDE = 0.7  # metres from the kerb at which people wait to cross
+_WAITING_GAP = 0.7  # metres from the kerb at which people wait to cross
 _BASE = 0.5  # metres over which somebody's heading follows a path
 
 
@@ -50,14 +50,14 @@ def plan_crossings(town: Town, track: Points, count: int, duration: float, rng: 
         length = float(arc_length(line)[-1])
         pace = float(rng.uniform(1.1, 1.6))
         begin = float(rng.uniform(-3.0, max(1.0, duration - 4.0)))
-        before, after = (_away(town, end, rng) for end in (line[0], line[-1]))
+        before, after = (_nearest_footpath(town, end, rng) for end in (line[0], line[-1]))
         path = np.concatenate((before[::-1], line, after))
         enter = float(arc_length(np.concatenate((before[::-1], line[:1])))[-1])
         result.append(Crossing(path, enter, enter + length, pace, begin - 1.0, begin + length / pace + 1.5))
     return result
 
 
-def _away(town: Town, end: Points, rng: np.random.Generator) -> Points:
+def _nearest_footpath(town: Town, end: Points, rng: np.random.Generator) -> Points:
     """From the end of a crossing on along the nearest footpath, `[n, 2]`, at most 25 m; nothing where there is none."""
     best: tuple[float, Points] | None = None
     for path in town.footpaths:
@@ -73,7 +73,7 @@ def _away(town: Town, end: Points, rng: np.random.Generator) -> Points:
     return best[1] if best else np.zeros((0, 2))
 
 
-def crossing_people(
+def add_crossing_people(
     crossing: Crossing, times: Floats, rng: np.random.Generator, wet: bool, admit: Admit
 ) -> list[Actor]:
     """Those who wait for a crossing and walk over it; they wait and go on beyond it as far as there is a footpath.
@@ -87,21 +87,21 @@ def crossing_people(
     walked = np.maximum(times - go, 0.0) * crossing.pace
     # On the way to the crossing before that, as long as the path reaches back.
     came = np.minimum(times - go + float(rng.uniform(1.0, 8.0)), 0.0) * crossing.pace
-    front = np.clip(crossing.enter - _STANDS_ASIDE + walked + came, min(depth, end), end)
+    front = np.clip(crossing.enter - _WAITING_GAP + walked + came, min(depth, end), end)
     for number in range(count):
         column, row = number % 3, number // 3
         distance = front - _ROW * row
-        draft = _walker(rng, wet)
+        draft = _draft_walker(rng, wet)
         for shift in rng.uniform(-0.04, 0.04, 3) + np.array((0.0, 0.4, -0.4)):
             lateral = float((0.0, 1.3, -1.3)[column] + shift)
-            actor = draft.actor(Motion.along(crossing.path, distance, _BASE, lateral))
+            actor = draft.with_motion(Motion.along(crossing.path, distance, _BASE, lateral))
             if admit([actor]):
                 result.append(actor)
                 break
     return result
 
 
-def passers_by(
+def add_passers_by(
     town: Town,
     track: Points,
     count: int,
@@ -129,32 +129,32 @@ def passers_by(
         path = near[int(rng.choice(len(near), p=share))]
         kind = rng.random()
         if kind < 0.16:
-            company = _group(path, rng, wet)
+            company = _draw_group(path, rng, wet)
         elif kind < 0.2:
-            company = _sitting(path, rng)
+            company = _draw_sitter(path, rng)
         else:
-            company = _walking(path, times, rng, wet)
+            company = _draw_walkers(path, times, rng, wet)
         if company and admit(company):
             result += company
     return result
 
 
-def _walker(rng: np.random.Generator, wet: bool) -> Draft:
-    return draw("umbrella" if wet and rng.random() < 0.45 else "walker", rng)
+def _draft_walker(rng: np.random.Generator, wet: bool) -> Draft:
+    return draft_actor("umbrella" if wet and rng.random() < 0.45 else "walker", rng)
 
 
-def _walking(path: Points, times: Floats, rng: np.random.Generator, wet: bool) -> list[Actor]:
+def _draw_walkers(path: Points, times: Floats, rng: np.random.Generator, wet: bool) -> list[Actor]:
     """One or more people who walk together along a path; some stop on the way."""
     path = path if rng.random() < 0.5 else path[::-1]
     length = float(arc_length(path)[-1])
-    mood = rng.random()
-    if mood < 0.04:
+    kind = rng.random()
+    if kind < 0.04:
         pace, names, places = float(rng.uniform(2.2, 4.0)), ["scooter rider"], [(0.0, 0.0)]
-    elif mood < 0.10:
+    elif kind < 0.10:
         pace, names, places = float(rng.uniform(0.9, 1.3)), ["walker", "stroller"], [(0.0, 0.0), (1.12, 0.0)]
-    elif mood < 0.18:
+    elif kind < 0.18:
         pace, names, places = float(rng.uniform(0.8, 1.2)), ["walker", "child"], [(0.0, 0.42), (0.05, -0.35)]
-    elif mood < 0.42:
+    elif kind < 0.42:
         pace, names, places = float(rng.uniform(0.9, 1.5)), ["walker", "walker"], [(0.0, 0.44), (0.1, -0.44)]
     else:
         pace, names, places = float(rng.uniform(0.9, 1.7)), ["walker"], [(0.0, 0.0)]
@@ -168,14 +168,14 @@ def _walking(path: Points, times: Floats, rng: np.random.Generator, wet: bool) -
     start, aside = float(rng.uniform(1.0, room)), float(rng.uniform(-0.9, 0.1))
     result = []
     for name, (ahead, left) in zip(names, places, strict=True):
-        draft = _walker(rng, wet and len(names) == 1) if name == "walker" else draw(name, rng)
-        result.append(draft.actor(Motion.along(path, start + ahead + walked, _BASE, aside + left)))
+        draft = _draft_walker(rng, wet and len(names) == 1) if name == "walker" else draft_actor(name, rng)
+        result.append(draft.with_motion(Motion.along(path, start + ahead + walked, _BASE, aside + left)))
     return result
 
 
-def _group(path: Points, rng: np.random.Generator, wet: bool) -> list[Actor]:
+def _draw_group(path: Points, rng: np.random.Generator, wet: bool) -> list[Actor]:
     """One to five people who stand about a place and look at each other, or at the street."""
-    x, y = _place(path, rng, 0.9)
+    x, y = _draw_place(path, rng, 0.9)
     count = 1 + int(rng.integers(0, 5)) * int(rng.random() < 0.6)
     radius = 0.0 if count == 1 else max(0.5, 0.2 * count)
     first = float(rng.uniform(0, 2 * math.pi))
@@ -184,20 +184,20 @@ def _group(path: Points, rng: np.random.Generator, wet: bool) -> list[Actor]:
         angle = first + 2 * math.pi * number / count
         spot = x + radius * math.cos(angle), y + radius * math.sin(angle)
         yaw = angle + math.pi + float(rng.normal(0, 0.3))
-        draft = draw("officer" if rng.random() < 0.01 else "umbrella" if wet and count == 1 else "stander", rng)
-        result.append(draft.actor(Motion.still(*spot, yaw)))
+        draft = draft_actor("officer" if rng.random() < 0.01 else "umbrella" if wet and count == 1 else "stander", rng)
+        result.append(draft.with_motion(Motion.still(*spot, yaw)))
     return result
 
 
-def _sitting(path: Points, rng: np.random.Generator) -> list[Actor]:
+def _draw_sitter(path: Points, rng: np.random.Generator) -> list[Actor]:
     index = int(rng.integers(2, len(path) - 2))
     heading = path[index + 1] - path[index - 1]
     yaw = math.atan2(heading[1], heading[0]) + math.pi / 2 * (1 if rng.random() < 0.5 else -1)
     x, y = path[index] - 0.5 * np.array((math.cos(yaw), math.sin(yaw)))
-    return [draw("sitter", rng).actor(Motion.still(float(x), float(y), yaw))]
+    return [draft_actor("sitter", rng).with_motion(Motion.still(float(x), float(y), yaw))]
 
 
-def _place(path: Points, rng: np.random.Generator, aside: float) -> tuple[float, float]:
+def _draw_place(path: Points, rng: np.random.Generator, aside: float) -> tuple[float, float]:
     index = int(rng.integers(1, len(path) - 1))
     heading = path[index + 1] - path[index - 1]
     heading = heading / np.linalg.norm(heading)

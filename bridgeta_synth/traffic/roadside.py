@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from bridgeta_synth.traffic.actors import Actor, draw
+from bridgeta_synth.traffic.actors import Actor, draft_actor
 from bridgeta_synth.traffic.motion import Motion
 from bridgeta_synth.world.streets.kerbside import Bay
 from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, offset
@@ -22,7 +22,7 @@ _KERBSIDE = np.array((0.30, 0.24, 0.24, 0.11, 0.05, 0.03, 0.03))
 _OFF_ROAD = np.array((0.36, 0.27, 0.26, 0.07, 0.03, 0.0, 0.01))
 
 
-def parked(town: Town, track: Points, share: float, reach: float, rng: np.random.Generator) -> list[Actor]:
+def park_vehicles(town: Town, track: Points, share: float, reach: float, rng: np.random.Generator) -> list[Actor]:
     """Vehicles in the bays within `reach` metres of a `track [n, 2]`; a `share` of the bays is taken, more or less so
     from row to row.
     """
@@ -36,21 +36,21 @@ def parked(town: Town, track: Points, share: float, reach: float, rng: np.random
     for index in np.flatnonzero(distance < reach):
         bay = town.bays[index]
         if rng.random() < share + favour[index]:
-            result.append(_park(bay, rng))
+            result.append(_park_vehicle(bay, rng))
     return result
 
 
-def _park(bay: Bay, rng: np.random.Generator) -> Actor:
-    draft = draw(str(rng.choice(_PARKED, p=_KERBSIDE if bay.kerbside else _OFF_ROAD)), rng)
+def _park_vehicle(bay: Bay, rng: np.random.Generator) -> Actor:
+    draft = draft_actor(str(rng.choice(_PARKED, p=_KERBSIDE if bay.kerbside else _OFF_ROAD)), rng)
     back = not bay.kerbside and rng.random() < 0.35
     along, across = float(rng.normal(0, 0.18)), float(rng.normal(0, 0.06))
     c, s = math.cos(bay.yaw), math.sin(bay.yaw)
     yaw = bay.yaw + float(rng.normal(0, 0.015)) + (math.pi if back else 0.0)
     motion = Motion.still(bay.x + c * along - s * across, bay.y + s * along + c * across, yaw)
-    return draft.actor(motion, "riderless" if draft.model.manner == "riderless" else "parked")
+    return draft.with_motion(motion, "riderless" if draft.model.manner == "riderless" else "parked")
 
 
-def street_things(town: Town, track: Points, share: float, rng: np.random.Generator) -> list[Actor]:
+def place_street_objects(town: Town, track: Points, share: float, rng: np.random.Generator) -> list[Actor]:
     """Bicycle racks, parked bicycles and motorcycles, bins and rows of barriers on footpaths near a track.
 
     A `share` of the 25 m stretches of footpaths has some; crossings are kept clear.
@@ -62,41 +62,43 @@ def street_things(town: Town, track: Points, share: float, rng: np.random.Genera
         if s[-1] < 20 or np.linalg.norm(path[::6, None] - track[::12], axis=-1).min() > 50:
             continue
         for begin in np.arange(4.0, s[-1] - 10.0, 25.0).tolist():
-            if rng.random() > share or np.linalg.norm(_at(path, begin) - track[::6], axis=-1).min() > 50:
+            if rng.random() > share or np.linalg.norm(_point_at(path, begin) - track[::6], axis=-1).min() > 50:
                 continue
-            things = _things(path, begin + float(rng.uniform(0, 10)), rng)
-            places = np.array([(a.motion.x[0], a.motion.y[0]) for a in things]).reshape(-1, 2)
+            objects = _place_objects(path, begin + float(rng.uniform(0, 10)), rng)
+            places = np.array([(a.motion.x[0], a.motion.y[0]) for a in objects]).reshape(-1, 2)
             free = np.linalg.norm(places[:, None] - crossings, axis=-1).min(axis=1, initial=np.inf) > _CLEAR
-            result += [thing for thing, stays in zip(things, free, strict=True) if stays]
+            result += [actor for actor, stays in zip(objects, free, strict=True) if stays]
     return result
 
 
-def _things(path: Points, start: float, rng: np.random.Generator) -> list[Actor]:
-    """Some things of one sort beside a path from a distance on."""
+def _place_objects(path: Points, start: float, rng: np.random.Generator) -> list[Actor]:
+    """Some objects of one sort beside a path from a distance on."""
     kind = rng.random()
     side = 1.0 if rng.random() < 0.5 else -1.0
     if kind < 0.22:
-        return [draw("bicycle rack", rng).actor(Motion.still(*_stand(path, start, side * 0.6)))]
+        return [draft_actor("bicycle rack", rng).with_motion(Motion.still(*_pose_beside(path, start, side * 0.6)))]
     result = []
     if kind < 0.5:
         for number in range(1 + int(rng.integers(4))):
-            x, y, yaw = _stand(path, start + 1.0 * number, side * 0.7)
+            x, y, yaw = _pose_beside(path, start + 1.0 * number, side * 0.7)
             name = "bicycle" if rng.random() < 0.7 else "motorcycle"
-            result.append(draw(name, rng).actor(Motion.still(x, y, yaw + float(rng.normal(math.pi / 2, 0.12)))))
+            draft = draft_actor(name, rng)
+            result.append(draft.with_motion(Motion.still(x, y, yaw + float(rng.normal(math.pi / 2, 0.12)))))
         return result
     if kind < 0.74:
         for number in range(1 + int(rng.integers(3))):
-            x, y, yaw = _stand(path, start + 1.0 * number, side * 0.8)
-            result.append(draw("bin", rng).actor(Motion.still(x, y, yaw + float(rng.normal(math.pi / 2, 0.2)))))
+            x, y, yaw = _pose_beside(path, start + 1.0 * number, side * 0.8)
+            draft = draft_actor("bin", rng)
+            result.append(draft.with_motion(Motion.still(x, y, yaw + float(rng.normal(math.pi / 2, 0.2)))))
         return result
-    return _row(path, start, side * 0.9, int(rng.integers(4, 14)), rng)
+    return _place_barriers(path, start, side * 0.9, int(rng.integers(4, 14)), rng)
 
 
-def _at(path: Points, s: float) -> Points:
+def _point_at(path: Points, s: float) -> Points:
     return at_distance(path, np.array([s]))[0]
 
 
-def _stand(path: Points, s: float, lateral: float) -> tuple[float, float, float]:
+def _pose_beside(path: Points, s: float, lateral: float) -> tuple[float, float, float]:
     """x, y and the heading of a path at a distance along it and aside of it."""
     before, after = at_distance(path, np.array([s - 0.5, s + 0.5]))
     way = (after - before) / max(float(np.linalg.norm(after - before)), 1e-9)
@@ -104,21 +106,21 @@ def _stand(path: Points, s: float, lateral: float) -> tuple[float, float, float]
     return float(x), float(y), math.atan2(way[1], way[0])
 
 
-def _row(path: Points, start: float, lateral: float, count: int, rng: np.random.Generator) -> list[Actor]:
+def _place_barriers(path: Points, start: float, lateral: float, count: int, rng: np.random.Generator) -> list[Actor]:
     """Barriers end to end along a path, all of one sort."""
     name = "jersey barrier" if rng.random() < 0.6 else "board barrier"
-    pattern = draw(name, rng)
-    second = draw(name, rng).colour if rng.random() < 0.4 else pattern.colour
+    pattern = draft_actor(name, rng)
+    second = draft_actor(name, rng).colour if rng.random() < 0.4 else pattern.colour
     pitch, length = pattern.size[0] + _BETWEEN, float(arc_length(path)[-1])
     result = []
     for number in range(count):
         s = start + number * pitch
         if s + pitch > length:
             break
-        x, y, yaw = _stand(path, s, lateral + float(rng.normal(0, 0.02)))
+        x, y, yaw = _pose_beside(path, s, lateral + float(rng.normal(0, 0.02)))
         # A barrier is long across its heading, as in nuScenes.
         draft = type(pattern)(pattern.model, pattern.size, second if number % 2 else pattern.colour, pattern.seed)
-        result.append(draft.actor(Motion.still(x, y, yaw + math.pi / 2 + float(rng.normal(0, 0.02)))))
+        result.append(draft.with_motion(Motion.still(x, y, yaw + math.pi / 2 + float(rng.normal(0, 0.02)))))
     return result
 
 
@@ -145,51 +147,52 @@ def choose_site(town: Town, lanes: list[int], avoid: set[int], track: Points, rn
             continue
         length = float(rng.uniform(16, min(34, s[-1] - 16)))
         centre = float(np.clip(s[distance.argmin()], 8 + length / 2, s[-1] - 8 - length / 2))
-        edge = [_stand(points, centre + d, side * 3.4)[:2] for d in (-length / 2, 0, length / 2)]
+        edge = [_pose_beside(points, centre + d, side * 3.4)[:2] for d in (-length / 2, 0, length / 2)]
         if not shapely.intersects_xy(town.paved, *np.array(edge).T).any():
             return Site(lane, centre - length / 2, centre + length / 2, side)
     return None
 
 
-def site_actors(town: Town, site: Site, rng: np.random.Generator) -> list[Actor]:
+def equip_site(town: Town, site: Site, rng: np.random.Generator) -> list[Actor]:
     """Cones or barriers around a site, a machine or a truck in it, and workers."""
     path = town.lanes.lanes[site.lane]
     kerb, inner = site.side * 1.3, -site.side * 1.3
     result = []
     machine = str(rng.choice(("loader", "excavator", "tipper", "box truck"), p=(0.35, 0.35, 0.15, 0.15)))
-    draft = draw(machine, rng)
+    draft = draft_actor(machine, rng)
     length = site.end - site.start
     reach = 0.5 * draft.size[1] + 5.5
     taken = (site.end, site.end)
     if length > 2 * reach:
         s = site.start + float(rng.uniform(reach, length - reach))
         taken = (s - 0.5 * draft.size[1] - 0.5, s + 0.5 * draft.size[1] + 0.5)
-        x, y, yaw = _stand(path, s, site.side * 0.4)
-        result.append(draft.actor(Motion.still(x, y, yaw + (math.pi if rng.random() < 0.3 else 0.0)), "parked"))
+        x, y, yaw = _pose_beside(path, s, site.side * 0.4)
+        result.append(draft.with_motion(Motion.still(x, y, yaw + (math.pi if rng.random() < 0.3 else 0.0)), "parked"))
     name = "cone" if rng.random() < 0.75 else "drum"
     taper = 6.0
     # Cones lead from the kerb over to the lane's inner edge, along it, and back.
     line = [(site.start, kerb), (site.start + taper, inner), (site.end - 0.5 * taper, inner), (site.end, kerb)]
-    spots = np.concatenate([_spaced(a, b, 1.9) for a, b in itertools.pairwise(line)])
+    spots = np.concatenate([_space_out(a, b, 1.9) for a, b in itertools.pairwise(line)])
     barriers = rng.random() < 0.5
     for s, lateral in spots.tolist():
         straight = site.start + taper < s < site.end - 0.5 * taper
         if barriers and straight:
             continue
-        result.append(draw(name, rng).actor(Motion.still(*_stand(path, s, lateral))))
+        result.append(draft_actor(name, rng).with_motion(Motion.still(*_pose_beside(path, s, lateral))))
     if barriers:
         inside = offset(path, inner)
         count = int((length - 1.5 * taper - 1) / 2.5)
-        result += _row(inside, float(site.start + taper + 1.0), 0.0, count, rng)
+        result += _place_barriers(inside, float(site.start + taper + 1.0), 0.0, count, rng)
     for s in rng.uniform(site.start + 6, site.end - 4, int(rng.integers(1, 6))).tolist():
         if taken[0] < s < taken[1]:
             continue
-        x, y, _ = _stand(path, s, float(rng.uniform(-0.6, 0.6)))
-        result.append(draw("worker", rng).actor(Motion.still(x, y, float(rng.uniform(-math.pi, math.pi)))))
+        x, y, _ = _pose_beside(path, s, float(rng.uniform(-0.6, 0.6)))
+        draft = draft_actor("worker", rng)
+        result.append(draft.with_motion(Motion.still(x, y, float(rng.uniform(-math.pi, math.pi)))))
     return result
 
 
-def _spaced(a: tuple[float, float], b: tuple[float, float], step: float) -> Points:
+def _space_out(a: tuple[float, float], b: tuple[float, float], step: float) -> Points:
     """Places (distance, lateral) from a to before b."""
     count = max(1, round(math.hypot(b[0] - a[0], b[1] - a[1]) / step))
     return np.linspace(a, b, count, endpoint=False)

@@ -95,7 +95,7 @@ class Streets:
         """The lane into which the path of a lane to a successor leads."""
         return self._graph.successors[segment[0]][segment[1]][0]
 
-    def route(self, lane: int, length: float, rng: np.random.Generator) -> Route:
+    def draw_route(self, lane: int, length: float, rng: np.random.Generator) -> Route:
         """A random route of at least `length` metres from the start of a lane, shorter where it can go no further."""
         segments: list[Segment] = [(lane, -1)]
         total = self.length((lane, -1))
@@ -121,7 +121,7 @@ class Streets:
         s = arc_length(path)
         return Route(tuple(segments), s[first], path, float(s[-1]))
 
-    def stop(self, lane: int) -> float:
+    def stop_distance(self, lane: int) -> float:
         """Where on a lane a front bumper halts before the junction at its end: distance from the lane's start."""
         if lane not in self._stops:
             self._stops[lane] = self._find_stop(lane)
@@ -184,7 +184,7 @@ class Meetings:
     shift: Floats
 
 
-def meetings(streets: Streets, routes: list[Route]) -> Meetings:
+def find_meetings(streets: Streets, routes: list[Route]) -> Meetings:
     """All places where routes share segments, come together, part or cross."""
     uses: dict[Segment, list[tuple[int, float]]] = defaultdict(list)
     for index, route in enumerate(routes):
@@ -203,17 +203,17 @@ def meetings(streets: Streets, routes: list[Route]) -> Meetings:
     for p, q in zip(across[pairs[0]].tolist(), pairs[1].tolist(), strict=True):
         one, other = segments[p], segments[q]
         # A lane and its own way on are one path.
-        if one == other or _consecutive(streets, one, other):
+        if one == other or _are_consecutive(streets, one, other):
             continue
-        rows += _met(streets, uses, one, other)
+        rows += _meeting_rows(streets, uses, one, other)
         if other[1] < 0:
-            rows += _met(streets, uses, other, one)
+            rows += _meeting_rows(streets, uses, other, one)
     table = np.array(rows, dtype=np.float64).reshape(-1, 8)
     kind, one_, other_ = table[:, :3].T.astype(np.int64)
     return Meetings(kind, one_, other_, *table[:, 3:].T.copy())
 
 
-def _met(
+def _meeting_rows(
     streets: Streets, uses: dict[Segment, list[tuple[int, float]]], one: Segment, other: Segment
 ) -> list[tuple[float, ...]]:
     """Rows of `Meetings` for the users of a segment that look at those of another."""
@@ -229,7 +229,7 @@ def _met(
     return rows
 
 
-def _consecutive(streets: Streets, one: Segment, other: Segment) -> bool:
+def _are_consecutive(streets: Streets, one: Segment, other: Segment) -> bool:
     """Whether one of two segments leads straight into the other."""
     for lane, path in ((one, other), (other, one)):
         if lane[1] < 0 <= path[1] and lane[0] in (path[0], streets.target(path)):

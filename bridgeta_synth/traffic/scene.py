@@ -12,11 +12,11 @@ from bridgeta_core.geometry.transforms import Matrix
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.traffic.actors import Actor
-from bridgeta_synth.traffic.collisions import Obstacles, Room, compatible
-from bridgeta_synth.traffic.fleet import EGO_BASE, EGO_SIZE, EGO_TRACK, WARM_UP, plan_ego, traffic
+from bridgeta_synth.traffic.collisions import Obstacles, OccupiedGround, select_compatible
+from bridgeta_synth.traffic.fleet import EGO_BASE, EGO_SIZE, EGO_TRACK, WARM_UP, drive_fleet, plan_ego
 from bridgeta_synth.traffic.motion import Motion, Tracks, sample_times
-from bridgeta_synth.traffic.pedestrians import crossing_people, passers_by, plan_crossings
-from bridgeta_synth.traffic.roadside import choose_site, parked, site_actors, street_things
+from bridgeta_synth.traffic.pedestrians import add_crossing_people, add_passers_by, plan_crossings
+from bridgeta_synth.traffic.roadside import choose_site, equip_site, park_vehicles, place_street_objects
 from bridgeta_synth.traffic.routes import Streets
 from bridgeta_synth.world.camera_look import CameraLook, draw_look
 from bridgeta_synth.world.light import Light, draw_light
@@ -51,7 +51,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         steps = len(sample_times(self.duration))
-        object.__setattr__(self, "_tracks", Tracks(_poses(self.town, self.actors, steps)))
+        object.__setattr__(self, "_tracks", Tracks(_ground_poses(self.town, self.actors, steps)))
         x, y, yaw = self.ego.sampled(steps)
         half = 0.5 * EGO_BASE
         poses = self.town.terrain.pose(x + half * np.cos(yaw), y + half * np.sin(yaw), yaw, EGO_BASE, EGO_TRACK)
@@ -90,13 +90,13 @@ class Scene:
         manners = [a.manner for a in self.actors]
         people = manners.count("pedestrian")
         vehicles = manners.count("vehicle")
-        words += [text for text, tells in self._tales(manners) if tells]
+        words += [text for text, tells in self._features(manners) if tells]
         words.append("many pedestrians" if people > 14 else "pedestrians" if people > 2 else "few people")
         words.append("dense traffic" if vehicles > 24 else "traffic" if vehicles > 5 else "little traffic")
         text = ", ".join(words)
         return text[0].upper() + text[1:]
 
-    def _tales(self, manners: list[str]) -> list[tuple[str, bool]]:
+    def _features(self, manners: list[str]) -> list[tuple[str, bool]]:
         names = [a.category for a in self.actors]
         return [
             ("many parked cars", manners.count("parked") > 15),
@@ -108,7 +108,7 @@ class Scene:
         ]
 
 
-def _poses(town: Town, actors: tuple[Actor, ...], steps: int) -> Floats:
+def _ground_poses(town: Town, actors: tuple[Actor, ...], steps: int) -> Floats:
     """global_T_actor `[actors, steps, 4, 4]` on the ground."""
     poses = np.zeros((len(actors), steps, 4, 4))
     poses[:] = np.eye(4)
@@ -118,11 +118,15 @@ def _poses(town: Town, actors: tuple[Actor, ...], steps: int) -> Floats:
             if not chosen:
                 continue
             x, y, yaw = np.stack([actors[k].motion.sampled(1 if still else steps) for k in chosen], axis=1)
-            poses[chosen] = _on_wheels(town, actors, chosen, x, y, yaw) if wheeled else _upright(town, x, y, yaw)
+            poses[chosen] = (
+                _wheeled_poses(town, actors, chosen, x, y, yaw) if wheeled else _upright_poses(town, x, y, yaw)
+            )
     return poses
 
 
-def _on_wheels(town: Town, actors: tuple[Actor, ...], chosen: list[int], x: Floats, y: Floats, yaw: Floats) -> Floats:
+def _wheeled_poses(
+    town: Town, actors: tuple[Actor, ...], chosen: list[int], x: Floats, y: Floats, yaw: Floats
+) -> Floats:
     """Poses `[n, t, 4, 4]` of what stands on wheels: on the carriageway, or parked on a footpath beside it."""
     shares = np.array([actors[k].model.axles for k in chosen])
     size = np.array([actors[k].size for k in chosen])
@@ -133,7 +137,7 @@ def _on_wheels(town: Town, actors: tuple[Actor, ...], chosen: list[int], x: Floa
     return result
 
 
-def _upright(town: Town, x: Floats, y: Floats, yaw: Floats) -> Floats:
+def _upright_poses(town: Town, x: Floats, y: Floats, yaw: Floats) -> Floats:
     """Poses `[n, t, 4, 4]` of what stands upright on the ground, on footpaths as on carriageways."""
     result = np.zeros((*x.shape, 4, 4))
     result[..., 0, 0] = result[..., 1, 1] = np.cos(yaw)
@@ -164,19 +168,19 @@ def build_scene(town: Town, seed: Seed, index: int, duration: float, weather: st
         site = choose_site(town, lanes, {lane for lane, _ in plan.route.segments}, track, rng)
         streets.closed |= {site.lane} if site else set()
     count = int(6 + 100 * float(rng.beta(1.3, 1.9)) * (0.4 + busy) * quiet)
-    ego, moving = traffic(town, streets, plan, lanes, crossings, count, times, rng)
+    ego, moving = drive_fleet(town, streets, plan, lanes, crossings, count, times, rng)
 
     stage = _Stage(town, ego, len(times))
-    stage.set_in_motion(moving)
+    stage.admit_traffic(moving)
     for crossing in crossings:
-        crossing_people(crossing, times, rng, wet, stage.admit)
-    things = site_actors(town, site, rng) if site is not None else []
-    things += parked(town, stage.seen, float(rng.uniform(0.05, 0.95)), 80.0, rng)
-    things += street_things(town, stage.seen, float(rng.uniform(0.0, 0.35)), rng)
-    for thing in things:
-        stage.admit([thing])
+        add_crossing_people(crossing, times, rng, wet, stage.admit)
+    objects = equip_site(town, site, rng) if site is not None else []
+    objects += park_vehicles(town, stage.seen, float(rng.uniform(0.05, 0.95)), 80.0, rng)
+    objects += place_street_objects(town, stage.seen, float(rng.uniform(0.0, 0.35)), rng)
+    for actor in objects:
+        stage.admit([actor])
     people = int(rng.gamma(1.3, 25.0) * (0.3 + busy) * quiet * (0.6 if wet else 1.0))
-    passers_by(town, stage.seen, min(people, 80), times, rng, wet, stage.admit)
+    add_passers_by(town, stage.seen, min(people, 80), times, rng, wet, stage.admit)
     actors = stage.nearest(_MOST)
     bodies = SolidList()
     for owner, actor in enumerate(actors):
@@ -197,44 +201,44 @@ class _Stage:
         middle = 0.5 * EGO_BASE
         own = np.stack((x + middle * np.cos(yaw), y + middle * np.sin(yaw), yaw))[None, :, ::_EVERY]
         self._obstacles = Obstacles(town, self.seen, _SIGHT + 20)
-        self._room = Room(self._obstacles, own, np.array([EGO_SIZE[1::-1]]) / 2, _MARGIN)
+        self._ground = OccupiedGround(self._obstacles, own, np.array([EGO_SIZE[1::-1]]) / 2, _MARGIN)
         self._actors: list[Actor] = []
 
-    def set_in_motion(self, vehicles: list[Actor]) -> None:
+    def admit_traffic(self, vehicles: list[Actor]) -> None:
         """Take those vehicles in traffic that get through; parties together."""
-        away = np.array([self._away(a) for a in vehicles])
-        tracks = np.concatenate((self._room.tracks, *([self._track(a)] for a in vehicles)))
-        half = np.concatenate((self._room.half, _halves(vehicles)))
+        away = np.array([self._distance_to_ego(a) for a in vehicles])
+        tracks = np.concatenate((self._ground.tracks, *([self._sample(a)] for a in vehicles)))
+        half = np.concatenate((self._ground.half, _half_sizes(vehicles)))
         party = np.array([-1, *(a.party for a in vehicles)])
         blocked = self._obstacles.hit(tracks, half) | np.concatenate(([False], away > _SIGHT))
         blocked[0] = False
-        keeps = compatible(tracks, half + 0.5 * _MARGIN, party, blocked)
-        self._room = Room(self._obstacles, tracks[keeps], half[keeps], _MARGIN)
+        keeps = select_compatible(tracks, half + 0.5 * _MARGIN, party, blocked)
+        self._ground = OccupiedGround(self._obstacles, tracks[keeps], half[keeps], _MARGIN)
         self._actors += [a for a, stays in zip(vehicles, keeps[1:], strict=True) if stays]
 
     def admit(self, actors: list[Actor]) -> bool:
         """Take some actors if all of them are near and touch nothing."""
-        if any(self._away(a) > _SIGHT for a in actors):
+        if any(self._distance_to_ego(a) > _SIGHT for a in actors):
             return False
-        if not self._room.admit(np.stack([self._track(a) for a in actors]), _halves(actors)):
+        if not self._ground.admit(np.stack([self._sample(a) for a in actors]), _half_sizes(actors)):
             return False
         self._actors += actors
         return True
 
     def nearest(self, most: int) -> list[Actor]:
         """All actors, in the order in which they came; without the farthest if there are more than `most`."""
-        away = np.array([self._away(a) for a in self._actors])
+        away = np.array([self._distance_to_ego(a) for a in self._actors])
         return [self._actors[k] for k in np.sort(np.argsort(away, kind="stable")[:most])]
 
-    def _track(self, actor: Actor) -> Floats:
+    def _sample(self, actor: Actor) -> Floats:
         return actor.motion.sampled(self._steps)[:, ::_EVERY]
 
-    def _away(self, actor: Actor) -> float:
+    def _distance_to_ego(self, actor: Actor) -> float:
         """The least distance to the ego vehicle, metres, within half a second."""
         x, y, _ = actor.motion.sampled(self._steps)[:, ::10]
         return float(np.hypot(x - self.seen[:, 0], y - self.seen[:, 1]).min())
 
 
-def _halves(actors: list[Actor]) -> Floats:
+def _half_sizes(actors: list[Actor]) -> Floats:
     """Half lengths and widths, `[n, 2]`."""
     return np.array([(a.size[1], a.size[0]) for a in actors]).reshape(-1, 2) / 2

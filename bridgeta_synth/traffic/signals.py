@@ -78,7 +78,7 @@ def add_signals(gates: Gates, who: int, route: Route, streets: Streets, signals:
     for (lane, successor), start in zip(route.segments, route.starts, strict=True):
         if successor < 0 and lane in signals and lane != route.segments[-1][0]:
             signal = signals[lane]
-            gates.add(who, float(start) + streets.stop(lane), signal.opens, signal.green, signal.period)
+            gates.add(who, float(start) + streets.stop_distance(lane), signal.opens, signal.green, signal.period)
 
 
 def add_crossings(gates: Gates, routes: list[Route], streets: Streets, crossings: list[Crossing]) -> None:
@@ -102,7 +102,7 @@ def _stop_before(route: Route, streets: Streets, enters: float) -> float:
     index = int(np.searchsorted(route.starts, enters, side="right")) - 1
     lane, successor = route.segments[index]
     if successor < 0:
-        line = float(route.starts[index]) + streets.stop(lane)
+        line = float(route.starts[index]) + streets.stop_distance(lane)
         if 0 < enters - line < _STOP_LINE_REACH:
             return line
     return enters

@@ -47,7 +47,7 @@ def lane_points(paths: list[Mapping[str, Any]]) -> Points:
     return resample(points[np.append(True, apart)], _SPACING)
 
 
-def recorded_lanes(content: Mapping[str, Any]) -> tuple[list[Points], Successors]:
+def read_lanes(content: Mapping[str, Any]) -> tuple[list[Points], Successors]:
     """The centre lines of all lanes that have one, and their successors across lane connectors.
 
     Tokens that the connectivity names and the map does not hold are passed over: real maps have some.

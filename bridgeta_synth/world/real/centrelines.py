@@ -62,12 +62,12 @@ class Strip:
         """Unit heading `[2]` at the end, over about 3 metres."""
         return _unit(self.centre[-1] - self.centre[max(-4, -len(self.centre))])
 
-    def turned(self) -> Strip:
+    def reversed(self) -> Strip:
         """The same lane seen the other way round."""
         return Strip(self.centre[::-1], self.right[::-1], self.left[::-1])
 
 
-def strip_of(outline: Polygon, dividers: BaseGeometry | None = None) -> Strip | None:
+def find_strip(outline: Polygon, dividers: BaseGeometry | None = None) -> Strip | None:
     """The strip of a lane's outline; None where the outline has no two ends, e.g. a sliver or a triangle.
 
     Edges that lie on `dividers` are sides rather than ends; this decides for lanes that are wider than long.

@@ -16,10 +16,10 @@ from shapely.ops import unary_union
 
 from bridgeta_core.data.maps.expansion import read_expansion, read_layers
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_synth.world.real.arc_paths import recorded_lanes
-from bridgeta_synth.world.real.centrelines import Strip, strip_of
+from bridgeta_synth.world.real.arc_paths import read_lanes
+from bridgeta_synth.world.real.centrelines import Strip, find_strip
 from bridgeta_synth.world.real.connections import Successors, connect
-from bridgeta_synth.world.real.direction import Surroundings, along_traffic
+from bridgeta_synth.world.real.direction import Surroundings, orient_strips
 from bridgeta_synth.world.streets.shapes import Points, arc_length
 
 POLYGON_LAYERS = ("drivable_area", "road_segment", "lane", "ped_crossing", "walkway", "stop_line", "carpark_area")
@@ -85,10 +85,10 @@ class City:
             junctions=segments.get("True", np.empty(0, dtype=object)),
             dividers=layer_by("lane_divider", _mark),
             stops=layer_by("stop_line", lambda record: str(record.get("stop_line_type") or "")),
-            recorded=recorded_lanes(content),
+            recorded=read_lanes(content),
         )
 
-    def stretch(self, rng: np.random.Generator, extent: float) -> Polygon:
+    def draw_window(self, rng: np.random.Generator, extent: float) -> Polygon:
         """A square of up to `extent` metres, inside the canvas, where many lanes are."""
         lines = [LineString(points) for points in self.recorded[0]]
         lanes = np.array(lines, dtype=object) if lines else self.shapes["lane"]
@@ -103,32 +103,32 @@ class City:
         x, y = low[good[int(rng.integers(len(good)))]]
         return shapely.box(x, y, x + size[0], y + size[1])
 
-    def lanes(self, window: Polygon, driving_side: int) -> tuple[list[Points], Successors]:
+    def find_lanes(self, window: Polygon, driving_side: int) -> tuple[list[Points], Successors]:
         """The lanes inside a window in the direction of travel, and their successors.
 
         As recorded; where nothing is, found from outlines and dividers, without the lanes whose direction nothing
         tells.
         """
         if self.recorded[0]:
-            return within(*self.recorded, window)
+            return clip_lanes(*self.recorded, window)
         lines = {name: unary_union(_near(self.shapes[name], window)) for name in DIVIDER_LAYERS}
         dividers = unary_union(list(lines.values()))
         strips: list[Strip] = []
         for outline in _near(self.shapes["lane"], window):
             low_x, low_y, high_x, high_y = outline.bounds
             beside = shapely.clip_by_rect(dividers, low_x - 1, low_y - 1, high_x + 1, high_y + 1)
-            strip = strip_of(outline, beside)
+            strip = find_strip(outline, beside)
             if strip is not None and strip.width < _WIDEST:
                 strips.append(strip)
         road = unary_union([*_near(self.shapes["drivable_area"], window), *_near(self.shapes["lane"], window)])
         stops = unary_union(_near(self.shapes["stop_line"], window))
         around = Surroundings(lines["road_divider"], lines["lane_divider"], stops, road)
-        strips, sure = along_traffic(strips, around, driving_side)
+        strips, sure = orient_strips(strips, around, driving_side)
         strips = [strip for strip, s in zip(strips, sure, strict=True) if s > _SURE]
-        return within([strip.centre for strip in strips], connect(strips, road), window)
+        return clip_lanes([strip.centre for strip in strips], connect(strips, road), window)
 
 
-def within(lanes: list[Points], successors: Successors, window: Polygon) -> tuple[list[Points], Successors]:
+def clip_lanes(lanes: list[Points], successors: Successors, window: Polygon) -> tuple[list[Points], Successors]:
     """The part of a lane graph inside a window. Lanes across its border are cut and lead nowhere beyond it."""
     shapely.prepare(window)
     cut: dict[int, tuple[Points, bool, bool]] = {}
@@ -152,7 +152,7 @@ def within(lanes: list[Points], successors: Successors, window: Polygon) -> tupl
     return [part for part, _, _ in cut.values()], tuple(kept)
 
 
-def through(lanes: list[Points], successors: Successors, least: float = 80.0) -> Successors:
+def drop_dead_ends(lanes: list[Points], successors: Successors, least: float = 80.0) -> Successors:
     """Successors without those that soon end, e.g. in a driveway, wherever another way goes on for `least` metres."""
     length = np.array([arc_length(points)[-1] for points in lanes])
     reach = length.copy()

@@ -39,7 +39,7 @@ class Surroundings:
     drivable: BaseGeometry
 
 
-def along_traffic(
+def orient_strips(
     strips: list[Strip], around: Surroundings, driving_side: int
 ) -> tuple[list[Strip], NDArray[np.float64]]:
     """The strips, turned to run with the traffic, and how sure that is, 0 to 1, `[n]`.
@@ -56,7 +56,7 @@ def along_traffic(
     strength = np.abs(ties).sum(axis=1)
     system = np.diag(strength + np.abs(ways) + _PRIOR) - ties
     way = np.linalg.solve(system, ways)
-    return [s.turned() if w < -1e-6 else s for s, w in zip(strips, way, strict=True)], np.minimum(np.abs(way), 1.0)
+    return [s.reversed() if w < -1e-6 else s for s, w in zip(strips, way, strict=True)], np.minimum(np.abs(way), 1.0)
 
 
 class _Lanes:

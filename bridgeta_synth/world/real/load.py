@@ -20,10 +20,10 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.world import materials
-from bridgeta_synth.world.real.city import DIVIDER_LAYERS, POLYGON_LAYERS, City, through, within
+from bridgeta_synth.world.real.city import DIVIDER_LAYERS, POLYGON_LAYERS, City, clip_lanes, drop_dead_ends
 from bridgeta_synth.world.real.paint import CityPainter, Traffic
-from bridgeta_synth.world.real.parking import bays_in
-from bridgeta_synth.world.real.walking import footpaths, walking_axis, walking_line
+from bridgeta_synth.world.real.parking import find_bays
+from bridgeta_synth.world.real.walking import find_footpaths, walking_axis, walking_line
 from bridgeta_synth.world.streets.kerbside import Bay
 from bridgeta_synth.world.streets.lanes import LaneGraph
 from bridgeta_synth.world.streets.layouts import PALETTES, split_of
@@ -33,8 +33,8 @@ from bridgeta_synth.world.streets.roads import Profile, Road
 from bridgeta_synth.world.streets.shapes import Points, outlines, parts, union
 from bridgeta_synth.world.streets.wear import age_road
 from bridgeta_synth.world.terrain import Terrain
-from bridgeta_synth.world.town.blocks import plots
-from bridgeta_synth.world.town.buildings import buildings, enclosures
+from bridgeta_synth.world.town.blocks import draw_plots
+from bridgeta_synth.world.town.buildings import add_buildings, add_enclosures
 from bridgeta_synth.world.town.street_furniture import Furnisher
 from bridgeta_synth.world.town.town import Town
 
@@ -77,7 +77,7 @@ def load_town(root: Path, location: str, seed: Seed, index: int, relief: float =
         raise BridgeTAError(f"nuScenes has no city {location}", where=root, fix=fix, exit_code=2)
     city = City.read(root, location)
     rng = np.random.default_rng([*seed, 1, index])
-    window = city.stretch(rng, extent)
+    window = city.draw_window(rng, extent)
     return _Builder(city, window, location, 1 if keeps[location] else -1, rng).build(seed, index, relief)
 
 
@@ -88,10 +88,10 @@ class _Builder:
         self.city, self.window, self.location, self.driving_side, self.rng = city, window, location, driving_side, rng
         self.polygons = {name: self._areas(city.shapes[name]) for name in POLYGON_LAYERS}
         self.lines = {name: self._lines(city.shapes[name]) for name in DIVIDER_LAYERS}
-        lanes, successors = city.lanes(window, driving_side)
+        lanes, successors = city.find_lanes(window, driving_side)
         self.traffic = Traffic(tuple(lanes))
-        lanes, successors = within(lanes, successors, self._inside(_BEYOND))
-        self.lanes = LaneGraph(tuple(lanes), through(lanes, successors))
+        lanes, successors = clip_lanes(lanes, successors, self._inside(_BEYOND))
+        self.lanes = LaneGraph(tuple(lanes), drop_dead_ends(lanes, successors))
         # On a grid: without one, GEOS 3.11 loses some areas that share an edge up to rounding.
         areas = [area for name in _ROAD_LAYERS for area in self.polygons[name]]
         road = shapely.union_all(areas, grid_size=0.001)
@@ -123,7 +123,7 @@ class _Builder:
             surface=self._surface(walkways),
             lanes=self.lanes,
             bays=bays,
-            footpaths=footpaths(walkways),
+            footpaths=find_footpaths(walkways),
             crossings=self._crossings(),
             interior=self._inside(_RIM),
         )
@@ -178,7 +178,7 @@ class _Builder:
         rng, bays = self.rng, []
         for carpark in self.polygons["carpark_area"]:
             wear = float(rng.choice((0.0, 0.3, 0.8)))
-            for found in bays_in(carpark):
+            for found in find_bays(carpark):
                 turned = math.pi if not found.bay.kerbside and rng.random() < 0.5 else 0.0
                 bays.append(replace(found.bay, yaw=found.bay.yaw + turned))
                 for line in found.lines:
@@ -212,7 +212,7 @@ class _Builder:
         rng = self.rng
         surface: list[tuple[int, Polygon]] = []
         surface += [(int(rng.choice(_ISLANDS)), island) for island in self.islands]
-        surface += plots(union(self.blocks), _GROUNDS, rng, _PLOT)
+        surface += draw_plots(union(self.blocks), _GROUNDS, rng, _PLOT)
         for walkway in parts(walkways, 0.2):
             surface.append((int(rng.choice(_PAVINGS, p=_PAVING_SHARES)), walkway))
         kerb = self.paved.buffer(_KERB_WIDTH, quad_segs=2, join_style="mitre").difference(self.paved)
@@ -227,16 +227,16 @@ class _Builder:
         # Slivers between its parts are no place for a front.
         public = public.buffer(0.3, quad_segs=1, join_style="mitre").buffer(-0.3, quad_segs=1, join_style="mitre")
         fronts, kerbs = outlines(public, 30.0), outlines(self.paved)
-        buildings(into, fronts, public)
+        add_buildings(into, fronts, public)
         # Behind the houses at the street, on ground that a real city has built upon, others are seen.
         behind = public.simplify(0.5).buffer(_DEPTH, quad_segs=2)
-        buildings(into, outlines(behind.buffer(2.0, quad_segs=2), 60.0), behind, 0.6)
-        enclosures(into, fronts, public)
+        add_buildings(into, outlines(behind.buffer(2.0, quad_segs=2), 60.0), behind, 0.6)
+        add_enclosures(into, fronts, public)
         self._signals(into)
-        into.street_lamps(kerbs, self.paved)
-        into.street_trees(kerbs, self.paved)
-        into.small_things(kerbs, self.paved)
-        into.groves(public.buffer(_SEEN).difference(public), public, _TREES)
+        into.add_street_lamps(kerbs, self.paved)
+        into.add_street_trees(kerbs, self.paved)
+        into.add_small_objects(kerbs, self.paved)
+        into.add_groves(public.buffer(_SEEN).difference(public), public, _TREES)
         town.solids, town.lamps = into.build()
 
     def _signals(self, into: Furnisher) -> None:
@@ -253,4 +253,4 @@ class _Builder:
             if len(off_road):
                 x, y = places[off_road[0]]
                 # It faces the traffic.
-                into.signal(float(x), float(y), math.atan2(-heading[1], -heading[0]))
+                into.add_signal(float(x), float(y), math.atan2(-heading[1], -heading[0]))

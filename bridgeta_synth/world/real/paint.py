@@ -16,9 +16,9 @@ from shapely.strtree import STRtree
 
 from bridgeta_synth.world.materials import WHITE, YELLOW, ZEBRA
 from bridgeta_synth.world.real.connections import STRAIGHT
-from bridgeta_synth.world.real.walking import stripes, walking_axis
+from bridgeta_synth.world.real.walking import walking_axis, zebra_bars
 from bridgeta_synth.world.streets.lanes import LaneGraph
-from bridgeta_synth.world.streets.marking import DASHED, DOTTED, DOUBLE, MIXED, SOLID, Marks, arrow, placed
+from bridgeta_synth.world.streets.marking import DASHED, DOTTED, DOUBLE, MIXED, SOLID, Marks, arrow, place_symbol
 from bridgeta_synth.world.streets.road_marks import PaintStyle
 from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, lines_of, outlines, tangents, union
 
@@ -55,7 +55,7 @@ class CityPainter:
         """Lines between the directions, in any manner that is usual there."""
         for points in lines_of(union(dividers), 1.0):
             kind = str(self._rng.choice((DOUBLE, DOUBLE, SOLID, MIXED, DASHED)))
-            self._marks.line(points, kind, self._style.centre, self._wear())
+            self._marks.paint(points, kind, self._style.centre, self._wear())
 
     def lane_dividers(self, dividers: dict[str, list[LineString]]) -> None:
         """Lines between lanes of one direction as their marks say, dashed where these say nothing."""
@@ -65,7 +65,7 @@ class CityPainter:
                 continue  # a divider that only the map has
             kind = SOLID if "SOLID" in words or "ZIGZAG" in words else DASHED
             for points in lines_of(union(lines), 1.0):
-                self._marks.line(points, kind, YELLOW if "YELLOW" in words else WHITE, self._wear())
+                self._marks.paint(points, kind, YELLOW if "YELLOW" in words else WHITE, self._wear())
 
     def crossings(self, crossings: list[Polygon]) -> None:
         """Zebra bars along the traffic, or two lines across it."""
@@ -74,8 +74,8 @@ class CityPainter:
             axis = walking_axis(crossing, self._traffic.heading(place))
             wear = self._wear()
             if self._rng.random() < 0.8:
-                for bar in stripes(crossing, axis):
-                    self._marks.shape(ZEBRA, bar, wear)
+                for bar in zebra_bars(crossing, axis):
+                    self._marks.add_shape(ZEBRA, bar, wear)
                 continue
             across = np.array((-axis[1], axis[0]))
             aside = (np.asarray(crossing.exterior.coords)[:, :2] - place) @ across
@@ -96,7 +96,7 @@ class CityPainter:
                 ahead = float(((np.asarray(area.exterior.coords)[:, :2] - place) @ heading).max())
                 across = np.array((-heading[1], heading[0]))
                 for line in self._lines_across(place + (ahead - _STOP_PAINT) * heading, across, area):
-                    self._marks.line(line, DOTTED if kind == "YIELD" else SOLID, WHITE, self._wear(), _STOP_PAINT)
+                    self._marks.paint(line, DOTTED if kind == "YIELD" else SOLID, WHITE, self._wear(), _STOP_PAINT)
 
     def edges(self, road: BaseGeometry) -> None:
         """Lines along some kerbs: one, or two yellow ones."""
@@ -118,8 +118,8 @@ class CityPainter:
                 continue
             back, there = at_distance(points, np.array([length - _ARROW_BACK - 1, length - _ARROW_BACK]))
             yaw = math.atan2(there[1] - back[1], there[0] - back[0])
-            symbol = placed(arrow(ways), float(there[0]), float(there[1]), yaw)
-            self._marks.shape(WHITE, symbol, self._wear())
+            symbol = place_symbol(arrow(ways), float(there[0]), float(there[1]), yaw)
+            self._marks.add_shape(WHITE, symbol, self._wear())
 
     @staticmethod
     def _lines_across(place: Points, way: Points, area: Polygon) -> list[Points]:

@@ -26,7 +26,7 @@ class MarkedBay:
     lines: tuple[Points, Points]
 
 
-def bays_in(outline: Polygon) -> list[MarkedBay]:
+def find_bays(outline: Polygon) -> list[MarkedBay]:
     """The bays that fit into a car park, row by row.
 
     Along its longer side: a narrow strip holds cars one behind the other, a deeper one a row side by side, a lot pairs

@@ -17,7 +17,7 @@ _SMOOTH = 0.1
 _SHORTEST, _LONGEST = 16.0, 120  # metres around a walkway, metres of one path
 
 
-def footpaths(walkways: BaseGeometry) -> list[Points]:
+def find_footpaths(walkways: BaseGeometry) -> list[Points]:
     """Lines `[n, 2]` along the edges of walkways, 1 m apart, wherever they are wide enough to walk on."""
     pieces: list[Points] = []
     # Part by part and simplified: GEOS fails on some large walkways with many corners otherwise.
@@ -66,7 +66,7 @@ def walking_line(crossing: Polygon, axis: Points, paved: BaseGeometry, reach: fl
     return resample(np.array(ends), 1.0)
 
 
-def stripes(crossing: Polygon, axis: Points, width: float = 0.5, pitch: float = 1.05) -> list[Polygon]:
+def zebra_bars(crossing: Polygon, axis: Points, width: float = 0.5, pitch: float = 1.05) -> list[Polygon]:
     """The bars of a zebra crossing: across the walking `axis`, `width` metres wide every `pitch` metres."""
     middle = np.asarray(crossing.centroid.coords[0])
     across = np.array((-axis[1], axis[0]))

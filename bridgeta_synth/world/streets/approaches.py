@@ -44,7 +44,7 @@ class Approaches:
     gaps: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
 
-def approaches(network: RoadNetwork, marks: Marks, rng: np.random.Generator) -> Approaches:
+def plan_approaches(network: RoadNetwork, marks: Marks, rng: np.random.Generator) -> Approaches:
     """Crossings, stop lines and posts of all junctions and roads; their paint goes to `marks`."""
     builder = _Builder(network, marks, rng)
     for arms in network.arms.values():
@@ -125,14 +125,14 @@ class _Builder:
             worn = self.rng.random(64) < wear
             for i, lateral in enumerate(np.arange(-half + 0.5, half - 0.9, 1.05)):
                 strip = road.strip(low, high, lateral, lateral + 0.5)
-                self.marks.ring(WORN[ZEBRA] if worn[i % 64] else ZEBRA, strip)
+                self.marks.add_ring(WORN[ZEBRA] if worn[i % 64] else ZEBRA, strip)
             if rng.random() < 0.3:
                 for line in across:
-                    self.marks.line(line, SOLID, WHITE, wear, 0.2)
+                    self.marks.paint(line, SOLID, WHITE, wear, 0.2)
         else:
             style = SOLID if rng.random() < 0.6 else DOTTED
             for line in across:
-                self.marks.line(line, style, WHITE, wear, 0.3)
+                self.marks.paint(line, style, WHITE, wear, 0.3)
         return s + outward * depth
 
     def _stop(self, road: Road, s: float, outward: int, ahead: bool, kind: str) -> float:
@@ -146,9 +146,9 @@ class _Builder:
         middle = s + outward * _STOP_PAINT / 2
         line = road.at(np.full(2, middle), np.array([edge, inner]))
         wear = float(rng.choice((0.0, 0.3, 0.9)))
-        self.marks.line(line, DOTTED if kind == "sign" and rng.random() < 0.4 else SOLID, WHITE, wear, _STOP_PAINT)
+        self.marks.paint(line, DOTTED if kind == "sign" and rng.random() < 0.4 else SOLID, WHITE, wear, _STOP_PAINT)
         if kind == "signal" or (kind == "sign" and rng.random() < 0.8):
-            x, y, yaw = road.spot(s + outward * _STOP_PAINT, road.side(ahead) * (half + 0.6))
+            x, y, yaw = road.pose(s + outward * _STOP_PAINT, road.side(ahead) * (half + 0.6))
             # Posts face the traffic that has to wait.
             self.found.posts.append(Post(kind, x, y, yaw if outward > 0 else yaw + math.pi))
         return s + outward * (_STOP_PAINT + 0.2)

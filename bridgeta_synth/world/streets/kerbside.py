@@ -40,7 +40,7 @@ class Sides:
                 ends = [(-math.inf, road.span[0]), (road.span[1], math.inf)]
                 self._taken[road.index, side] = ends + gaps[road.index]
 
-    def free(self, road: Road, side: int, margin: float) -> list[tuple[float, float]]:
+    def free_stretches(self, road: Road, side: int, margin: float) -> list[tuple[float, float]]:
         """The free stretches of a side, `margin` metres away from what is taken, in order."""
         result, here = [], -math.inf
         for start, end in sorted(self._taken[road.index, side]):
@@ -53,9 +53,9 @@ class Sides:
         """Mark a stretch as taken."""
         self._taken[road.index, side].append((start, end))
 
-    def place(self, road: Road, side: int, length: float, margin: float, rng: np.random.Generator) -> float | None:
+    def reserve(self, road: Road, side: int, length: float, margin: float, rng: np.random.Generator) -> float | None:
         """Take a random free stretch of some length; where it starts, or None if there is none."""
-        fitting = [(a, b) for a, b in self.free(road, side, margin) if b - a >= length]
+        fitting = [(a, b) for a, b in self.free_stretches(road, side, margin) if b - a >= length]
         if not fitting:
             return None
         a, b = fitting[int(rng.integers(len(fitting)))]
@@ -78,21 +78,21 @@ class Kerbside:
     openings: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
 
-def islands(road: Road, gaps: list[tuple[float, float]]) -> list[Polygon]:
+def build_islands(road: Road, gaps: list[tuple[float, float]]) -> list[Polygon]:
     """The islands of a road with a median: between the gaps, with rounded noses."""
     if not road.profile.median:
         return []
     middle = (road.inner(True) + road.inner(False)) / 2
     half = road.profile.median / 2 - 0.25
     found = []
-    for start, end in stretches(road, gaps):
+    for start, end in stretches_outside(road, gaps):
         if end - start > 10:
             line = Polygon(road.strip(start + 1.0 + half, end - 1.0 - half, middle + 0.02, middle - 0.02))
             found.append(line.buffer(half, quad_segs=4))
     return found
 
 
-def stretches(road: Road, gaps: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def stretches_outside(road: Road, gaps: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """What is left of a road (from, to) outside of some gaps."""
     result, here = [], 0.0
     for start, end in sorted(gaps):
@@ -104,24 +104,24 @@ def stretches(road: Road, gaps: list[tuple[float, float]]) -> list[tuple[float, 
     return result
 
 
-def laybys(road: Road, sides: Sides, marks: Marks, rng: np.random.Generator, into: Kerbside) -> None:
+def add_laybys(road: Road, sides: Sides, marks: Marks, rng: np.random.Generator, into: Kerbside) -> None:
     """Parking and bus lay-bys on both sides of a road."""
     for side in (1, -1):
         chance = rng.random()
         if chance < road.profile.parking:
-            for start, end in sides.free(road, side, _CORNER):
+            for start, end in sides.free_stretches(road, side, _CORNER):
                 if end - start > 4 * BAY_LENGTH:
-                    _parking(road, side, start, end, marks, rng, into)
+                    _add_parking(road, side, start, end, marks, rng, into)
                     sides.take(road, side, start, end)
         elif chance < road.profile.parking + 0.07 and road.profile.ahead + road.profile.back > 1:
-            stop = sides.place(road, side, 30.0, _CORNER, rng)
+            stop = sides.reserve(road, side, 30.0, _CORNER, rng)
             if stop is not None:
-                into.laybys.append(_recess(road, side, stop, stop + 30.0, _BUS_DEPTH, 9.0))
+                into.laybys.append(_recess_area(road, side, stop, stop + 30.0, _BUS_DEPTH, 9.0))
                 edge = road.line(stop + 4, stop + 26, side * (road.width / 2 + 0.1))
-                marks.line(edge, DASHED, YELLOW if rng.random() < 0.5 else WHITE, 0.3, 0.15)
+                marks.paint(edge, DASHED, YELLOW if rng.random() < 0.5 else WHITE, 0.3, 0.15)
 
 
-def _recess(road: Road, side: int, start: float, end: float, depth: float, taper: float) -> Polygon:
+def _recess_area(road: Road, side: int, start: float, end: float, depth: float, taper: float) -> Polygon:
     """A recess of the kerb: full depth between its tapers, overlapping the road so that both become one area."""
     half = road.width / 2
     outer = road.line(start + taper, end - taper, side * (half + depth))
@@ -130,7 +130,7 @@ def _recess(road: Road, side: int, start: float, end: float, depth: float, taper
     return Polygon(np.concatenate((inner, edge[:1], outer[::-1], edge[1:])))
 
 
-def _parking(
+def _add_parking(
     road: Road, side: int, start: float, end: float, marks: Marks, rng: np.random.Generator, into: Kerbside
 ) -> None:
     half = road.width / 2
@@ -140,14 +140,14 @@ def _parking(
     count = min(count, int(rng.integers(4, 16)) * (1 if is_parallel else 2))
     length = count * step + 2 * taper
     start = float(rng.uniform(start, end - length))
-    recess = _recess(road, side, start, start + length, depth, taper)
+    recess = _recess_area(road, side, start, start + length, depth, taper)
     into.laybys.append(recess)
     # Cars park the way the nearest lane runs; where bays lie across, either way.
     taken = Polygon()
     with_road = road.side(True) == side if road.profile.ahead and road.profile.back else road.profile.ahead > 0
     along = 0.0 if with_road else math.pi
     for i in range(count):
-        x, y, yaw = road.spot(start + taper + (i + 0.5) * step, side * (half + depth / 2))
+        x, y, yaw = road.pose(start + taper + (i + 0.5) * step, side * (half + depth / 2))
         across = math.pi / 2 * (1 if rng.random() < 0.5 else -1)
         bay = Bay(x, y, yaw + (along if is_parallel else across), True)
         # On the inner side of a bend cars would stick out, or stand in each other.
@@ -163,7 +163,7 @@ def _parking(
             marks.stroke(road.at(np.full(2, start + taper + i * step), ends), 0.1, WHITE, wear)
     if style > 0.45:
         edge = road.line(start + taper, start + length - taper, side * (half + 0.05))
-        marks.line(edge, DASHED if style > 0.8 else "solid", WHITE, 0.4, 0.12)
+        marks.paint(edge, DASHED if style > 0.8 else "solid", WHITE, 0.4, 0.12)
 
 
 def paint_kerbs(road: Road, sides: Sides, keep_left: bool, marks: Marks, rng: np.random.Generator) -> None:
@@ -171,23 +171,23 @@ def paint_kerbs(road: Road, sides: Sides, keep_left: bool, marks: Marks, rng: np
     half = road.width / 2 + 0.09
     for side in (1, -1):
         draw = rng.random()
-        for start, end in sides.free(road, side, 0.5):
+        for start, end in sides.free_stretches(road, side, 0.5):
             line = road.line(start, end, side * half)
             if keep_left and draw < 0.4:
-                stripes(line, marks)
+                paint_stripes(line, marks)
             elif not keep_left and draw < 0.1 and end - start < 40:
                 marks.stroke(line, 0.17, KERB_YELLOW)
 
 
-def stripes(line: Points, marks: Marks, lateral: float = 0.0) -> None:
+def paint_stripes(line: Points, marks: Marks, lateral: float = 0.0) -> None:
     """Blocks of black and white, a metre each, along a kerb."""
     marks.stroke(line, 0.17, KERB_BLACK, lateral=lateral)
-    marks.dashes(line, 0.17, 1.0, 1.0, KERB_WHITE, lateral=lateral)
+    marks.dash(line, 0.17, 1.0, 1.0, KERB_WHITE, lateral=lateral)
 
 
-def driveway(road: Road, side: int, s: float, width: float, reach: float) -> Points:
+def driveway_ring(road: Road, side: int, s: float, width: float, reach: float) -> Points:
     """The ring of a driveway that leaves a road at `s`, flared at the kerb, up to `reach` metres beyond the kerb."""
-    x, y, yaw = road.spot(s, side * road.width / 2)
+    x, y, yaw = road.pose(s, side * road.width / 2)
     half, flare = width / 2, min(1.5, reach / 2)
     # In a frame with its origin at the kerb, u along the road and v away from it.
     shape = [
@@ -203,15 +203,15 @@ def driveway(road: Road, side: int, s: float, width: float, reach: float) -> Poi
     return np.stack((x + c * u - side * sn * v, y + sn * u + side * c * v), axis=1)
 
 
-def stubs(road: Road, sides: Sides, rng: np.random.Generator, into: Kerbside) -> None:
+def add_driveways(road: Road, sides: Sides, rng: np.random.Generator, into: Kerbside) -> None:
     """Driveways into the plots on both sides."""
     for side in (1, -1):
         for _ in range(int(rng.poisson(0.011 * (road.span[1] - road.span[0])))):
             width, reach = float(rng.uniform(3.2, 7.0)), float(rng.uniform(6.0, 13.0))
-            start = sides.place(road, side, width + 3.0, 3.0, rng)
+            start = sides.reserve(road, side, width + 3.0, 3.0, rng)
             if start is None:
                 continue
             middle = start + width / 2 + 1.5
-            into.driveways.append(Polygon(driveway(road, side, middle, width, reach)))
+            into.driveways.append(Polygon(driveway_ring(road, side, middle, width, reach)))
             if width > 5.0 and rng.random() < 0.5:
                 into.openings[road.index].append((start - 1.0, start + width + 4.0))

@@ -26,7 +26,7 @@ class LaneGraph:
     lanes: tuple[Points, ...]
     successors: tuple[tuple[tuple[int, Points], ...], ...]
 
-    def route(self, lane: int, length: float, rng: np.random.Generator) -> Points:
+    def draw_route(self, lane: int, length: float, rng: np.random.Generator) -> Points:
         """A random way along lanes from the start of `lane`, `[n, 2]`, at least `length` metres long, points 0.5 m
         apart. It ends early only where a lane leads nowhere.
         """
@@ -60,7 +60,7 @@ class Turn:
     angle: float
 
 
-def turns(network: RoadNetwork, road: int, ahead: bool) -> list[Turn]:
+def _find_turns(network: RoadNetwork, road: int, ahead: bool) -> list[Turn]:
     """The turns that traffic of a road may make at its end.
 
     Straight on, a lane goes to its like, counted from the kerb; turns to the kerb's side leave from and enter the kerb
@@ -100,7 +100,7 @@ def _heading(points: Points) -> float:
     return math.atan2(y, x)
 
 
-def lane_graph(network: RoadNetwork) -> tuple[LaneGraph, dict[LaneKey, int], dict[LaneKey, list[Turn]]]:
+def build_lane_graph(network: RoadNetwork) -> tuple[LaneGraph, dict[LaneKey, int], dict[LaneKey, list[Turn]]]:
     """The lanes of a network, the number of each, and the turns that can be made from it."""
     keys = [
         LaneKey(road.index, ahead, lane)
@@ -113,7 +113,7 @@ def lane_graph(network: RoadNetwork) -> tuple[LaneGraph, dict[LaneKey, int], dic
     by_lane: dict[LaneKey, list[Turn]] = {key: [] for key in keys}
     for road in network.roads:
         for ahead in (True, False):
-            for turn in turns(network, road.index, ahead) if road.lanes(ahead) else ():
+            for turn in _find_turns(network, road.index, ahead) if road.lanes(ahead) else ():
                 by_lane[turn.start].append(turn)
     successors = []
     for key in keys:

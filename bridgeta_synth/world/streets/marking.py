@@ -49,14 +49,14 @@ class Marks:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._found: list[tuple[int, Points]] = []
+        self._rings: list[tuple[int, Points]] = []
         self._shapes: list[tuple[int, Polygon]] = []
 
-    def ring(self, material: int, ring: Points) -> None:
+    def add_ring(self, material: int, ring: Points) -> None:
         """A mark with the outline `ring [n, 2]`."""
-        self._found.append((material, ring))
+        self._rings.append((material, ring))
 
-    def shape(self, material: int, shape: Polygon, wear: float = 0.0) -> None:
+    def add_shape(self, material: int, shape: Polygon, wear: float = 0.0) -> None:
         """A mark that may have holes."""
         worn = self._rng.random() < wear
         self._shapes.append((WORN.get(material, material) if worn else material, shape))
@@ -68,7 +68,7 @@ class Marks:
         edges = np.linspace(0, length, count + 1)
         self._lay(bands(points, edges[:-1], edges[1:], width, lateral), material, wear)
 
-    def dashes(
+    def dash(
         self,
         points: Points,
         width: float,
@@ -85,25 +85,25 @@ class Marks:
 
     def _lay(self, rings: NDArray[np.float64], material: int, wear: float) -> None:
         worn = self._rng.random(len(rings)) < wear
-        self._found += [(WORN.get(material, material) if w else material, r) for r, w in zip(rings, worn, strict=True)]
+        self._rings += [(WORN.get(material, material) if w else material, r) for r, w in zip(rings, worn, strict=True)]
 
-    def line(self, points: Points, style: str, colour: int, wear: float = 0.0, width: float = LINE_WIDTH) -> None:
+    def paint(self, points: Points, style: str, colour: int, wear: float = 0.0, width: float = LINE_WIDTH) -> None:
         """A divider as painted: solid, dashed, double (both solid), mixed (one solid, one dashed) or dotted."""
         if style in (DOUBLE, MIXED):
             self.stroke(points, width, colour, wear, _DOUBLE / 2)
             if style == DOUBLE:
                 self.stroke(points, width, colour, wear, -_DOUBLE / 2)
             else:
-                self.dashes(points, width, *_RHYTHM[DASHED], colour, wear, -_DOUBLE / 2)
+                self.dash(points, width, *_RHYTHM[DASHED], colour, wear, -_DOUBLE / 2)
         elif style == SOLID:
             self.stroke(points, width, colour, wear)
         else:
-            self.dashes(points, width, *_RHYTHM[style], colour, wear)
+            self.dash(points, width, *_RHYTHM[style], colour, wear)
 
     def build(self) -> list[tuple[int, Polygon]]:
         """All marks as (material, polygon)."""
-        shapes = polygons(ring for _, ring in self._found)
-        return [*zip((material for material, _ in self._found), shapes, strict=True), *self._shapes]
+        shapes = polygons(ring for _, ring in self._rings)
+        return [*zip((material for material, _ in self._rings), shapes, strict=True), *self._shapes]
 
 
 def _head(x: float, y: float, yaw: float) -> Polygon:
@@ -140,7 +140,7 @@ def bicycle() -> tuple[Polygon, ...]:
     return tuple(p for p in members if isinstance(p, Polygon))
 
 
-def placed(shape: Polygon, x: float, y: float, yaw: float) -> Polygon:
+def place_symbol(shape: Polygon, x: float, y: float, yaw: float) -> Polygon:
     """A symbol at a place, pointing along a heading."""
     c, s = math.cos(yaw), math.sin(yaw)
     turn = np.array([[c, s], [-s, c]])

@@ -55,18 +55,18 @@ def build_network(
 ) -> RoadNetwork:
     """A road network with all coordinates positive and at least `margin` metres from the origin's axes."""
     for _ in range(_ATTEMPTS):
-        network = _attempt(rng, 1 if keep_right else -1, layout, junctions, margin)
+        network = _try_network(rng, 1 if keep_right else -1, layout, junctions, margin)
         if network is not None:
             return network
     raise RuntimeError(f"no road network of {junctions} junctions came out valid in {_ATTEMPTS} attempts")
 
 
-def _attempt(
+def _try_network(
     rng: np.random.Generator, driving_side: int, layout: Layout, junctions: int, margin: float
 ) -> RoadNetwork | None:
     """A network whose conflicts are resolved by leaving roads out, or None where that does not do."""
     graph = StreetGraph.draw(rng, junctions, layout)
-    if graph.junctions() < 0.6 * junctions:
+    if graph.count_junctions() < 0.6 * junctions:
         return None
     bend = _Warp(rng, layout.swerve)
     profiles = _profiles(rng, graph, layout)
@@ -81,10 +81,10 @@ def _attempt(
         for index, chain in enumerate(chains):
             centre = resample(bend(_centre(graph.nodes[chain], bulges[chain[0]])), 1.0) + shift
             roads.append(Road(index, chain[0], chain[-1], centre, _profile_of(graph, chain, profiles), driving_side))
-        network = _with_junctions(nodes + shift, roads, driving_side)
-        bad = _conflicts(network)
+        network = _join_roads(nodes + shift, roads, driving_side)
+        bad = _find_conflicts(network)
         if not bad:
-            return network if graph.junctions() >= 0.6 * junctions else None
+            return network if graph.count_junctions() >= 0.6 * junctions else None
         # One at a time: leaving one of two roads in conflict out frees the other.
         if not any(graph.remove(chains[road]) for road in bad):
             return None
@@ -169,7 +169,7 @@ def _profile_of(graph: StreetGraph, chain: list[int], profiles: list[Profile]) -
     return profiles[street] if forward > 0 else profiles[street].reversed()
 
 
-def _with_junctions(nodes: Points, roads: list[Road], driving_side: int) -> RoadNetwork:
+def _join_roads(nodes: Points, roads: list[Road], driving_side: int) -> RoadNetwork:
     """Arms and outlines of all junctions; roads get their trims, and one-way roads that trap traffic a way back."""
     arms: dict[int, list[Arm]] = defaultdict(list)
     for road in roads:
@@ -177,16 +177,16 @@ def _with_junctions(nodes: Points, roads: list[Road], driving_side: int) -> Road
         arms[road.start].append(Arm(road.index, True, math.atan2(head[1], head[0])))
         arms[road.end].append(Arm(road.index, False, math.atan2(tail[1], tail[0])))
     around = {node: tuple(sorted(found, key=lambda arm: arm.angle)) for node, found in sorted(arms.items())}
-    roads = _freed(roads, around)
+    roads = _open_traps(roads, around)
     trims: dict[tuple[int, bool], float] = {}
     for found in around.values():
-        trims |= _reaches(roads, found)
+        trims |= _junction_reaches(roads, found)
     roads = [replace(road, trim=(trims[road.index, True], trims[road.index, False])) for road in roads]
-    outlines = {node: _outline(roads, found) for node, found in around.items()}
+    outlines = {node: _junction_outline(roads, found) for node, found in around.items()}
     return RoadNetwork(nodes, around, tuple(roads), outlines, driving_side)
 
 
-def _reaches(roads: list[Road], arms: tuple[Arm, ...]) -> dict[tuple[int, bool], float]:
+def _junction_reaches(roads: list[Road], arms: tuple[Arm, ...]) -> dict[tuple[int, bool], float]:
     """How far a junction reaches into each of its arms, metres: to where the kerbs' rounded corners begin.
 
     By road, and whether the junction is at its start.
@@ -208,7 +208,7 @@ def _tangent_length(theta: float) -> float:
     return min(_FILLET / math.tan(theta / 2), 8.0)
 
 
-def _mouth(road: Road, at_start: bool) -> tuple[Points, Points, Points]:
+def _arm_mouth(road: Road, at_start: bool) -> tuple[Points, Points, Points]:
     """The kerbs left and right as seen from the junction, `[2]` each, and the way out (unit), where an arm ends."""
     half = road.width / 2
     s = road.span[0] if at_start else road.span[1]
@@ -219,9 +219,9 @@ def _mouth(road: Road, at_start: bool) -> tuple[Points, Points, Points]:
     return minus, plus, np.array((-across[1], across[0]))
 
 
-def _outline(roads: list[Road], arms: tuple[Arm, ...]) -> Polygon:
+def _junction_outline(roads: list[Road], arms: tuple[Arm, ...]) -> Polygon:
     """The ring along all mouths and, rounded, the corners of the kerbs between them."""
-    mouths = [_mouth(roads[arm.road], arm.at_start) for arm in arms]
+    mouths = [_arm_mouth(roads[arm.road], arm.at_start) for arm in arms]
     pieces = []
     for position, (left, right, out) in enumerate(mouths):
         _, following, way = mouths[(position + 1) % len(mouths)]
@@ -229,7 +229,7 @@ def _outline(roads: list[Road], arms: tuple[Arm, ...]) -> Polygon:
     return Polygon(np.concatenate(pieces))
 
 
-def _freed(roads: list[Road], arms: dict[int, tuple[Arm, ...]]) -> list[Road]:
+def _open_traps(roads: list[Road], arms: dict[int, tuple[Arm, ...]]) -> list[Road]:
     """The roads, with two-way traffic where one way would leave nowhere to go, or nowhere to come from, at an end."""
     result = list(roads)
 
@@ -252,7 +252,7 @@ def _freed(roads: list[Road], arms: dict[int, tuple[Arm, ...]]) -> list[Road]:
     return result
 
 
-def _conflicts(network: RoadNetwork) -> list[int]:
+def _find_conflicts(network: RoadNetwork) -> list[int]:
     """Roads to leave out, the worst first: too short, too tight, too close to others, or part of a bad junction."""
     roads = network.roads
     bad: dict[int, None] = {}
@@ -268,11 +268,11 @@ def _conflicts(network: RoadNetwork) -> list[int]:
     shapes = [Polygon(road.strip(*road.span, road.width / 2, -road.width / 2)) for road in roads]
     bad.update(dict.fromkeys(road.index for road, shape in zip(roads, shapes, strict=True) if not shape.is_valid))
     if not bad:
-        bad.update(dict.fromkeys(_collisions(network, shapes)))
+        bad.update(dict.fromkeys(_find_collisions(network, shapes)))
     return list(bad)
 
 
-def _collisions(network: RoadNetwork, strips: list[Polygon]) -> Iterable[int]:
+def _find_collisions(network: RoadNetwork, strips: list[Polygon]) -> Iterable[int]:
     """Roads that come too near to others: the shorter of two strips, and strips in other roads' junctions."""
     roads = network.roads
     shapes = np.array([*strips, *network.junctions.values()], dtype=object)

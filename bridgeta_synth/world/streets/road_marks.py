@@ -9,9 +9,9 @@ import numpy as np
 from shapely.geometry import LineString, Polygon
 
 from bridgeta_synth.world.materials import WHITE, YELLOW
-from bridgeta_synth.world.streets.kerbside import stretches
+from bridgeta_synth.world.streets.kerbside import stretches_outside
 from bridgeta_synth.world.streets.lanes import STRAIGHT, LaneKey, Turn
-from bridgeta_synth.world.streets.marking import DASHED, DOUBLE, MIXED, SOLID, Marks, arrow, bicycle, placed
+from bridgeta_synth.world.streets.marking import DASHED, DOUBLE, MIXED, SOLID, Marks, arrow, bicycle, place_symbol
 from bridgeta_synth.world.streets.roads import SHOULDER, Road
 
 # Lane dividers are solid on the last metres before a stop line.
@@ -33,7 +33,7 @@ class PaintStyle:
         return cls(centre, float(rng.uniform(0.05, 0.4)), float(rng.uniform(0.15, 0.5)))
 
 
-def mark_road(
+def paint_road(
     road: Road,
     gaps: list[tuple[float, float]],
     openings: list[tuple[float, float]],
@@ -43,29 +43,29 @@ def mark_road(
     rng: np.random.Generator,
 ) -> tuple[list[LineString], list[LineString]]:
     """Paint a road; the road dividers and lane dividers of the map, which end at the gaps and openings."""
-    runs = [(a, b) for a, b in stretches(road, gaps) if b - a > 7]
+    runs = [(a, b) for a, b in stretches_outside(road, gaps) if b - a > 7]
     wear = float(np.clip(style.wear + rng.normal(0, 0.2), 0, 0.9)) if rng.random() < 0.8 else 0.9
     profile = road.profile
     between: list[LineString] = []
     if profile.ahead and profile.back and profile.centre_line and not profile.median:
-        kind = _centre_kind(road, rng)
-        for a, b in [r for run in runs for r in _without(run, openings)]:
+        kind = _draw_centre_style(road, rng)
+        for a, b in [r for run in runs for r in _subtract(run, openings)]:
             line = road.line(a, b, road.inner(True))
             between.append(LineString(line).simplify(0.02))
-            marks.line(line if rng.random() < 0.5 else line[::-1], kind, style.centre, wear)
+            marks.paint(line if rng.random() < 0.5 else line[::-1], kind, style.centre, wear)
     lanes: list[LineString] = []
     for ahead in (True, False):
         for lateral in road.lane_dividers(ahead):
             for a, b in runs:
                 lanes.append(LineString(road.line(a, b, lateral)).simplify(0.02))
-                _lane_line(road, a, b, lateral, ahead, wear, marks)
+                _paint_lane_line(road, a, b, lateral, ahead, wear, marks)
     for a, b in runs:
-        _edges(road, a, b, style, wear, marks, rng)
-        _symbols(road, a, b, turns, wear, marks, rng)
+        _paint_edges(road, a, b, style, wear, marks, rng)
+        _paint_symbols(road, a, b, turns, wear, marks, rng)
     return between, lanes
 
 
-def _without(run: tuple[float, float], openings: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _subtract(run: tuple[float, float], openings: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """The parts of a stretch between openings, those above 4 m long."""
     pieces, here = [], run[0]
     for start, end in sorted(openings):
@@ -75,21 +75,21 @@ def _without(run: tuple[float, float], openings: list[tuple[float, float]]) -> l
     return [(a, b) for a, b in pieces if b - a > 4]
 
 
-def _centre_kind(road: Road, rng: np.random.Generator) -> str:
+def _draw_centre_style(road: Road, rng: np.random.Generator) -> str:
     if road.profile.ahead + road.profile.back >= 4:
         return str(rng.choice((DOUBLE, DOUBLE, SOLID, MIXED)))
     return str(rng.choice((SOLID, DASHED, DASHED, DOUBLE, MIXED)))
 
 
-def _lane_line(road: Road, a: float, b: float, lateral: float, ahead: bool, wear: float, marks: Marks) -> None:
+def _paint_lane_line(road: Road, a: float, b: float, lateral: float, ahead: bool, wear: float, marks: Marks) -> None:
     """Dashes, and a solid line where traffic comes to the end of the stretch."""
     solid = min(_SOLID_PART, 0.4 * (b - a))
     dashed, end = ((a, b - solid), (b - solid, b)) if ahead else ((a + solid, b), (a, a + solid))
-    marks.line(road.line(*dashed, lateral), DASHED, WHITE, wear)
-    marks.line(road.line(*end, lateral), SOLID, WHITE, wear)
+    marks.paint(road.line(*dashed, lateral), DASHED, WHITE, wear)
+    marks.paint(road.line(*end, lateral), SOLID, WHITE, wear)
 
 
-def _edges(
+def _paint_edges(
     road: Road, a: float, b: float, style: PaintStyle, wear: float, marks: Marks, rng: np.random.Generator
 ) -> None:
     """Lines along the kerbs, which no map holds: double yellow, or one white or yellow line."""
@@ -100,10 +100,10 @@ def _edges(
             continue
         colour = YELLOW if kind < 0.55 else WHITE
         for lateral in (0.22, 0.44) if kind < 0.35 else (SHOULDER,):
-            marks.line(road.line(a, b, side * (half - lateral)), SOLID, colour, wear, 0.1)
+            marks.paint(road.line(a, b, side * (half - lateral)), SOLID, colour, wear, 0.1)
 
 
-def _symbols(
+def _paint_symbols(
     road: Road,
     a: float,
     b: float,
@@ -116,8 +116,8 @@ def _symbols(
 
     def lay(shape: Polygon, back: float, ahead: bool, lane: int) -> None:
         """A symbol some metres before the end of the stretch."""
-        x, y, yaw = road.spot(b - back if ahead else a + back, road.lane_lateral(ahead, lane))
-        marks.shape(WHITE, placed(shape, x, y, yaw if ahead else yaw + math.pi), wear)
+        x, y, yaw = road.pose(b - back if ahead else a + back, road.lane_lateral(ahead, lane))
+        marks.add_shape(WHITE, place_symbol(shape, x, y, yaw if ahead else yaw + math.pi), wear)
 
     for ahead in (True, False):
         count = road.lanes(ahead)
@@ -126,12 +126,12 @@ def _symbols(
             rows = (9.0, 29.0) if b - a > 50 and rng.random() < 0.5 else (9.0,)
             for back in rows:
                 for lane in range(count):
-                    ways = frozenset(map(_way, turns[LaneKey(road.index, ahead, lane)]))
+                    ways = frozenset(map(_direction, turns[LaneKey(road.index, ahead, lane)]))
                     lay(arrow(ways), back, ahead, lane)
         elif count == 1 and b - a > 30 and rng.random() < 0.1:
             for piece in bicycle():
                 lay(piece, 0.7 * (b - a), ahead, 0)
 
 
-def _way(turn: Turn) -> str:
+def _direction(turn: Turn) -> str:
     return "straight" if abs(turn.angle) < STRAIGHT else "left" if turn.angle > 0 else "right"

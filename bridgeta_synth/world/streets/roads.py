@@ -94,7 +94,7 @@ class Road:
         """The ring `[n, 2]` of a strip of the road's surface."""
         return np.concatenate((self.line(s0, s1, lateral0), self.line(s0, s1, lateral1)[::-1]))
 
-    def spot(self, s: float, lateral: float) -> tuple[float, float, float]:
+    def pose(self, s: float, lateral: float) -> tuple[float, float, float]:
         """x, y and the heading of the road from start to end at a place."""
         x, y = self.at(np.array([s]), lateral)[0]
         # The frame holds normals; the tangent lies a quarter turn to their right.

@@ -53,9 +53,9 @@ class StreetGraph:
         """A graph of about that many junctions."""
         # Every cut makes two junctions at most, and thinning out takes some away.
         wanted = round(junctions / (1 - 1.5 * layout.thinned))
-        graph = cls(_outline(rng, 0.5 * wanted * layout.block))
+        graph = cls(_draw_outline(rng, 0.5 * wanted * layout.block))
         failures: dict[int, int] = {}
-        while graph.junctions() < wanted:
+        while graph.count_junctions() < wanted:
             areas = np.array([graph._area(f) * (failures.get(i, 0) < 3) for i, f in enumerate(graph._faces)])
             if areas.max() < 0.7 * layout.block:
                 break
@@ -74,7 +74,7 @@ class StreetGraph:
         """Nodes that edges lead to from a node, sorted."""
         return sorted(self._around[node])
 
-    def junctions(self) -> int:
+    def count_junctions(self) -> int:
         """Number of nodes with three or more edges."""
         return sum(len(others) > 2 for others in self._around.values())
 
@@ -83,7 +83,7 @@ class StreetGraph:
         self._around[a].add(b)
         self._around[b].add(a)
 
-    def _part(self, a: int, b: int) -> tuple[int, int]:
+    def _unjoin(self, a: int, b: int) -> tuple[int, int]:
         """Remove an edge; its street and the street's direction from a to b."""
         street, direction = self.edges.pop((min(a, b), max(a, b)))
         self._around[a].discard(b)
@@ -98,13 +98,13 @@ class StreetGraph:
         """Cut a face in two by the best of some random cuts, if any fits; whether it did."""
         face = self._faces[index]
         ring = np.array([self._nodes[i] for i in face])
-        ends = self._ends(rng, face, ring)
+        ends = self._cut_ends(rng, face, ring)
         best: tuple[float, _End, _End] | None = None
         for i, start in enumerate(ends):
             for end in ends[i + 1 :]:
-                badness = self._badness(face, ring, start, end, layout) + rng.uniform(0, 0.1)
-                if badness < (best[0] if best else math.inf):
-                    best = badness, start, end
+                cost = self._cut_cost(face, ring, start, end, layout) + rng.uniform(0, 0.1)
+                if cost < (best[0] if best else math.inf):
+                    best = cost, start, end
         if best is None:
             return False
         nodes = []
@@ -119,7 +119,7 @@ class StreetGraph:
         self.streets += 1
         return True
 
-    def _ends(self, rng: np.random.Generator, face: list[int], ring: Points) -> list[_End]:
+    def _cut_ends(self, rng: np.random.Generator, face: list[int], ring: Points) -> list[_End]:
         """Junctions with an arm on the other side only, and random places well away from all junctions."""
         ends = [_End(i, face[i], ring[i]) for i in range(len(face)) if self._is_passed_by(face, ring, i)]
         for i, (a, b) in enumerate(zip(ring, np.roll(ring, -1, axis=0), strict=True)):
@@ -129,7 +129,7 @@ class StreetGraph:
                 ends += [_End(i, -1, a + share * (b - a)) for share in shares]
         return ends
 
-    def _badness(self, face: list[int], ring: Points, start: _End, end: _End, layout: Layout) -> float:
+    def _cut_cost(self, face: list[int], ring: Points, start: _End, end: _End, layout: Layout) -> float:
         """How little a cut is liked: uneven halves and slant count against it, a fourth arm for it; inf: impossible."""
         way = end.place - start.place
         length = float(np.hypot(*way))
@@ -172,7 +172,7 @@ class StreetGraph:
         node = len(self._nodes)
         self._nodes.append(point)
         self._around[node] = set()
-        street, direction = self._part(a, b)
+        street, direction = self._unjoin(a, b)
         for p, q in ((a, node), (node, b)):
             self._join(p, q, street) if direction > 0 else self._join(q, p, street)
         for face in self._faces:
@@ -206,8 +206,8 @@ class StreetGraph:
         ends = chain[0], chain[-1]
         if ends[0] == ends[1] or min(len(self._around[end]) for end in ends) < 3:
             return False
-        taken = [(p, q, *self._part(p, q)) for p, q in itertools.pairwise(chain)]
-        if self._reaches(*ends) and not any(self._bends_sharply(end) for end in ends) and self.junctions():
+        taken = [(p, q, *self._unjoin(p, q)) for p, q in itertools.pairwise(chain)]
+        if self._reaches(*ends) and not any(self._bends_sharply(end) for end in ends) and self.count_junctions():
             return True
         for p, q, street, direction in taken:
             self._join(p, q, street) if direction > 0 else self._join(q, p, street)
@@ -237,7 +237,7 @@ class StreetGraph:
             wanted -= self.remove(chains[int(rng.integers(len(chains)))])
 
 
-def _outline(rng: np.random.Generator, area: float) -> Points:
+def _draw_outline(rng: np.random.Generator, area: float) -> Points:
     """A convex ring of four corners, counter-clockwise, which are no right angles."""
     turn = rng.uniform(0, 2 * math.pi) + math.pi / 2 * np.arange(4) + rng.uniform(-0.2, 0.2, 4)
     stretch = math.sqrt(rng.uniform(0.75, 1.33))

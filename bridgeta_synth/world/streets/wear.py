@@ -16,24 +16,24 @@ def age_road(road: Road, below: Marks, above: Marks, rng: np.random.Generator) -
     """Traces of repairs and traffic on a road, to lie `below` its paint or, here and there, `above` it."""
     length = road.span[1] - road.span[0]
     for _ in range(int(rng.poisson(length / 28))):
-        _patch(road, above if rng.random() < 0.1 else below, rng)
+        _add_patch(road, above if rng.random() < 0.1 else below, rng)
     if rng.random() < 0.45:
-        _long_seams(road, below, rng)
+        _add_seams(road, below, rng)
     for _ in range(int(rng.poisson(length / 55))):
-        _trench(road, above if rng.random() < 0.35 else below, rng)
+        _add_trench(road, above if rng.random() < 0.35 else below, rng)
     if rng.random() < 0.12:
         for s in np.arange(road.span[0] + rng.uniform(2, 6), road.span[1], float(rng.uniform(5.0, 9.0))):
             below.stroke(_across(road, float(s)), 0.05, SEAM)
     for _ in range(int(rng.poisson(length / 70))):
-        _old_line(road, below, rng)
+        _add_removed_line(road, below, rng)
     for _ in range(int(rng.poisson(length / 110))):
-        _tyre_marks(road, above, rng)
+        _add_tyre_marks(road, above, rng)
     for _ in range(int(rng.poisson(length / 35))):
-        _crack(road, below, rng)
+        _add_crack(road, below, rng)
     for _ in range(int(rng.poisson(length / 40))):
-        x, y, yaw = _somewhere(road, rng)
+        x, y, yaw = _draw_pose(road, rng)
         turn = np.linspace(0, 2 * math.pi, 10, endpoint=False)
-        below.ring(IRON, np.stack((x + 0.34 * np.cos(turn + yaw), y + 0.34 * np.sin(turn + yaw)), axis=1))
+        below.add_ring(IRON, np.stack((x + 0.34 * np.cos(turn + yaw), y + 0.34 * np.sin(turn + yaw)), axis=1))
 
 
 def resurface(road: Road, below: Marks, rng: np.random.Generator) -> None:
@@ -41,14 +41,14 @@ def resurface(road: Road, below: Marks, rng: np.random.Generator) -> None:
     half, (s0, s1) = road.width / 2, road.span
     draw = rng.random()
     if draw < 0.25:
-        below.ring(ASPHALT_OLD, road.strip(s0, s1, half, -half))
+        below.add_ring(ASPHALT_OLD, road.strip(s0, s1, half, -half))
     elif draw < 0.5 and s1 - s0 > 20:
         a, b = sorted(rng.uniform(s0, s1, 2))
-        below.ring(ASPHALT_OLD, road.strip(float(a), float(b), half, -half))
+        below.add_ring(ASPHALT_OLD, road.strip(float(a), float(b), half, -half))
     elif draw < 0.6:
         # One lane's width was renewed.
         side = float(rng.choice((-1.0, 1.0)))
-        below.ring(ASPHALT_OLD, road.strip(s0, s1, side * half, side * (half - 3.4)))
+        below.add_ring(ASPHALT_OLD, road.strip(s0, s1, side * half, side * (half - 3.4)))
 
 
 def _across(road: Road, s: float) -> Points:
@@ -56,22 +56,22 @@ def _across(road: Road, s: float) -> Points:
     return road.at(np.full(2, s), np.array([half, -half]))
 
 
-def _somewhere(road: Road, rng: np.random.Generator, room: float = 0.8) -> tuple[float, float, float]:
+def _draw_pose(road: Road, rng: np.random.Generator, room: float = 0.8) -> tuple[float, float, float]:
     """x, y and the road's heading at a random place, `room` metres from the kerbs if the road is wide enough."""
     edge = max(road.width / 2 - room, 0.2)
-    return road.spot(float(rng.uniform(*road.span)), float(rng.uniform(-edge, edge)))
+    return road.pose(float(rng.uniform(*road.span)), float(rng.uniform(-edge, edge)))
 
 
-def _patch(road: Road, marks: Marks, rng: np.random.Generator) -> None:
+def _add_patch(road: Road, marks: Marks, rng: np.random.Generator) -> None:
     """A repaired piece, some with tar along its rim."""
-    x, y, yaw = _somewhere(road, rng)
+    x, y, yaw = _draw_pose(road, rng)
     length, width = float(rng.uniform(0.8, 7)), float(rng.uniform(0.5, 1.5))
     if rng.random() < 0.35:
-        marks.ring(SEAM, corners(x, y, yaw, length + 0.12, width + 0.12))
-    marks.ring(PATCH, corners(x, y, yaw, length, width))
+        marks.add_ring(SEAM, corners(x, y, yaw, length + 0.12, width + 0.12))
+    marks.add_ring(PATCH, corners(x, y, yaw, length, width))
 
 
-def _long_seams(road: Road, marks: Marks, rng: np.random.Generator) -> None:
+def _add_seams(road: Road, marks: Marks, rng: np.random.Generator) -> None:
     """Joints between the strips in which asphalt was laid: near the lanes' borders, seldom on them."""
     lane = road.profile.lane_width
     for lateral in np.arange(-road.width / 2 + SHOULDER + lane, road.width / 2 - 1.5, lane):
@@ -82,7 +82,7 @@ def _long_seams(road: Road, marks: Marks, rng: np.random.Generator) -> None:
                 marks.stroke(road.line(a, b, at), float(rng.uniform(0.03, 0.09)), SEAM)
 
 
-def _trench(road: Road, marks: Marks, rng: np.random.Generator) -> None:
+def _add_trench(road: Road, marks: Marks, rng: np.random.Generator) -> None:
     """A filled trench across the road, or along it."""
     s, half = float(rng.uniform(*road.span)), road.width / 2
     width = float(rng.uniform(0.4, 1.1))
@@ -96,7 +96,7 @@ def _trench(road: Road, marks: Marks, rng: np.random.Generator) -> None:
     marks.stroke(line, width, PATCH)
 
 
-def _old_line(road: Road, marks: Marks, rng: np.random.Generator) -> None:
+def _add_removed_line(road: Road, marks: Marks, rng: np.random.Generator) -> None:
     """What is left of a divider that was moved: pale, or dark where it was burnt off."""
     a = float(rng.uniform(*road.span))
     b = min(a + float(rng.uniform(8, 45)), road.span[1])
@@ -104,10 +104,10 @@ def _old_line(road: Road, marks: Marks, rng: np.random.Generator) -> None:
         return
     edge = road.width / 2 - 1.0
     line = road.line(a, b, float(rng.uniform(-edge, edge)))
-    marks.line(line, SOLID if rng.random() < 0.4 else DASHED, REMOVED_PAINT if rng.random() < 0.7 else SEAM, 0.0, 0.15)
+    marks.paint(line, SOLID if rng.random() < 0.4 else DASHED, REMOVED_PAINT if rng.random() < 0.7 else SEAM, 0.0, 0.15)
 
 
-def _tyre_marks(road: Road, marks: Marks, rng: np.random.Generator) -> None:
+def _add_tyre_marks(road: Road, marks: Marks, rng: np.random.Generator) -> None:
     """Two dark tracks of a car that braked, which may leave their lane."""
     a = float(rng.uniform(*road.span))
     b = min(a + float(rng.uniform(5, 22)), road.span[1])
@@ -122,9 +122,9 @@ def _tyre_marks(road: Road, marks: Marks, rng: np.random.Generator) -> None:
         marks.stroke(road.at(s, lateral), float(rng.uniform(0.14, 0.22)), TYRE)
 
 
-def _crack(road: Road, marks: Marks, rng: np.random.Generator) -> None:
+def _add_crack(road: Road, marks: Marks, rng: np.random.Generator) -> None:
     """A crack that wanders along or across the road."""
-    x, y, yaw = _somewhere(road, rng, 3.5)
+    x, y, yaw = _draw_pose(road, rng, 3.5)
     count = int(rng.integers(4, 8))
     heading = yaw + (math.pi / 2 if rng.random() < 0.4 else 0.0) + np.cumsum(rng.normal(0, 0.35, count))
     step = 0.5 * np.stack((np.cos(heading), np.sin(heading)), axis=1)

@@ -60,11 +60,11 @@ def draw_blocks(streets: BaseGeometry, layout: Layout, rng: np.random.Generator)
     areas = [Polygon(hole) for street in shapely.get_parts(streets) for hole in street.interiors]
     filled = union(Polygon(street.exterior) for street in shapely.get_parts(streets))
     rim = box(*filled.bounds).buffer(_RIM, join_style="mitre").difference(filled)
-    blocks = [_block(area, layout, rng, False) for area in areas if area.area > 60]
-    return blocks + [_block(area, layout, rng, True) for area in parts(rim, 1000.0)]
+    blocks = [_draw_block(area, layout, rng, False) for area in areas if area.area > 60]
+    return blocks + [_draw_block(area, layout, rng, True) for area in parts(rim, 1000.0)]
 
 
-def _block(area: Polygon, layout: Layout, rng: np.random.Generator, is_rim: bool) -> Block:
+def _draw_block(area: Polygon, layout: Layout, rng: np.random.Generator, is_rim: bool) -> Block:
     draw = float(rng.random())
     bounds = np.cumsum((layout.parks, layout.plazas, layout.carparks))
     use = (PARK, PLAZA, CARPARK, BUILT)[int(np.searchsorted(bounds, draw, side="right"))]
@@ -103,7 +103,7 @@ def lay_walks(
     rng: np.random.Generator,
 ) -> Walks:
     """Walkways around all blocks but along some roads, given what else lies there."""
-    without, verges = _roadsides(blocks, roads, rng)
+    without, verges = _draw_roadsides(blocks, roads, rng)
     recesses = STRtree(laybys)
     rings: list[tuple[Block, BaseGeometry]] = []
     paths: list[Points] = []
@@ -120,7 +120,7 @@ def lay_walks(
         whole = block.use == PLAZA
         ring = edge if whole else edge.difference(inner)
         if block.use == PARK:
-            ring = union([ring, *_park_paths(block, inner, rng, paths)])
+            ring = union([ring, *_draw_park_paths(block, inner, rng, paths)])
         rings.append((block, ring))
         middle = block.verge + (block.walk - block.verge) / 2
         line = edge.buffer(-middle, quad_segs=3).boundary
@@ -128,18 +128,18 @@ def lay_walks(
             line = line.intersection(box(*block.area.bounds).buffer(-block.walk - 1.0))
         paths += lines_of(line.difference(closed), 12.0)
         if whole and block.area.area > _SMALL:
-            paths += _plaza_paths(block, rng)
+            paths += _draw_plaza_paths(block, rng)
     strips = union(verges).difference(union([driveways.buffer(0.3), *(recess.buffer(2.4) for recess in laybys)]))
     laid: list[Polygon] = []
     for block, ring in rings:
         surface.append((block.ground, block.area))
         if block.use in (BUILT, CARPARK):
-            surface += plots(block.area, _FIELDS if block.is_rim else _YARDS, rng, 34.0 if block.is_rim else 19.0)
+            surface += draw_plots(block.area, _FIELDS if block.is_rim else _YARDS, rng, 34.0 if block.is_rim else 19.0)
         for piece in parts(ring.difference(taken).difference(strips), 2.0):
             laid.append(piece)
             surface.append((block.paving, piece))
         if block.use == PLAZA and block.area.area > _SMALL:
-            surface += plots(block.area.buffer(-block.walk), _SQUARES, rng, 11.0)
+            surface += draw_plots(block.area.buffer(-block.walk), _SQUARES, rng, 11.0)
     areas = [block.area for block in blocks]
     green = pieces(strips.intersection(union(areas)), 1.0)
     beds = rng.random(len(green)) < 0.3
@@ -147,7 +147,7 @@ def lay_walks(
     return Walks(union(laid), union(green), surface, paths)
 
 
-def plots(
+def draw_plots(
     area: BaseGeometry, shares: dict[int, float], rng: np.random.Generator, size: float
 ) -> list[tuple[int, Polygon]]:
     """Pieces, about `size` metres wide with straight borders, of an area: (material, piece), as common as `shares` say.
@@ -174,7 +174,7 @@ def plots(
     return [(kinds[i], piece) for i, piece in zip(owner, pieces, strict=True) if isinstance(piece, Polygon)]
 
 
-def _roadsides(
+def _draw_roadsides(
     blocks: list[Block], roads: tuple[Road, ...], rng: np.random.Generator
 ) -> tuple[list[Polygon], list[Polygon]]:
     """Strips beside roads that have no walkway, and strips of grass between kerb and path."""
@@ -183,7 +183,7 @@ def _roadsides(
     for road in roads:
         half, (s0, s1) = road.width / 2, road.span
         for side in (1, -1):
-            x, y, _ = road.spot((s0 + s1) / 2, side * (half + 1.0))
+            x, y, _ = road.pose((s0 + s1) / 2, side * (half + 1.0))
             found = [i for i in tree.query(Point(x, y)) if blocks[i].area.contains(Point(x, y))]
             kind = rng.random()
             if not found:
@@ -196,7 +196,9 @@ def _roadsides(
     return [w for w in without if w.is_valid], [v for v in verges if v.is_valid]
 
 
-def _park_paths(block: Block, inner: BaseGeometry, rng: np.random.Generator, paths: list[Points]) -> list[BaseGeometry]:
+def _draw_park_paths(
+    block: Block, inner: BaseGeometry, rng: np.random.Generator, paths: list[Points]
+) -> list[BaseGeometry]:
     """One or two ways across a park, from corner to corner of its walkway."""
     ring = np.asarray(block.area.exterior.coords)
     found = []
@@ -210,7 +212,7 @@ def _park_paths(block: Block, inner: BaseGeometry, rng: np.random.Generator, pat
     return found
 
 
-def _plaza_paths(block: Block, rng: np.random.Generator) -> list[Points]:
+def _draw_plaza_paths(block: Block, rng: np.random.Generator) -> list[Points]:
     """Ways that people take across a plaza."""
     corners = np.asarray(block.area.buffer(-2.0).exterior.coords)
     found: list[Points] = []

@@ -12,20 +12,28 @@ from shapely.geometry.base import BaseGeometry
 
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.world import materials
-from bridgeta_synth.world.streets.approaches import approaches
-from bridgeta_synth.world.streets.kerbside import Kerbside, Sides, islands, laybys, paint_kerbs, stripes, stubs
-from bridgeta_synth.world.streets.lanes import LaneKey, Turn, lane_graph
+from bridgeta_synth.world.streets.approaches import plan_approaches
+from bridgeta_synth.world.streets.kerbside import (
+    Kerbside,
+    Sides,
+    add_driveways,
+    add_laybys,
+    build_islands,
+    paint_kerbs,
+    paint_stripes,
+)
+from bridgeta_synth.world.streets.lanes import LaneKey, Turn, build_lane_graph
 from bridgeta_synth.world.streets.layouts import LAYOUTS, PALETTES, Layout, split_of
 from bridgeta_synth.world.streets.marking import Marks
 from bridgeta_synth.world.streets.network import RoadNetwork, build_network
-from bridgeta_synth.world.streets.road_marks import PaintStyle, mark_road
+from bridgeta_synth.world.streets.road_marks import PaintStyle, paint_road
 from bridgeta_synth.world.streets.roads import SHOULDER
 from bridgeta_synth.world.streets.shapes import outlines, parts, pieces, polygons, union
 from bridgeta_synth.world.streets.wear import age_road, resurface
 from bridgeta_synth.world.terrain import Terrain
 from bridgeta_synth.world.town.blocks import BUILT, CARPARK, GREEN, PARK, PLAZA, Walks, draw_blocks, lay_walks
-from bridgeta_synth.world.town.buildings import buildings, enclosures
-from bridgeta_synth.world.town.carparks import Carparks, carpark
+from bridgeta_synth.world.town.buildings import add_buildings, add_enclosures
+from bridgeta_synth.world.town.carparks import Carparks, add_carpark
 from bridgeta_synth.world.town.street_furniture import Furnisher
 from bridgeta_synth.world.town.town import Town
 
@@ -66,21 +74,21 @@ class TownBuilder:
     def build(self) -> None:
         """Everything that lies on the ground."""
         town, roads, rng = self.town, self.network.roads, self.rng
-        town.lanes, _, turns = lane_graph(self.network)
+        town.lanes, _, turns = build_lane_graph(self.network)
         strips = polygons(road.strip(*road.span, road.width / 2, -road.width / 2) for road in roads)
         self.strips = shapely.simplify(strips, _SMOOTH)
         base = union([*self.strips, *shapely.simplify(list(self.network.junctions.values()), _SMOOTH)])
         filled = union(Polygon(street.exterior) for street in shapely.get_parts(base))
         town.interior = self._interior(filled)
-        self.approaches = approaches(self.network, self.marks, rng)
+        self.approaches = plan_approaches(self.network, self.marks, rng)
         self.blocks = draw_blocks(base, self.layout, rng)
         sides = Sides(roads, self.approaches.gaps)
         self.lots = self._carparks(sides)
         self.kerbside = Kerbside()
         for road in roads:
-            stubs(road, sides, rng, self.kerbside)
-            laybys(road, sides, self.marks, rng, self.kerbside)
-            self.kerbside.islands += islands(road, self.approaches.gaps[road.index])
+            add_driveways(road, sides, rng, self.kerbside)
+            add_laybys(road, sides, self.marks, rng, self.kerbside)
+            self.kerbside.islands += build_islands(road, self.approaches.gaps[road.index])
         self._lines(turns)
         self._kerbs(sides)
         self._grounds(base)
@@ -102,14 +110,14 @@ class TownBuilder:
         for index in rng.permutation(len(self.network.roads)):
             road = self.network.roads[index]
             for side in (1, -1):
-                x, y, _ = road.spot(road.length / 2, side * (road.width / 2 + 2))
+                x, y, _ = road.pose(road.length / 2, side * (road.width / 2 + 2))
                 for i in tree.query(shapely.Point(x, y), predicate="within"):
                     block = self.blocks[i]
                     wanted = {CARPARK: 0.5, BUILT: self.layout.lots, PARK: 0.5 * self.layout.lots}.get(block.use, 0.0)
                     if rng.random() < wanted:
                         modules = int(rng.integers(1, 4)) if block.use == CARPARK else 1
                         setback = block.walk + float(rng.choice((0.3, 1.0, 2.5)))
-                        carpark(road, side, modules, insides[i], setback, sides, self.marks, rng, found)
+                        add_carpark(road, side, modules, insides[i], setback, sides, self.marks, rng, found)
         return found
 
     def _lines(self, turns: dict[LaneKey, list[Turn]]) -> None:
@@ -121,7 +129,7 @@ class TownBuilder:
         for road in self.network.roads:
             age_road(road, self.below, self.above, rng)
             gaps, openings = self.approaches.gaps[road.index], self.kerbside.openings[road.index]
-            between, lanes = mark_road(road, gaps, openings, turns, style, self.marks, rng)
+            between, lanes = paint_road(road, gaps, openings, turns, style, self.marks, rng)
             town.lines["road_divider"] += between
             town.lines["lane_divider"] += lanes
 
@@ -133,7 +141,7 @@ class TownBuilder:
                 paint_kerbs(road, sides, keep_left, self.kerb_paint, rng)
             if keep_left:
                 for ring in outlines(union(self.kerbside.islands)):
-                    stripes(ring, self.island_paint, 0.09)
+                    paint_stripes(ring, self.island_paint, 0.09)
 
     def _grounds(self, base: BaseGeometry) -> None:
         """Areas: the layers of the map, what is paved, and the surface from bottom to top."""
@@ -207,24 +215,24 @@ class TownBuilder:
         fronts = outlines(public, 30.0)
         # Not around driveways: nobody lights those.
         kerbs = outlines(self.streets) + outlines(union(self.lots.lots))
-        buildings(into, fronts, taken)
-        enclosures(into, fronts, taken)
+        add_buildings(into, fronts, taken)
+        add_enclosures(into, fronts, taken)
         for post in self.approaches.posts:
             if post.kind == "signal":
-                into.signal(post.x, post.y, post.yaw)
+                into.add_signal(post.x, post.y, post.yaw)
             else:
-                into.sign(post.x, post.y, post.yaw, int(rng.integers(1 << 16)))
-        into.street_lamps(kerbs, town.paved)
-        into.street_trees(kerbs, town.paved)
+                into.add_sign(post.x, post.y, post.yaw, int(rng.integers(1 << 16)))
+        into.add_street_lamps(kerbs, town.paved)
+        into.add_street_trees(kerbs, town.paved)
         # Nobody sits or throws anything away between the directions.
-        into.small_things(outlines(union([self.streets, *self.kerbside.islands])), town.paved)
+        into.add_small_objects(outlines(union([self.streets, *self.kerbside.islands])), town.paved)
         for block in self.blocks:
             if block.use == PLAZA:
-                into.groves(block.area, town.paved, 0.006, 1.5)
-                into.seats(block.area, town.paved, 0.002)
+                into.add_groves(block.area, town.paved, 0.006, 1.5)
+                into.add_benches(block.area, town.paved, 0.002)
             else:
                 density = 0.0014 if block.is_rim else {PARK: 0.016, GREEN: 0.02}.get(block.use, 0.005)
-                into.groves(block.area, public, density, 2.5 if block.use == BUILT else 1.2)
+                into.add_groves(block.area, public, density, 2.5 if block.use == BUILT else 1.2)
         town.solids, town.lamps = into.build()
 
 

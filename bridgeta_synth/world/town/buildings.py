@@ -67,7 +67,7 @@ class _Plots:
         self.shapes.append(Polygon(ring))
 
 
-def buildings(into: Furnisher, fronts: list[Points], taken: BaseGeometry, share: float = 0.9) -> None:
+def add_buildings(into: Furnisher, fronts: list[Points], taken: BaseGeometry, share: float = 0.9) -> None:
     """Rows of buildings behind the fronts, clear of what is `taken`, along a `share` of their length."""
     rng = into.rng
     shapely.prepare(taken)
@@ -79,20 +79,20 @@ def buildings(into: Furnisher, fronts: list[Points], taken: BaseGeometry, share:
             if s >= until:
                 row, until = _draw_row(rng), s + float(rng.uniform(35, 120))
             size = float(rng.uniform(*row.length)), float(rng.uniform(*row.depth))
-            ring = _plot(front, length, s, size, row.setback, taken, plots)
+            ring = _find_plot(front, length, s, size, row.setback, taken, plots)
             if ring is None:
                 s += 3.5
                 continue
             if rng.random() < share:
                 plots.add(ring)
                 height = float(np.clip(row.height + rng.uniform(-4, 4), 4.2, 55))
-                _building(into, ring, height)
+                _add_building(into, ring, height)
             s += float(np.hypot(*(ring[0] - ring[3]))) + float(rng.choice(row.gaps))
     for plot in plots.shapes:
         into.occupy(plot)
 
 
-def _plot(
+def _find_plot(
     front: Points,
     total: float,
     s: float,
@@ -103,7 +103,7 @@ def _plot(
 ) -> Points | None:
     """The corners of a free rectangle behind a front from `s` on; smaller or further back where that is needed."""
     for length, depth, more in ((*size, 0.0), (0.7 * size[0], 0.75 * size[1], 0.0), (*size, 4.0)):
-        a, b = (_along(front, d / total) for d in (s, s + length))
+        a, b = (_point_at_share(front, d / total) for d in (s, s + length))
         chord = float(np.hypot(*(b - a)))
         if chord < 0.9 * length or chord < 4:
             continue
@@ -117,14 +117,14 @@ def _plot(
     return None
 
 
-def _along(line: Points, share: float) -> Points:
+def _point_at_share(line: Points, share: float) -> Points:
     """The place at a share of the length of a polyline whose points are evenly spaced."""
     at = min(max(share, 0.0), 1.0) * (len(line) - 1)
     i = min(int(at), len(line) - 2)
     return line[i] + (at - i) * (line[i + 1] - line[i])
 
 
-def _building(into: Furnisher, ring: Points, height: float) -> None:
+def _add_building(into: Furnisher, ring: Points, height: float) -> None:
     """A building on the rectangle `ring [4, 2]` as `corners` gives it: walls, a roof, sometimes a part above it."""
     rng = into.rng
     x, y = (float(v) for v in ring.mean(axis=0))
@@ -149,7 +149,7 @@ def _building(into: Furnisher, ring: Points, height: float) -> None:
         into.add((x, y), FACADE, (x, y, height), size, colour, yaw=yaw, seed=seed + 1)
 
 
-def enclosures(into: Furnisher, fronts: list[Points], taken: BaseGeometry, share: float = 0.45) -> None:
+def add_enclosures(into: Furnisher, fronts: list[Points], taken: BaseGeometry, share: float = 0.45) -> None:
     """Walls, fences and hedges just behind the fronts along a `share` of their length, where nothing else stands."""
     rng = into.rng
     shapely.prepare(taken)
@@ -159,11 +159,11 @@ def enclosures(into: Furnisher, fronts: list[Points], taken: BaseGeometry, share
         while s < length - 4:
             run = float(rng.uniform(10, 45))
             if rng.random() < share:
-                _enclose(into, at_distance(line, np.arange(s, min(s + run, length), 1.0)), taken)
+                _add_enclosure(into, at_distance(line, np.arange(s, min(s + run, length), 1.0)), taken)
             s += run + float(rng.uniform(1, 12))
 
 
-def _enclose(into: Furnisher, line: Points, taken: BaseGeometry) -> None:
+def _add_enclosure(into: Furnisher, line: Points, taken: BaseGeometry) -> None:
     """One wall, fence or hedge along a line, in pieces that follow it."""
     rng = into.rng
     draw = rng.random()

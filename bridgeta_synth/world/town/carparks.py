@@ -11,7 +11,7 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from bridgeta_synth.world.materials import WHITE
-from bridgeta_synth.world.streets.kerbside import BAY_DEPTH, BAY_WIDTH, Bay, Sides, driveway
+from bridgeta_synth.world.streets.kerbside import BAY_DEPTH, BAY_WIDTH, Bay, Sides, driveway_ring
 from bridgeta_synth.world.streets.marking import Marks
 from bridgeta_synth.world.streets.roads import Road
 from bridgeta_synth.world.streets.shapes import Points, corners, parts
@@ -46,7 +46,7 @@ class _Frame:
         return self.x + c * u - self.side * s * v, self.y + s * u + self.side * c * v
 
 
-def carpark(
+def add_carpark(
     road: Road,
     side: int,
     modules: int,
@@ -61,39 +61,39 @@ def carpark(
 
     `setback` is the distance of the lot from the kerb. The lot is cut to `inside`, bays that are cut are left out.
     """
-    free = max(sides.free(road, side, 4.0), key=lambda stretch: stretch[1] - stretch[0], default=(0.0, 0.0))
+    free = max(sides.free_stretches(road, side, 4.0), key=lambda stretch: stretch[1] - stretch[0], default=(0.0, 0.0))
     length = min(free[1] - free[0], float(rng.uniform(18, 26 + 14 * modules)))
     length = BAY_WIDTH * int(length // BAY_WIDTH)
     if length < 14:
         return False
     middle = float(rng.uniform(free[0] + length / 2, free[1] - length / 2))
-    frame = _Frame(*road.spot(middle, side * (road.width / 2 + setback)), side)
+    frame = _Frame(*road.pose(middle, side * (road.width / 2 + setback)), side)
     for count in range(modules, 0, -1):
         depth = count * _MODULE + 0.6
         area = Polygon(corners(*frame.at(0, depth / 2), frame.yaw, length, depth)).intersection(inside)
         pieces = parts(area, 120.0)
-        if len(pieces) == 1 and pieces[0].area > 0.72 * length * depth and not _near(pieces[0], into.lots):
+        if len(pieces) == 1 and pieces[0].area > 0.72 * length * depth and not _is_near(pieces[0], into.lots):
             break
     else:
         return False
     lot = pieces[0]
     gate = float(rng.uniform(-0.3, 0.3)) * (length - _GATE)
-    way = Polygon(driveway(road, side, middle + gate, _GATE, setback + 0.3))
+    way = Polygon(driveway_ring(road, side, middle + gate, _GATE, setback + 0.3))
     # On a bend the lot's side is not at the same distance everywhere.
     if not way.intersects(lot):
         return False
     into.lots.append(lot)
     into.driveways.append(way)
     sides.take(road, side, middle - length / 2 - 2, middle + length / 2 + 2)
-    _rows(lot, frame, length, count, gate, marks, rng, into)
+    _add_bays(lot, frame, length, count, gate, marks, rng, into)
     return True
 
 
-def _near(lot: Polygon, others: list[Polygon]) -> bool:
+def _is_near(lot: Polygon, others: list[Polygon]) -> bool:
     return any(lot.distance(other) < 2.5 for other in others)
 
 
-def _rows(
+def _add_bays(
     lot: Polygon,
     frame: _Frame,
     length: float,
@@ -121,12 +121,12 @@ def _rows(
                 heading = frame.yaw + math.pi / 2 * (1 if rng.random() < 0.5 else -1)
                 into.bays.append(Bay(x, y, heading))
             if fits or open_before:
-                _line(frame, u - BAY_WIDTH / 2, v, marks, wear)
+                _paint_line(frame, u - BAY_WIDTH / 2, v, marks, wear)
             open_before = fits
         if open_before:
-            _line(frame, length / 2, v, marks, wear)
+            _paint_line(frame, length / 2, v, marks, wear)
 
 
-def _line(frame: _Frame, u: float, v: float, marks: Marks, wear: float) -> None:
+def _paint_line(frame: _Frame, u: float, v: float, marks: Marks, wear: float) -> None:
     ends: Points = np.array([frame.at(u, v - BAY_DEPTH / 2 + 0.1), frame.at(u, v + BAY_DEPTH / 2 - 0.1)])
     marks.stroke(ends, 0.1, WHITE, wear)

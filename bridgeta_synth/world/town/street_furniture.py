@@ -95,44 +95,44 @@ class Furnisher:
         lamps[:, 2] += self._height(lamps[:, :2])
         return solids, lamps
 
-    def street_trees(self, kerbs: list[Points], taken: BaseGeometry) -> None:
+    def add_street_trees(self, kerbs: list[Points], taken: BaseGeometry) -> None:
         """Rows of trees behind the kerbs, in stretches, clear of what is `taken` (paved)."""
-        for points, _ in self._posts(kerbs, taken, 9.5, 1.0, 0.45, 30.0, 0.4):
+        for points, _ in self._draw_places(kerbs, taken, 9.5, 1.0, 0.45, 30.0, 0.4):
             low, high = (4.5, 8.0) if self.rng.random() < 0.7 else (8.0, 12.0)
             for x, y in points:
                 if self.rng.random() < 0.75:
-                    self.tree(x, y, float(self.rng.uniform(low, high)))
+                    self.add_tree(x, y, float(self.rng.uniform(low, high)))
 
-    def street_lamps(self, kerbs: list[Points], taken: BaseGeometry) -> None:
+    def add_street_lamps(self, kerbs: list[Points], taken: BaseGeometry) -> None:
         """Lamps at about every 30 m behind the kerbs, their arms over the road."""
         tall = self.rng.random() < 0.6
-        for points, ways in self._posts(kerbs, taken, 31.0, 0.6, 0.62, 90.0, 0.25):
+        for points, ways in self._draw_places(kerbs, taken, 31.0, 0.6, 0.62, 90.0, 0.25):
             for (x, y), way in zip(points, ways, strict=True):
                 # The area is on the left of its outline.
-                self.lamp(x, y, way + math.pi / 2, 8.5 if tall else 6.0)
+                self.add_lamp(x, y, way + math.pi / 2, 8.5 if tall else 6.0)
 
-    def small_things(self, kerbs: list[Points], taken: BaseGeometry) -> None:
+    def add_small_objects(self, kerbs: list[Points], taken: BaseGeometry) -> None:
         """Signs, bins, cabinets, benches and bollards behind the kerbs."""
         rng = self.rng
-        for points, ways in self._posts(kerbs, taken, 17.0, 0.7, 0.5, 51.0, 0.3):
+        for points, ways in self._draw_places(kerbs, taken, 17.0, 0.7, 0.5, 51.0, 0.3):
             for (x, y), way in zip(points, ways, strict=True):
                 draw = rng.random()
                 if draw < 0.30:
                     # Where traffic keeps right it runs along the outline, and signs face it.
-                    self.sign(x, y, way + (math.pi if self._driving_side > 0 else 0.0), int(rng.integers(1 << 16)))
+                    self.add_sign(x, y, way + (math.pi if self._driving_side > 0 else 0.0), int(rng.integers(1 << 16)))
                 elif draw < 0.48:
-                    self.bin(x, y, way)
+                    self.add_bin(x, y, way)
                 elif draw < 0.58:
-                    self.cabinet(x, y, way)
+                    self.add_cabinet(x, y, way)
                 elif draw < 0.68:
-                    self.bench(x, y, way)
+                    self.add_bench(x, y, way)
                 elif draw < 0.78:
                     for i in range(int(rng.integers(3, 7))):
                         at = (x + 1.4 * i * math.cos(way), y + 1.4 * i * math.sin(way))
                         if self.is_free(np.array([at]), 0.2, taken)[0]:
                             self.add(at, POLE, (*at, 0.0), (0.14, 0.14, 0.9), (0.30, 0.31, 0.32))
 
-    def _posts(
+    def _draw_places(
         self, kerbs: list[Points], taken: BaseGeometry, step: float, out: float, share: float, run: float, gap: float
     ) -> list[tuple[list[tuple[float, float]], list[float]]]:
         """Free places and the outline's headings there, `step` metres apart and `out` metres outside of the outlines.
@@ -157,7 +157,7 @@ class Furnisher:
                 found.append(([(float(x), float(y)) for x, y in points[chosen]], way[chosen].tolist()))
         return found
 
-    def groves(self, area: BaseGeometry, taken: BaseGeometry, density: float, gap: float = 2.5) -> None:
+    def add_groves(self, area: BaseGeometry, taken: BaseGeometry, density: float, gap: float = 2.5) -> None:
         """Trees and bushes strewn over an area, at most `density` per square metre, clear of what is `taken`."""
         rng = self.rng
         count = int(rng.poisson(density * area.area))
@@ -171,23 +171,23 @@ class Furnisher:
         points = points[shapely.contains_xy(area, points[:, 0], points[:, 1])]
         for x, y in points[self.is_free(points, gap, taken)] if len(points) else ():
             if rng.random() < 0.3:
-                self.bush(float(x), float(y))
+                self.add_bush(float(x), float(y))
             else:
-                self.tree(float(x), float(y), float(rng.uniform(4.5, 13)))
+                self.add_tree(float(x), float(y), float(rng.uniform(4.5, 13)))
 
-    def seats(self, area: BaseGeometry, taken: BaseGeometry, density: float) -> None:
+    def add_benches(self, area: BaseGeometry, taken: BaseGeometry, density: float) -> None:
         """Benches strewn over an area."""
         low_x, low_y, high_x, high_y = area.bounds
         count = int(density * (high_x - low_x) * (high_y - low_y))
         points = self.rng.uniform((low_x, low_y), (high_x, high_y), (count, 2))
         inside = points[shapely.contains_xy(area, points[:, 0], points[:, 1])]
         for x, y in inside[self.is_free(inside, 2.0, taken)] if len(inside) else ():
-            self.bench(float(x), float(y), float(self.rng.uniform(0, 2 * math.pi)))
+            self.add_bench(float(x), float(y), float(self.rng.uniform(0, 2 * math.pi)))
 
-    def tree(self, x: float, y: float, height: float) -> None:
+    def add_tree(self, x: float, y: float, height: float) -> None:
         """A tree: broad with one to three lobes, or narrow."""
         rng = self.rng
-        colour = self._leaves()
+        colour = self._draw_leaf_colour()
         narrow = rng.random() < 0.12
         crown = (0.82 if narrow else 0.62) * height
         width = crown * float(rng.uniform(0.25, 0.35) if narrow else rng.uniform(0.7, 1.0))
@@ -205,19 +205,28 @@ class Furnisher:
             size = (share * width, share * width * 0.94, share * crown)
             self.add((x, y), CROWN, place, size, colour, yaw=turn, seed=seed + lobe, is_round=True)
 
-    def bush(self, x: float, y: float) -> None:
+    def add_bush(self, x: float, y: float) -> None:
         """A bush."""
         size = float(self.rng.uniform(0.8, 2.2))
         seed = int(self.rng.integers(1 << 16))
         shape = (size, 0.9 * size, 0.8 * size)
-        self.add((x, y), CROWN, (x, y, -0.15 * size), shape, self._leaves(), yaw=float(seed), seed=seed, is_round=True)
+        self.add(
+            (x, y),
+            CROWN,
+            (x, y, -0.15 * size),
+            shape,
+            self._draw_leaf_colour(),
+            yaw=float(seed),
+            seed=seed,
+            is_round=True,
+        )
 
-    def _leaves(self) -> Colour:
+    def _draw_leaf_colour(self) -> Colour:
         green = float(self.rng.uniform(0.8, 1.2))
         r, g, b = self.palette.leaves[int(self.rng.integers(len(self.palette.leaves)))]
         return r * green, g * green, b * green
 
-    def lamp(self, x: float, y: float, yaw: float, height: float) -> None:
+    def add_lamp(self, x: float, y: float, yaw: float, height: float) -> None:
         """A street lamp with an arm towards `yaw`."""
         c, s = math.cos(yaw), math.sin(yaw)
         reach = 1.8 if height > 7 else 0.9
@@ -228,7 +237,7 @@ class Furnisher:
         self.add((x, y), LAMPHEAD, (*head, height - 0.12), (0.7, 0.28, 0.14), _STEEL, yaw=yaw)
         self._lamps.append((*head, height - 0.12))
 
-    def signal(self, x: float, y: float, yaw: float) -> None:
+    def add_signal(self, x: float, y: float, yaw: float) -> None:
         """A traffic signal that faces `yaw`."""
         self.add((x, y), POLE, (x, y, -0.1), (0.14, 0.14, 3.5), _DARK)
         state = int(self.rng.integers(3))
@@ -236,7 +245,7 @@ class Furnisher:
         size = (0.3, 0.32, 0.95)
         self.add((x, y), LAMP, (x, y, 2.5), size, (0.06, 0.06, 0.06), yaw=yaw + math.pi, seed=state)
 
-    def sign(self, x: float, y: float, yaw: float, seed: int) -> None:
+    def add_sign(self, x: float, y: float, yaw: float, seed: int) -> None:
         """A plate on a pole that faces `yaw`; `seed` chooses its look."""
         self.add((x, y), POLE, (x, y, -0.1), (0.07, 0.07, 2.9), _STEEL)
         c, s = math.cos(yaw), math.sin(yaw)
@@ -244,18 +253,18 @@ class Furnisher:
         place = (x + 0.06 * c, y + 0.06 * s, 2.9 - size - 0.05)
         self.add((x, y), SIGN, place, (0.04, size, size), (0.85, 0.85, 0.85), yaw=yaw, seed=seed)
 
-    def bin(self, x: float, y: float, yaw: float) -> None:
+    def add_bin(self, x: float, y: float, yaw: float) -> None:
         """A litter bin, or one on wheels."""
         colour = ((0.16, 0.28, 0.20), (0.22, 0.24, 0.26), (0.15, 0.22, 0.36))[int(self.rng.integers(3))]
         size = (0.45, 0.45, 0.9) if self.rng.random() < 0.6 else (0.6, 0.75, 1.1)
         self.add((x, y), BIN, (x, y, 0.0), size, colour, yaw=yaw)
 
-    def cabinet(self, x: float, y: float, yaw: float) -> None:
+    def add_cabinet(self, x: float, y: float, yaw: float) -> None:
         """A cabinet of some utility."""
         size = (float(self.rng.uniform(0.7, 1.4)), 0.4, float(self.rng.uniform(1.0, 1.5)))
         self.add((x, y), BIN, (x, y, -0.1), size, (0.52, 0.56, 0.52), yaw=yaw)
 
-    def bench(self, x: float, y: float, yaw: float) -> None:
+    def add_bench(self, x: float, y: float, yaw: float) -> None:
         """A bench: seat and back."""
         c, s = math.cos(yaw), math.sin(yaw)
         wood: Colour = (0.45, 0.32, 0.20)

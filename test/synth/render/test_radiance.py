@@ -58,7 +58,7 @@ class Stage:
         self.still = (still or SolidList()).build()
         self.bodies = (bodies or SolidList()).build()
         self.surface = Surface(terrain, 0.15, STREET, np.zeros((2, 2)), CPU)
-        actors = [SimpleNamespace(still=False, manner="vehicle", size=(1.8, 4.4, 1.5))] * int(len(self.bodies) > 0)
+        actors = [SimpleNamespace(is_still=False, manner="vehicle", size=(1.8, 4.4, 1.5))] * int(len(self.bodies) > 0)
         for actor in actors:
             actor.motion = SimpleNamespace(speed=lambda time: speed)
         town = SimpleNamespace(terrain=terrain, surface=surface, lamps=self.lamps)

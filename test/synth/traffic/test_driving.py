@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bridgeta_synth.traffic.collisions import overlaps
 from bridgeta_synth.traffic.driving import Driver, Gates, drive, speed_limits
 from bridgeta_synth.traffic.motion import Motion
-from bridgeta_synth.traffic.routes import CROSS, FOLLOW, MERGE, Streets, meetings
+from bridgeta_synth.traffic.routes import CROSS, FOLLOW, MERGE, Streets, find_meetings
 from bridgeta_synth.world.streets.lanes import LaneGraph
 from bridgeta_synth.world.streets.shapes import hermite, resample
 
@@ -48,7 +48,7 @@ def _crossroads() -> Streets:
 def _driver(streets: Streets, lane: int, start: float, speed: float, cruise: float = 12.0, last: int = -1) -> Driver:
     """On a route of two lanes if `last` names the second."""
     for seed in range(50):
-        route = streets.route(lane, 300.0, np.random.default_rng(seed))
+        route = streets.draw_route(lane, 300.0, np.random.default_rng(seed))
         if last < 0 or (last, -1) in route.segments:
             return Driver(route, start, speed, cruise, 2.3, 2.3)
     raise AssertionError("no such route")
@@ -151,7 +151,7 @@ def test_meetings_are_seen_from_both_sides() -> None:
     routes = [
         _driver(streets, *way, 0.0, last=last).route for way, last in (((0, 0.0), 1), ((2, 0.0), 3), ((2, 0.0), 1))
     ]
-    met = meetings(streets, routes)
+    met = find_meetings(streets, routes)
     kinds = {(int(i), int(j)): set() for i in range(3) for j in range(3) if i != j}
     for kind, i, j in zip(met.kind, met.one, met.other, strict=True):
         kinds[int(i), int(j)].add(int(kind))
@@ -166,7 +166,7 @@ def test_bends_are_taken_at_two_metres_per_second_squared_sideways(radius: float
     angle = np.linspace(0, math.pi / 2, 100)
     bend = np.array([60.0, radius]) + radius * np.stack((np.sin(angle), -np.cos(angle)), axis=1)
     streets = _streets([resample(np.concatenate((_line((0, 0), (59, 0)), bend)), 1.0)], {})
-    limit = speed_limits(streets.route(0, 10.0, _RNG), 14.0, 60 + radius)
+    limit = speed_limits(streets.draw_route(0, 10.0, _RNG), 14.0, 60 + radius)
     assert limit[0] == 14.0 or radius < 15
     assert limit[int(60 + radius * 0.7)] == pytest.approx(min(14.0, math.sqrt(2 * radius)), rel=0.08)
     # Before the bend speed falls by 1.5 m/s2 at most.

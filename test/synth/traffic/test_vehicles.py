@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.traffic.actors import MODELS, Actor, draw
+from bridgeta_synth.traffic.actors import MODELS, Actor, draft_actor
 from bridgeta_synth.traffic.motion import Motion
 from bridgeta_synth.world.solids import SolidList, Solids
 
@@ -33,7 +33,7 @@ def _solids(actor: Actor) -> Solids:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("seed", range(6))
 def test_a_body_lies_in_its_box_and_fills_it(name: str, seed: int) -> None:
-    actor = draw(name, np.random.default_rng([seed, 1])).actor(Motion.still(0, 0, 0))
+    actor = draft_actor(name, np.random.default_rng([seed, 1])).with_motion(Motion.still(0, 0, 0))
     corners = _vertices(_solids(actor)).reshape(-1, 3)
     low, high = corners.min(axis=0), corners.max(axis=0)
     width, length, height = actor.size
@@ -44,7 +44,7 @@ def test_a_body_lies_in_its_box_and_fills_it(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_solids_keep_their_shape_up_to_their_top(name: str) -> None:
-    solids = _solids(draw(name, np.random.default_rng(2)).actor(Motion.still(0, 0, 0)))
+    solids = _solids(draft_actor(name, np.random.default_rng(2)).with_motion(Motion.still(0, 0, 0)))
     lean = np.stack((solids.lean_front, solids.lean_back, solids.lean_side))
     # A side that leans outwards would leave the base's outline, by which rays are culled.
     assert (lean >= -1e-9).all()
@@ -57,15 +57,15 @@ def test_solids_keep_their_shape_up_to_their_top(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_one_solid_of_a_body_decides_about_its_visibility(name: str) -> None:
-    solids = _solids(draw(name, np.random.default_rng(3)).actor(Motion.still(0, 0, 0)))
+    solids = _solids(draft_actor(name, np.random.default_rng(3)).with_motion(Motion.still(0, 0, 0)))
     assert solids.main.sum() == 1
     assert (solids.owner == 5).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_categories_and_attributes_are_those_of_nuscenes(name: str) -> None:
-    draft = draw(name, np.random.default_rng(4))
-    attribute = draft.actor(Motion.still(0, 0, 0)).attribute(1.0)
+    draft = draft_actor(name, np.random.default_rng(4))
+    attribute = draft.with_motion(Motion.still(0, 0, 0)).attribute(1.0)
     assert draft.model.category in _CATEGORIES
     kind, sort = draft.model.category.split(".")[:2]
     if kind in ("movable_object", "static_object") or name == "stroller":
@@ -82,11 +82,11 @@ def test_attributes_follow_the_motion() -> None:
     straight = np.array([[0.0, 0.0], [50.0, 0.0]])
     moving = Motion.along(straight, 5 + 40 * times, 2.0)
     still = Motion.still(0, 0, 0)
-    assert draw("saloon", rng).actor(moving).attribute(0.5) == "vehicle.moving"
-    assert draw("saloon", rng).actor(still).attribute(0.5) == "vehicle.stopped"
-    assert draw("saloon", rng).actor(still, "parked").attribute(0.5) == "vehicle.parked"
-    assert draw("walker", rng).actor(moving).attribute(0.5) == "pedestrian.moving"
-    assert draw("walker", rng).actor(still).attribute(0.5) == "pedestrian.standing"
-    assert draw("sitter", rng).actor(still).attribute(0.5) == "pedestrian.sitting_lying_down"
-    assert draw("cyclist", rng).actor(still).attribute(0.5) == "cycle.with_rider"
-    assert draw("bicycle", rng).actor(still).attribute(0.5) == "cycle.without_rider"
+    assert draft_actor("saloon", rng).with_motion(moving).attribute(0.5) == "vehicle.moving"
+    assert draft_actor("saloon", rng).with_motion(still).attribute(0.5) == "vehicle.stopped"
+    assert draft_actor("saloon", rng).with_motion(still, "parked").attribute(0.5) == "vehicle.parked"
+    assert draft_actor("walker", rng).with_motion(moving).attribute(0.5) == "pedestrian.moving"
+    assert draft_actor("walker", rng).with_motion(still).attribute(0.5) == "pedestrian.standing"
+    assert draft_actor("sitter", rng).with_motion(still).attribute(0.5) == "pedestrian.sitting_lying_down"
+    assert draft_actor("cyclist", rng).with_motion(still).attribute(0.5) == "cycle.with_rider"
+    assert draft_actor("bicycle", rng).with_motion(still).attribute(0.5) == "cycle.without_rider"

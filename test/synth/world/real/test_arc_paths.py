@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridgeta_synth.world.real.arc_paths import arc_points, recorded_lanes
+from bridgeta_synth.world.real.arc_paths import arc_points, read_lanes
 from bridgeta_synth.world.streets.shapes import arc_length
 
 SHAPES = ("LRL", "LSL", "LSR", "RLR", "RSL", "RSR")
@@ -61,7 +61,7 @@ def content() -> dict[str, Any]:
 
 
 def test_lanes_follow_each_other_across_connectors(content: dict[str, Any]) -> None:
-    lanes, successors = recorded_lanes(content)
+    lanes, successors = read_lanes(content)
     assert len(lanes) == 3
     np.testing.assert_allclose(lanes[0][[0, -1]], [(0, 0), (20, 0)], atol=1e-9)
     assert [j for j, _ in successors[0]] == [1, 2]
@@ -72,11 +72,11 @@ def test_lanes_follow_each_other_across_connectors(content: dict[str, Any]) -> N
 
 def test_connectors_in_a_circle_lead_nowhere_for_ever(content: dict[str, Any]) -> None:
     content["connectivity"]["c"]["outgoing"] = ["c"]
-    _, successors = recorded_lanes(content)
+    _, successors = read_lanes(content)
     assert [j for j, _ in successors[0]] == [2]
 
 
 def test_a_map_without_records_has_no_recorded_lanes() -> None:
     empty = {"lane": [{"token": "a"}], "arcline_path_3": {}, "connectivity": {}}
-    assert recorded_lanes(empty) == ([], ())
-    assert recorded_lanes({}) == ([], ())
+    assert read_lanes(empty) == ([], ())
+    assert read_lanes({}) == ([], ())

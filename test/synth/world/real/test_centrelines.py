@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, Polygon
 
-from bridgeta_synth.world.real.centrelines import strip_of
+from bridgeta_synth.world.real.centrelines import find_strip
 from bridgeta_synth.world.streets.shapes import arc_length, offset
 
 
@@ -42,14 +42,14 @@ def test_the_centre_line_of_a_curved_band_is_its_centre(
     centre = arc(radius, turn, heading, (500.0, 300.0))
     if arc_length(centre)[-1] < 2 * width:
         return
-    strip = strip_of(band(centre, width, first, clockwise))
+    strip = find_strip(band(centre, width, first, clockwise))
     assert strip is not None
     assert LineString(strip.centre).hausdorff_distance(LineString(centre)) < 0.35
     assert strip.width == pytest.approx(width, rel=0.05)
 
 
 def test_left_is_left_and_right_is_right() -> None:
-    strip = strip_of(Polygon([(0, 0), (40, 0), (40, 3.5), (0, 3.5)]))
+    strip = find_strip(Polygon([(0, 0), (40, 0), (40, 3.5), (0, 3.5)]))
     assert strip is not None
     way = strip.centre[-1] - strip.centre[0]
     to_left = strip.left.mean(axis=0) - strip.centre.mean(axis=0)
@@ -57,9 +57,9 @@ def test_left_is_left_and_right_is_right() -> None:
 
 
 def test_a_turned_strip_is_the_same_lane_the_other_way_round() -> None:
-    strip = strip_of(Polygon([(0, 0), (40, 0), (40, 3.5), (0, 3.5)]))
+    strip = find_strip(Polygon([(0, 0), (40, 0), (40, 3.5), (0, 3.5)]))
     assert strip is not None
-    turned = strip.turned()
+    turned = strip.reversed()
     np.testing.assert_array_equal(turned.centre, strip.centre[::-1])
     np.testing.assert_array_equal(turned.left, strip.right[::-1])
     np.testing.assert_allclose(turned.entering, -strip.leaving)
@@ -68,14 +68,14 @@ def test_a_turned_strip_is_the_same_lane_the_other_way_round() -> None:
 
 def test_a_lane_wider_than_long_runs_along_the_divider_beside_it() -> None:
     short = Polygon([(0, 0), (2.5, 0), (2.5, 4.0), (0, 4.0)])
-    strip = strip_of(short, LineString([(-10, 4.0), (10, 4.0)]))
+    strip = find_strip(short, LineString([(-10, 4.0), (10, 4.0)]))
     assert strip is not None
     np.testing.assert_allclose(abs(strip.leaving), (1, 0), atol=1e-6)
     assert strip.width == pytest.approx(4.0)
 
 
 def test_a_lane_that_widens_keeps_its_ends() -> None:
-    strip = strip_of(Polygon([(0, 0), (60, -2), (60, 4), (0, 3)]))
+    strip = find_strip(Polygon([(0, 0), (60, -2), (60, 4), (0, 3)]))
     assert strip is not None
     ends = {tuple(np.round(strip.centre[0], 6)), tuple(np.round(strip.centre[-1], 6))}
     assert ends == {(0.0, 1.5), (60.0, 1.0)}
@@ -85,4 +85,4 @@ def test_a_lane_that_widens_keeps_its_ends() -> None:
     "outline", [Polygon([(0, 0), (30, 0), (0, 20)]), Polygon([(0, 0), (30, 0.05), (60, 0), (30, -0.05)])]
 )
 def test_what_has_no_two_ends_is_no_lane(outline: Polygon) -> None:
-    assert strip_of(outline) is None
+    assert find_strip(outline) is None

@@ -11,7 +11,7 @@ import pytest
 from shapely.geometry import LineString, Polygon, box
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_synth.world.real.city import City, through, within
+from bridgeta_synth.world.real.city import City, clip_lanes, drop_dead_ends
 from bridgeta_synth.world.streets.shapes import Points
 
 CITY = "boston-seaport"
@@ -86,7 +86,7 @@ def test_broken_outlines_are_left_out(street: Expansion, tmp_path: Path) -> None
 def test_repeated_corners_do_no_harm(street: Expansion, tmp_path: Path) -> None:
     street.content["lane"].clear()
     street.area("lane", [(100, 296.5), (100, 296.5), (400, 296.5), (400, 300), (400, 300), (100, 300)])
-    lanes, _ = street.write(tmp_path).lanes(box(0, 0, 900, 600), 1)
+    lanes, _ = street.write(tmp_path).find_lanes(box(0, 0, 900, 600), 1)
     assert len(lanes) == 1
     np.testing.assert_allclose(lanes[0][:, 1], 298.25)
 
@@ -108,7 +108,7 @@ def test_dividers_stop_lines_and_segments_are_told_apart(street: Expansion, tmp_
 
 @pytest.mark.parametrize("driving_side", [1, -1])
 def test_lanes_come_in_the_direction_of_travel(street: Expansion, tmp_path: Path, driving_side: int) -> None:
-    lanes, successors = street.write(tmp_path).lanes(box(0, 0, 900, 600), driving_side)
+    lanes, successors = street.write(tmp_path).find_lanes(box(0, 0, 900, 600), driving_side)
     heights = {round(float(lane[0, 1]), 2): bool(lane[-1, 0] > lane[0, 0]) for lane in lanes}
     assert heights == {298.25: driving_side > 0, 301.75: driving_side < 0}
     assert successors == ((), ())
@@ -117,7 +117,7 @@ def test_lanes_come_in_the_direction_of_travel(street: Expansion, tmp_path: Path
 def test_recorded_centre_lines_are_taken_as_they_are(street: Expansion, tmp_path: Path) -> None:
     path = {"start_pose": [400.0, 299.0, np.pi], "shape": "LSL", "radius": 99.0, "segment_length": [0, 300, 0]}
     street.content["arcline_path_3"] = {street.content["lane"][0]["token"]: [path]}
-    lanes, _ = street.write(tmp_path).lanes(box(0, 0, 900, 600), 1)
+    lanes, _ = street.write(tmp_path).find_lanes(box(0, 0, 900, 600), 1)
     assert len(lanes) == 1
     np.testing.assert_allclose(lanes[0][[0, -1]], [(400, 299), (100, 299)], atol=1e-9)
 
@@ -125,7 +125,7 @@ def test_recorded_centre_lines_are_taken_as_they_are(street: Expansion, tmp_path
 def test_the_stretch_lies_on_the_canvas_where_the_lanes_are(street: Expansion, tmp_path: Path) -> None:
     city = street.write(tmp_path)
     for seed in range(8):
-        x0, y0, x1, y1 = city.stretch(np.random.default_rng(seed), 250.0).bounds
+        x0, y0, x1, y1 = city.draw_window(np.random.default_rng(seed), 250.0).bounds
         assert (x1 - x0, y1 - y0) == (250, 250)
         assert 0 <= x0 < 400
         assert 100 < x1 <= 900
@@ -133,7 +133,7 @@ def test_the_stretch_lies_on_the_canvas_where_the_lanes_are(street: Expansion, t
 
 
 def test_a_small_city_is_taken_as_a_whole(street: Expansion, tmp_path: Path) -> None:
-    assert street.write(tmp_path).stretch(np.random.default_rng(0), 2000.0).bounds == (0, 0, 900, 600)
+    assert street.write(tmp_path).draw_window(np.random.default_rng(0), 2000.0).bounds == (0, 0, 900, 600)
 
 
 def test_a_city_without_lanes_is_told(tmp_path: Path) -> None:
@@ -176,14 +176,14 @@ def test_lanes_across_the_border_are_cut_and_lead_nowhere() -> None:
     lanes = [ray((-20, 5), (20, 5)), ray((20, 5), (60, 5)), ray((60, 5), (90, 5)), ray((0, 90), (9, 90))]
     successors = tuple((((i + 1), lanes[i + 1][:1].repeat(2, axis=0)),) if i < 2 else () for i in range(4))
     window = box(0, 0, 50, 50)
-    cut, kept = within(lanes, successors, window)
+    cut, kept = clip_lanes(lanes, successors, window)
     assert [(lane[0, 0], lane[-1, 0]) for lane in cut] == [(1, 20), (20, 49)]
     assert [[j for j, _ in follow] for follow in kept] == [[1], []]
 
 
 def test_a_lane_that_leaves_and_comes_back_keeps_its_longest_part() -> None:
     bend = ray((5, 5), (15, 5), (15, -9), (30, -9), (30, 40))
-    cut, _ = within([bend], ((),), box(0, 0, 50, 50))
+    cut, _ = clip_lanes([bend], ((),), box(0, 0, 50, 50))
     assert len(cut) == 1
     np.testing.assert_allclose(cut[0][[0, -1]], [(30, 0), (30, 40)], atol=1)
 
@@ -192,13 +192,13 @@ def test_ways_that_soon_end_are_taken_only_where_there_is_no_other() -> None:
     lanes = [ray((0, 0), (50, 0)), ray((50, 0), (60, 0)), ray((50, 0), (50, 200)), ray((90, 0), (95, 0))]
     nowhere = np.zeros((2, 2))
     successors = (((1, nowhere), (2, nowhere)), (), (), ((1, nowhere),))
-    assert [[j for j, _ in follow] for follow in through(lanes, successors)] == [[2], [], [], [1]]
+    assert [[j for j, _ in follow] for follow in drop_dead_ends(lanes, successors)] == [[2], [], [], [1]]
 
 
 def test_a_circle_goes_on_for_ever() -> None:
     lanes = [ray((0, 0), (10, 0)), ray((10, 0), (0, 0)), ray((10, 0), (60, 0))]
     step = np.zeros((2, 2))
-    assert [[j for j, _ in follow] for follow in through(lanes, (((1, step), (2, step)), ((0, step),), ()))] == [
+    assert [[j for j, _ in follow] for follow in drop_dead_ends(lanes, (((1, step), (2, step)), ((0, step),), ()))] == [
         [1],
         [0],
         [],

@@ -122,7 +122,7 @@ def test_ways_lead_from_lane_to_lane(which: str, request: pytest.FixtureRequest)
 def test_routes_go_on_through_the_town(town: Town, bare_town: Town) -> None:
     for each in (town, bare_town):
         rng = np.random.default_rng(1)
-        lengths = [len(each.lanes.route(lane, 300.0, rng)) / 2 for lane in range(0, len(each.lanes.lanes), 9)]
+        lengths = [len(each.lanes.draw_route(lane, 300.0, rng)) / 2 for lane in range(0, len(each.lanes.lanes), 9)]
         assert np.median(lengths) > 299
 
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from shapely import affinity
 from shapely.geometry import Polygon, box
 
-from bridgeta_synth.world.real.parking import bays_in
+from bridgeta_synth.world.real.parking import find_bays
 
 
 @settings(max_examples=40, deadline=None)
 @given(length=st.floats(4, 70), depth=st.floats(2, 45), turn=st.floats(-3, 3))
 def test_bays_lie_inside_and_apart(length: float, depth: float, turn: float) -> None:
     outline = affinity.rotate(box(0, 0, length, depth), turn, use_radians=True)
-    shapes = [found.outline for found in bays_in(outline)]
+    shapes = [found.outline for found in find_bays(outline)]
     for shape in shapes:
         assert outline.buffer(0.2).contains(shape)
     # On a grid: without one, GEOS 3.11 loses some of several rectangles that share edges.
@@ -31,7 +31,7 @@ def test_bays_lie_inside_and_apart(length: float, depth: float, turn: float) -> 
     ("depth", "count", "across"), [(2.5, 5, False), (5.2, 11, True), (16.0, 22, True), (26.5, 33, True)]
 )
 def test_rows_and_aisles_by_depth(depth: float, count: int, across: bool) -> None:
-    bays = [found.bay for found in bays_in(box(0, 0, 30, depth))]
+    bays = [found.bay for found in find_bays(box(0, 0, 30, depth))]
     assert len(bays) == count
     # Cars stand along the kerb in a narrow strip, and side by side elsewhere.
     assert all(abs(math.cos(bay.yaw)) < 1e-6 if across else abs(math.sin(bay.yaw)) < 1e-6 for bay in bays)
@@ -39,12 +39,12 @@ def test_rows_and_aisles_by_depth(depth: float, count: int, across: bool) -> Non
 
 
 def test_slivers_hold_no_cars() -> None:
-    assert bays_in(box(0, 0, 30, 1.0)) == []
-    assert bays_in(Polygon([(0, 0), (6, 0), (0, 4)])) == []
+    assert find_bays(box(0, 0, 30, 1.0)) == []
+    assert find_bays(Polygon([(0, 0), (6, 0), (0, 4)])) == []
 
 
 def test_lines_part_a_bay_from_its_neighbours() -> None:
-    one, following = bays_in(box(0, 0, 30, 5.2))[:2]
+    one, following = find_bays(box(0, 0, 30, 5.2))[:2]
     np.testing.assert_allclose(one.lines[1], following.lines[0])
     for line in one.lines:
         assert shapely.distance(one.outline.exterior, shapely.points(line)).max() < 1e-9

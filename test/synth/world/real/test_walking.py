@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from shapely import affinity
 from shapely.geometry import Polygon, box
 
-from bridgeta_synth.world.real.walking import footpaths, stripes, walking_axis, walking_line
+from bridgeta_synth.world.real.walking import find_footpaths, walking_axis, walking_line, zebra_bars
 from bridgeta_synth.world.streets.shapes import arc_length
 
 
 def test_footpaths_keep_inside_walkways_and_off_their_edges() -> None:
     ring = box(0, 0, 100, 60).difference(box(3, 3, 97, 57))
-    paths = footpaths(ring)
+    paths = find_footpaths(ring)
     points = np.concatenate(paths)
     assert shapely.contains_xy(ring, points).all()
     assert shapely.distance(shapely.boundary(ring), shapely.points(points)).min() > 0.6
@@ -29,8 +29,8 @@ def test_footpaths_keep_inside_walkways_and_off_their_edges() -> None:
 
 
 def test_what_is_too_narrow_to_walk_on_has_no_footpath() -> None:
-    assert footpaths(box(0, 0, 80, 1.2)) == []
-    assert footpaths(Polygon()) == []
+    assert find_footpaths(box(0, 0, 80, 1.2)) == []
+    assert find_footpaths(Polygon()) == []
 
 
 @settings(max_examples=40, deadline=None)
@@ -66,7 +66,7 @@ def test_a_square_crossing_is_walked_across_the_traffic() -> None:
 
 def test_zebra_bars_lie_along_the_traffic_inside_the_crossing() -> None:
     crossing = box(0, 0, 10, 3)
-    bars = stripes(crossing, np.array((1.0, 0.0)))
+    bars = zebra_bars(crossing, np.array((1.0, 0.0)))
     assert len(bars) == 9
     for bar in bars:
         assert crossing.buffer(1e-6).contains(bar)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, Polygon
 
-from bridgeta_synth.world.streets.lanes import LaneGraph, LaneKey, lane_graph
+from bridgeta_synth.world.streets.lanes import LaneGraph, LaneKey, build_lane_graph
 from bridgeta_synth.world.streets.layouts import LAYOUTS
 from bridgeta_synth.world.streets.network import RoadNetwork, build_network
 from bridgeta_synth.world.streets.roads import Profile, Road
@@ -140,7 +140,7 @@ def test_outlines_of_roads_and_junctions_are_valid_and_do_not_overlap(network: R
 
 
 def test_every_lane_leads_on_and_paths_join_it_to_the_next_one(network: RoadNetwork) -> None:
-    graph, number, _ = lane_graph(network)
+    graph, number, _ = build_lane_graph(network)
     assert set(number.values()) == set(range(len(graph.lanes)))
     paved = shapely.union_all(
         [Polygon(r.strip(*r.span, r.width / 2, -r.width / 2)) for r in network.roads] + [*network.junctions.values()]
@@ -156,7 +156,7 @@ def test_every_lane_leads_on_and_paths_join_it_to_the_next_one(network: RoadNetw
 
 
 def test_turns_to_the_kerb_lead_from_kerb_lane_to_kerb_lane(network: RoadNetwork) -> None:
-    _, _, turns = lane_graph(network)
+    _, _, turns = build_lane_graph(network)
     for lane, found in turns.items():
         for turn in found:
             if turn.angle * network.driving_side < -math.radians(38):
@@ -167,10 +167,10 @@ def test_turns_to_the_kerb_lead_from_kerb_lane_to_kerb_lane(network: RoadNetwork
 
 
 def test_a_route_is_long_enough_smooth_and_in_steps_of_half_a_metre(network: RoadNetwork) -> None:
-    graph, _, _ = lane_graph(network)
+    graph, _, _ = build_lane_graph(network)
     rng = np.random.default_rng(0)
     for lane in rng.integers(len(graph.lanes), size=5):
-        route = graph.route(int(lane), 400.0, rng)
+        route = graph.draw_route(int(lane), 400.0, rng)
         steps = np.diff(route, axis=0)
         assert arc_length(route)[-1] >= 400
         np.testing.assert_allclose(np.hypot(*steps.T), 0.5, atol=0.03)
@@ -181,7 +181,7 @@ def test_a_route_is_long_enough_smooth_and_in_steps_of_half_a_metre(network: Roa
 def test_a_route_ends_early_only_where_a_lane_leads_nowhere() -> None:
     first, second = np.stack((np.arange(21.0), np.zeros(21)), 1), np.stack((np.arange(30.0, 51.0), np.zeros(21)), 1)
     graph = LaneGraph((first, second), (((1, np.array([[20.0, 0.0], [30.0, 0.0]])),), ()))
-    route = graph.route(0, 1000.0, np.random.default_rng(0))
+    route = graph.draw_route(0, 1000.0, np.random.default_rng(0))
     np.testing.assert_allclose(route[[0, -1]], [[0, 0], [50, 0]])
 
 

@@ -10,10 +10,10 @@ from shapely.geometry import LineString, Point, box
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_synth.world import materials
 from bridgeta_synth.world.solids import BIN, FACADE, FENCE, HEDGE, LAMP, LAMPHEAD, POLE, SIGN, WALL
-from bridgeta_synth.world.streets.marking import DASHED, DOUBLE, SOLID, Marks, arrow, bicycle, placed
+from bridgeta_synth.world.streets.marking import DASHED, DOUBLE, SOLID, Marks, arrow, bicycle, place_symbol
 from bridgeta_synth.world.streets.shapes import outlines, parts, rectangle
 from bridgeta_synth.world.town.builder import build_town
-from bridgeta_synth.world.town.buildings import buildings, enclosures
+from bridgeta_synth.world.town.buildings import add_buildings, add_enclosures
 from bridgeta_synth.world.town.street_furniture import Furnisher
 from bridgeta_synth.world.town.town import Town
 
@@ -185,12 +185,12 @@ def test_lines_are_painted_in_their_styles() -> None:
     expected = {SOLID: 30.0, DOUBLE: 60.0, DASHED: 4 * 3.0}
     for style, length in expected.items():
         marks = Marks(np.random.default_rng(0))
-        marks.line(points, style, materials.WHITE, 0.0, 0.1)
+        marks.paint(points, style, materials.WHITE, 0.0, 0.1)
         built = marks.build()
         assert {material for material, _ in built} == {materials.WHITE}
         assert sum(shape.area for _, shape in built) == pytest.approx(0.1 * length, rel=1e-6)
     worn = Marks(np.random.default_rng(0))
-    worn.line(points, SOLID, materials.YELLOW, 1.0)
+    worn.paint(points, SOLID, materials.YELLOW, 1.0)
     assert {material for material, _ in worn.build()} == {materials.YELLOW_WORN}
 
 
@@ -198,7 +198,7 @@ def test_symbols_point_along_the_lane() -> None:
     left, right = arrow(frozenset({"left"})), arrow(frozenset({"right"}))
     assert left.centroid.y > 0 > right.centroid.y
     assert arrow(frozenset({"straight"})).bounds[2] > 1.9
-    turned = placed(left, 10.0, 5.0, np.pi)
+    turned = place_symbol(left, 10.0, 5.0, np.pi)
     assert turned.centroid.y < 5
     assert turned.area == pytest.approx(left.area)
     assert all(piece.is_valid for piece in bicycle())
@@ -226,12 +226,12 @@ def test_a_furnisher_needs_no_town() -> None:
     """Along the outline of any area it builds on the outside, on the ground that it is told of."""
     area = box(0, 0, 120, 60)
     into = Furnisher(lambda xy: 5.0 + 0.05 * xy[..., 0], np.random.default_rng(3))
-    buildings(into, outlines(area), area)
-    enclosures(into, outlines(area), area)
-    into.street_lamps(outlines(area), area)
-    into.street_trees(outlines(area), area)
-    into.small_things(outlines(area), area)
-    into.signal(3.0, -1.0, 0.0)
+    add_buildings(into, outlines(area), area)
+    add_enclosures(into, outlines(area), area)
+    into.add_street_lamps(outlines(area), area)
+    into.add_street_trees(outlines(area), area)
+    into.add_small_objects(outlines(area), area)
+    into.add_signal(3.0, -1.0, 0.0)
     solids, lamps = into.build()
     feet = shapely.polygons(solids.corners()[:, :4, :2])
     houses = solids.kind == FACADE
