@@ -26,7 +26,7 @@ from bridgeta_synth.world.real.parking import find_bays
 from bridgeta_synth.world.real.walking import find_footpaths, walking_axis, walking_line
 from bridgeta_synth.world.streets.kerbside import Bay
 from bridgeta_synth.world.streets.lanes import LaneGraph
-from bridgeta_synth.world.streets.layouts import PALETTES, split_of
+from bridgeta_synth.world.streets.layouts import PALETTES, split_index
 from bridgeta_synth.world.streets.marking import Marks
 from bridgeta_synth.world.streets.road_marks import PaintStyle
 from bridgeta_synth.world.streets.roads import Profile, Road
@@ -127,7 +127,7 @@ class _Builder:
             crossings=self._crossings(),
             interior=self._inside(_RIM),
         )
-        palette = PALETTES[split_of(seed)]
+        palette = PALETTES[split_index(seed)]
         self._furnish(town, walkways, Furnisher(town.height, self.rng, palette, self.driving_side))
         return town
 

@@ -1,4 +1,4 @@
-"""Where roads come to junctions: pedestrian crossings, stop lines, and who has to wait there."""
+"""Approaches to junctions: pedestrian crossings, stop lines, and who has to wait there."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from bridgeta_synth.world.streets.roads import SHOULDER, Arm, Road
 from bridgeta_synth.world.streets.shapes import Points, lines_of
 
 _CROSSING_GAP, _STOP_GAP, _STOP_PAINT = 0.6, 1.0, 0.4
-# A crossing between junctions needs that much road.
-_LONG = 80.0
+_LONG = 80.0  # metres of road that a crossing between junctions needs
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Post:
 class Approaches:
     """Crossings and stop lines of a network: map areas, walking lines from kerb to kerb, posts.
 
-    `gaps` are the stretches (from, to) of each road, junctions included, in which no divider runs.
+    `gaps` are the stretches (from, to) of each road, junctions included, where no divider runs.
     """
 
     crossings: list[Polygon] = field(default_factory=list)
@@ -45,22 +44,22 @@ class Approaches:
 
 
 def plan_approaches(network: RoadNetwork, marks: Marks, rng: np.random.Generator) -> Approaches:
-    """Crossings, stop lines and posts of all junctions and roads; their paint goes to `marks`."""
+    """Plan the crossings, stop lines and posts of all junctions and roads; paint goes to `marks`."""
     builder = _Builder(network, marks, rng)
     for arms in network.arms.values():
-        builder.junction(arms)
+        builder.add_junction(arms)
     for road in network.roads:
-        builder.between(road)
-    return builder.found
+        builder.add_midblock_crossing(road)
+    return builder.result
 
 
 class _Builder:
     def __init__(self, network: RoadNetwork, marks: Marks, rng: np.random.Generator) -> None:
         self.network, self.marks, self.rng = network, marks, rng
-        self.found = Approaches(gaps={road.index: [] for road in network.roads})
+        self.result = Approaches(gaps={road.index: [] for road in network.roads})
 
-    def junction(self, arms: tuple[Arm, ...]) -> None:
-        """All arms of one junction: signals for all, or the narrower roads give way to the wider ones."""
+    def add_junction(self, arms: tuple[Arm, ...]) -> None:
+        """Plan all arms of a junction: signals for all, or the narrower roads give way to the wider ones."""
         rng, roads = self.rng, self.network.roads
         signals = rng.random() < (0.6 if len(arms) == 4 else 0.35)
         zebra = bool(rng.random() < 0.6)
@@ -71,20 +70,20 @@ class _Builder:
             s += outward * _CROSSING_GAP
             has_crossing = rng.random() < (0.8 if signals else 0.5)
             if has_crossing:
-                s = self._crossing(road, s, outward, zebra) + outward * _STOP_GAP
+                s = self._add_crossing(road, s, outward, zebra) + outward * _STOP_GAP
             minor = road.width < widths[1] + 0.1
             stops = signals or has_crossing or (minor and rng.random() < 0.8)
             if stops and road.lanes(not arm.at_start):
                 kind = "signal" if signals else "sign" if minor else "crossing"
-                s = self._stop(road, s, outward, not arm.at_start, kind)
-            self.found.gaps[road.index].append((0.0, s) if arm.at_start else (s, road.length))
+                s = self._add_stop_line(road, s, outward, not arm.at_start, kind)
+            self.result.gaps[road.index].append((0.0, s) if arm.at_start else (s, road.length))
         if signals and len(arms) == 4 and rng.random() < 0.22:
             road = roads[arms[0].road]
             node = road.start if arms[0].at_start else road.end
-            self._hatch(self.network.junctions[node].buffer(-2.5))
+            self._paint_keep_clear_box(self.network.junctions[node].buffer(-2.5))
 
-    def _hatch(self, area: BaseGeometry) -> None:
-        """A box to be kept clear, hatched in yellow: lines that are no dividers."""
+    def _paint_keep_clear_box(self, area: BaseGeometry) -> None:
+        """Hatch an area in yellow: lines that are no dividers."""
         low_x, low_y, high_x, high_y = area.bounds
         middle = np.array((low_x + high_x, low_y + high_y)) / 2
         reach, turn = math.hypot(high_x - low_x, high_y - low_y) / 2, float(self.rng.uniform(0, math.pi))
@@ -97,28 +96,28 @@ class _Builder:
                 for line in lines_of(LineString(ends).intersection(area), 1.0):
                     self.marks.stroke(line, 0.14, YELLOW, wear)
 
-    def between(self, road: Road) -> None:
-        """A crossing in the middle of some long roads."""
+    def add_midblock_crossing(self, road: Road) -> None:
+        """Put a crossing in the middle of some long roads."""
         if road.span[1] - road.span[0] < _LONG or self.rng.random() > 0.25:
             return
         middle = float(self.rng.uniform(0.4, 0.6)) * road.length
         first = middle - 1.8
-        last = self._crossing(road, first, 1, True)
+        last = self._add_crossing(road, first, 1, True)
         start, end = first - _STOP_GAP, last + _STOP_GAP
         if road.lanes(True):
-            start = self._stop(road, start, -1, True, "crossing")
+            start = self._add_stop_line(road, start, -1, True, "crossing")
         if road.lanes(False):
-            end = self._stop(road, end, 1, False, "crossing")
-        self.found.gaps[road.index].append((start, end))
+            end = self._add_stop_line(road, end, 1, False, "crossing")
+        self.result.gaps[road.index].append((start, end))
 
-    def _crossing(self, road: Road, s: float, outward: int, zebra: bool) -> float:
-        """A crossing that begins at a distance along the road and goes `outward` (+1 or -1); where it ends."""
+    def _add_crossing(self, road: Road, s: float, outward: int, zebra: bool) -> float:
+        """Add a crossing that begins at `s` and extends `outward` (+1 or -1); return where it ends."""
         rng, half = self.rng, road.width / 2
         depth = float(rng.uniform(2.8, 4.2))
         low, high = sorted((s, s + outward * depth))
-        self.found.crossings.append(Polygon(road.strip(low, high, half - 0.1, -half + 0.1)))
+        self.result.crossings.append(Polygon(road.strip(low, high, half - 0.1, -half + 0.1)))
         middle = (low + high) / 2
-        self.found.walks.append(road.at(np.full(2, middle), np.array([half, -half])))
+        self.result.walks.append(road.at(np.full(2, middle), np.array([half, -half])))
         wear = float(rng.choice((0.0, 0.2, 0.7)))
         across = [road.at(np.full(2, at), np.array([half - 0.2, -half + 0.2])) for at in (low + 0.1, high - 0.1)]
         if zebra:
@@ -135,14 +134,14 @@ class _Builder:
                 self.marks.paint(line, style, WHITE, wear, 0.3)
         return s + outward * depth
 
-    def _stop(self, road: Road, s: float, outward: int, ahead: bool, kind: str) -> float:
-        """A stop line for the traffic of one direction, which comes from `outward`; where its paint ends."""
+    def _add_stop_line(self, road: Road, s: float, outward: int, ahead: bool, kind: str) -> float:
+        """Add a stop line for the traffic that comes from `outward`; return where its paint ends."""
         rng, half = self.rng, road.width / 2
         edge, inner = road.side(ahead) * (half - SHOULDER), road.inner(ahead)
-        # The map's area holds the place to wait, not just the paint.
+        # The map's area is where vehicles wait, not just the paint.
         depth = float(rng.uniform(2.4, 4.6))
         low, high = sorted((s, s + outward * depth))
-        self.found.stop_lines.append(Polygon(road.strip(low, high, edge, inner)))
+        self.result.stop_lines.append(Polygon(road.strip(low, high, edge, inner)))
         middle = s + outward * _STOP_PAINT / 2
         line = road.at(np.full(2, middle), np.array([edge, inner]))
         wear = float(rng.choice((0.0, 0.3, 0.9)))
@@ -150,5 +149,5 @@ class _Builder:
         if kind == "signal" or (kind == "sign" and rng.random() < 0.8):
             x, y, yaw = road.pose(s + outward * _STOP_PAINT, road.side(ahead) * (half + 0.6))
             # Posts face the traffic that has to wait.
-            self.found.posts.append(Post(kind, x, y, yaw if outward > 0 else yaw + math.pi))
+            self.result.posts.append(Post(kind, x, y, yaw if outward > 0 else yaw + math.pi))
         return s + outward * (_STOP_PAINT + 0.2)

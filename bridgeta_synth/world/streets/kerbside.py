@@ -1,4 +1,4 @@
-"""What lies along the kerbs of a road: lay-bys to park or stop in, driveways, and islands between the directions."""
+"""The kerbside of a road: lay-bys to park or stop in, driveways, and islands between the directions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from bridgeta_synth.world.streets.shapes import Points, rectangle
 
 BAY_LENGTH, BAY_WIDTH, BAY_DEPTH = 5.8, 2.6, 5.0
 _PARALLEL_DEPTH, _BUS_DEPTH = 2.3, 3.0
-# Metres of a road's end that are kept free of lay-bys.
-_CORNER = 7.0
+_CORNER = 7.0  # metres at a road's ends without lay-bys
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class Bay:
 
 
 class Sides:
-    """Which stretches of the two sides (+1 left, -1 right) of every road are still free."""
+    """The free stretches of both sides (+1 left, -1 right) of every road."""
 
     def __init__(self, roads: tuple[Road, ...], gaps: dict[int, list[tuple[float, float]]]) -> None:
         self._taken: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
@@ -41,7 +40,7 @@ class Sides:
                 self._taken[road.index, side] = ends + gaps[road.index]
 
     def free_stretches(self, road: Road, side: int, margin: float) -> list[tuple[float, float]]:
-        """The free stretches of a side, `margin` metres away from what is taken, in order."""
+        """List the free stretches of a side in order, `margin` metres away from what is taken."""
         result, here = [], -math.inf
         for start, end in sorted(self._taken[road.index, side]):
             if start - margin > here + margin and here > -math.inf:
@@ -54,7 +53,7 @@ class Sides:
         self._taken[road.index, side].append((start, end))
 
     def reserve(self, road: Road, side: int, length: float, margin: float, rng: np.random.Generator) -> float | None:
-        """Take a random free stretch of some length; where it starts, or None if there is none."""
+        """Take a random free stretch of a length; return where it starts, or None if there is none."""
         fitting = [(a, b) for a, b in self.free_stretches(road, side, margin) if b - a >= length]
         if not fitting:
             return None
@@ -79,7 +78,7 @@ class Kerbside:
 
 
 def build_islands(road: Road, gaps: list[tuple[float, float]]) -> list[Polygon]:
-    """The islands of a road with a median: between the gaps, with rounded noses."""
+    """Build the islands of a road with a median: between the gaps, with rounded noses."""
     if not road.profile.median:
         return []
     middle = (road.inner(True) + road.inner(False)) / 2
@@ -93,7 +92,7 @@ def build_islands(road: Road, gaps: list[tuple[float, float]]) -> list[Polygon]:
 
 
 def stretches_outside(road: Road, gaps: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """What is left of a road (from, to) outside of some gaps."""
+    """List the stretches (from, to) of a road outside some gaps."""
     result, here = [], 0.0
     for start, end in sorted(gaps):
         if start > here:
@@ -105,7 +104,7 @@ def stretches_outside(road: Road, gaps: list[tuple[float, float]]) -> list[tuple
 
 
 def add_laybys(road: Road, sides: Sides, marks: Marks, rng: np.random.Generator, into: Kerbside) -> None:
-    """Parking and bus lay-bys on both sides of a road."""
+    """Add parking and bus lay-bys on both sides of a road."""
     for side in (1, -1):
         chance = rng.random()
         if chance < road.profile.parking:
@@ -122,7 +121,7 @@ def add_laybys(road: Road, sides: Sides, marks: Marks, rng: np.random.Generator,
 
 
 def _recess_area(road: Road, side: int, start: float, end: float, depth: float, taper: float) -> Polygon:
-    """A recess of the kerb: full depth between its tapers, overlapping the road so that both become one area."""
+    """Outline a recess of the kerb, `depth` metres between its tapers; it overlaps the road, so that both unite."""
     half = road.width / 2
     outer = road.line(start + taper, end - taper, side * (half + depth))
     inner = road.line(start, end, side * (half - 0.3))
@@ -133,6 +132,7 @@ def _recess_area(road: Road, side: int, start: float, end: float, depth: float, 
 def _add_parking(
     road: Road, side: int, start: float, end: float, marks: Marks, rng: np.random.Generator, into: Kerbside
 ) -> None:
+    """Add a parking lay-by between `start` and `end`, its bays along the kerb or across it."""
     half = road.width / 2
     is_parallel = rng.random() < 0.8 or road.profile.ahead + road.profile.back > 3
     depth, step, taper = (_PARALLEL_DEPTH, BAY_LENGTH, 2.0) if is_parallel else (BAY_DEPTH, BAY_WIDTH, 1.5)
@@ -142,7 +142,7 @@ def _add_parking(
     start = float(rng.uniform(start, end - length))
     recess = _recess_area(road, side, start, start + length, depth, taper)
     into.laybys.append(recess)
-    # Cars park the way the nearest lane runs; where bays lie across, either way.
+    # Cars park in the direction of the nearest lane; in bays across the kerb, either way.
     taken = Polygon()
     with_road = road.side(True) == side if road.profile.ahead and road.profile.back else road.profile.ahead > 0
     along = 0.0 if with_road else math.pi
@@ -150,7 +150,7 @@ def _add_parking(
         x, y, yaw = road.pose(start + taper + (i + 0.5) * step, side * (half + depth / 2))
         across = math.pi / 2 * (1 if rng.random() < 0.5 else -1)
         bay = Bay(x, y, yaw + (along if is_parallel else across), True)
-        # On the inner side of a bend cars would stick out, or stand in each other.
+        # On the inside of a bend cars would stick out or overlap.
         room = rectangle(x, y, bay.yaw, 4.6, 2.0)
         if recess.contains(room) and not room.intersects(taken):
             into.bays.append(bay)
@@ -167,7 +167,7 @@ def _add_parking(
 
 
 def paint_kerbs(road: Road, sides: Sides, keep_left: bool, marks: Marks, rng: np.random.Generator) -> None:
-    """Kerbs painted in black and white, or in yellow where nobody may stop, along what is free of openings."""
+    """Paint free stretches of kerb in black and white, or in yellow where nobody may stop."""
     half = road.width / 2 + 0.09
     for side in (1, -1):
         draw = rng.random()
@@ -180,16 +180,16 @@ def paint_kerbs(road: Road, sides: Sides, keep_left: bool, marks: Marks, rng: np
 
 
 def paint_stripes(line: Points, marks: Marks, lateral: float = 0.0) -> None:
-    """Blocks of black and white, a metre each, along a kerb."""
+    """Paint blocks of black and white, a metre each, along a kerb."""
     marks.stroke(line, 0.17, KERB_BLACK, lateral=lateral)
     marks.dash(line, 0.17, 1.0, 1.0, KERB_WHITE, lateral=lateral)
 
 
 def driveway_ring(road: Road, side: int, s: float, width: float, reach: float) -> Points:
-    """The ring of a driveway that leaves a road at `s`, flared at the kerb, up to `reach` metres beyond the kerb."""
+    """Outline a driveway that leaves a road at `s`, flared at the kerb, up to `reach` metres beyond it: `[8, 2]`."""
     x, y, yaw = road.pose(s, side * road.width / 2)
     half, flare = width / 2, min(1.5, reach / 2)
-    # In a frame with its origin at the kerb, u along the road and v away from it.
+    # Origin at the kerb, u along the road, v away from it.
     shape = [
         (-half - flare, -0.4),
         (half + flare, -0.4),
@@ -204,7 +204,7 @@ def driveway_ring(road: Road, side: int, s: float, width: float, reach: float) -
 
 
 def add_driveways(road: Road, sides: Sides, rng: np.random.Generator, into: Kerbside) -> None:
-    """Driveways into the plots on both sides."""
+    """Add driveways into the plots on both sides."""
     for side in (1, -1):
         for _ in range(int(rng.poisson(0.011 * (road.span[1] - road.span[0])))):
             width, reach = float(rng.uniform(3.2, 7.0)), float(rng.uniform(6.0, 13.0))

@@ -1,4 +1,4 @@
-"""Lanes, what can be entered from each, and routes along them."""
+"""The lane graph of a road network: lanes, which lanes follow each, and routes along them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _NEAR_CORNER = 9.5
 
 @dataclass(frozen=True, eq=False)
 class LaneGraph:
-    """Centre lines of lanes and the ways between them.
+    """Centre lines of lanes and the paths between them.
 
     `lanes` are polylines `[n, 2]` in the direction of travel, points about 1 m apart, in global metres. `successors`
-    holds for every lane the lanes that can be entered from its end, each with the path there, which begins at the
-    lane's last point and ends at the next one's first.
+    holds for every lane the lanes that can be entered from its end, each with the path to it, from the lane's last
+    point to the next lane's first.
     """
 
     lanes: tuple[Points, ...]
     successors: tuple[tuple[tuple[int, Points], ...], ...]
 
     def draw_route(self, lane: int, length: float, rng: np.random.Generator) -> Points:
-        """A random way along lanes from the start of `lane`, `[n, 2]`, at least `length` metres long, points 0.5 m
-        apart. It ends early only where a lane leads nowhere.
+        """Draw a route from the start of `lane`, `[n, 2]`, at least `length` metres long, points 0.5 m apart.
+
+        It ends early only where a lane leads nowhere.
         """
         pieces = [self.lanes[lane]]
         total = arc_length(pieces[0])[-1]
@@ -44,7 +45,7 @@ class LaneGraph:
 
 @dataclass(frozen=True)
 class LaneKey:
-    """A lane of a road: along it (`ahead`) or against it, counted from the kerb."""
+    """A lane of a road: along the road (`ahead`) or against it, counted from the kerb."""
 
     road: int
     ahead: bool
@@ -61,10 +62,11 @@ class Turn:
 
 
 def _find_turns(network: RoadNetwork, road: int, ahead: bool) -> list[Turn]:
-    """The turns that traffic of a road may make at its end.
+    """Find the turns that traffic of a road may make at its end.
 
-    Straight on, a lane goes to its like, counted from the kerb; turns to the kerb's side leave from and enter the kerb
-    lane, turns across the traffic the innermost. A lane without a way of its own may take all turns.
+    Straight on, a lane leads to the lane of the same number from the kerb. Turns towards the kerb lead from kerb lane
+    to kerb lane, turns across the traffic from innermost to innermost. A lane without a turn of its own takes the one
+    that crosses the fewest lanes.
     """
     here = network.roads[road]
     count = here.lanes(ahead)
@@ -87,7 +89,6 @@ def _find_turns(network: RoadNetwork, road: int, ahead: bool) -> list[Turn]:
         found[lane].append(Turn(LaneKey(road, ahead, lane), target, angle))
     for lane, own in found.items():
         if not own:
-            # From the middle of the road, the turn that crosses the fewest other lanes.
             target, angle = min(
                 forced, key=lambda option: abs(lane - (0 if option[1] * network.driving_side < 0 else count))
             )
@@ -101,7 +102,7 @@ def _heading(points: Points) -> float:
 
 
 def build_lane_graph(network: RoadNetwork) -> tuple[LaneGraph, dict[LaneKey, int], dict[LaneKey, list[Turn]]]:
-    """The lanes of a network, the number of each, and the turns that can be made from it."""
+    """Build the lane graph of a network, with the number of each lane and the turns that lead from it."""
     keys = [
         LaneKey(road.index, ahead, lane)
         for road in network.roads

@@ -1,10 +1,10 @@
-"""How towns differ: the layout statistics of the splits, and the classes of streets.
+"""What distinguishes the towns of each split: layout statistics, street classes and colours.
 
 They are chosen so that the map classes are about as frequent around an ego vehicle as in nuScenes. Around the lanes of
-its mini scenes 23.1 % of the cells are drivable and 3.5 % divider (`python bench/class_frequencies.py --lanes ROOT`
-prints it, and with `--towns 8` what towns have). Of the other layers too little is public there to be measured; these
-are assumptions: walkways about 10 % (some 3 m on either side of most roads, of 16 m each), crossings about 1 % (3 by
-12 m on most arms of junctions), stop lines about as many, car parks 1 to 4 % and in half of the samples.
+its mini scenes 23.1 % of the cells are drivable and 3.5 % divider; `python bench/class_frequencies.py --lanes ROOT`
+prints these shares, and with `--towns 8` those of towns. Too little of the other layers is public to be measured.
+These are assumptions: walkways about 10 % (some 3 m on either side of most roads, of 16 m each), crossings about 1 %
+(3 by 12 m on most arms of junctions), stop lines about as many, car parks 1 to 4 % and in half of the samples.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ STREET_CLASSES = ("lane", "one_way", "street", "collector", "avenue")
 class Layout:
     """Layout statistics of the towns of one split.
 
-    `block` is the usual area of a block in m2, `slant` the deviation in radians of streets from crossing each other at
-    right angles, `crossings` how much a fourth arm at a junction is preferred over two junctions of three, `swerve` the
-    strain of the map by which streets are bent, `thinned` the share of roads left out, and `shares` how much of the
-    length belongs to each of `STREET_CLASSES`. The rest are shares of blocks (or, `lots`, chances by side of a road).
+    block: usual area of a block, m2.
+    slant: how far streets deviate from right angles where they meet, radians.
+    crossings: how much a junction of four arms is preferred over two of three.
+    swerve: strain of the map that bends the streets.
+    thinned: share of roads left out.
+    shares: share of the total length that belongs to each of `STREET_CLASSES`.
+    parks, plazas, carparks: shares of the blocks.
+    lots: chance of a car park per side of a road.
     """
 
     block: float
@@ -48,16 +52,16 @@ LAYOUTS = (
     Layout(12500, 0.20, 0.08, 0.36, 0.18, (0.12, 0.08, 0.30, 0.26, 0.24), 0.20, 0.05, 0.07, 0.10),
     Layout(10000, 0.08, 0.22, 0.18, 0.06, (0.20, 0.08, 0.22, 0.30, 0.20), 0.10, 0.04, 0.08, 0.07),
 )
-"""The layouts of train, val and test, in the order of the split's index in a seed."""
+"""The layouts of train, val and test."""
 
 
-def split_of(seed: Seed) -> int:
-    """Index of the split that a seed names: 0 train, 1 val, 2 test."""
+def split_index(seed: Seed) -> int:
+    """Return the index of the split that a seed names: 0 train, 1 val, 2 test."""
     return seed[1] % len(LAYOUTS) if len(seed) > 1 else 0
 
 
 def _lane(rng: np.random.Generator) -> Profile:
-    """A narrow street that two cars just pass; mostly without a centre line, so without a road divider."""
+    """Draw a narrow street that two cars just pass; mostly without a centre line, so without a road divider."""
     width = float(rng.uniform(2.7, 3.0))
     return Profile(1, 1, width, centre_line=bool(rng.random() < 0.25), parking=0.45, walkway=0.75, verge=0.2)
 
@@ -88,7 +92,7 @@ _DRAW: tuple[Callable[[np.random.Generator], Profile], ...] = (_lane, _one_way, 
 
 
 def draw_profile(street_class: int, rng: np.random.Generator) -> Profile:
-    """The profile of a street of a class (an index into `STREET_CLASSES`); lane widths in whole centimetres."""
+    """Draw the profile of a street of a class, an index into `STREET_CLASSES`; widths in whole centimetres."""
     profile = _DRAW[street_class](rng)
     values = {**profile.__dict__, "lane_width": round(profile.lane_width, 2), "median": round(profile.median, 2)}
     return Profile(**values)
@@ -96,7 +100,7 @@ def draw_profile(street_class: int, rng: np.random.Generator) -> Profile:
 
 @dataclass(frozen=True)
 class Palette:
-    """Display colours in [0, 1]: of facades, roofs, garden walls, fences, and of leaves."""
+    """The colours in a town, display values in [0, 1]; the towns of a split share a palette."""
 
     facades: tuple[Colour, ...]
     roofs: tuple[Colour, ...]
@@ -135,4 +139,4 @@ PALETTES = (
         ((0.17, 0.31, 0.14), (0.22, 0.38, 0.13), (0.28, 0.33, 0.17)),
     ),
 )
-"""The palettes of train, val and test, in the order of the split's index in a seed."""
+"""The palettes of train, val and test."""

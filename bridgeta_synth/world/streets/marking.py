@@ -1,4 +1,4 @@
-"""Paint on roads: strokes, dashes and double lines along any polyline, fresh or worn."""
+"""Paint on roads: strokes, dashes and double lines along any polyline, arrows and bicycles, fresh or worn."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _RHYTHM = {DASHED: (3.0, 4.5), DOTTED: (1.0, 1.0)}
 def bands(
     points: Points, starts: NDArray[np.float64], ends: NDArray[np.float64], width: float, lateral: float = 0.0
 ) -> NDArray[np.float64]:
-    """Rings `[k, m, 2]` of bands along a polyline from each of `starts [k]` to each of `ends [k]` metres.
+    """Outline bands along a polyline from each of `starts [k]` to each of `ends [k]` metres: rings `[k, m, 2]`.
 
-    They are `width` wide and lie `lateral` metres to the left of the polyline.
+    The bands are `width` wide and lie `lateral` metres to the left of the polyline.
     """
     count = max(2, math.ceil(float(np.max(ends - starts, initial=0.0)) / 1.5) + 1)
     s = arc_length(points)
@@ -42,7 +42,7 @@ def bands(
 
 
 class Marks:
-    """Collects marks, from bottom to top.
+    """A collection of marks from bottom to top.
 
     `wear` from 0 to 1 in the methods is the share of a line's stretches whose paint is worn.
     """
@@ -53,16 +53,16 @@ class Marks:
         self._shapes: list[tuple[int, Polygon]] = []
 
     def add_ring(self, material: int, ring: Points) -> None:
-        """A mark with the outline `ring [n, 2]`."""
+        """Add a mark with the outline `ring [n, 2]`."""
         self._rings.append((material, ring))
 
     def add_shape(self, material: int, shape: Polygon, wear: float = 0.0) -> None:
-        """A mark that may have holes."""
+        """Add a mark that may have holes."""
         worn = self._rng.random() < wear
         self._shapes.append((WORN.get(material, material) if worn else material, shape))
 
     def stroke(self, points: Points, width: float, material: int, wear: float = 0.0, lateral: float = 0.0) -> None:
-        """A continuous line along a polyline."""
+        """Add a continuous line along a polyline."""
         length = float(arc_length(points)[-1])
         count = max(1, round(length / _STRETCH))
         edges = np.linspace(0, length, count + 1)
@@ -78,7 +78,7 @@ class Marks:
         wear: float = 0.0,
         lateral: float = 0.0,
     ) -> None:
-        """Dashes of `on` metres with gaps of `off` metres along a polyline."""
+        """Add dashes of `on` metres with gaps of `off` metres along a polyline."""
         starts = np.arange(0.0, float(arc_length(points)[-1]) - 0.6 * on, on + off)
         if len(starts):
             self._lay(bands(points, starts, starts + on, width, lateral), material, wear)
@@ -88,7 +88,7 @@ class Marks:
         self._rings += [(WORN.get(material, material) if w else material, r) for r, w in zip(rings, worn, strict=True)]
 
     def paint(self, points: Points, style: str, colour: int, wear: float = 0.0, width: float = LINE_WIDTH) -> None:
-        """A divider as painted: solid, dashed, double (both solid), mixed (one solid, one dashed) or dotted."""
+        """Paint a line: solid, dashed, double (both solid), mixed (one solid, one dashed) or dotted."""
         if style in (DOUBLE, MIXED):
             self.stroke(points, width, colour, wear, _DOUBLE / 2)
             if style == DOUBLE:
@@ -101,20 +101,20 @@ class Marks:
             self.dash(points, width, *_RHYTHM[style], colour, wear)
 
     def build(self) -> list[tuple[int, Polygon]]:
-        """All marks as (material, polygon)."""
+        """Return all marks as (material, polygon)."""
         shapes = polygons(ring for _, ring in self._rings)
         return [*zip((material for material, _ in self._rings), shapes, strict=True), *self._shapes]
 
 
 def _head(x: float, y: float, yaw: float) -> Polygon:
-    """An arrow's head with its base's middle at (x, y)."""
+    """Outline an arrow's head with the middle of its base at (x, y)."""
     triangle = Polygon([(0.0, 0.42), (0.0, -0.42), (1.1, 0.0)])
     return affinity.translate(affinity.rotate(triangle, yaw, origin=(0, 0), use_radians=True), x, y)
 
 
 @lru_cache(maxsize=16)
 def arrow(ways: frozenset[str]) -> Polygon:
-    """An arrow about 4 m long for the ways (`left`, `straight`, `right`) that a lane leads to, around its middle."""
+    """Outline an arrow along x, about 4 m long around its middle, for `left`, `straight` and `right` turns."""
     shapes = [LineString([(-2.0, 0), (0.2, 0)]).buffer(0.09, cap_style="flat")]
     if "straight" in ways:
         shapes += [LineString([(0, 0), (1.0, 0)]).buffer(0.09, cap_style="flat"), _head(0.9, 0, 0.0)]
@@ -127,21 +127,21 @@ def arrow(ways: frozenset[str]) -> Polygon:
 
 @lru_cache(maxsize=1)
 def bicycle() -> tuple[Polygon, ...]:
-    """A bicycle 1.7 m long, as riders on the lane see it: its wheels lie along x."""
+    """Outline a bicycle, 1.7 m long, seen upright by riders who approach along x."""
     wheels = [Point(x, 0).buffer(0.38, quad_segs=6).difference(Point(x, 0).buffer(0.28, quad_segs=6)) for x in (0, 1)]
     frame = MultiLineString(
         [[(0, 0), (0.25, 0.45)], [(0.25, 0.45), (0.85, 0.45)], [(0.45, 0), (0.85, 0.45)], [(0, 0), (0.45, 0)]]
     )
     fork = MultiLineString([[(1, 0), (0.85, 0.45)], [(0.85, 0.45), (0.85, 0.65)], [(0.15, 0.5), (0.35, 0.5)]])
     whole = unary_union([*wheels, frame.buffer(0.06), fork.buffer(0.06)])
-    # Upright in the eyes of a rider who comes up to it: its height runs along the lane.
+    # Its height runs along the lane.
     turned = affinity.translate(affinity.rotate(whole, 90, origin=(0.5, 0.3)), -0.5, -0.3)
     members = getattr(turned, "geoms", (turned,))
     return tuple(p for p in members if isinstance(p, Polygon))
 
 
 def place_symbol(shape: Polygon, x: float, y: float, yaw: float) -> Polygon:
-    """A symbol at a place, pointing along a heading."""
+    """Move a symbol to (x, y) and turn it from x to a heading, radians."""
     c, s = math.cos(yaw), math.sin(yaw)
     turn = np.array([[c, s], [-s, c]])
     rings = [np.asarray(r.coords) @ turn + (x, y) for r in (shape.exterior, *shape.interiors)]

@@ -27,10 +27,10 @@ _FILLET = 7.0  # metres: the usual radius of a kerb that rounds a corner
 
 @dataclass(frozen=True, eq=False)
 class RoadNetwork:
-    """Junctions, the roads between them, and traffic's side.
+    """Junctions, the roads between them, and the driving side (+1 right, -1 left).
 
-    `arms` holds each junction's roads, sorted counter-clockwise by where they leave to; `junctions` its outline, which
-    ends square across every arm where the road's `span` begins.
+    `arms` holds each junction's arms, sorted counter-clockwise by angle; `junctions` its outline, which ends square
+    across every arm where the road's `span` begins.
     """
 
     nodes: Points
@@ -40,7 +40,7 @@ class RoadNetwork:
     driving_side: int
 
     def successors(self, road: int, ahead: bool) -> list[Arm]:
-        """The arms that traffic of a road may leave its end junction by: all that lead away, but no turning round."""
+        """List the arms by which traffic of a road may leave its end junction: all that lead away, without U-turns."""
         here = self.roads[road]
         node = here.end if ahead else here.start
         return [
@@ -53,18 +53,21 @@ class RoadNetwork:
 def build_network(
     rng: np.random.Generator, keep_right: bool, layout: Layout, junctions: int = 30, margin: float = 100.0
 ) -> RoadNetwork:
-    """A road network with all coordinates positive and at least `margin` metres from the origin's axes."""
+    """Draw a road network whose coordinates are positive and at least `margin` metres.
+
+    Raises RuntimeError when no attempt gives a valid one.
+    """
     for _ in range(_ATTEMPTS):
         network = _try_network(rng, 1 if keep_right else -1, layout, junctions, margin)
         if network is not None:
             return network
-    raise RuntimeError(f"no road network of {junctions} junctions came out valid in {_ATTEMPTS} attempts")
+    raise RuntimeError(f"no valid road network of {junctions} junctions in {_ATTEMPTS} attempts")
 
 
 def _try_network(
     rng: np.random.Generator, driving_side: int, layout: Layout, junctions: int, margin: float
 ) -> RoadNetwork | None:
-    """A network whose conflicts are resolved by leaving roads out, or None where that does not do."""
+    """Draw a network and remove roads until none conflict; None where that fails."""
     graph = StreetGraph.draw(rng, junctions, layout)
     if graph.count_junctions() < 0.6 * junctions:
         return None
@@ -85,14 +88,14 @@ def _try_network(
         bad = _find_conflicts(network)
         if not bad:
             return network if graph.count_junctions() >= 0.6 * junctions else None
-        # One at a time: leaving one of two roads in conflict out frees the other.
+        # One at a time: removing one of two roads in conflict frees the other.
         if not any(graph.remove(chains[road]) for road in bad):
             return None
     return None
 
 
 class _Warp:
-    """A smooth map of the plane, close to the identity, that bends straight streets; `strain` bounds its shear."""
+    """A smooth map of the plane, near the identity, that bends straight streets; `strain` bounds its shear."""
 
     def __init__(self, rng: np.random.Generator, strain: float) -> None:
         length = rng.uniform(200, 420, 4)
@@ -111,7 +114,7 @@ class _Warp:
 
 
 def _centre(corners: Points, bulge: float) -> Points:
-    """A road's centre through the nodes of its chain: arcs at bends; a road without bends swings out by `bulge`."""
+    """Draw a road's centre through the nodes of its chain: arcs at bends; a road without bends curves by `bulge`."""
     if len(corners) == 2:
         start, end = corners
         length = float(np.hypot(*(end - start)))
@@ -122,7 +125,7 @@ def _centre(corners: Points, bulge: float) -> Points:
     pieces = [corners[:1]]
     legs = np.hypot(*np.diff(corners, axis=0).T)
     for i in range(1, len(corners) - 1):
-        # What a leg has to spare for an arc: half of it, or at a junction all but the junction's part.
+        # An arc may take half a leg, or at a junction all but the part of the junction.
         room = [legs[j] / 2 if 0 < k < len(corners) - 1 else legs[j] - 24.0 for j, k in ((i - 1, i - 1), (i, i + 1))]
         pieces.append(_arc(corners[i - 1], corners[i], corners[i + 1], min(room)))
     # Straight legs need points as well: the map bends them.
@@ -130,7 +133,7 @@ def _centre(corners: Points, bulge: float) -> Points:
 
 
 def _arc(before: Points, corner: Points, after: Points, room: float) -> Points:
-    """The corner of a polyline replaced by an arc that is tangent to both legs at up to `room` metres from it."""
+    """Replace the corner of a polyline by an arc, tangent to both legs at up to `room` metres from the corner."""
     a = (corner - before) / np.hypot(*(corner - before))
     b = (after - corner) / np.hypot(*(after - corner))
     turn = math.atan2(a[0] * b[1] - a[1] * b[0], float(a @ b))
@@ -145,12 +148,12 @@ def _arc(before: Points, corner: Points, after: Points, room: float) -> Points:
 
 
 def _profiles(rng: np.random.Generator, graph: StreetGraph, layout: Layout) -> list[Profile]:
-    """A profile for every street: the longer a street, the more lanes it is likely to have."""
+    """Draw a profile for every street: the longer a street, the more lanes it is likely to have."""
     nodes = graph.nodes
     length = np.zeros(graph.streets)
     for (a, b), (street, _) in graph.edges.items():
         length[street] += np.hypot(*(nodes[a] - nodes[b]))
-    # The first street is the ring around the town, which is no longer than others for each of its four sides.
+    # The first street is the ring around the town; each of its four sides counts as a street.
     rank = np.where(np.arange(graph.streets) == 0, length / 4, length) * np.exp(rng.normal(0, 0.45, graph.streets))
     order = np.argsort(rank, kind="stable")
     middle = np.cumsum(length[order]) - length[order] / 2
@@ -162,7 +165,7 @@ def _profiles(rng: np.random.Generator, graph: StreetGraph, layout: Layout) -> l
 
 
 def _profile_of(graph: StreetGraph, chain: list[int], profiles: list[Profile]) -> Profile:
-    """The profile of the street that the first part of a chain belongs to, seen in the chain's direction."""
+    """Look up the profile of the street that a chain starts on, in the chain's direction."""
     a, b = chain[:2]
     street, direction = graph.edges[min(a, b), max(a, b)]
     forward = direction if a < b else -direction
@@ -170,7 +173,7 @@ def _profile_of(graph: StreetGraph, chain: list[int], profiles: list[Profile]) -
 
 
 def _join_roads(nodes: Points, roads: list[Road], driving_side: int) -> RoadNetwork:
-    """Arms and outlines of all junctions; roads get their trims, and one-way roads that trap traffic a way back."""
+    """Join roads to a network: arms and outlines of junctions, trims of roads, no one-way road that traps traffic."""
     arms: dict[int, list[Arm]] = defaultdict(list)
     for road in roads:
         head, tail = road.centre[6] - road.centre[0], road.centre[-7] - road.centre[-1]
@@ -187,9 +190,9 @@ def _join_roads(nodes: Points, roads: list[Road], driving_side: int) -> RoadNetw
 
 
 def _junction_reaches(roads: list[Road], arms: tuple[Arm, ...]) -> dict[tuple[int, bool], float]:
-    """How far a junction reaches into each of its arms, metres: to where the kerbs' rounded corners begin.
+    """Find how far a junction reaches into its arms, metres: to where the kerbs' rounded corners begin.
 
-    By road, and whether the junction is at its start.
+    Keys are the road and whether the junction is at its start.
     """
     trims = {}
     for position, arm in enumerate(arms):
@@ -204,12 +207,12 @@ def _junction_reaches(roads: list[Road], arms: tuple[Arm, ...]) -> dict[tuple[in
 
 
 def _tangent_length(theta: float) -> float:
-    """From the corner between two kerbs at an angle to where its rounding begins; smaller radii at sharp corners."""
+    """Length from the corner of two kerbs at an angle to where its rounding begins; less at sharp corners."""
     return min(_FILLET / math.tan(theta / 2), 8.0)
 
 
 def _arm_mouth(road: Road, at_start: bool) -> tuple[Points, Points, Points]:
-    """The kerbs left and right as seen from the junction, `[2]` each, and the way out (unit), where an arm ends."""
+    """Return where an arm meets its junction: its kerbs left and right of the unit heading outwards, `[2]` each."""
     half = road.width / 2
     s = road.span[0] if at_start else road.span[1]
     plus, minus = road.at(np.array([s, s]), np.array([half, -half]))
@@ -220,7 +223,7 @@ def _arm_mouth(road: Road, at_start: bool) -> tuple[Points, Points, Points]:
 
 
 def _junction_outline(roads: list[Road], arms: tuple[Arm, ...]) -> Polygon:
-    """The ring along all mouths and, rounded, the corners of the kerbs between them."""
+    """Outline a junction: along all mouths and the rounded corners of the kerbs between them."""
     mouths = [_arm_mouth(roads[arm.road], arm.at_start) for arm in arms]
     pieces = []
     for position, (left, right, out) in enumerate(mouths):
@@ -230,7 +233,7 @@ def _junction_outline(roads: list[Road], arms: tuple[Arm, ...]) -> Polygon:
 
 
 def _open_traps(roads: list[Road], arms: dict[int, tuple[Arm, ...]]) -> list[Road]:
-    """The roads, with two-way traffic where one way would leave nowhere to go, or nowhere to come from, at an end."""
+    """Make one-way roads two-way where traffic could not leave or reach one of their ends."""
     result = list(roads)
 
     def is_trap(node: int) -> bool:
@@ -253,7 +256,7 @@ def _open_traps(roads: list[Road], arms: dict[int, tuple[Arm, ...]]) -> list[Roa
 
 
 def _find_conflicts(network: RoadNetwork) -> list[int]:
-    """Roads to leave out, the worst first: too short, too tight, too close to others, or part of a bad junction."""
+    """List roads to remove, the worst first: too short, too tight, too near others, or part of a bad junction."""
     roads = network.roads
     bad: dict[int, None] = {}
     for road in roads:
@@ -273,7 +276,7 @@ def _find_conflicts(network: RoadNetwork) -> list[int]:
 
 
 def _find_collisions(network: RoadNetwork, strips: list[Polygon]) -> Iterable[int]:
-    """Roads that come too near to others: the shorter of two strips, and strips in other roads' junctions."""
+    """Find roads that come too near others: the shorter of two strips, and strips in other roads' junctions."""
     roads = network.roads
     shapes = np.array([*strips, *network.junctions.values()], dtype=object)
     nodes = list(network.junctions)
@@ -283,7 +286,7 @@ def _find_collisions(network: RoadNetwork, strips: list[Polygon]) -> Iterable[in
         distance = shapely.distance(shapes[i], shapes[j])
         if j < len(roads):
             ends = {roads[i].start, roads[i].end} & {roads[j].start, roads[j].end}
-            # Arms of one junction may be near each other at its corner, but not touch.
+            # Arms of one junction may come near each other at its corner, but not touch.
             if not ends or distance < 0.5:
                 yield min((int(i), int(j)), key=lambda r: roads[r].length)
             continue

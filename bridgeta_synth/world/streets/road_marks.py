@@ -1,4 +1,4 @@
-"""Lines along roads: what the map knows (road and lane dividers) and what is painted (that, and more)."""
+"""Paint along roads: the road and lane dividers of the map, and edge lines and symbols that no map has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _SOLID_PART = 22.0
 
 @dataclass(frozen=True)
 class PaintStyle:
-    """How a town paints its roads: the colour between directions, how worn paint is, and how common edge lines are."""
+    """The way a town paints its roads.
+
+    centre: the colour between the directions.
+    wear, edges: how worn paint is and how common edge lines are, 0 to 1.
+    """
 
     centre: int
     wear: float
@@ -28,7 +32,7 @@ class PaintStyle:
 
     @classmethod
     def draw(cls, keep_right: bool, rng: np.random.Generator) -> PaintStyle:
-        """Yellow between the directions where traffic keeps right, mostly white where it keeps left."""
+        """Draw a style: yellow between the directions where traffic keeps right, mostly white where it keeps left."""
         centre = YELLOW if rng.random() < (0.9 if keep_right else 0.1) else WHITE
         return cls(centre, float(rng.uniform(0.05, 0.4)), float(rng.uniform(0.15, 0.5)))
 
@@ -42,7 +46,7 @@ def paint_road(
     marks: Marks,
     rng: np.random.Generator,
 ) -> tuple[list[LineString], list[LineString]]:
-    """Paint a road; the road dividers and lane dividers of the map, which end at the gaps and openings."""
+    """Paint a road; return the road dividers and lane dividers of the map, which end at gaps and openings."""
     runs = [(a, b) for a, b in stretches_outside(road, gaps) if b - a > 7]
     wear = float(np.clip(style.wear + rng.normal(0, 0.2), 0, 0.9)) if rng.random() < 0.8 else 0.9
     profile = road.profile
@@ -66,7 +70,7 @@ def paint_road(
 
 
 def _subtract(run: tuple[float, float], openings: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The parts of a stretch between openings, those above 4 m long."""
+    """List the parts of a stretch between openings that are longer than 4 m."""
     pieces, here = [], run[0]
     for start, end in sorted(openings):
         pieces.append((here, min(start, run[1])))
@@ -82,7 +86,7 @@ def _draw_centre_style(road: Road, rng: np.random.Generator) -> str:
 
 
 def _paint_lane_line(road: Road, a: float, b: float, lateral: float, ahead: bool, wear: float, marks: Marks) -> None:
-    """Dashes, and a solid line where traffic comes to the end of the stretch."""
+    """Paint dashes, and a solid line where traffic reaches the end of the stretch."""
     solid = min(_SOLID_PART, 0.4 * (b - a))
     dashed, end = ((a, b - solid), (b - solid, b)) if ahead else ((a + solid, b), (a, a + solid))
     marks.paint(road.line(*dashed, lateral), DASHED, WHITE, wear)
@@ -92,7 +96,7 @@ def _paint_lane_line(road: Road, a: float, b: float, lateral: float, ahead: bool
 def _paint_edges(
     road: Road, a: float, b: float, style: PaintStyle, wear: float, marks: Marks, rng: np.random.Generator
 ) -> None:
-    """Lines along the kerbs, which no map holds: double yellow, or one white or yellow line."""
+    """Paint lines along some kerbs, which no map holds: two yellow ones, or one white or yellow."""
     half = road.width / 2
     for side in (1, -1):
         kind = rng.random() / max(style.edges, 1e-6)
@@ -112,10 +116,10 @@ def _paint_symbols(
     marks: Marks,
     rng: np.random.Generator,
 ) -> None:
-    """Arrows before the junction on roads with several lanes, bicycles on some narrow ones."""
+    """Paint arrows before the junction on roads with several lanes, bicycles on some narrow ones."""
 
     def lay(shape: Polygon, back: float, ahead: bool, lane: int) -> None:
-        """A symbol some metres before the end of the stretch."""
+        """Paint a symbol `back` metres before the end of the stretch."""
         x, y, yaw = road.pose(b - back if ahead else a + back, road.lane_lateral(ahead, lane))
         marks.add_shape(WHITE, place_symbol(shape, x, y, yaw if ahead else yaw + math.pi), wear)
 

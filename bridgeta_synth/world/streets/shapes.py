@@ -1,4 +1,4 @@
-"""Polylines and areas: along, beside and around a line; clean polygons, rectangles and outlines."""
+"""Geometry of polylines and areas: offsets, arcs and bands; clean polygons, rectangles and outlines."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ Points = NDArray[np.float64]
 
 
 def arc_length(points: Points) -> NDArray[np.float64]:
-    """Distance along a polyline `[n, 2]` of each of its points, `[n]`."""
+    """Return the distance along a polyline `[n, 2]` of each of its points, `[n]`."""
     return np.concatenate(([0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))))
 
 
 def resample(points: Points, step: float) -> Points:
-    """The polyline with points about `step` metres apart, both ends kept."""
+    """Resample a polyline to points about `step` metres apart; both ends stay."""
     s = arc_length(points)
     return at_distance(points, np.linspace(0.0, s[-1], max(2, round(s[-1] / step) + 1)))
 
 
 def at_distance(points: Points, distance: NDArray[np.float64]) -> Points:
-    """Points of a polyline at given distances along it, clamped to its ends."""
+    """Return points of a polyline at distances along it, clamped to its ends."""
     s = arc_length(points)
     return np.stack((np.interp(distance, s, points[:, 0]), np.interp(distance, s, points[:, 1])), axis=-1)
 
 
 def tangents(points: Points) -> Points:
-    """Unit directions of travel at the points of a polyline."""
+    """Return unit directions of travel at the points of a polyline."""
     t = np.gradient(points, axis=0)
     return t / np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
 
 
 def normals(points: Points) -> Points:
-    """Unit directions to the left of travel at the points of a polyline."""
+    """Return unit directions to the left of travel at the points of a polyline."""
     t = tangents(points)
     return np.stack((-t[:, 1], t[:, 0]), axis=1)
 
 
 def offset(points: Points, lateral: float) -> Points:
-    """The polyline moved sideways by `lateral` metres, positive to the left of its direction."""
+    """Move a polyline sideways by `lateral` metres, positive to the left."""
     return points + lateral * normals(points)
 
 
 def ribbon(points: Points, width: float) -> Points:
-    """The ring `[2 n, 2]` of a band of `width` metres around a polyline that bends gently."""
+    """Outline a band of `width` metres around a polyline that bends gently: a ring `[2 n, 2]`."""
     side = width / 2 * normals(points)
     return np.concatenate((points + side, (points - side)[::-1]))
 
 
 def hermite(p0: Points, t0: Points, p1: Points, t1: Points, step: float = 0.5) -> Points:
-    """A smooth path from `p0` heading `t0` (unit) to `p1` heading `t1`; nearly circular for a right angle."""
+    """Draw a smooth path from `p0` heading `t0` (unit) to `p1` heading `t1`; nearly circular for a right angle."""
     chord = float(np.linalg.norm(p1 - p0))
     turn = math.acos(float(np.clip(t0 @ t1, -1, 1)))
     scale = chord * (1 + 0.17 * turn / (math.pi / 2))
@@ -71,10 +71,10 @@ def hermite(p0: Points, t0: Points, p1: Points, t1: Points, step: float = 0.5) -
 def rounded(
     start: Points, leaving: Points, end: Points, arriving: Points, radius: float = math.inf, step: float = 1.0
 ) -> Points:
-    """From a point with a heading to another, along both headings as far as possible and in one arc in between.
+    """Join two points with headings: straight along both headings, with one arc in between.
 
     The arc is as wide as it can be, but no wider than `radius` metres. Where the headings differ little or do not
-    meet, a `hermite` path.
+    meet, the path is that of `hermite`.
     """
     cross = float(leaving[0] * arriving[1] - leaving[1] * arriving[0])
     turn = math.atan2(cross, float(leaving @ arriving))
@@ -93,7 +93,7 @@ def rounded(
 
 
 def tightest_radius(points: Points) -> float:
-    """The smallest radius of curvature along an evenly sampled polyline, metres."""
+    """Return the smallest radius of curvature along an evenly sampled polyline, metres."""
     t = np.diff(points, axis=0)
     turn = np.abs(np.arctan2(t[:-1, 0] * t[1:, 1] - t[:-1, 1] * t[1:, 0], (t[:-1] * t[1:]).sum(axis=1)))
     step = np.hypot(*t.T)
@@ -101,7 +101,7 @@ def tightest_radius(points: Points) -> float:
 
 
 def parts(shape: BaseGeometry, least: float = 0.5) -> list[Polygon]:
-    """The valid polygons of a geometry with an area above `least` square metres and vertices at least 2 cm apart."""
+    """Clean a geometry: its valid polygons above `least` square metres, with vertices at least 2 cm apart."""
     if not shape.is_valid:
         shape = shape.buffer(0)
     # On a grid of millimetres, as it is written: rounding later could make it invalid.
@@ -111,25 +111,25 @@ def parts(shape: BaseGeometry, least: float = 0.5) -> list[Polygon]:
 
 
 def pieces(shape: BaseGeometry, least: float = 0.5) -> list[Polygon]:
-    """The polygons of a valid geometry with an area above `least` square metres, as they are."""
+    """Return the polygons of a valid geometry that are larger than `least` square metres, unchanged."""
     members = shapely.get_parts(shapely.get_parts(shape))
     return [m for m in members if isinstance(m, Polygon) and m.area > least]
 
 
 def lines_of(shape: BaseGeometry, least: float) -> list[Points]:
-    """The lines in a geometry that are longer than `least` metres, merged where they touch, points 1 m apart."""
+    """Return the lines in a geometry longer than `least` metres, merged where they touch, points 1 m apart."""
     merged = shapely.line_merge(shape) if shape.geom_type == "MultiLineString" else shape
     lines = [part for part in shapely.get_parts(shapely.get_parts(merged)) if isinstance(part, LineString)]
     return [resample(np.asarray(line.coords), 1.0) for line in lines if line.length > least]
 
 
 def rectangle(x: float, y: float, yaw: float, length: float, width: float) -> Polygon:
-    """A rectangle around (x, y), `length` metres along its heading `yaw`."""
+    """Build a rectangle around (x, y), `length` metres along its heading `yaw`."""
     return Polygon(corners(x, y, yaw, length, width))
 
 
 def corners(x: float, y: float, yaw: float, length: float, width: float) -> Points:
-    """The corners `[4, 2]` of a rectangle, counter-clockwise."""
+    """Return the corners `[4, 2]` of a rectangle, counter-clockwise."""
     c, s = math.cos(yaw), math.sin(yaw)
     u = np.array((1, 1, -1, -1)) * length / 2
     v = np.array((-1, 1, 1, -1)) * width / 2
@@ -137,9 +137,9 @@ def corners(x: float, y: float, yaw: float, length: float, width: float) -> Poin
 
 
 def outlines(area: BaseGeometry, least: float = 12.0) -> list[Points]:
-    """The closed rings around an area and around the holes in it, points 1 m apart, those above `least` metres long.
+    """Return the closed rings around an area and its holes that are longer than `least` metres, points 1 m apart.
 
-    They run so that the area lies to their left and what is outside to their right.
+    The area lies to their left.
     """
     rings = []
     for polygon in shapely.get_parts(area):
@@ -151,7 +151,7 @@ def outlines(area: BaseGeometry, least: float = 12.0) -> list[Points]:
 
 
 def polygons(rings: Iterable[Points]) -> NDArray[np.object_]:
-    """Polygons of many rings at once."""
+    """Build the polygons of many rings at once."""
     rings = list(rings)
     if not rings:
         return np.empty(0, dtype=object)
@@ -160,7 +160,7 @@ def polygons(rings: Iterable[Points]) -> NDArray[np.object_]:
 
 
 def union(shapes: Iterable[BaseGeometry]) -> BaseGeometry:
-    """All of some shapes as one; nothing is an empty area."""
-    found = list(shapes)
+    """Unite shapes; the union of none is empty."""
+    whole = list(shapes)
     # Without the grid GEOS 3.11 loses areas that share an edge up to rounding.
-    return shapely.union_all(found, grid_size=0.001) if found else MultiPolygon()
+    return shapely.union_all(whole, grid_size=0.001) if whole else MultiPolygon()

@@ -1,4 +1,4 @@
-"""A random planar graph of streets: blocks that are cut in two, again and again, by streets from side to side."""
+"""A random planar graph of streets: blocks are cut in two, again and again, by streets from side to side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TRIES = 3
 
 @dataclass(frozen=True, eq=False)
 class _End:
-    """Where a cut may meet a face's outline: at `node`, or with -1 at a new one at `place` after a `position`."""
+    """Where a cut may meet a face's outline: at `node`, or if that is -1 at a new node at `place` after `position`."""
 
     position: int
     node: int
@@ -33,9 +33,9 @@ class _End:
 class StreetGraph:
     """Nodes `[n, 2]` in metres, joined by straight edges; every edge belongs to a street.
 
-    All nodes with edges hang together and have two (a bend), three or four of them. Edges are keyed by their two nodes,
-    the smaller first; their values are the street and +1 or -1, whether the street runs from the smaller node to the
-    larger or back.
+    The edges form one connected graph; a node with edges has two (a bend), three or four. Edges are keyed by their two
+    nodes, the smaller first; their values are the street and +1 or -1: whether the street runs from the smaller node
+    to the larger or back.
     """
 
     def __init__(self, outline: Points) -> None:
@@ -50,8 +50,8 @@ class StreetGraph:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, junctions: int, layout: Layout) -> StreetGraph:
-        """A graph of about that many junctions."""
-        # Every cut makes two junctions at most, and thinning out takes some away.
+        """Draw a graph of about `junctions` junctions."""
+        # A cut adds up to two junctions, and thinning removes some.
         wanted = round(junctions / (1 - 1.5 * layout.thinned))
         graph = cls(_draw_outline(rng, 0.5 * wanted * layout.block))
         failures: dict[int, int] = {}
@@ -67,15 +67,15 @@ class StreetGraph:
 
     @property
     def nodes(self) -> Points:
-        """Places `[n, 2]` of all nodes, also of those without edges."""
+        """Places `[n, 2]` of all nodes, including those without edges."""
         return np.array(self._nodes)
 
     def neighbours(self, node: int) -> list[int]:
-        """Nodes that edges lead to from a node, sorted."""
+        """List the nodes that edges lead to from a node, sorted."""
         return sorted(self._around[node])
 
     def count_junctions(self) -> int:
-        """Number of nodes with three or more edges."""
+        """Count the nodes with three or more edges."""
         return sum(len(others) > 2 for others in self._around.values())
 
     def _join(self, a: int, b: int, street: int) -> None:
@@ -84,7 +84,7 @@ class StreetGraph:
         self._around[b].add(a)
 
     def _unjoin(self, a: int, b: int) -> tuple[int, int]:
-        """Remove an edge; its street and the street's direction from a to b."""
+        """Remove an edge; return its street and the street's direction from a to b."""
         street, direction = self.edges.pop((min(a, b), max(a, b)))
         self._around[a].discard(b)
         self._around[b].discard(a)
@@ -95,7 +95,7 @@ class StreetGraph:
         return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
 
     def _split(self, rng: np.random.Generator, index: int, layout: Layout) -> bool:
-        """Cut a face in two by the best of some random cuts, if any fits; whether it did."""
+        """Cut a face in two by the best of some random cuts; return whether any fits."""
         face = self._faces[index]
         ring = np.array([self._nodes[i] for i in face])
         ends = self._cut_ends(rng, face, ring)
@@ -108,7 +108,7 @@ class StreetGraph:
         if best is None:
             return False
         nodes = []
-        # The later position first, so that the earlier one stays what it is.
+        # The later position first: inserting a node there leaves the earlier position valid.
         for end in sorted(best[1:], key=lambda e: -e.position):
             corner = face[end.position], face[(end.position + 1) % len(face)]
             nodes.append(end.node if end.node >= 0 else self._insert(*corner, end.place))
@@ -120,7 +120,7 @@ class StreetGraph:
         return True
 
     def _cut_ends(self, rng: np.random.Generator, face: list[int], ring: Points) -> list[_End]:
-        """Junctions with an arm on the other side only, and random places well away from all junctions."""
+        """List where cuts may end: junctions whose third arm is on the other side, and places away from junctions."""
         ends = [_End(i, face[i], ring[i]) for i in range(len(face)) if self._is_passed_by(face, ring, i)]
         for i, (a, b) in enumerate(zip(ring, np.roll(ring, -1, axis=0), strict=True)):
             room = 1 - 2 * _APART / float(np.hypot(*(b - a)))
@@ -130,7 +130,7 @@ class StreetGraph:
         return ends
 
     def _cut_cost(self, face: list[int], ring: Points, start: _End, end: _End, layout: Layout) -> float:
-        """How little a cut is liked: uneven halves and slant count against it, a fourth arm for it; inf: impossible."""
+        """Rate a cut: uneven halves and slant add cost, a fourth arm at a junction saves some; inf if impossible."""
         way = end.place - start.place
         length = float(np.hypot(*way))
         if length < _APART:
@@ -152,7 +152,7 @@ class StreetGraph:
 
     @staticmethod
     def _half(ring: Points, start: Points, end: Points, sign: int) -> float:
-        """Area of the part of a convex ring on one side of a line."""
+        """Return the area of the part of a convex ring on one side of a line."""
         normal = np.array((start[1] - end[1], end[0] - start[0])) * sign
         part = np.concatenate((ring[(ring - start) @ normal > 1e-6], [start, end]))
         x, y = (part - part.mean(axis=0)).T
@@ -161,14 +161,14 @@ class StreetGraph:
         return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
 
     def _is_passed_by(self, face: list[int], ring: Points, position: int) -> bool:
-        """Whether a node of a face is a junction of three arms whose third lies on the other side of the street."""
+        """Whether a node of a face is a junction of three arms whose third is on the other side of the street."""
         count = len(face)
         before, after = ring[position - 1] - ring[position], ring[(position + 1) % count] - ring[position]
         straight = float(before @ after) < -0.98 * float(np.hypot(*before) * np.hypot(*after))
         return straight and len(self._around[face[position]]) == 3
 
     def _insert(self, a: int, b: int, point: Points) -> int:
-        """A new node on the edge between two nodes."""
+        """Insert a node on the edge between two nodes; return it."""
         node = len(self._nodes)
         self._nodes.append(point)
         self._around[node] = set()
@@ -183,7 +183,7 @@ class StreetGraph:
         return node
 
     def chains(self) -> list[list[int]]:
-        """The roads: sequences of nodes from junction to junction, bends between; in the order of their nodes."""
+        """List the roads: nodes from junction to junction with the bends between, in the order of their nodes."""
         chains, seen = [], set[Edge]()
         for node in sorted(self._around):
             if len(self._around[node]) < 3:
@@ -199,10 +199,7 @@ class StreetGraph:
         return chains
 
     def remove(self, chain: list[int]) -> bool:
-        """Take a road out, unless something would be cut off, or left as a dead end or a sharp bend.
-
-        Whether it was taken out.
-        """
+        """Remove a road unless that cuts something off or leaves a dead end or a sharp bend; return whether it did."""
         ends = chain[0], chain[-1]
         if ends[0] == ends[1] or min(len(self._around[end]) for end in ends) < 3:
             return False
@@ -228,7 +225,7 @@ class StreetGraph:
         return goal in reached
 
     def _thin(self, rng: np.random.Generator, share: float) -> None:
-        """Leave out a share of the roads; blocks then are no longer convex, and neither is the town."""
+        """Remove a share of the roads, after which blocks and town need not be convex."""
         wanted = round(share * len(self.chains()))
         for _ in range(6 * wanted):
             if not wanted:
@@ -238,7 +235,7 @@ class StreetGraph:
 
 
 def _draw_outline(rng: np.random.Generator, area: float) -> Points:
-    """A convex ring of four corners, counter-clockwise, which are no right angles."""
+    """Draw a convex ring of four corners, counter-clockwise, none of them a right angle."""
     turn = rng.uniform(0, 2 * math.pi) + math.pi / 2 * np.arange(4) + rng.uniform(-0.2, 0.2, 4)
     stretch = math.sqrt(rng.uniform(0.75, 1.33))
     # Corners on an ellipse make a convex ring, whatever the angles between them.

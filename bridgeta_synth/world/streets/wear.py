@@ -1,4 +1,4 @@
-"""What looks like a divider but is none: seams, trenches, patches, tyre marks, cracks, lines that were taken off."""
+"""Wear of roads, which may look like dividers: seams, trenches, patches, tyre marks, cracks, removed lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridgeta_synth.world.streets.shapes import Points, corners
 
 
 def age_road(road: Road, below: Marks, above: Marks, rng: np.random.Generator) -> None:
-    """Traces of repairs and traffic on a road, to lie `below` its paint or, here and there, `above` it."""
+    """Add traces of repairs and traffic to a road, `below` its paint or, here and there, `above` it."""
     length = road.span[1] - road.span[0]
     for _ in range(int(rng.poisson(length / 28))):
         _add_patch(road, above if rng.random() < 0.1 else below, rng)
@@ -37,7 +37,7 @@ def age_road(road: Road, below: Marks, above: Marks, rng: np.random.Generator) -
 
 
 def resurface(road: Road, below: Marks, rng: np.random.Generator) -> None:
-    """A stretch of a road, or all of it, with older and paler asphalt."""
+    """Lay older and paler asphalt on some roads or stretches of them."""
     half, (s0, s1) = road.width / 2, road.span
     draw = rng.random()
     if draw < 0.25:
@@ -57,13 +57,13 @@ def _across(road: Road, s: float) -> Points:
 
 
 def _draw_pose(road: Road, rng: np.random.Generator, room: float = 0.8) -> tuple[float, float, float]:
-    """x, y and the road's heading at a random place, `room` metres from the kerbs if the road is wide enough."""
+    """Draw x, y and the road's heading at a place, `room` metres from the kerbs if the road is wide enough."""
     edge = max(road.width / 2 - room, 0.2)
     return road.pose(float(rng.uniform(*road.span)), float(rng.uniform(-edge, edge)))
 
 
 def _add_patch(road: Road, marks: Marks, rng: np.random.Generator) -> None:
-    """A repaired piece, some with tar along its rim."""
+    """Add a repaired patch, some with tar along the rim."""
     x, y, yaw = _draw_pose(road, rng)
     length, width = float(rng.uniform(0.8, 7)), float(rng.uniform(0.5, 1.5))
     if rng.random() < 0.35:
@@ -72,7 +72,7 @@ def _add_patch(road: Road, marks: Marks, rng: np.random.Generator) -> None:
 
 
 def _add_seams(road: Road, marks: Marks, rng: np.random.Generator) -> None:
-    """Joints between the strips in which asphalt was laid: near the lanes' borders, seldom on them."""
+    """Add joints between strips of asphalt: near the borders of lanes, seldom on them."""
     lane = road.profile.lane_width
     for lateral in np.arange(-road.width / 2 + SHOULDER + lane, road.width / 2 - 1.5, lane):
         if rng.random() < 0.6:
@@ -83,7 +83,7 @@ def _add_seams(road: Road, marks: Marks, rng: np.random.Generator) -> None:
 
 
 def _add_trench(road: Road, marks: Marks, rng: np.random.Generator) -> None:
-    """A filled trench across the road, or along it."""
+    """Add a filled trench across the road or along it."""
     s, half = float(rng.uniform(*road.span)), road.width / 2
     width = float(rng.uniform(0.4, 1.1))
     if rng.random() < 0.6:
@@ -97,7 +97,7 @@ def _add_trench(road: Road, marks: Marks, rng: np.random.Generator) -> None:
 
 
 def _add_removed_line(road: Road, marks: Marks, rng: np.random.Generator) -> None:
-    """What is left of a divider that was moved: pale, or dark where it was burnt off."""
+    """Add the trace of a removed line: pale, or dark where it was burnt off."""
     a = float(rng.uniform(*road.span))
     b = min(a + float(rng.uniform(8, 45)), road.span[1])
     if b - a < 5:
@@ -108,7 +108,7 @@ def _add_removed_line(road: Road, marks: Marks, rng: np.random.Generator) -> Non
 
 
 def _add_tyre_marks(road: Road, marks: Marks, rng: np.random.Generator) -> None:
-    """Two dark tracks of a car that braked, which may leave their lane."""
+    """Add two dark tracks of a car that braked; they may leave their lane."""
     a = float(rng.uniform(*road.span))
     b = min(a + float(rng.uniform(5, 22)), road.span[1])
     if b - a < 4:
@@ -123,7 +123,7 @@ def _add_tyre_marks(road: Road, marks: Marks, rng: np.random.Generator) -> None:
 
 
 def _add_crack(road: Road, marks: Marks, rng: np.random.Generator) -> None:
-    """A crack that wanders along or across the road."""
+    """Add a crack that wanders along or across the road."""
     x, y, yaw = _draw_pose(road, rng, 3.5)
     count = int(rng.integers(4, 8))
     heading = yaw + (math.pi / 2 if rng.random() < 0.4 else 0.0) + np.cumsum(rng.normal(0, 0.35, count))

@@ -1,4 +1,4 @@
-"""The blocks between the streets: what they are used for, walkways around them, verges, plazas, parks."""
+"""The blocks between the streets: their use, the walkways around them, verges, plazas and parks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bridgeta_synth.world.streets.shapes import Points, lines_of, parts, pieces,
 BUILT, PARK, PLAZA, CARPARK, GREEN = "built", "park", "plaza", "carpark", "green"
 _SMALL = 1500.0
 _RIM = 90.0
-# Grounds of yards, of the country around the town and of squares, and how common each is.
+# Shares of the grounds of yards, of the country around the town and of squares.
 _YARDS = {
     materials.GRASS: 0.22,
     materials.DIRT: 0.07,
@@ -34,7 +34,7 @@ _SQUARES = {materials.PAVING: 0.15, materials.CONCRETE: 0.12, materials.BRICK: 0
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """The ground that streets enclose, or (`is_rim`) what surrounds the town.
+    """The ground that streets enclose, or (`is_rim`) the ground around the town.
 
     `walk` is the width of the walkway along its kerbs and `verge` that of the strip of grass that lies between kerb and
     path on some sides, both in metres. `ground` and `paving` are the materials of its inside and of its walkways.
@@ -56,7 +56,7 @@ class Block:
 
 
 def draw_blocks(streets: BaseGeometry, layout: Layout, rng: np.random.Generator) -> list[Block]:
-    """The blocks of a town, the surroundings last."""
+    """Draw the blocks of a town, the ground around it last."""
     areas = [Polygon(hole) for street in shapely.get_parts(streets) for hole in street.interiors]
     filled = union(Polygon(street.exterior) for street in shapely.get_parts(streets))
     rim = box(*filled.bounds).buffer(_RIM, join_style="mitre").difference(filled)
@@ -86,7 +86,7 @@ def _draw_block(area: Polygon, layout: Layout, rng: np.random.Generator, is_rim:
 
 @dataclass(eq=False)
 class Walks:
-    """Walkways as one area and by their paving, verges, lines to walk along, and the ground below it all."""
+    """Walkways, verges, lines to walk along (`paths`), and ground and paving from bottom to top (`surface`)."""
 
     area: BaseGeometry
     verges: BaseGeometry
@@ -102,7 +102,7 @@ def lay_walks(
     lots: BaseGeometry,
     rng: np.random.Generator,
 ) -> Walks:
-    """Walkways around all blocks but along some roads, given what else lies there."""
+    """Lay walkways around all blocks except along some roads, clear of lay-bys, driveways and lots."""
     without, verges = _draw_roadsides(blocks, roads, rng)
     recesses = STRtree(laybys)
     rings: list[tuple[Block, BaseGeometry]] = []
@@ -150,9 +150,9 @@ def lay_walks(
 def draw_plots(
     area: BaseGeometry, shares: dict[int, float], rng: np.random.Generator, size: float
 ) -> list[tuple[int, Polygon]]:
-    """Pieces, about `size` metres wide with straight borders, of an area: (material, piece), as common as `shares` say.
+    """Draw pieces of an area, about `size` metres wide with straight borders: (material, piece).
 
-    What is left of 1 stays free.
+    `shares` gives the share of the pieces per material; the rest stays free.
     """
     if area.is_empty:
         return []
@@ -163,7 +163,7 @@ def draw_plots(
     places = np.stack((x, y), axis=-1).reshape(-1, 2)
     places = places + rng.uniform(-0.4, 0.4, places.shape) * size
     cells = shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(places)))
-    # Cells come in no promised order.
+    # GEOS promises no order of the cells.
     cells = cells[np.lexsort(shapely.bounds(cells).T[:2])]
     shapely.prepare(area)
     cells = cells[shapely.intersects(area, cells)]
@@ -177,7 +177,7 @@ def draw_plots(
 def _draw_roadsides(
     blocks: list[Block], roads: tuple[Road, ...], rng: np.random.Generator
 ) -> tuple[list[Polygon], list[Polygon]]:
-    """Strips beside roads that have no walkway, and strips of grass between kerb and path."""
+    """Draw the strips beside roads without a walkway, and the strips of grass between kerb and path."""
     tree = STRtree([block.area for block in blocks])
     without, verges = [], []
     for road in roads:
@@ -199,7 +199,7 @@ def _draw_roadsides(
 def _draw_park_paths(
     block: Block, inner: BaseGeometry, rng: np.random.Generator, paths: list[Points]
 ) -> list[BaseGeometry]:
-    """One or two ways across a park, from corner to corner of its walkway."""
+    """Draw one or two paths across a park, from corner to corner of its walkway; their lines go to `paths`."""
     ring = np.asarray(block.area.exterior.coords)
     found = []
     for _ in range(int(rng.integers(1, 3))):
@@ -213,7 +213,7 @@ def _draw_park_paths(
 
 
 def _draw_plaza_paths(block: Block, rng: np.random.Generator) -> list[Points]:
-    """Ways that people take across a plaza."""
+    """Draw lines that people walk across a plaza."""
     corners = np.asarray(block.area.buffer(-2.0).exterior.coords)
     found: list[Points] = []
     for _ in range(4):

@@ -1,4 +1,7 @@
-"""The order in which a town is built: approaches and car parks, kerbs, lines, areas, the surface, what stands up."""
+"""Build a town, in the order in which its parts depend on each other.
+
+Approaches and car parks come first, then kerbs, lines, areas, the surface, and what stands up.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from bridgeta_synth.world.streets.kerbside import (
     paint_stripes,
 )
 from bridgeta_synth.world.streets.lanes import LaneKey, Turn, build_lane_graph
-from bridgeta_synth.world.streets.layouts import LAYOUTS, PALETTES, Layout, split_of
+from bridgeta_synth.world.streets.layouts import LAYOUTS, PALETTES, Layout, split_index
 from bridgeta_synth.world.streets.marking import Marks
 from bridgeta_synth.world.streets.network import RoadNetwork, build_network
 from bridgeta_synth.world.streets.road_marks import PaintStyle, paint_road
@@ -37,21 +40,19 @@ from bridgeta_synth.world.town.carparks import Carparks, add_carpark
 from bridgeta_synth.world.town.street_furniture import Furnisher
 from bridgeta_synth.world.town.town import Town
 
-# Metres between a town and the edges of its map.
-_MARGIN = 100.0
-# Nearer to the town's rim half of what the cameras see is country.
-_INTERIOR = 45.0
+_MARGIN = 100.0  # metres between a town and the edges of its map
+_INTERIOR = 45.0  # metres from the rim; nearer to it half of what the cameras see is country
 _KERB_WIDTH = 0.18
-# Metres by which outlines are simplified before anything is built on them; the corners between them stay.
+# Metres by which outlines are simplified before anything is built on them.
 _SMOOTH = 0.01
 
 
 def build_town(
     seed: Seed, index: int, location: str, keep_right: bool, relief: float = 1.0, junctions: int = 30
 ) -> Town:
-    """The town `index` of a seed, of about that many `junctions`; equal arguments give an equal town."""
+    """Build the town `index` of a seed with about `junctions` junctions; equal arguments give an equal town."""
     rng = np.random.default_rng([*seed, 1, index])
-    split = split_of(seed)
+    split = split_index(seed)
     network = build_network(rng, keep_right, LAYOUTS[split], junctions, _MARGIN)
     high = np.max([road.centre.max(axis=0) for road in network.roads], axis=0)
     canvas = float(math.ceil(high[0] + _MARGIN)), float(math.ceil(high[1] + _MARGIN))
@@ -64,7 +65,7 @@ def build_town(
 
 
 class TownBuilder:
-    """Builds a town in the order in which its parts depend on each other."""
+    """The builder of one town."""
 
     def __init__(self, town: Town, network: RoadNetwork, layout: Layout, rng: np.random.Generator) -> None:
         self.town, self.network, self.layout, self.rng = town, network, layout, rng
@@ -72,29 +73,29 @@ class TownBuilder:
         self.kerb_paint, self.island_paint = Marks(rng), Marks(rng)
 
     def build(self) -> None:
-        """Everything that lies on the ground."""
+        """Build everything that lies on the ground."""
         town, roads, rng = self.town, self.network.roads, self.rng
         town.lanes, _, turns = build_lane_graph(self.network)
         strips = polygons(road.strip(*road.span, road.width / 2, -road.width / 2) for road in roads)
         self.strips = shapely.simplify(strips, _SMOOTH)
         base = union([*self.strips, *shapely.simplify(list(self.network.junctions.values()), _SMOOTH)])
         filled = union(Polygon(street.exterior) for street in shapely.get_parts(base))
-        town.interior = self._interior(filled)
+        town.interior = self._find_interior(filled)
         self.approaches = plan_approaches(self.network, self.marks, rng)
         self.blocks = draw_blocks(base, self.layout, rng)
         sides = Sides(roads, self.approaches.gaps)
-        self.lots = self._carparks(sides)
+        self.lots = self._place_carparks(sides)
         self.kerbside = Kerbside()
         for road in roads:
             add_driveways(road, sides, rng, self.kerbside)
             add_laybys(road, sides, self.marks, rng, self.kerbside)
             self.kerbside.islands += build_islands(road, self.approaches.gaps[road.index])
-        self._lines(turns)
-        self._kerbs(sides)
-        self._grounds(base)
+        self._paint_roads(turns)
+        self._paint_kerbs(sides)
+        self._lay_ground(base)
 
-    def _interior(self, filled: BaseGeometry) -> BaseGeometry:
-        """Where scenes start: away from the rim, in a small town less far."""
+    def _find_interior(self, filled: BaseGeometry) -> BaseGeometry:
+        """Return the area where scenes start: away from the rim, less far in a small town."""
         middles = np.array([lane[len(lane) // 2] for lane in self.town.lanes.lanes])
         for margin in (_INTERIOR, _INTERIOR / 2, _INTERIOR / 4):
             area = filled.buffer(-margin)
@@ -102,9 +103,9 @@ class TownBuilder:
                 return area
         return filled
 
-    def _carparks(self, sides: Sides) -> Carparks:
-        """Lots in blocks that are for parking, and smaller ones behind other kerbs."""
-        rng, found = self.rng, Carparks()
+    def _place_carparks(self, sides: Sides) -> Carparks:
+        """Place lots in blocks for parking, and smaller ones behind other kerbs."""
+        rng, carparks = self.rng, Carparks()
         tree = shapely.STRtree([block.area for block in self.blocks])
         insides = [block.inside for block in self.blocks]
         for index in rng.permutation(len(self.network.roads)):
@@ -117,11 +118,11 @@ class TownBuilder:
                     if rng.random() < wanted:
                         modules = int(rng.integers(1, 4)) if block.use == CARPARK else 1
                         setback = block.walk + float(rng.choice((0.3, 1.0, 2.5)))
-                        add_carpark(road, side, modules, insides[i], setback, sides, self.marks, rng, found)
-        return found
+                        add_carpark(road, side, modules, insides[i], setback, sides, self.marks, rng, carparks)
+        return carparks
 
-    def _lines(self, turns: dict[LaneKey, list[Turn]]) -> None:
-        """Paint along all roads, and what time has done to them."""
+    def _paint_roads(self, turns: dict[LaneKey, list[Turn]]) -> None:
+        """Paint all roads, and add their wear."""
         town, rng = self.town, self.rng
         style = PaintStyle.draw(town.driving_side > 0, rng)
         for road in self.network.roads:
@@ -133,8 +134,8 @@ class TownBuilder:
             town.lines["road_divider"] += between
             town.lines["lane_divider"] += lanes
 
-    def _kerbs(self, sides: Sides) -> None:
-        """Paint on some kerbs, and around islands where kerbs are striped."""
+    def _paint_kerbs(self, sides: Sides) -> None:
+        """Paint some kerbs, and islands where kerbs are striped."""
         keep_left, rng = self.town.driving_side < 0, self.rng
         if rng.random() < (0.7 if keep_left else 0.5):
             for road in self.network.roads:
@@ -143,8 +144,8 @@ class TownBuilder:
                 for ring in outlines(union(self.kerbside.islands)):
                     paint_stripes(ring, self.island_paint, 0.09)
 
-    def _grounds(self, base: BaseGeometry) -> None:
-        """Areas: the layers of the map, what is paved, and the surface from bottom to top."""
+    def _lay_ground(self, base: BaseGeometry) -> None:
+        """Build the areas of the map, what is paved, and the surface."""
         town, rng, kerbside, layers = self.town, self.rng, self.kerbside, self.town.polygons
         island = union(kerbside.islands)
         streets = union([base, *kerbside.laybys]).difference(island)
@@ -152,7 +153,7 @@ class TownBuilder:
         lots = union(self.lots.lots)
         ways = driveways.difference(lots).difference(streets)
         walks = lay_walks(self.blocks, self.network.roads, kerbside.laybys, driveways, lots, rng)
-        self._segments(island)
+        self._add_segments(island)
         layers["drivable_area"] = [*layers["road_segment"], *parts(ways, 1.0)]
         layers["ped_crossing"] = _clean(self.approaches.crossings)
         layers["stop_line"] = _clean(self.approaches.stop_lines)
@@ -168,10 +169,10 @@ class TownBuilder:
         town.bays = [*kerbside.bays, *self.lots.bays]
         town.footpaths, town.crossings = walks.paths, self.approaches.walks
         self.walks, self.streets = walks, streets
-        self._surface(streets, ways, lots, walks)
+        self._build_surface(streets, ways, lots, walks)
 
-    def _segments(self, island: BaseGeometry) -> None:
-        """Road segments: the roads with their lay-bys, then the junctions."""
+    def _add_segments(self, island: BaseGeometry) -> None:
+        """Add the road segments: the roads with their lay-bys, then the junctions."""
         layers, roads = self.town.polygons, self.network.roads
         recesses = shapely.STRtree(self.kerbside.laybys)
         segments: list[Polygon] = []
@@ -183,8 +184,8 @@ class TownBuilder:
         layers["road_segment"] = segments + crossings
         self.town.intersections = [False] * len(segments) + [True] * len(crossings)
 
-    def _surface(self, streets: BaseGeometry, ways: BaseGeometry, lots: BaseGeometry, walks: Walks) -> None:
-        """What lies on the ground from bottom to top."""
+    def _build_surface(self, streets: BaseGeometry, ways: BaseGeometry, lots: BaseGeometry, walks: Walks) -> None:
+        """Build what lies on the ground, from bottom to top."""
         rng, surface = self.rng, self.town.surface
         surface += walks.surface
         kerb = self.town.paved.buffer(_KERB_WIDTH, quad_segs=2, join_style="mitre").difference(self.town.paved)
@@ -198,22 +199,22 @@ class TownBuilder:
             kinds = (materials.CARPARK, materials.ASPHALT, materials.ASPHALT_OLD, materials.GRAVEL)
             surface.append((int(rng.choice(kinds, p=(0.6, 0.2, 0.15, 0.05))), lot))
         surface += self.below.build() + self.marks.build() + self.above.build()
-        # Traces of age know nothing of islands.
+        # Wear is added without regard to islands, which cover it.
         for island in self.kerbside.islands:
             top = int(rng.choice((materials.GRASS, materials.BED, materials.CONCRETE, materials.PAVING)))
             surface += [(materials.KERB, island), *((top, p) for p in pieces(island.buffer(-_KERB_WIDTH), 0.5))]
         surface += self.island_paint.build()
 
     def furnish(self, into: Furnisher) -> None:
-        """Everything that stands up."""
+        """Add everything that stands up."""
         town, rng, walks = self.town, self.rng, self.walks
         public = union([town.paved, *self.kerbside.islands, walks.area, walks.verges])
-        # Slivers between its parts are no place for a front.
+        # Close slivers between the parts, so that no front runs along them.
         public = public.buffer(0.2, quad_segs=1, join_style="mitre").buffer(-0.2, quad_segs=1, join_style="mitre")
         open_blocks = [block for block in self.blocks if block.use in (PARK, GREEN, PLAZA)]
         taken = union([public, *(block.area for block in open_blocks)])
         fronts = outlines(public, 30.0)
-        # Not around driveways: nobody lights those.
+        # Not along driveways, which have no street lamps.
         kerbs = outlines(self.streets) + outlines(union(self.lots.lots))
         add_buildings(into, fronts, taken)
         add_enclosures(into, fronts, taken)
@@ -224,7 +225,7 @@ class TownBuilder:
                 into.add_sign(post.x, post.y, post.yaw, int(rng.integers(1 << 16)))
         into.add_street_lamps(kerbs, town.paved)
         into.add_street_trees(kerbs, town.paved)
-        # Nobody sits or throws anything away between the directions.
+        # No benches or bins on islands.
         into.add_small_objects(outlines(union([self.streets, *self.kerbside.islands])), town.paved)
         for block in self.blocks:
             if block.use == PLAZA:
@@ -237,5 +238,5 @@ class TownBuilder:
 
 
 def _clean(shapes: Iterable[Polygon]) -> list[Polygon]:
-    """Each shape's valid parts, on the millimetre grid."""
+    """Return the valid parts of shapes, on the millimetre grid."""
     return [part for shape in shapes for part in parts(shape, 0.3)]

@@ -1,4 +1,4 @@
-"""Buildings in rows behind fronts, and what encloses plots: walls, fences and hedges."""
+"""Rows of buildings behind fronts, and the walls, fences and hedges that enclose plots."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from bridgeta_synth.world.solids import FACADE, FENCE, HEDGE, ROOF, WALL, Colour
-from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, corners
-from bridgeta_synth.world.town.street_furniture import Furnisher, outward
+from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, corners, offset
+from bridgeta_synth.world.town.street_furniture import Furnisher
 
-# Within this height a roof is pitched.
-_LOW = 11.0
+_LOW = 11.0  # metres; lower buildings may have pitched roofs
 
 
 @dataclass(frozen=True)
 class _Row:
-    """What the houses of a row have in common: metres of setback, length, depth and height, and of the gaps."""
+    """What the houses of a row have in common, metres: setback, ranges of length and depth, height, usual gaps."""
 
     setback: float
     length: tuple[float, float]
@@ -42,7 +41,7 @@ def _draw_row(rng: np.random.Generator) -> _Row:
 
 
 class _Plots:
-    """Plots placed so far, found by their circles."""
+    """The plots placed so far, indexed by their circumcircles."""
 
     def __init__(self) -> None:
         self.shapes: list[Polygon] = []
@@ -58,7 +57,7 @@ class _Plots:
         return any(shapely.dwithin(shape, self.shapes[i], 0.03) for i in near)
 
     def add(self, ring: Points) -> None:
-        """Take the ground within a ring."""
+        """Occupy the ground within a ring."""
         count = len(self.shapes)
         if count == len(self._circles):
             self._circles = np.concatenate((self._circles, np.empty_like(self._circles)))
@@ -68,7 +67,7 @@ class _Plots:
 
 
 def add_buildings(into: Furnisher, fronts: list[Points], taken: BaseGeometry, share: float = 0.9) -> None:
-    """Rows of buildings behind the fronts, clear of what is `taken`, along a `share` of their length."""
+    """Add rows of buildings behind the fronts, clear of what is `taken`, along a `share` of their length."""
     rng = into.rng
     shapely.prepare(taken)
     plots = _Plots()
@@ -101,15 +100,15 @@ def _find_plot(
     taken: BaseGeometry,
     plots: _Plots,
 ) -> Points | None:
-    """The corners of a free rectangle behind a front from `s` on; smaller or further back where that is needed."""
-    for length, depth, more in ((*size, 0.0), (0.7 * size[0], 0.75 * size[1], 0.0), (*size, 4.0)):
+    """Find the corners of a free rectangle behind a front from `s` on, if need be smaller or further back."""
+    for length, depth, further in ((*size, 0.0), (0.7 * size[0], 0.75 * size[1], 0.0), (*size, 4.0)):
         a, b = (_point_at_share(front, d / total) for d in (s, s + length))
         chord = float(np.hypot(*(b - a)))
         if chord < 0.9 * length or chord < 4:
             continue
         along = (b - a) / chord
-        # What is outside of an area lies to the right of its outline.
-        middle = (a + b) / 2 + np.array((along[1], -along[0])) * (setback + more + depth / 2)
+        # An area lies to the left of its outline; outside is to the right.
+        middle = (a + b) / 2 + np.array((along[1], -along[0])) * (setback + further + depth / 2)
         x, y = middle.tolist()
         ring = corners(x, y, math.atan2(along[1], along[0]), chord, depth)
         if not taken.intersects(Polygon(ring)) and not plots.hits(ring):
@@ -118,14 +117,14 @@ def _find_plot(
 
 
 def _point_at_share(line: Points, share: float) -> Points:
-    """The place at a share of the length of a polyline whose points are evenly spaced."""
+    """Return the place at a share of the length of a polyline whose points are evenly spaced."""
     at = min(max(share, 0.0), 1.0) * (len(line) - 1)
     i = min(int(at), len(line) - 2)
     return line[i] + (at - i) * (line[i + 1] - line[i])
 
 
 def _add_building(into: Furnisher, ring: Points, height: float) -> None:
-    """A building on the rectangle `ring [4, 2]` as `corners` gives it: walls, a roof, sometimes a part above it."""
+    """Add a building on a rectangle `ring [4, 2]` from `corners`: walls, a roof, sometimes an upper part."""
     rng = into.rng
     x, y = (float(v) for v in ring.mean(axis=0))
     length, depth = float(np.hypot(*(ring[0] - ring[3]))), float(np.hypot(*(ring[0] - ring[1])))
@@ -143,18 +142,18 @@ def _add_building(into: Furnisher, ring: Points, height: float) -> None:
         return
     into.add((x, y), ROOF, (x, y, height), (length - 0.6, depth - 0.6, 0.7), (0.5, 0.5, 0.5), yaw=yaw)
     if min(length, depth) > 11 and rng.random() < 0.5:
-        # A storey set back from the street, or a house for machines.
+        # A storey set back from the street, or a plant room.
         share = float(rng.uniform(0.3, 0.75))
         size = (share * length, share * depth, float(rng.uniform(2.5, 6)))
         into.add((x, y), FACADE, (x, y, height), size, colour, yaw=yaw, seed=seed + 1)
 
 
 def add_enclosures(into: Furnisher, fronts: list[Points], taken: BaseGeometry, share: float = 0.45) -> None:
-    """Walls, fences and hedges just behind the fronts along a `share` of their length, where nothing else stands."""
+    """Add walls, fences and hedges just behind the fronts, along a `share` of their length where nothing stands."""
     rng = into.rng
     shapely.prepare(taken)
     for front in fronts:
-        line = outward(front, 0.45)
+        line = offset(front, -0.45)
         length, s = float(arc_length(line)[-1]), 0.0
         while s < length - 4:
             run = float(rng.uniform(10, 45))
@@ -164,7 +163,7 @@ def add_enclosures(into: Furnisher, fronts: list[Points], taken: BaseGeometry, s
 
 
 def _add_enclosure(into: Furnisher, line: Points, taken: BaseGeometry) -> None:
-    """One wall, fence or hedge along a line, in pieces that follow it."""
+    """Add a wall, fence or hedge along a line, in pieces that follow it."""
     rng = into.rng
     draw = rng.random()
     if draw < 0.36:

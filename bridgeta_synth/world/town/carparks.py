@@ -1,4 +1,4 @@
-"""Car parks off the road: lots of one or more rows of bays along aisles, each with a way in from a road."""
+"""Car parks off the road: lots with rows of bays along aisles, each with a driveway from a road."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GATE = 6.0
 
 @dataclass(eq=False)
 class Carparks:
-    """Lots, the driveways to them and their bays."""
+    """Lots, their driveways and their bays."""
 
     lots: list[Polygon] = field(default_factory=list)
     driveways: list[Polygon] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Carparks:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A lot's frame: origin at the middle of its side next to the road, u along the road, v away from it."""
+    """The frame of a lot: origin at the middle of its side next to the road, u along the road, v away from it."""
 
     x: float
     y: float
@@ -41,7 +41,7 @@ class _Frame:
     side: int
 
     def at(self, u: float, v: float) -> tuple[float, float]:
-        """Global metres of a place in the lot."""
+        """Return the global place (x, y) of (u, v), metres."""
         c, s = math.cos(self.yaw), math.sin(self.yaw)
         return self.x + c * u - self.side * s * v, self.y + s * u + self.side * c * v
 
@@ -57,9 +57,9 @@ def add_carpark(
     rng: np.random.Generator,
     into: Carparks,
 ) -> bool:
-    """A lot of up to that many modules on a side of a road, within `inside`; whether there was room.
+    """Add a lot of up to `modules` modules on a side of a road; return whether there was room.
 
-    `setback` is the distance of the lot from the kerb. The lot is cut to `inside`, bays that are cut are left out.
+    `setback` is the distance from the kerb, metres. The lot is clipped to `inside`, and clipped bays are left out.
     """
     free = max(sides.free_stretches(road, side, 4.0), key=lambda stretch: stretch[1] - stretch[0], default=(0.0, 0.0))
     length = min(free[1] - free[0], float(rng.uniform(18, 26 + 14 * modules)))
@@ -79,7 +79,7 @@ def add_carpark(
     lot = pieces[0]
     gate = float(rng.uniform(-0.3, 0.3)) * (length - _GATE)
     way = Polygon(driveway_ring(road, side, middle + gate, _GATE, setback + 0.3))
-    # On a bend the lot's side is not at the same distance everywhere.
+    # On a bend the distance between lot and kerb varies.
     if not way.intersects(lot):
         return False
     into.lots.append(lot)
@@ -103,7 +103,7 @@ def _add_bays(
     rng: np.random.Generator,
     into: Carparks,
 ) -> None:
-    """Bays in all rows but where the way in crosses them, with lines between."""
+    """Add bays with lines between them to all rows, except where the driveway crosses."""
     shapely.prepare(lot)
     wear = float(rng.choice((0.0, 0.3, 0.8)))
     count = int(length // BAY_WIDTH)
@@ -114,7 +114,7 @@ def _add_bays(
         for i in range(count):
             u = (i + 0.5) * BAY_WIDTH - length / 2
             x, y = frame.at(u, v)
-            # Cars drive through all rows but the last one.
+            # The driveway leads through all rows but the last.
             is_way = row != last and abs(u - gate) < (_GATE + BAY_WIDTH) / 2
             fits = not is_way and lot.contains(Polygon(corners(x, y, frame.yaw, BAY_WIDTH, BAY_DEPTH - 0.2)))
             if fits:

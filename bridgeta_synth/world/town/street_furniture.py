@@ -1,7 +1,7 @@
-"""What stands up beside roads: trees, lamps, signals, signs, small things, and through `buildings` houses and fences.
+"""Street furniture: trees, lamps, signals, signs, bins, benches; `buildings` adds houses and fences.
 
-Nothing here knows of roads. Lines to furnish are outlines of areas, which run so that the area is on their left: the
-outlines of what is paved (kerbs), and of all public ground (fronts, behind which plots begin).
+Nothing here depends on roads. Furniture follows outlines of areas, with the area on their left: outlines of what is
+paved (kerbs), and of all public ground (fronts, behind which plots begin).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from shapely.strtree import STRtree
 
 from bridgeta_synth.world.solids import BIN, CROWN, LAMP, LAMPHEAD, POLE, SIGN, Colour, SolidList, Solids
 from bridgeta_synth.world.streets.layouts import PALETTES, Palette
-from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, normals
+from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance
 
 _STEEL: Colour = (0.42, 0.43, 0.44)
 _DARK: Colour = (0.25, 0.26, 0.27)
 
 
 class Furnisher:
-    """Places solids on the ground; equal random numbers give equal solids.
+    """The solids of a place and the ground below them.
 
     `height` gives the ground's height in metres at places `[..., 2]`; `driving_side` is +1 where traffic keeps right.
     """
@@ -54,23 +54,23 @@ class Furnisher:
         size: tuple[float, float, float],
         colour: Colour,
         sunk: bool = False,
-        **more: object,
+        **options: object,
     ) -> None:
-        """Append a solid whose z counts from the ground at `anchor`; more as `SolidList.add`.
+        """Append a solid whose z counts from the ground at `anchor`; `options` are those of `SolidList.add`.
 
-        A `sunk` one reaches down to the lowest ground below its corners, its top stays.
+        A `sunk` solid reaches down to the lowest ground below its corners; its top stays.
         """
-        self._solids.add(kind, centre, size, colour, **more)  # type: ignore[arg-type]
+        self._solids.add(kind, centre, size, colour, **options)  # type: ignore[arg-type]
         self._anchors.append(anchor)
         self._sunk.append(sunk)
 
     def occupy(self, plot: Polygon) -> None:
-        """Keep everything else off a plot."""
+        """Reserve a plot: nothing else is placed there."""
         self._plots.append(plot)
         self._tree = None
 
     def is_free(self, points: Points, gap: float, taken: BaseGeometry) -> NDArray[np.bool_]:
-        """Which of `points [n, 2]` are at least `gap` metres from what is taken and from all plots."""
+        """Whether each of `points [n, 2]` is at least `gap` metres from what is taken and from all plots, `[n]`."""
         spots = shapely.points(points)
         free = ~shapely.dwithin(taken, spots, gap)
         if self._plots:
@@ -79,7 +79,7 @@ class Furnisher:
         return free
 
     def build(self) -> tuple[Solids, NDArray[np.float64]]:
-        """All solids on their ground, and the heads of the lamps `[n, 3]`."""
+        """Return all solids on their ground, and the heads of the lamps `[n, 3]`."""
         solids = self._solids.build()
         if len(solids):
             solids.z = solids.z + self._height(np.array(self._anchors))
@@ -88,7 +88,7 @@ class Furnisher:
             drop = np.maximum(solids.z[sunk] - low, 0)
             solids.z[sunk] -= drop
             solids.height[sunk] += drop
-            # Leaning sides are given at the base, which has moved down.
+            # Sides are given at the base, which has moved down.
             for side, lean in (("front", "lean_front"), ("back", "lean_back"), ("side", "lean_side")):
                 getattr(solids, side)[sunk] += drop * getattr(solids, lean)[sunk]
         lamps = np.array(self._lamps).reshape(-1, 3)
@@ -96,7 +96,7 @@ class Furnisher:
         return solids, lamps
 
     def add_street_trees(self, kerbs: list[Points], taken: BaseGeometry) -> None:
-        """Rows of trees behind the kerbs, in stretches, clear of what is `taken` (paved)."""
+        """Add rows of trees along stretches of the kerbs, clear of what is `taken` (paved)."""
         for points, _ in self._draw_places(kerbs, taken, 9.5, 1.0, 0.45, 30.0, 0.4):
             low, high = (4.5, 8.0) if self.rng.random() < 0.7 else (8.0, 12.0)
             for x, y in points:
@@ -104,15 +104,15 @@ class Furnisher:
                     self.add_tree(x, y, float(self.rng.uniform(low, high)))
 
     def add_street_lamps(self, kerbs: list[Points], taken: BaseGeometry) -> None:
-        """Lamps at about every 30 m behind the kerbs, their arms over the road."""
+        """Add lamps about every 30 m behind the kerbs, their arms over the road."""
         tall = self.rng.random() < 0.6
         for points, ways in self._draw_places(kerbs, taken, 31.0, 0.6, 0.62, 90.0, 0.25):
             for (x, y), way in zip(points, ways, strict=True):
-                # The area is on the left of its outline.
+                # The road is on the left of its outline.
                 self.add_lamp(x, y, way + math.pi / 2, 8.5 if tall else 6.0)
 
     def add_small_objects(self, kerbs: list[Points], taken: BaseGeometry) -> None:
-        """Signs, bins, cabinets, benches and bollards behind the kerbs."""
+        """Add signs, bins, cabinets, benches and bollards behind the kerbs."""
         rng = self.rng
         for points, ways in self._draw_places(kerbs, taken, 17.0, 0.7, 0.5, 51.0, 0.3):
             for (x, y), way in zip(points, ways, strict=True):
@@ -135,9 +135,9 @@ class Furnisher:
     def _draw_places(
         self, kerbs: list[Points], taken: BaseGeometry, step: float, out: float, share: float, run: float, gap: float
     ) -> list[tuple[list[tuple[float, float]], list[float]]]:
-        """Free places and the outline's headings there, `step` metres apart and `out` metres outside of the outlines.
+        """Draw free places, `step` metres apart and `out` metres outside the outlines, with the outline's headings.
 
-        They come in runs of about `run` metres, of which a `share` is kept.
+        They come in runs of about `run` metres, of which a `share` stays.
         """
         found = []
         shapely.prepare(taken)
@@ -158,7 +158,7 @@ class Furnisher:
         return found
 
     def add_groves(self, area: BaseGeometry, taken: BaseGeometry, density: float, gap: float = 2.5) -> None:
-        """Trees and bushes strewn over an area, at most `density` per square metre, clear of what is `taken`."""
+        """Scatter trees and bushes over an area, at most `density` per square metre, clear of what is `taken`."""
         rng = self.rng
         count = int(rng.poisson(density * area.area))
         if not count or area.is_empty:
@@ -176,7 +176,7 @@ class Furnisher:
                 self.add_tree(float(x), float(y), float(rng.uniform(4.5, 13)))
 
     def add_benches(self, area: BaseGeometry, taken: BaseGeometry, density: float) -> None:
-        """Benches strewn over an area."""
+        """Scatter benches over an area."""
         low_x, low_y, high_x, high_y = area.bounds
         count = int(density * (high_x - low_x) * (high_y - low_y))
         points = self.rng.uniform((low_x, low_y), (high_x, high_y), (count, 2))
@@ -185,7 +185,7 @@ class Furnisher:
             self.add_bench(float(x), float(y), float(self.rng.uniform(0, 2 * math.pi)))
 
     def add_tree(self, x: float, y: float, height: float) -> None:
-        """A tree: broad with one to three lobes, or narrow."""
+        """Add a tree: broad with one to three lobes, or narrow."""
         rng = self.rng
         colour = self._draw_leaf_colour()
         narrow = rng.random() < 0.12
@@ -206,7 +206,7 @@ class Furnisher:
             self.add((x, y), CROWN, place, size, colour, yaw=turn, seed=seed + lobe, is_round=True)
 
     def add_bush(self, x: float, y: float) -> None:
-        """A bush."""
+        """Add a bush."""
         size = float(self.rng.uniform(0.8, 2.2))
         seed = int(self.rng.integers(1 << 16))
         shape = (size, 0.9 * size, 0.8 * size)
@@ -227,7 +227,7 @@ class Furnisher:
         return r * green, g * green, b * green
 
     def add_lamp(self, x: float, y: float, yaw: float, height: float) -> None:
-        """A street lamp with an arm towards `yaw`."""
+        """Add a street lamp with an arm towards `yaw`."""
         c, s = math.cos(yaw), math.sin(yaw)
         reach = 1.8 if height > 7 else 0.9
         self.add((x, y), POLE, (x, y, -0.1), (0.15, 0.15, height + 0.1), _STEEL)
@@ -238,7 +238,7 @@ class Furnisher:
         self._lamps.append((*head, height - 0.12))
 
     def add_signal(self, x: float, y: float, yaw: float) -> None:
-        """A traffic signal that faces `yaw`."""
+        """Add a traffic signal that faces `yaw`."""
         self.add((x, y), POLE, (x, y, -0.1), (0.14, 0.14, 3.5), _DARK)
         state = int(self.rng.integers(3))
         # The lamps are on the back of the solid.
@@ -246,7 +246,7 @@ class Furnisher:
         self.add((x, y), LAMP, (x, y, 2.5), size, (0.06, 0.06, 0.06), yaw=yaw + math.pi, seed=state)
 
     def add_sign(self, x: float, y: float, yaw: float, seed: int) -> None:
-        """A plate on a pole that faces `yaw`; `seed` chooses its look."""
+        """Add a plate on a pole that faces `yaw`; `seed` chooses its look."""
         self.add((x, y), POLE, (x, y, -0.1), (0.07, 0.07, 2.9), _STEEL)
         c, s = math.cos(yaw), math.sin(yaw)
         size = float(self.rng.choice((0.6, 0.6, 0.75)))
@@ -254,24 +254,19 @@ class Furnisher:
         self.add((x, y), SIGN, place, (0.04, size, size), (0.85, 0.85, 0.85), yaw=yaw, seed=seed)
 
     def add_bin(self, x: float, y: float, yaw: float) -> None:
-        """A litter bin, or one on wheels."""
+        """Add a litter bin, or a bin on wheels."""
         colour = ((0.16, 0.28, 0.20), (0.22, 0.24, 0.26), (0.15, 0.22, 0.36))[int(self.rng.integers(3))]
         size = (0.45, 0.45, 0.9) if self.rng.random() < 0.6 else (0.6, 0.75, 1.1)
         self.add((x, y), BIN, (x, y, 0.0), size, colour, yaw=yaw)
 
     def add_cabinet(self, x: float, y: float, yaw: float) -> None:
-        """A cabinet of some utility."""
+        """Add a utility cabinet."""
         size = (float(self.rng.uniform(0.7, 1.4)), 0.4, float(self.rng.uniform(1.0, 1.5)))
         self.add((x, y), BIN, (x, y, -0.1), size, (0.52, 0.56, 0.52), yaw=yaw)
 
     def add_bench(self, x: float, y: float, yaw: float) -> None:
-        """A bench: seat and back."""
+        """Add a bench: seat and back."""
         c, s = math.cos(yaw), math.sin(yaw)
         wood: Colour = (0.45, 0.32, 0.20)
         self.add((x, y), BIN, (x, y, 0.0), (1.7, 0.45, 0.45), wood, yaw=yaw)
         self.add((x, y), BIN, (x + 0.2 * s, y - 0.2 * c, 0.45), (1.7, 0.06, 0.4), wood, yaw=yaw)
-
-
-def outward(points: Points, distance: float) -> Points:
-    """An outline moved away from the area on its left."""
-    return points - distance * normals(points)

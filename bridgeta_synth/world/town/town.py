@@ -1,7 +1,7 @@
-"""A town around a road network: the map's polygons and lines, the paint on the ground, all that stands up.
+"""A town: the polygons and lines of its map, the paint on the ground, and all that stands up.
 
-Every shape here is made once and used three times: written to the map expansion, painted on the ground and, where it
-stands up, seen by cameras and LiDAR.
+Every shape is built once and used three times: written to the map expansion, painted on the ground and, where it stands
+up, seen by cameras and LiDAR.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ LINE_LAYERS = ("road_divider", "lane_divider")
 
 @dataclass(eq=False)
 class Town:
-    """All of one town. Polygons and lines are shapely geometries in global metres.
+    """A town; polygons and lines are shapely geometries in global metres.
 
     `driving_side` is +1 where traffic keeps right and -1 where it keeps left, `canvas` the (width, height) of the map.
     `terrain` is the height of the carriageways; everything that is not `paved` lies `kerb` metres higher. `polygons`
-    and `lines` map nuScenes layer names to shapes; the first drivable areas are the road segments, of which
-    `intersections` tells whether they are junctions; `polygons["lane"]` are the lanes of `lanes`. `surface` is what
+    and `lines` map nuScenes layer names to shapes. The first drivable areas are the road segments, and
+    `intersections` says which of these are junctions. `polygons["lane"]` are the lanes of `lanes`. `surface` is what
     lies on the ground from bottom to top: (material, polygon). `crossings` are walking lines across pedestrian
-    crossings from kerb to kerb, `footpaths` all others, `lamps [n, 3]` the heads of street lamps, and `interior` is
-    where an ego vehicle sees town and not its rim.
+    crossings from kerb to kerb, `footpaths` all other walking lines, `lamps [n, 3]` the heads of street lamps.
+    `interior` is the area from which an ego vehicle sees the town and not its rim.
     """
 
     location: str
@@ -56,7 +56,7 @@ class Town:
     interior: BaseGeometry = field(default_factory=MultiPolygon)
 
     def height(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Height of the ground `[...]` in metres at places `[..., 2]`."""
+        """Return the height of the ground `[...]` in metres at places `[..., 2]`."""
         xy = np.asarray(xy, dtype=np.float64)
         shapely.prepare(self.paved)
         raised = ~shapely.contains_xy(self.paved, xy[..., 0], xy[..., 1])
