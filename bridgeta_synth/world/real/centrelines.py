@@ -2,7 +2,7 @@
 
 Map expansions give a lane's outline; where they lack its centre line, it is found here. A lane is a band: two short
 ends, across which traffic enters and leaves, and two long sides, which run along dividers, kerbs or other lanes. The
-centre line is the mean of the sides. Which way traffic runs along it is another question (`travel`).
+centre line is the mean of the sides. `direction` finds which way traffic runs along it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance,
 
 _TOLERANCE = 0.15  # metres by which an outline is straightened before its ends are sought
 _CANDIDATES = 7  # edges that may be ends
-_NARROWEST = 1.2  # metres; what is narrower is no lane
+_NARROWEST = 1.2  # metres; anything narrower is no lane
 _SPACING = 1.0  # metres between points of a centre line
 _ON_LINE = 0.4  # metres within which an edge counts as lying on a divider
 
@@ -39,7 +39,7 @@ class Strip:
 
     @property
     def length(self) -> float:
-        """Along the centre, metres."""
+        """Metres along the centre."""
         return float(arc_length(self.centre)[-1])
 
     @property
@@ -63,14 +63,14 @@ class Strip:
         return _unit(self.centre[-1] - self.centre[max(-4, -len(self.centre))])
 
     def reversed(self) -> Strip:
-        """The same lane seen the other way round."""
+        """Return the same lane in the other direction."""
         return Strip(self.centre[::-1], self.right[::-1], self.left[::-1])
 
 
 def find_strip(outline: Polygon, dividers: BaseGeometry | None = None) -> Strip | None:
-    """The strip of a lane's outline; None where the outline has no two ends, e.g. a sliver or a triangle.
+    """Find the strip of a lane's outline; None where the outline has no two ends, e.g. a sliver or a triangle.
 
-    Edges that lie on `dividers` are sides rather than ends; this decides for lanes that are wider than long.
+    Edges on `dividers` are sides rather than ends, which decides for lanes that are wider than long.
     """
     ring = _corners(outline)
     if len(ring) < 4:
@@ -92,7 +92,7 @@ def find_strip(outline: Polygon, dividers: BaseGeometry | None = None) -> Strip 
             best = total, one, other
     if best is None:
         return None
-    strip = _strip(best[1], best[2])
+    strip = _build_strip(best[1], best[2])
     return strip if outline.area > _NARROWEST * strip.length else None
 
 
@@ -101,8 +101,8 @@ def _unit(way: Points) -> Points:
 
 
 def _corners(outline: Polygon) -> Points:
-    """Corners `[n, 2]` of an outline, counter-clockwise, without those on a straight line."""
-    # simplify() keeps the first corner in any case: a second pass starts elsewhere.
+    """Return the corners `[n, 2]` of an outline, counter-clockwise, without those on a straight line."""
+    # simplify() always keeps the first corner, so a second pass starts elsewhere.
     for _ in range(2):
         ring = np.asarray(outline.exterior.coords)[:-1, :2]
         ring = np.roll(ring, -(len(ring) // 2), axis=0)
@@ -113,7 +113,7 @@ def _corners(outline: Polygon) -> Points:
 
 
 def _end_costs(ring: Points) -> NDArray[np.float64]:
-    """How little each edge (from a corner to the next) of a counter-clockwise ring looks like an end of a lane, `[n]`.
+    """Rate how little each edge, from a corner to the next, of a counter-clockwise ring looks like a lane's end, `[n]`.
 
     At an end the outline turns left by about a right angle twice; lanes are 2.5 to 6 m wide.
     """
@@ -129,8 +129,8 @@ def _end_costs(ring: Points) -> NDArray[np.float64]:
 
 
 def _band_cost(one: Points, other: Points, area: float) -> float:
-    """How little two sides, which face each other index by index after resampling, look like those of one band."""
-    a, b = _matched(one, other, 16)
+    """Rate how little two sides look like those of one band."""
+    a, b = _resample_both(one, other, 16)
     la, lb = float(arc_length(one)[-1]), float(arc_length(other)[-1])
     width = np.linalg.norm(a - b, axis=1)
     balance = abs(la - lb) / max(la + lb, 1e-6)
@@ -139,15 +139,16 @@ def _band_cost(one: Points, other: Points, area: float) -> float:
     return float(2.0 * balance + 0.8 * width.std() / max(width.mean(), 0.1) - 0.45 * min(slender, 2.5))
 
 
-def _matched(one: Points, other: Points, count: int) -> tuple[Points, Points]:
+def _resample_both(one: Points, other: Points, count: int) -> tuple[Points, Points]:
+    """Resample two sides to `count` points each, so that points of equal index face each other."""
     share = np.linspace(0, 1, count)
     return at_distance(one, share * arc_length(one)[-1]), at_distance(other, share * arc_length(other)[-1])
 
 
-def _strip(right: Points, left: Points) -> Strip:
-    """The strip between two sides. Around a counter-clockwise ring the interior lies left of the side gone along."""
+def _build_strip(right: Points, left: Points) -> Strip:
+    """Build the strip between two sides; a counter-clockwise ring has its interior on the left."""
     count = max(4, round((arc_length(right)[-1] + arc_length(left)[-1]) / 2 / 0.5) + 1)
-    a, b = _matched(right, left, count)
+    a, b = _resample_both(right, left, count)
     centre = resample((a + b) / 2, _SPACING)
     share = arc_length(centre) / max(arc_length(centre)[-1], 1e-9) * (count - 1)
     rows = np.arange(count, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""A real city's map expansion: its layers as shapes, its lanes, and the stretch of it in which scenes take place."""
+"""A real city: the layers of its map expansion as shapes, its lanes, and the window in which scenes take place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POLYGON_LAYERS = ("drivable_area", "road_segment", "lane", "ped_crossing", "walk
 DIVIDER_LAYERS = ("road_divider", "lane_divider")
 
 _WIDEST = 12.0  # metres; wider "lanes" are yards
-_SURE = 0.1
+_SURE = 0.1  # least confidence in the direction of a lane that is used
 _SHORTEST = 3.0  # metres of a lane
 _CANDIDATES, _DENSE_ENOUGH = 24, 0.7
 
@@ -35,10 +35,11 @@ _CANDIDATES, _DENSE_ENOUGH = 24, 0.7
 class City:
     """A city's map layers in global metres.
 
-    `shapes` are polygons and lines by layer. `junctions` are those polygons of the layer road_segment that are marked
-    as intersections. `dividers` are the lane dividers by the mark of most of their nodes, `stops` the stop lines by
-    their type ("" where it is not known). `recorded` are the lanes' centre lines and successors as recorded, empty
-    where the expansion has none.
+    shapes: polygons and lines by layer.
+    junctions: the polygons of the layer road_segment that are marked as intersections.
+    dividers: lane dividers by the mark of most of their nodes.
+    stops: stop lines by type ("" where it is not known).
+    recorded: the recorded centre lines and successors of lanes, empty where the expansion has none.
     """
 
     canvas: tuple[float, float]
@@ -61,7 +62,7 @@ class City:
         except (KeyError, TypeError, IndexError, ValueError, shapely.GEOSException) as error:
             message = f"is not a map expansion v1.3 ({type(error).__name__}: {error})"
             raise BridgeTAError(
-                message, where=where, fix="Extract the map expansion v1.3 from nuscenes.org anew"
+                message, where=where, fix="Extract the map expansion v1.3 from nuscenes.org again"
             ) from error
         if not len(city.shapes["lane"]) and not city.recorded[0]:
             message = f"{location} has no lanes, so there is nothing to drive on"
@@ -70,26 +71,27 @@ class City:
 
     @classmethod
     def _parse(cls, content: Mapping[str, Any]) -> City:
-        def layer_by(layer: str, key: Callable[[Mapping[str, Any]], str]) -> dict[str, NDArray[np.object_]]:
+        def group_layer(layer: str, key: Callable[[Mapping[str, Any]], str]) -> dict[str, NDArray[np.object_]]:
+            """Read the shapes of a layer, grouped by a key of their records."""
             groups: dict[str, list[Any]] = {}
             for record in content.get(layer, []):
                 groups.setdefault(key(record), []).append(record)
             return {k: read_layers({**content, layer: groups[k]}, [layer])[layer] for k in sorted(groups)}
 
         shapes = read_layers(content, (*POLYGON_LAYERS, *DIVIDER_LAYERS))
-        segments = layer_by("road_segment", lambda record: str(bool(record.get("is_intersection"))))
+        segments = group_layer("road_segment", lambda record: str(bool(record.get("is_intersection"))))
         width, height = content["canvas_edge"]
         return cls(
             canvas=(float(width), float(height)),
             shapes=shapes,
             junctions=segments.get("True", np.empty(0, dtype=object)),
-            dividers=layer_by("lane_divider", _mark),
-            stops=layer_by("stop_line", lambda record: str(record.get("stop_line_type") or "")),
+            dividers=group_layer("lane_divider", _divider_mark),
+            stops=group_layer("stop_line", lambda record: str(record.get("stop_line_type") or "")),
             recorded=read_lanes(content),
         )
 
     def draw_window(self, rng: np.random.Generator, extent: float) -> Polygon:
-        """A square of up to `extent` metres, inside the canvas, where many lanes are."""
+        """Draw a square of up to `extent` metres, inside the canvas, with many lanes."""
         lines = [LineString(points) for points in self.recorded[0]]
         lanes = np.array(lines, dtype=object) if lines else self.shapes["lane"]
         weight = shapely.length(lanes)
@@ -104,10 +106,10 @@ class City:
         return shapely.box(x, y, x + size[0], y + size[1])
 
     def find_lanes(self, window: Polygon, driving_side: int) -> tuple[list[Points], Successors]:
-        """The lanes inside a window in the direction of travel, and their successors.
+        """Find the lanes inside a window, in the direction of travel, and their successors.
 
-        As recorded; where nothing is, found from outlines and dividers, without the lanes whose direction nothing
-        tells.
+        Recorded lanes are taken as they are. Without any, lanes follow from outlines and dividers; lanes of unknown
+        direction are left out.
         """
         if self.recorded[0]:
             return clip_lanes(*self.recorded, window)
@@ -129,7 +131,7 @@ class City:
 
 
 def clip_lanes(lanes: list[Points], successors: Successors, window: Polygon) -> tuple[list[Points], Successors]:
-    """The part of a lane graph inside a window. Lanes across its border are cut and lead nowhere beyond it."""
+    """Clip a lane graph to a window; lanes across its border are cut and lead nowhere beyond it."""
     shapely.prepare(window)
     cut: dict[int, tuple[Points, bool, bool]] = {}
     for i, points in enumerate(lanes):
@@ -145,18 +147,18 @@ def clip_lanes(lanes: list[Points], successors: Successors, window: Polygon) -> 
         if len(part) > 1 and arc_length(part)[-1] >= _SHORTEST:
             cut[i] = part, start == 0, stop == len(points)
     number = {i: n for n, i in enumerate(cut)}
-    kept = []
+    remaining = []
     for i, (_, _, has_end) in cut.items():
         onward = [(j, path) for j, path in successors[i] if has_end and j in cut and cut[j][1]]
-        kept.append(tuple((number[j], path) for j, path in onward if shapely.contains_xy(window, path).all()))
-    return [part for part, _, _ in cut.values()], tuple(kept)
+        remaining.append(tuple((number[j], path) for j, path in onward if shapely.contains_xy(window, path).all()))
+    return [part for part, _, _ in cut.values()], tuple(remaining)
 
 
 def drop_dead_ends(lanes: list[Points], successors: Successors, least: float = 80.0) -> Successors:
-    """Successors without those that soon end, e.g. in a driveway, wherever another way goes on for `least` metres."""
+    """Drop successors that soon end, e.g. in a driveway, wherever another one leads on for `least` metres."""
     length = np.array([arc_length(points)[-1] for points in lanes])
     reach = length.copy()
-    # Each round looks one lane further; a chain of lanes as long as `least` needs no more than these.
+    # Each round looks one lane further; no chain of `least` metres has more lanes.
     for _ in range(40):
         onward = np.array([max((reach[j] for j, _ in follow), default=0.0) for follow in successors])
         reach = np.minimum(length + onward, 10 * least)
@@ -168,9 +170,11 @@ def drop_dead_ends(lanes: list[Points], successors: Successors, least: float = 8
 
 
 def _near(shapes: NDArray[np.object_], window: Polygon) -> list[BaseGeometry]:
+    """List the shapes that touch a window."""
     return list(shapes[shapely.intersects(shapes, window)])
 
 
-def _mark(record: Mapping[str, Any]) -> str:
+def _divider_mark(record: Mapping[str, Any]) -> str:
+    """Return the most frequent mark of a lane divider's nodes."""
     marks = [str(segment.get("segment_type") or "") for segment in record.get("lane_divider_segments") or []]
     return max(sorted(set(marks)), key=marks.count) if marks else ""

@@ -1,4 +1,4 @@
-"""From lane to lane across junctions: which lanes traffic can enter from a lane's end, and on which path."""
+"""Connections of lanes across junctions: which lanes traffic can enter from a lane's end, and on which path."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bridgeta_synth.world.streets.shapes import Points, hermite, tightest_radius
 Successors = tuple[tuple[tuple[int, Points], ...], ...]
 
 _REACH = 55.0  # metres across the largest junction
-STRAIGHT = np.deg2rad(35)  # turns by less are going straight on
-_TURN = np.deg2rad(125)  # turns by more are not made
-_TIGHTEST = 4.0  # metres: the least radius that a car drives
-_ROUGH = 0.3  # metres by which a path may leave the road, where kerbs are drawn roughly
-_ALONG_OTHERS = 3.0  # metres of a path that may lie on lanes which it neither leaves nor enters
+STRAIGHT = np.deg2rad(35)  # smaller turns are straight on
+_TURN = np.deg2rad(125)  # larger turns are not made
+_TIGHTEST = 4.0  # metres: least turning radius of a car
+_ROUGH = 0.3  # metres by which a path may leave the road, as kerbs are drawn roughly
+_ALONG_OTHERS = 3.0  # metres of a path that may lie on lanes that it neither leaves nor enters
 
 
 def connect(strips: list[Strip], drivable: BaseGeometry) -> Successors:
-    """Per lane, in the direction of its strip, the lanes that follow it and the paths `[n, 2]` between the ends.
+    """Find for each lane, in the direction of its strip, the lanes that follow it and the paths `[n, 2]` to them.
 
-    A path stays on the road and off other lanes. Straight on, each lane goes on in the one ahead of it; turns to a
-    side lead from the outermost lane of that side into the outermost lane of that side.
+    A path stays on the road and off other lanes. Straight on, a lane leads into the one ahead of it; turns to a side
+    lead from the outermost lane of that side into the outermost lane of that side.
     """
     if not strips:
         return ()
@@ -53,17 +53,17 @@ def connect(strips: list[Strip], drivable: BaseGeometry) -> Successors:
         if _is_free(path, road, lanes, (i, j)) and tightest_radius(path) > _TIGHTEST:
             paths[i, j] = path
     outermost = _outermost(ends, leave), _outermost(starts, enter)
-    return tuple(_choose(i, paths, turn, shift, outermost) for i in range(len(strips)))
+    return tuple(_choose_successors(i, paths, turn, shift, outermost) for i in range(len(strips)))
 
 
-def _choose(
+def _choose_successors(
     lane: int,
     paths: dict[tuple[int, int], Points],
     turn: NDArray[np.float64],
     shift: NDArray[np.float64],
     outermost: tuple[NDArray[np.bool_], NDArray[np.bool_]],
 ) -> tuple[tuple[int, Points], ...]:
-    """The successors of a lane among those that paths lead to."""
+    """Choose the successors of a lane among those that paths lead to."""
     open_to = [j for i, j in paths if i == lane]
     chosen = []
     ahead = [j for j in open_to if abs(turn[lane, j]) < STRAIGHT]
@@ -82,7 +82,7 @@ def _choose(
 
 
 def _outermost(points: Points, heading: Points) -> NDArray[np.bool_]:
-    """Whether no lane of the same direction ends (starts) beside each, to the right and to the left, `[2, n]`."""
+    """Whether no lane of the same direction ends (or starts) to the right and to the left of each, `[2, n]`."""
     gap = points[None] - points[:, None]
     along = (gap * heading[:, None]).sum(axis=-1)
     left = heading[:, None, 0] * gap[..., 1] - heading[:, None, 1] * gap[..., 0]
@@ -91,6 +91,7 @@ def _outermost(points: Points, heading: Points) -> NDArray[np.bool_]:
 
 
 def _is_free(path: Points, road: BaseGeometry, lanes: STRtree, own: tuple[int, int]) -> bool:
+    """Whether a path stays on the road and off lanes other than its `own` two."""
     line = shapely.linestrings(path)
     if not shapely.contains(road, line):
         return False

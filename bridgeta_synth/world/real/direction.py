@@ -1,9 +1,9 @@
-"""Which way traffic runs along lanes that say nothing about it.
+"""Find which way traffic runs along lanes whose direction is not recorded.
 
-Each piece of evidence is a weight: what lies beside a lane says which way it runs, and what two lanes have in common
-says whether they run the same way. With s in [-1, 1] per lane, the choice that contradicts the evidence least in the
-sense of squares, sum of weight * (s_i - sign * s_j)^2 + sum of weight * (s_i - way)^2, is the solution of one linear
-system: directions spread from the lanes where they are known to those where they are not.
+Each piece of evidence has a weight: what lies beside a lane says which way it runs, and what two lanes share says
+whether they run the same way. With s in [-1, 1] per lane, the choice that contradicts the evidence least, the minimum
+of sum weight * (s_i - sign * s_j)^2 + sum weight * (s_i - way)^2, is the solution of one linear system: directions
+spread from the lanes where they are known to those where they are not.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from shapely.strtree import STRtree
 from bridgeta_synth.world.real.centrelines import Strip
 from bridgeta_synth.world.streets.shapes import Points, arc_length, tangents
 
-_ON_LINE = 0.7  # metres from a divider at which a lane's side lies on it
-_MEDIAN = np.arange(1.5, 16.0, 1.5)  # metres from a lane's side at which lanes beyond a median are looked for
+_ON_LINE = 0.7  # metres within which a lane's side lies on a divider
+_MEDIAN = np.arange(1.5, 16.0, 1.5)  # metres from a lane's side at which a lane beyond a median is sought
 _PARALLEL = 0.9  # cosine above which lanes count as side by side
 _OPPOSITE_LINE, _SAME_LINE, _BEYOND_MEDIAN, _UNMARKED, _OUTER_KERB = 1.5, 4.0, 0.7, 0.2, 0.15
 _GOES_ON, _STOPS = 1.0, 1.0
 _PRIOR = 1e-3
 _STOP_REACH = 15.0  # metres from a lane's end
-_SAMPLES = 16  # places along a side that are looked at
+_SAMPLES = 16  # places per side
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Surroundings:
 def orient_strips(
     strips: list[Strip], around: Surroundings, driving_side: int
 ) -> tuple[list[Strip], NDArray[np.float64]]:
-    """The strips, turned to run with the traffic, and how sure that is, 0 to 1, `[n]`.
+    """Turn strips to run with the traffic; return them and how sure each is, `[n]` from 0 to 1.
 
     `driving_side` is +1 where traffic keeps right and -1 where it keeps left.
     """
@@ -50,9 +50,9 @@ def orient_strips(
         return [], np.zeros(0)
     count = len(strips)
     ways, ties = np.zeros(count), np.zeros((count, count))
-    _sides(strips, around, driving_side, ways, ties)
-    _ahead(strips, around.drivable, ties)
-    ways += _stops(strips, around.stops)
+    _add_side_evidence(strips, around, driving_side, ways, ties)
+    _add_straight_ties(strips, around.drivable, ties)
+    ways += _stop_evidence(strips, around.stops)
     strength = np.abs(ties).sum(axis=1)
     system = np.diag(strength + np.abs(ways) + _PRIOR) - ties
     way = np.linalg.solve(system, ways)
@@ -60,7 +60,7 @@ def orient_strips(
 
 
 class _Lanes:
-    """Lanes by place."""
+    """An index of lanes by place."""
 
     def __init__(self, strips: list[Strip]) -> None:
         self._tree = STRtree([strip.outline for strip in strips])
@@ -68,8 +68,9 @@ class _Lanes:
         self._headings = [tangents(centre) for centre in self._centres]
 
     def at(self, places: Points, heading: Points, own: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The lane other than `own` that covers each of `places [..., 2]`, -1 for none, and the cosine between its
-        heading and the given one, both `[...]`.
+        """Find the lane other than `own` that covers each of `places [..., 2]`, -1 for none.
+
+        Returns it and the cosine between its heading and the given one, both `[...]`.
         """
         flat, ways = places.reshape(-1, 2), np.broadcast_to(heading, places.shape).reshape(-1, 2)
         lane, cosine = np.full(len(flat), -1), np.zeros(len(flat))
@@ -80,17 +81,17 @@ class _Lanes:
         return lane.reshape(places.shape[:-1]), cosine.reshape(places.shape[:-1])
 
 
-def _sides(
+def _add_side_evidence(
     strips: list[Strip], around: Surroundings, driving_side: int, ways: NDArray[np.float64], ties: NDArray[np.float64]
 ) -> None:
-    """Evidence from dividers, neighbours, medians and kerbs along the sides."""
+    """Add evidence from dividers, neighbours, medians and kerbs along the sides."""
     lanes = _Lanes(strips)
     for shape in (around.drivable, around.road_dividers, around.lane_dividers):
         shapely.prepare(shape)
     for i, strip in enumerate(strips):
         headings = tangents(strip.centre)
         for side, points in ((1, strip.left), (-1, strip.right)):
-            # Not the very ends: they lie on junctions, where dividers stop.
+            # Without the ends, which lie on junctions, where dividers stop.
             rows = np.unique((np.linspace(0.05, 0.95, _SAMPLES) * (len(points) - 1)).round().astype(np.int64))
             edge, heading = points[rows], headings[rows]
             out = side * np.stack((-heading[:, 1], heading[:, 0]), axis=1)
@@ -104,7 +105,7 @@ def _sides(
             _tie(ties, i, beside, cosine, unmarked, -_UNMARKED)
             to_left = _OPPOSITE_LINE * on_road_divider.mean() + _UNMARKED * (unmarked & (beside >= 0)).mean()
 
-            # Off the road: a lane further out lies beyond a median, nothing beyond the outer kerb.
+            # Off the road: a lane further out is beyond a median; none means the outer kerb.
             kerb = unmarked & (beside < 0) & ~shapely.contains_xy(around.drivable, edge + 0.8 * out)
             if kerb.any():
                 places = edge[kerb] + _MEDIAN[:, None, None] * out[kerb]
@@ -126,7 +127,7 @@ def _tie(
     where: NDArray[np.bool_],
     weight: float,
 ) -> None:
-    """Tie lane i to parallel `others` by their share of the points; both lanes say so, hence half the weight each."""
+    """Tie lane i to parallel `others` by their share of the points; both lanes do so, hence half the weight each."""
     take = where & (others >= 0) & (np.abs(cosine) > _PARALLEL)
     for j, c in zip(others[take].tolist(), cosine[take].tolist(), strict=True):
         amount = 0.5 * weight * (1 if c > 0 else -1) / len(others)
@@ -134,8 +135,8 @@ def _tie(
         ties[j, i] += amount
 
 
-def _stops(strips: list[Strip], stops: BaseGeometry) -> NDArray[np.float64]:
-    """Evidence from stop areas: they lie before a junction, so where a lane ends."""
+def _stop_evidence(strips: list[Strip], stops: BaseGeometry) -> NDArray[np.float64]:
+    """Return evidence from stop areas: they lie before a junction, where a lane ends."""
     ways = np.zeros(len(strips))
     shapely.prepare(stops)
     for i, strip in enumerate(strips):
@@ -146,8 +147,8 @@ def _stops(strips: list[Strip], stops: BaseGeometry) -> NDArray[np.float64]:
     return ways
 
 
-def _ahead(strips: list[Strip], drivable: BaseGeometry, ties: NDArray[np.float64]) -> None:
-    """Lanes that go on in another, at once or straight across a junction, run the same way."""
+def _add_straight_ties(strips: list[Strip], drivable: BaseGeometry, ties: NDArray[np.float64]) -> None:
+    """Tie lanes that lead into one another, at once or straight across a junction: they run the same way."""
     point = np.concatenate([[s.centre[0] for s in strips], [s.centre[-1] for s in strips]])
     out = np.concatenate([[-s.entering for s in strips], [s.leaving for s in strips]])
     lane = np.tile(np.arange(len(strips)), 2)

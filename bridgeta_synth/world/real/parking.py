@@ -1,4 +1,4 @@
-"""Parking bays inside a car park known only by its outline."""
+"""Parking bays inside a car park of which only the outline is known."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from bridgeta_synth.world.streets.kerbside import BAY_DEPTH, BAY_LENGTH, BAY_WID
 from bridgeta_synth.world.streets.shapes import Points
 
 _AISLE = 6.0
-_LEAST, _LENGTHWISE, _ONE_ROW = 1.8, 4.2, 8.0  # metres of depth: for a car, for cars lengthwise, for one row
-_CAR = 2.4  # metres of depth for cars lengthwise, if there is as much
+_LEAST, _LENGTHWISE, _ONE_ROW = (
+    1.8,
+    4.2,
+    8.0,
+)  # metres of depth: least, up to which cars stand lengthwise, up to which there is one row
+_CAR = 2.4  # metres: most depth of a bay lengthwise
 
 
 @dataclass(frozen=True, eq=False)
 class MarkedBay:
-    """A bay, its outline, and the two lines `[2, 2]` that part it from its neighbours."""
+    """A bay, its outline, and the two lines `[2, 2]` between it and its neighbours."""
 
     bay: Bay
     outline: Polygon
@@ -27,10 +31,10 @@ class MarkedBay:
 
 
 def find_bays(outline: Polygon) -> list[MarkedBay]:
-    """The bays that fit into a car park, row by row.
+    """Find the bays that fit into a car park, row by row along its longer side.
 
-    Along its longer side: a narrow strip holds cars one behind the other, a deeper one a row side by side, a lot pairs
-    of rows with an aisle between.
+    A narrow strip holds cars one behind the other, a deeper one a row side by side, a lot pairs of rows with an aisle
+    between them.
     """
     corners = np.asarray(shapely.minimum_rotated_rectangle(outline).exterior.coords)[:4, :2]
     one, other = corners[1] - corners[0], corners[3] - corners[0]
@@ -45,8 +49,8 @@ def find_bays(outline: Polygon) -> list[MarkedBay]:
     yaw = math.atan2(along[1], along[0]) + (0.0 if lengthwise else math.pi / 2)
     room = outline.buffer(0.15)
     shapely.prepare(room)
-    found = []
-    for v in _rows(depth, reach):
+    bays = []
+    for v in _place_rows(depth, reach):
         for u in np.arange(pitch / 2, length - pitch / 2 + 1e-6, pitch):
             middle = corners[0] + u * along + v * across
             half_u, half_v = pitch / 2 * along, reach / 2 * across
@@ -54,12 +58,12 @@ def find_bays(outline: Polygon) -> list[MarkedBay]:
             shape = Polygon(np.concatenate((lines[0], lines[1][::-1])))
             if room.contains(shape):
                 bay = Bay(float(middle[0]), float(middle[1]), yaw, kerbside=lengthwise)
-                found.append(MarkedBay(bay, shape, (lines[0], lines[1])))
-    return found
+                bays.append(MarkedBay(bay, shape, (lines[0], lines[1])))
+    return bays
 
 
-def _rows(depth: float, reach: float) -> list[float]:
-    """Where across a car park the middles of its rows are: row, aisle, row, row, aisle, row and so on."""
+def _place_rows(depth: float, reach: float) -> list[float]:
+    """Place the middles of rows across a car park: row, aisle, row, row, aisle, row and so on."""
     if depth < _ONE_ROW:
         return [depth / 2]
     rows, v = [], reach / 2

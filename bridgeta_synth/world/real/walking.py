@@ -1,4 +1,4 @@
-"""Where people walk in a city known only by its outlines: along walkways, and from kerb to kerb on crossings."""
+"""Walking lines in a city of which only outlines are known: along walkways, and over crossings from kerb to kerb."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bridgeta_synth.world.streets.shapes import Points, outlines, resample
 
 _FROM_EDGE = 0.75  # metres between a walkway's edge and people on it
 _SMOOTH = 0.1
-_SHORTEST, _LONGEST = 16.0, 120  # metres around a walkway, metres of one path
+_SHORTEST, _LONGEST = 16.0, 120  # metres: least length around a walkway, most length of a path
 
 
 def find_footpaths(walkways: BaseGeometry) -> list[Points]:
-    """Lines `[n, 2]` along the edges of walkways, 1 m apart, wherever they are wide enough to walk on."""
+    """Find lines `[n, 2]` along the edges of walkways that are wide enough to walk on, points 1 m apart."""
     pieces: list[Points] = []
     # Part by part and simplified: GEOS fails on some large walkways with many corners otherwise.
     for walkway in shapely.get_parts(walkways.simplify(0.05)):
@@ -31,11 +31,11 @@ def find_footpaths(walkways: BaseGeometry) -> list[Points]:
     return pieces
 
 
-def walking_axis(crossing: Polygon, traffic: Points | None) -> Points:
-    """The unit direction `[2]` in which people walk over a crossing.
+def find_walking_axis(crossing: Polygon, traffic: Points | None) -> Points:
+    """Find the unit direction `[2]` in which people walk over a crossing.
 
-    It is the axis of the crossing's smallest rectangle that lies across the `traffic` heading `[2]` there; where that
-    is not known, the longer one: crossings reach over several lanes and are some metres wide.
+    It is the axis of the crossing's smallest rectangle that lies across the `traffic` heading `[2]`. Without a heading
+    it is the longer axis: crossings are longer, over several lanes, than wide.
     """
     corners = np.asarray(shapely.minimum_rotated_rectangle(crossing).exterior.coords)[:3, :2]
     one, other = corners[1] - corners[0], corners[2] - corners[1]
@@ -46,11 +46,11 @@ def walking_axis(crossing: Polygon, traffic: Points | None) -> Points:
     return axes[0] if abs(axes[0] @ traffic) <= abs(axes[1] @ traffic) else axes[1]
 
 
-def walking_line(crossing: Polygon, axis: Points, paved: BaseGeometry, reach: float = 3.0) -> Points:
-    """The way over a crossing along its middle, `[n, 2]` 1 m apart, on to the kerbs up to `reach` metres beyond."""
+def find_walking_line(crossing: Polygon, axis: Points, paved: BaseGeometry, reach: float = 3.0) -> Points:
+    """Draw the line over a crossing along its middle, `[n, 2]` 1 m apart, to kerbs up to `reach` metres beyond."""
     middle = np.asarray(crossing.centroid.coords[0])
     across = np.array((-axis[1], axis[0]))
-    # A skewed crossing leads its middle, not its axis, from kerb to kerb.
+    # On a skewed crossing the middle line, not the axis, leads from kerb to kerb.
     corners = np.asarray(crossing.exterior.coords)[:-1, :2] - middle
     along = corners @ axis
     low, high = along.min(), along.max()
@@ -59,15 +59,15 @@ def walking_line(crossing: Polygon, axis: Points, paved: BaseGeometry, reach: fl
     way = axis + float(np.clip(slope, -1.0, 1.0)) * across
     ends = []
     for end, sign in ((low, -1), (high, 1)):
-        # From inside, for a skewed crossing reaches beyond the kerb; not from the middle, where islands are.
+        # From inside, as a skewed crossing reaches beyond the kerb; not from the middle, as there may be islands.
         places = middle + np.arange(0.7 * end, end + sign * reach, sign * 0.25)[:, None] * way
         off_road = np.flatnonzero(~shapely.contains_xy(paved, places))
         ends.append(places[off_road[0]] if len(off_road) else middle + end * way)
     return resample(np.array(ends), 1.0)
 
 
-def zebra_bars(crossing: Polygon, axis: Points, width: float = 0.5, pitch: float = 1.05) -> list[Polygon]:
-    """The bars of a zebra crossing: across the walking `axis`, `width` metres wide every `pitch` metres."""
+def outline_zebra_bars(crossing: Polygon, axis: Points, width: float = 0.5, pitch: float = 1.05) -> list[Polygon]:
+    """Outline the bars of a zebra crossing: across the walking `axis`, `width` metres wide every `pitch` metres."""
     middle = np.asarray(crossing.centroid.coords[0])
     across = np.array((-axis[1], axis[0]))
     corners = np.asarray(crossing.exterior.coords)[:, :2] - middle
@@ -77,12 +77,12 @@ def zebra_bars(crossing: Polygon, axis: Points, width: float = 0.5, pitch: float
     for start in np.arange(low + 0.4, high - width, pitch):
         ends = middle + np.array([start, start + width])[:, None] * axis
         bar = Polygon(np.concatenate((ends - reach * across, (ends + reach * across)[::-1])))
-        found = bar.intersection(crossing)
-        result += [p for p in getattr(found, "geoms", (found,)) if isinstance(p, Polygon) and p.area > 0.3]
+        clipped = bar.intersection(crossing)
+        result += [p for p in getattr(clipped, "geoms", (clipped,)) if isinstance(p, Polygon) and p.area > 0.3]
     return result
 
 
 def _middle_at(crossing: Polygon, place: Points, across: Points) -> float:
-    """How far the middle of a crossing lies to the left of its axis at a place on it."""
+    """Measure how far the middle of a crossing lies to the left of its axis at a place on it."""
     cut = crossing.intersection(LineString((place - 60 * across, place + 60 * across)))
     return float((np.asarray(cut.centroid.coords[0]) - place) @ across) if not cut.is_empty else 0.0

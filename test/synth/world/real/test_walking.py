@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shapely import affinity
 from shapely.geometry import Polygon, box
 
-from bridgeta_synth.world.real.walking import find_footpaths, walking_axis, walking_line, zebra_bars
+from bridgeta_synth.world.real.walking import find_footpaths, find_walking_axis, find_walking_line, outline_zebra_bars
 from bridgeta_synth.world.streets.shapes import arc_length
 
 
@@ -45,9 +45,9 @@ def test_people_cross_the_traffic_from_kerb_to_kerb(length: float, width: float,
     road = affinity.rotate(box(-length / 2, -60, length / 2, 60), turn, (0, 0), use_radians=True)
     upright = affinity.skew(box(-length / 2, -width / 2, length / 2, width / 2), ys=skew, use_radians=True)
     crossing = affinity.rotate(upright, turn, (0, 0), use_radians=True)
-    axis = walking_axis(crossing, traffic)
+    axis = find_walking_axis(crossing, traffic)
     assert abs(axis @ traffic) < 0.75
-    line = walking_line(crossing, axis, road)
+    line = find_walking_line(crossing, axis, road)
     # The middle of a skewed crossing runs along its skew.
     way = np.array((math.cos(turn), math.sin(turn))) + math.tan(skew) * traffic
     way /= np.linalg.norm(way)
@@ -57,16 +57,16 @@ def test_people_cross_the_traffic_from_kerb_to_kerb(length: float, width: float,
 
 
 def test_without_traffic_the_longer_axis_is_walked() -> None:
-    np.testing.assert_allclose(abs(walking_axis(box(0, 0, 12, 3), None)), (1, 0), atol=1e-9)
+    np.testing.assert_allclose(abs(find_walking_axis(box(0, 0, 12, 3), None)), (1, 0), atol=1e-9)
 
 
 def test_a_square_crossing_is_walked_across_the_traffic() -> None:
-    np.testing.assert_allclose(abs(walking_axis(box(0, 0, 4, 4.5), np.array((0.0, 1.0)))), (1, 0), atol=1e-9)
+    np.testing.assert_allclose(abs(find_walking_axis(box(0, 0, 4, 4.5), np.array((0.0, 1.0)))), (1, 0), atol=1e-9)
 
 
 def test_zebra_bars_lie_along_the_traffic_inside_the_crossing() -> None:
     crossing = box(0, 0, 10, 3)
-    bars = zebra_bars(crossing, np.array((1.0, 0.0)))
+    bars = outline_zebra_bars(crossing, np.array((1.0, 0.0)))
     assert len(bars) == 9
     for bar in bars:
         assert crossing.buffer(1e-6).contains(bar)
