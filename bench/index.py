@@ -181,7 +181,7 @@ def fresh(code: str, cache: Path) -> dict[str, float]:
     """The `figures` of code that runs in a process of its own, with the peak memory in GiB of it and its children."""
     before = (
         "import pickle, time; from pathlib import Path\n"
-        "from bridgeta_core.data.nuscenes.index import SampleIndex\nfigures={}\n"
+        "from bridgeta_core.data.nuscenes.dataset import NuScenesDataset\nfigures={}\n"
     )
     after = (
         "\nimport json, resource as r; figures['peak'] = sum("
@@ -196,7 +196,7 @@ def fresh(code: str, cache: Path) -> dict[str, float]:
 
 def measure(root: Path) -> Table:
     """Build, open, and read in fresh processes, each with files that the page cache does not hold."""
-    opening = f"t = time.perf_counter(); index = SampleIndex.open({str(root)!r}, {VERSION!r})\n"
+    opening = f"t = time.perf_counter(); index = NuScenesDataset({str(root)!r}, {VERSION!r})\n"
     opening += "figures['seconds'] = time.perf_counter() - t; figures['processor'] = time.process_time()\n"
     reading = "t = time.perf_counter(); [index[i] for i in range(0, len(index), 97)]\n"
     reading += "figures['sample'] = 1e3 * (time.perf_counter() - t) / len(range(0, len(index), 97))"

@@ -34,11 +34,11 @@ from rich.table import Table
 
 from bridgeta_core.cli.common import table_version
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig
-from bridgeta_core.data.dataset import FrameDataset
-from bridgeta_core.data.maps.cache import LabelCache
+from bridgeta_core.data.frames import FrameDataset
+from bridgeta_core.data.label_cache import LabelCache
 from bridgeta_core.data.maps.expansion import expansion_path
 from bridgeta_core.data.maps.raster import MapRaster
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.sample import LIDAR, Scene
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
@@ -112,7 +112,7 @@ class City:
 
 
 class _Poses:
-    """As much of a SampleIndex as the cache needs: one scene that has a city's poses."""
+    """As much of a NuScenesDataset as the cache needs: one scene that has a city's poses."""
 
     def __init__(self, city: City) -> None:
         self.root, self._city = city.root, city
@@ -150,7 +150,7 @@ def show_lidar_centre(root: Path, version: str, cities: list[City]) -> None:
     """IoU of labels centred on LIDAR_TOP and drawn along its axes with ours, over the root's poses and at the first
     sample itself. Exact ones are compared with exact ones, the others with compatible ones.
     """
-    sample = SampleIndex.open(root, version)[0]
+    sample = NuScenesDataset(root, version)[0]
     if LIDAR not in sample.records:
         return
     ego_T_lidar = sample.record(LIDAR).ego_T_sensor

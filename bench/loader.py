@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from bridgeta_core.config import experiment as config
 from bridgeta_core.data import augment, dataset
-from bridgeta_core.data.dataset import FrameDataset, collate
+from bridgeta_core.data.frames import FrameDataset, collate
 from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.geometry import images
 from bridgeta_core.training.frames import Frames

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridgeta_core.data.maps.raster import MapRaster
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.pointcloud import move, read_lidar
 from bridgeta_core.data.sample import LIDAR, Sample
 from bridgeta_core.geometry.transforms import invert, project, transform
@@ -96,7 +96,7 @@ def of_paint(sample: Sample, lines: list[np.ndarray], place: Paint) -> tuple[flo
 
 
 def main(root: str) -> None:
-    index = SampleIndex.open(root, "v1.0-mini")
+    index = NuScenesDataset(root, "v1.0-mini")
     sample = index[0]
     lidar = sample.record(LIDAR)
     points = move(lidar.ego_T_sensor, read_lidar(lidar.path))

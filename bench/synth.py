@@ -30,7 +30,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from bridgeta_core.config import experiment as config
-from bridgeta_core.data.dataset import collate
+from bridgeta_core.data.frames import collate
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset import part as parts
 from bridgeta_synth.dataset import scene_files, world

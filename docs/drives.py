@@ -10,15 +10,15 @@ import numpy as np
 from shapely.geometry import shape
 
 from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.dataset import ListDataset
 from bridgeta_core.data.maps.expansion import LAYERS
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import LIDAR, Sample, SensorRecord
-from bridgeta_core.data.samplelist import SampleList
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import rigid
 
 
-class Drives(SampleList):
+class Drives(ListDataset):
     """All drives below a folder, on one map; a drive is a scene."""
 
     def __init__(self, root: Path, version: str) -> None:
@@ -37,7 +37,7 @@ class Drives(SampleList):
 def read_sample(drive: Path, rig: Rig, row: list[str]) -> Sample:
     """The sample of one row of poses.csv."""
     stamp, pose = int(row[0]), [float(value) for value in row[1:8]]
-    common = {"timestamp_us": stamp, "is_keyframe": True, "global_T_ego": rigid(pose[:3], pose[3:])}
+    common = {"stamp_us": stamp, "is_keyframe": True, "global_T_ego": rigid(pose[:3], pose[3:])}
     records = {}
     for c in rig.cameras:
         path = drive / c.name / f"{stamp}.jpg"

@@ -1,240 +1,199 @@
-"""Frames for training and evaluation: camera images with their calibration, map labels, and LiDAR points if wanted."""
+"""What training, evaluation and pictures need of a dataset: samples in scenes, and maps."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+import importlib
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
 
-from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
-from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.maps.cache import LabelCache
-from bridgeta_core.data.opening import open_source
-from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
-from bridgeta_core.data.sample import Sample, SensorRecord
-from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.images import Image, decode_and_fit, planes
-from bridgeta_core.geometry.rig import Rig
-from bridgeta_core.geometry.transforms import ImageFit
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.sample import LIDAR, Sample, Scene, SensorRecord
+from bridgeta_core.geometry.transforms import Matrix
+from bridgeta_core.utils.errors import BridgeTAError, join_first
 
-logger = logging.getLogger(__name__)
+DATASETS: Mapping[str, str] = {"nuscenes": "bridgeta_core.data.nuscenes.dataset:NuScenesDataset"}
+"""The datasets that have a name: module and class."""
+
+# Sweeps come every 50 ms and keyframes every 500 ms: nine sweeps are within reach, the keyframe before never is.
+SWEEP_WINDOW_US = 475_000
+_PACKAGE = Path(__file__).parents[1]
 
 
-@dataclass
-class Frame:
-    """One sample as the networks take it.
+class Dataset(ABC):
+    """A sequence of samples, ordered by scene and time. `scenes` are in the order of the samples."""
 
-    `images` uint8 `[N, 3, h, w]` RGB; `intrinsics` float32 `[N, 3, 3]` of these images; `ego_T_cam` float32
-    `[N, 4, 4]`; `masks` uint8 `[6, Y, X]`; `known` bool `[6]`, False where the city's map says nothing of a class;
-    `points` float32 `[n, 5]` (x, y, z in metres in the ego frame, intensity 0-255, time lag in seconds).
-    """
+    def __init__(self, root: Path, scenes: Sequence[Scene]) -> None:
+        self.root, self.scenes = root, tuple(scenes)
+        self._scene_number = {scene.name: number for number, scene in enumerate(self.scenes)}
 
-    images: Tensor
-    intrinsics: Tensor
-    ego_T_cam: Tensor
-    masks: Tensor
-    known: Tensor
-    token: str
-    points: Tensor | None = None
+    @abstractmethod
+    def __getitem__(self, position: int) -> Sample: ...
 
-    def to(self, device: torch.device | str) -> Frame:
-        """The same frame with all tensors on `device`."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
+    @property
+    @abstractmethod
+    def tokens(self) -> NDArray[np.bytes_]:
+        """The tokens of all samples, UTF-8."""
 
+    @abstractmethod
+    def lidar_sweeps(self, position: int, limit: int) -> list[SensorRecord]:
+        """Return the LiDAR record of a sample and up to `limit` before it in its scene, latest first.
 
-@dataclass
-class Batch:
-    """Frames stacked along a new first axis B; `tokens` and `points` stay lists, since points differ in number."""
+        None is older than nuScenes' sweeps between two keyframes. Raises BridgeTAError for a sample without LiDAR.
+        """
 
-    images: Tensor
-    intrinsics: Tensor
-    ego_T_cam: Tensor
-    masks: Tensor
-    known: Tensor
-    tokens: list[str]
-    points: list[Tensor] | None = None
+    @abstractmethod
+    def raster(self, location: str, labels: LabelConfig) -> MapRaster:
+        """Load the map of a location that scenes name. Raises BridgeTAError when it is missing or broken."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch with all tensors on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; a DataLoader with pin_memory calls it."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, function: Any) -> Batch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {name: function(v) for name, v in values.items() if isinstance(v, Tensor)}
-        if self.points is not None:
-            moved["points"] = [function(points) for points in self.points]
-        return replace(self, **moved)
-
-
-def collate(frames: Sequence[Frame]) -> Batch:
-    """Stack frames; the `collate_fn` of a DataLoader over a FrameDataset."""
-    points = [frame.points for frame in frames if frame.points is not None]
-    return Batch(
-        images=torch.stack([frame.images for frame in frames]),
-        intrinsics=torch.stack([frame.intrinsics for frame in frames]),
-        ego_T_cam=torch.stack([frame.ego_T_cam for frame in frames]),
-        masks=torch.stack([frame.masks for frame in frames]),
-        known=torch.stack([frame.known for frame in frames]),
-        tokens=[frame.token for frame in frames],
-        points=points if len(points) == len(frames) else None,
-    )
-
-
-class FrameDataset(Dataset[Frame]):
-    """The samples of some scenes of a dataset as frames.
-
-    `source` is what reads the root (see `open_source`), and `scenes` what its `select` takes; `cameras` are channels in
-    the order of the network's camera axis. All maps are read at once, so that what is missing shows before training.
-    Without `augment` a frame depends on nothing but its position. With `lidar` frames have points: of the keyframe and
-    of as many earlier sweeps as the settings want and the scene has. A root that was extracted without its sweeps gives
-    the keyframe's points, and says so. `labels` tells how the map becomes masks, and where these may be kept.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        version: str,
-        scenes: str,
-        cameras: Sequence[str],
-        image: ImageConfig,
-        grid: BevGrid,
-        augment: Augment | None = None,
-        lidar: LidarConfig | None = None,
-        labels: LabelConfig | None = None,
-        source: str = "nuscenes",
-    ) -> None:
-        self.label_config = labels or LabelConfig()
-        self.label_config.check(grid)
-        self.index = open_source(source, root, version)
-        self.positions = self.index.select(scenes)
-        if not self.positions:
-            raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=root, exit_code=2)
-        self.cameras, self.image, self.grid = tuple(cameras), image, grid
-        self.augment, self.lidar = augment, lidar
-        chosen = set(self.positions)
-        cities = {scene.location for scene in self.index.scenes if any(i in chosen for i in scene.samples)}
-        self.maps = {city: self.index.raster(city, self.label_config) for city in sorted(cities)}
-        folder = self.label_config.cache
-        self._kept = LabelCache(folder, self.index, self.maps, grid, self.label_config) if folder else None
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
-        self._threads_are_set = False
-        if lidar and lidar.sweeps:
-            scene = self.index.scene(self.sample(0).scene)
-            if len(self._lidar_records(len(scene.samples) - 1, lidar)) == 1:
-                message = "%s: %s has no LiDAR sweeps between its keyframes; teacher.lidar.sweeps = %d adds nothing"
-                logger.warning(message, self.index.root, scene.name, lidar.sweeps)
+    @abstractmethod
+    def map_files(self, location: str) -> list[Path]:
+        """List the files below the root that the map depends on; cached labels are rebuilt when one changes."""
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.tokens)
 
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch that, with the seed and the position, decides the augmentation."""
-        self._epoch.fill_(epoch)
+    def find(self, name: str) -> int:
+        """Return the position of a sample, given as its token, the beginning of its token, or the position.
 
-    def scene_names(self) -> list[str]:
-        """Name the scene of every position of this dataset."""
-        names = {i: scene.name for scene in self.index.scenes for i in scene.samples}
-        return [names[i] for i in self.positions]
-
-    def sample(self, position: int) -> Sample:
-        """The indexed sample at a position of this dataset."""
-        return self.index[self.positions[position]]
-
-    def labels(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Masks `[6, Y, X]` and known `[6]` without augmentation, and without reading any image."""
-        position = self.positions[position]
-        return self._labels(position, self.index.scene_of(position).location, Change())
-
-    def _labels(self, position: int, city: str, change: Change) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Masks and known of the sample at a position of the index."""
-        raster = self.maps[city]
-        if self._kept is not None and np.array_equal(change.world, np.eye(4)):
-            masks = self._kept.masks(position)
-        else:
-            masks = change.masks(raster, self.index.global_T_ego(position), self.grid)
-        return masks, np.array(raster.known)
-
-    def _lidar_records(self, position: int, lidar: LidarConfig) -> list[SensorRecord]:
-        """The keyframe's record, then those of earlier sweeps. Sweeps count only where there is a folder of them; that
-        a file of it is missing is an error all the same.
+        Raises BridgeTAError (exit code 2) when no sample or several samples match.
         """
-        keyframe, *earlier = self.index.lidar_sweeps(self.positions[position], lidar.sweeps)
-        return [keyframe, *(record for record in earlier if record.is_keyframe or record.path.parent.is_dir())]
+        if name.isdecimal() and int(name) < len(self):
+            return int(name)
+        wanted = name.encode()
+        matches = np.flatnonzero(self.tokens == wanted)
+        if len(matches) != 1:
+            matches = np.flatnonzero(np.char.startswith(self.tokens, wanted))
+        if len(matches) != 1:
+            problem = f"{len(matches)} samples start with {name!r}" if len(matches) else f"no sample {name!r}"
+            fix = f"Give a token such as {self.tokens[0].decode()}, or a position from 0 to {len(self) - 1}"
+            raise BridgeTAError(problem, where=self.root, fix=fix, exit_code=2)
+        return int(matches[0])
 
-    def _points(self, position: int, lidar: LidarConfig) -> NDArray[np.float32]:
-        """`[n, 5]` as in `Frame`, without augmentation."""
-        records = self._lidar_records(position, lidar)
-        return merge_sweeps(records, [read_lidar(record.path) for record in records], lidar.ego_radius)
+    def scene_of(self, position: int) -> Scene:
+        """Return the scene of a sample."""
+        return self.scene(self[position].scene)
 
-    def __getitem__(self, position: int) -> Frame:
-        if get_worker_info() is not None and not self._threads_are_set:
-            cv2.setNumThreads(0)  # the loader's processes share the cores already
-            self._threads_are_set = True
-        sample = self.sample(position)
-        epoch, change = int(self._epoch), Change()
-        fits = image_fits(sample.rig(self.cameras), self.image)
-        if self.augment:
-            change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
-        images = [_read(sample.record(name), fit) for name, fit in fits.items()]
-        points = self._points(position, self.lidar) if self.lidar else None
-        masks, known = self._labels(self.positions[position], sample.location, change)
-        return make_frame(sample, fits, images, points, change, masks, known)
+    def global_T_ego(self, position: int) -> Matrix:
+        """Return the pose of a sample's labels."""
+        return self[position].global_T_ego
+
+    def scene(self, name: str) -> Scene:
+        """Return the scene of this name. Raises BridgeTAError that lists some names when there is none."""
+        if name not in self._scene_number:
+            fix = f"There are {self._scene_names()}"
+            raise BridgeTAError(f"no scene {name!r}", where=self.root, fix=fix, exit_code=2)
+        return self.scenes[self._scene_number[name]]
+
+    def select(self, scenes: str) -> list[int]:
+        """Return the positions of the samples of "all", or of scenes "a,b"."""
+        if scenes == "all":
+            return list(range(len(self)))
+        names = [name.strip() for name in scenes.split(",") if name.strip()]
+        return sorted({i for name in names for i in self.scene(name).samples})
+
+    def _scene_names(self) -> str:
+        return join_first([scene.name for scene in self.scenes])
 
 
-def image_fits(rig: Rig, image: ImageConfig) -> dict[str, ImageFit]:
-    """How the images of every camera of a rig become network inputs, by channel in the rig's order."""
-    size = (image.width, image.height)
-    return {c.name: ImageFit.bottom((c.width, c.height), size, image.margin) for c in rig.cameras}
+class ListDataset(Dataset):
+    """A dataset of your own, given as a list of samples in any order.
 
-
-def make_frame(
-    sample: Sample,
-    fits: Mapping[str, ImageFit],
-    images: Sequence[Image],
-    points: NDArray[np.float32] | None,
-    change: Change,
-    masks: NDArray[np.uint8],
-    known: NDArray[np.bool_],
-) -> Frame:
-    """The changed frame of a sample from what its sensors gave: fitted RGB `images`, one `[h, w, 3]` per entry of
-    `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them. `masks` are those of the changed world already.
+    Subclasses read the samples from files and add `read_map`. `descriptions` describe scenes by name as nuScenes' do:
+    the words night and rain decide under which conditions a scene is scored. Raises BridgeTAError when there is no
+    sample, when two share a token, or when a scene is in two places.
     """
-    cameras = sample.rig(tuple(fits)).cameras
-    pixels = planes(change.images(np.stack(images)))
-    intrinsics = np.stack([fit.matrix @ c.intrinsics for fit, c in zip(fits.values(), cameras, strict=True)])
-    ego_T_cam = np.stack([camera.ego_T_cam for camera in cameras])
-    if points is not None:
-        points = move(change.world, points)
-    return Frame(
-        images=torch.from_numpy(pixels),
-        intrinsics=torch.from_numpy(change.intrinsics(intrinsics, pixels.shape[-1])).float(),
-        ego_T_cam=torch.from_numpy(change.ego_T_cam(ego_T_cam)).float(),
-        masks=torch.from_numpy(np.ascontiguousarray(masks)),
-        known=torch.from_numpy(known),
-        token=sample.token,
-        points=None if points is None else torch.from_numpy(points),
-    )
+
+    def __init__(self, root: Path, samples: Iterable[Sample], descriptions: Mapping[str, str] | None = None) -> None:
+        self._samples = sorted(samples, key=lambda sample: (sample.scene, sample.stamp_us))
+        if not self._samples:
+            raise BridgeTAError("holds no sample", where=root, exit_code=2)
+        names = [sample.scene for sample in self._samples]
+        scenes = []
+        for name in dict.fromkeys(names):
+            span = range(names.index(name), names.index(name) + names.count(name))
+            places = {self._samples[i].location for i in span}
+            if len(places) > 1:
+                raise BridgeTAError(f"scene {name} is in {' and in '.join(sorted(places))}", where=root)
+            scenes.append(Scene(name, (descriptions or {}).get(name, ""), places.pop(), span))
+        super().__init__(root, scenes)
+        if len(np.unique(self.tokens)) < len(self.tokens):
+            raise BridgeTAError("has samples of the same token", where=root)
+
+    @cached_property
+    def tokens(self) -> NDArray[np.bytes_]:
+        """The tokens of all samples, UTF-8."""
+        return np.array([sample.token.encode() for sample in self._samples])
+
+    def __getitem__(self, position: int) -> Sample:
+        return self._samples[position]
+
+    def lidar_sweeps(self, position: int, limit: int) -> list[SensorRecord]:
+        """Return the LiDAR record of a sample and those of up to `limit` samples shortly before it, latest first."""
+        keyframe = self[position].record(LIDAR)
+        earlier = self._samples[self.scene(self[position].scene).samples.start : position][::-1]
+        near = [s.records[LIDAR] for s in earlier if LIDAR in s.records]
+        in_window = [record for record in near if keyframe.stamp_us - record.stamp_us <= SWEEP_WINDOW_US]
+        return [keyframe, *in_window[:limit]]
+
+    @abstractmethod
+    def read_map(self, location: str, labels: LabelConfig) -> MapRaster:
+        """Read the map of a location that scenes name."""
+
+    def raster(self, location: str, labels: LabelConfig) -> MapRaster:
+        """Load the map of a location. Raises BridgeTAError when `read_map` fails."""
+        with _explain_failures(f"{type(self).__name__}.read_map", self.root):
+            return self.read_map(location, labels)
+
+    def map_files(self, location: str) -> list[Path]:
+        """List the files that lie in the root itself, not in folders."""
+        return sorted(path for path in self.root.iterdir() if path.is_file())
 
 
-def _read(record: SensorRecord, fit: ImageFit) -> Image:
-    data = record.read_bytes()
+def open_dataset(name: str, root: str | Path, version: str) -> Dataset:
+    """Open the dataset in `root`.
+
+    `name` is one of `DATASETS`, or "module:Class" for a subclass of `ListDataset` that takes root and version. Raises
+    BridgeTAError (exit code 2) when there is no such class, and what the class raises.
+    """
+    root = Path(root).expanduser().resolve()
+    kind = _find_class(name)
+    if name in DATASETS:
+        return kind(root, version)
+    if not root.is_dir():
+        raise BridgeTAError("is not a folder", where=root, fix="Give the root of the dataset", exit_code=2)
+    with _explain_failures(name, root):
+        return kind(root, version)
+
+
+def _find_class(name: str) -> Callable[[Path, str], Dataset]:
+    module, _, attribute = DATASETS.get(name, name).partition(":")
+    fix = f"Give {', '.join(DATASETS)}, or module:Class with the module's folder on PYTHONPATH"
     try:
-        return decode_and_fit(data, fit)
-    except BridgeTAError as error:
-        raise BridgeTAError(error.what, where=record.path, fix="Download and extract this file again") from error
+        kind = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BridgeTAError(f"the source {name!r} cannot be imported ({error})", fix=fix, exit_code=2) from error
+    if not (isinstance(kind, type) and issubclass(kind, Dataset)):
+        raise BridgeTAError(f"the source {name!r} is no subclass of {Dataset.__name__}", fix=fix, exit_code=2)
+    make: Callable[[Path, str], Dataset] = kind
+    return make
+
+
+@contextmanager
+def _explain_failures(reader: str, where: Path) -> Iterator[None]:
+    """Turn whatever a user's class stumbles over into one message that names the file and line of that class."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        outside = [f for f in frames if not Path(f.filename).is_relative_to(_PACKAGE)]
+        place = f", {Path(outside[0].filename).name} line {outside[0].lineno}" if outside else ""
+        message = f"{reader} cannot read it ({type(error).__name__}: {error}{place})"
+        raise BridgeTAError(message, where=where) from error

@@ -52,7 +52,7 @@ def merge_sweeps(
     for record, points in zip(records, sweeps, strict=True):
         far = (np.abs(points[:, 0]) >= ego_radius) | (np.abs(points[:, 1]) >= ego_radius)
         moved = move(ego_T_global @ record.global_T_ego @ record.ego_T_sensor, points.compress(far, axis=0))
-        moved[:, 4] = (keyframe.timestamp_us - record.timestamp_us) * 1e-6
+        moved[:, 4] = (keyframe.stamp_us - record.stamp_us) * 1e-6
         merged.append(moved)
     return np.concatenate(merged)
 

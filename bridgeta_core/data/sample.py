@@ -17,12 +17,12 @@ LIDAR = "LIDAR_TOP"
 class SensorRecord:
     """One file of one sensor. `width`, `height` and `intrinsics` (3x3) are 0, 0 and None for a LiDAR.
 
-    `ego_T_sensor` is the sensor's static calibration; `global_T_ego` is the vehicle's pose at `timestamp_us`.
+    `ego_T_sensor` is the sensor's static calibration; `global_T_ego` is the vehicle's pose at `stamp_us`.
     """
 
     channel: str
     path: Path
-    timestamp_us: int
+    stamp_us: int
     is_keyframe: bool
     token: str
     width: int
@@ -50,7 +50,7 @@ class Sample:
     token: str
     scene: str
     location: str
-    timestamp_us: int
+    stamp_us: int
     records: Mapping[str, SensorRecord]
 
     def record(self, channel: str) -> SensorRecord:
@@ -85,7 +85,7 @@ class Sample:
         if not self.records:
             fix = "Extract the metadata archive of this version again"
             raise BridgeTAError("has no file of any sensor", where=f"sample {self.token}", fix=fix)
-        return min(self.records.values(), key=lambda r: abs(r.timestamp_us - self.timestamp_us)).global_T_ego
+        return min(self.records.values(), key=lambda r: abs(r.stamp_us - self.stamp_us)).global_T_ego
 
 
 @dataclass(frozen=True)

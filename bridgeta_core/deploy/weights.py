@@ -19,7 +19,7 @@ from bridgeta_core.config.experiment import StudentConfig, from_mapping, to_mapp
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, join_first
 from bridgeta_core.utils.files import replace_when_done
 
 FORMAT = "bridgeta-student/1"
@@ -175,7 +175,7 @@ def fill(network: nn.Module, path: Path) -> None:
         if _kind(stored[name]) != _kind(wanted[name])
     ]
     if problems:
-        shown = "; ".join(sorted(problems)[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        shown = join_first(sorted(problems), separator="; ")
         raise BridgeTAError(f"does not fit its own description: {shown}", where=path, fix=_TRAIN)
     broken = [name for name, value in stored.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.evaluation.metric import (
     RANGES,
     THRESHOLDS,
@@ -28,9 +28,9 @@ GROUPS = {"day": (0, 2), "night": (1, 3), "dry": (0, 1), "rain": (2, 3)}
 
 def groups_of(dataset: FrameDataset) -> dict[str, int]:
     """The group of every sample by its token: 1 for a scene at night, plus 2 for one in rain."""
-    scenes = dataset.index.scenes
+    scenes = dataset.dataset.scenes
     group = {i: scene.night + 2 * scene.rain for scene in scenes for i in scene.samples}
-    return {dataset.index.tokens[i].decode(): group[i] for i in dataset.positions}
+    return {dataset.dataset.tokens[i].decode(): group[i] for i in dataset.positions}
 
 
 class ConditionIoU:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig
-from bridgeta_core.data.dataset import Batch, FrameDataset, collate
+from bridgeta_core.data.frames import Batch, FrameDataset, collate
 from bridgeta_core.evaluation.metric import (
     RANGES,
     THRESHOLDS,
@@ -128,10 +128,10 @@ def evaluate(
         if (reason := lost_loader(error)) is None:
             raise
         fix = "If memory ran short close other programs, and start again"
-        raise BridgeTAError(f"lost a loader process ({reason})", where=dataset.index.root, fix=fix) from error
+        raise BridgeTAError(f"lost a loader process ({reason})", where=dataset.dataset.root, fix=fix) from error
     seconds = time.monotonic() - start
     labels = dataset.label_config.mode
-    return EvalReport(subject, dataset.index.root, scenes, labels, len(dataset), seconds, metric.result())
+    return EvalReport(subject, dataset.dataset.root, scenes, labels, len(dataset), seconds, metric.result())
 
 
 def evaluate_weights(
@@ -196,7 +196,7 @@ def constant_baseline(
     result = _constant_iou(prior, positives, frames, grid)
     subject = "best constant prediction"
     mode, seconds = data.label_config.mode, time.monotonic() - start
-    return EvalReport(subject, data.index.root, scenes, mode, len(data), seconds, result)
+    return EvalReport(subject, data.dataset.root, scenes, mode, len(data), seconds, result)
 
 
 def _count_labels(dataset: FrameDataset, description: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

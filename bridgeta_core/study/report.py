@@ -11,6 +11,7 @@ from bridgeta_core.runs.record import Record
 from bridgeta_core.study import tables, text
 from bridgeta_core.study.figure import write_figure
 from bridgeta_core.study.results import Results
+from bridgeta_core.utils.errors import join_first
 from bridgeta_core.utils.files import replace_when_done
 
 _READING = """\
@@ -94,9 +95,7 @@ def _remarks(results: Results) -> list[str]:
     """What keeps the tables from being what the study says, for a reader to know."""
     lines = []
     if results.missing:
-        shown = ", ".join(results.missing[:8])
-        more = f" and {len(results.missing) - 8} more" if len(results.missing) > 8 else ""
-        lines.append(f"- not finished: {shown}{more}")
+        lines.append(f"- not finished: {join_first(results.missing, 8)}")
     by_key: dict[str, int] = {}
     for found in results.deviations.values():
         for deviation in found:

@@ -11,7 +11,7 @@ import yaml
 
 from bridgeta_core.config.experiment import Experiment, to_mapping
 from bridgeta_core.study.plan import Run
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, join_first
 
 SETTINGS, RECORD, CHECKPOINT = "experiment.yaml", "run.json", "checkpoints/last.ckpt"
 
@@ -71,9 +71,8 @@ def _check_settings(run: Run, planned: Experiment) -> None:
     found = deviations(run.folder, planned, run.kind)
     if not found:
         return
-    more = f" and {len(found) - 4} more" if len(found) > 4 else ""
     raise BridgeTAError(
-        f"was trained with other settings than the study has: {', '.join(found[:4])}{more}",
+        f"was trained with other settings than the study has: {join_first(found, 4)}",
         where=run.folder,
         fix="Give the study these settings, name another --out, or move the run's folder away",
         exit_code=2,

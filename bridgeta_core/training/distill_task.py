@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bridgeta_core.config.experiment import Experiment
-from bridgeta_core.data.dataset import Batch
+from bridgeta_core.data.frames import Batch
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.methods import build_distiller
 from bridgeta_core.evaluation.metric import MapIoU

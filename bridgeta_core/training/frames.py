@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bridgeta_core.config.experiment import Experiment, LidarConfig
 from bridgeta_core.data.augment import Augment
-from bridgeta_core.data.dataset import Frame, FrameDataset
-from bridgeta_core.data.opening import open_source
+from bridgeta_core.data.dataset import open_dataset
+from bridgeta_core.data.frames import Frame, FrameDataset
 from bridgeta_core.evaluation.conditions import groups_of
 from bridgeta_core.training.cache.frames import CachedFrames
 from bridgeta_core.training.cache.taps import collate_tapped
@@ -78,7 +78,7 @@ class Frames(lightning.LightningDataModule):
             image_flip=data.image_flip,
             image_rotate=data.image_rotate,
         )
-        chosen = Selection.of(open_source(data.source, data.train_root, data.version), data, unlabelled)
+        chosen = Selection.of(open_dataset(data.source, data.train_root, data.version), data, unlabelled)
         common = data.cameras, experiment.model.image, experiment.grid
         rest = lidar, experiment.labels, data.source
         self.training = FrameDataset(data.train_root, data.version, chosen.expression, *common, augment, *rest)

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from bridgeta_core.config.experiment import DataConfig, Experiment
-from bridgeta_core.data.dataset import Batch
+from bridgeta_core.data.frames import Batch
 from bridgeta_core.model.lift import LiftPlan, PlanCache
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher, TeacherOutput

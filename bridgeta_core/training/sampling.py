@@ -14,8 +14,8 @@ from rich.progress import track
 from torch.utils.data import Sampler
 
 from bridgeta_core.config.experiment import DataConfig
-from bridgeta_core.data.dataset import FrameDataset
-from bridgeta_core.data.source import Source
+from bridgeta_core.data.dataset import Dataset
+from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -89,29 +89,29 @@ class Selection:
 
     @property
     def expression(self) -> str:
-        """All of them, as `Source.select` takes them."""
+        """All of them, as `Dataset.select` takes them."""
         return ",".join((*self.labelled, *self.unlabelled))
 
     @classmethod
-    def of(cls, index: Source, data: DataConfig, with_unlabelled: bool) -> Selection:
+    def of(cls, dataset: Dataset, data: DataConfig, with_unlabelled: bool) -> Selection:
         """What the settings choose: `data.labelled` of the scenes, and if wanted those of `data.unlabelled`.
 
         A scene whose labels are used is never among the unlabelled ones.
         """
-        scenes = _scenes(index, data.train_scenes)
+        scenes = _scenes(dataset, data.train_scenes)
         chosen = evenly(scenes, max(1, round(data.labelled * len(scenes))))
         rest: list[str] = []
         if with_unlabelled and data.unlabelled != "none":
-            pool = scenes if data.unlabelled == "rest" else _scenes(index, data.unlabelled)
+            pool = scenes if data.unlabelled == "rest" else _scenes(dataset, data.unlabelled)
             rest = [name for name in pool if name not in set(chosen)]
         return cls(tuple(chosen), tuple(rest))
 
 
-def _scenes(index: Source, expression: str) -> list[str]:
-    positions = set(index.select(expression))
-    names = [scene.name for scene in index.scenes if any(i in positions for i in scene.samples)]
+def _scenes(dataset: Dataset, expression: str) -> list[str]:
+    positions = set(dataset.select(expression))
+    names = [scene.name for scene in dataset.scenes if any(i in positions for i in scene.samples)]
     if not names:
-        raise BridgeTAError(f"scenes {expression!r} hold no samples", where=index.root, exit_code=2)
+        raise BridgeTAError(f"scenes {expression!r} hold no samples", where=dataset.root, exit_code=2)
     return names
 
 

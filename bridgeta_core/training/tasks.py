@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bridgeta_core.config.experiment import DataConfig, Experiment
-from bridgeta_core.data.dataset import Batch
+from bridgeta_core.data.frames import Batch
 from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.evaluation.conditions import ConditionIoU
 from bridgeta_core.geometry.classes import CLASS_NAMES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class BridgeTAError(Exception):
     """A failure that the user can act on: what went wrong, where, and what to do about it.
@@ -24,3 +26,9 @@ def lost_loader(error: RuntimeError) -> str | None:
     first = str(error).splitlines()[0] if str(error) else ""
     gone = ("is killed by signal", "exited unexpectedly")
     return first if first.startswith("DataLoader worker") and any(end in first for end in gone) else None
+
+
+def join_first(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
+    """Join the first `limit` of some names, and say how many more there are."""
+    rest = len(names) - limit
+    return separator.join(names[:limit]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.maps.raster import MapRaster
-from bridgeta_core.data.opening import open_source
 from bridgeta_core.data.sample import Sample
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
@@ -46,7 +46,7 @@ def write_contact_sheet(
     check_format(out)
     if count < 1:
         raise BridgeTAError(f"count is {count}, it must be 1 or more", exit_code=2)
-    index = open_source(source, root, version)
+    index = open_dataset(source, root, version)
     positions = index.select(scenes)
     if not positions:
         raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=index.root, exit_code=2)

@@ -178,12 +178,12 @@ def write_sample_picture(
 
     `out` ends in .png or .jpg. `sample` is a token, the beginning of one, or a position in the index; None takes the
     first. `boxes` draws the annotated objects too, `source` is what reads the root (see
-    `open_source`). Raises BridgeTAError when something is missing or broken.
+    `open_dataset`). Raises BridgeTAError when something is missing or broken.
     """
     check_format(out)
-    from bridgeta_core.data.opening import open_source
+    from bridgeta_core.data.dataset import open_dataset
 
-    index = open_source(source, root, version)
+    index = open_dataset(source, root, version)
     chosen = index[index.find(sample or "0")]
     raster = index.raster(chosen.location, LabelConfig())
     grid, prediction = BevGrid(), None

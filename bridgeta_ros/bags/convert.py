@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from bridgeta_core.data.maps.raster import MapRaster
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.pointcloud import read_lidar
 from bridgeta_core.data.sample import LIDAR, SensorRecord
 from bridgeta_core.geometry.classes import CLASSES
@@ -63,7 +63,7 @@ def write_scene_bag(
 
     Raises BridgeTAError for an unknown scene, a missing or truncated file (named), and an output that exists.
     """
-    index = SampleIndex.open(root, version)
+    index = NuScenesDataset(root, version)
     location = index.scene(scene).location
     records = [
         record
@@ -82,12 +82,12 @@ def write_scene_bag(
         if unknown:
             remarks.append(f"{', '.join(unknown)}: nothing in the map of {location}, so unknown (-1)")
     samples = [index[i] for i in index.scene(scene).samples] if raster else []
-    stamps = [_ns(r.timestamp_us) for r in records] + [_ns(s.timestamp_us) for s in samples]
+    stamps = [_ns(r.stamp_us) for r in records] + [_ns(s.stamp_us) for s in samples]
     with create_bag(out, storage, distro, overwrite) as (bag, _), progress_bar(console, progress) as bar:
         writer = _SceneWriter(bag, records, grid or BevGrid())
         writer.write_static(min(stamps))
-        jobs: list[tuple[int, int, SensorRecord | int]] = [(_ns(r.timestamp_us), 0, r) for r in records]
-        jobs += [(_ns(s.timestamp_us), 1, i) for i, s in enumerate(samples)]
+        jobs: list[tuple[int, int, SensorRecord | int]] = [(_ns(r.stamp_us), 0, r) for r in records]
+        jobs += [(_ns(s.stamp_us), 1, i) for i, s in enumerate(samples)]
         for ns, _, job in bar.track(sorted(jobs, key=lambda j: j[:2]), description="bag"):
             if isinstance(job, SensorRecord):
                 writer.write_record(ns, job)
@@ -96,8 +96,8 @@ def write_scene_bag(
     return BagContent(Path(out), writer.counts, (max(stamps) - min(stamps)) / 1e9, tuple(remarks))
 
 
-def _ns(timestamp_us: int) -> int:
-    return 1000 * timestamp_us
+def _ns(stamp_us: int) -> int:
+    return 1000 * stamp_us
 
 
 class _SceneWriter:

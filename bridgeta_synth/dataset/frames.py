@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from bridgeta_core.config.experiment import ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.dataset import Frame, image_fits, make_frame
+from bridgeta_core.data.frames import Frame, image_fits, make_frame
 from bridgeta_core.data.pointcloud import merge_sweeps
 from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.geometry.grid import BevGrid
@@ -159,7 +159,7 @@ class SyntheticFrames(Dataset[Frame]):
         return SensorRecord(
             channel=file.channel,
             path=Path(file.path),
-            timestamp_us=file.stamp,
+            stamp_us=file.stamp,
             is_keyframe=True,
             token=records.file_token(file),
             width=width,

@@ -66,7 +66,7 @@ def test_ctrl_c_is_answered_in_one_line_and_leaves_nothing(bridgeta, synthetic_r
     def interrupted(*_: object) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bridgeta_core.data.nuscenes.index.SensorRecord.read_bytes", interrupted)
+    monkeypatch.setattr("bridgeta_core.data.nuscenes.dataset.SensorRecord.read_bytes", interrupted)
     code, _, err = bridgeta("bag", synthetic_root, tmp_path / "bag", "--scene", "scene-0001")
     assert (code, "interrupted" in err.splitlines()[-1]) == (1, True)
     assert not list(tmp_path.iterdir())

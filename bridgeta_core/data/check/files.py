@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_core.data.check.findings import Report, some
+from bridgeta_core.config.experiment import Experiment, load
+from bridgeta_core.data.check.report import Report
 from bridgeta_core.data.check.tables import OFFICIAL
-from bridgeta_core.data.nuscenes.index import ChannelFiles, SampleIndex, official_splits
+from bridgeta_core.data.nuscenes.dataset import ChannelFiles, NuScenesDataset, official_splits
+from bridgeta_core.data.nuscenes.index_cache import cache_folder
 from bridgeta_core.data.sample import LIDAR
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, join_first
 
 _ABSENT, _EMPTY, _THERE = range(3)
 
@@ -54,7 +57,7 @@ class Channel:
         return self.files.is_keyframe if self.has_no_sweeps else np.ones(len(self.there), dtype=bool)
 
 
-def look(index: SampleIndex) -> Iterator[Channel]:
+def look(index: NuScenesDataset) -> Iterator[Channel]:
     """All channels of an index that have files. Every folder is listed once, whatever the number of its files.
 
     Sizes are asked for only where training reads: of keyframes and of the LiDAR's sweeps. For the millions of other
@@ -98,7 +101,7 @@ def check_channels(channels: Sequence[Channel], remedy: str, report: Report) -> 
         _check_channel(channel, remedy, report)
     empty = [c.files.paths[i] for c in channels if c.is_used for i in np.flatnonzero(c.empty)]
     if empty:
-        report.problem("empty files", f"{len(empty):,} without content: {some(sorted(empty), 3)}", remedy)
+        report.problem("empty files", f"{len(empty):,} without content: {join_first(sorted(empty), 3)}", remedy)
 
 
 def _check_channel(channel: Channel, remedy: str, report: Report) -> None:
@@ -119,7 +122,7 @@ def _check_channel(channel: Channel, remedy: str, report: Report) -> None:
         report.note(name, f"{what}: training needs none", "Write bags with bridgeta bag --keyframes-only")
 
 
-def check_scenes(index: SampleIndex, channels: Sequence[Channel], remedy: str, report: Report) -> set[str]:
+def check_scenes(index: NuScenesDataset, channels: Sequence[Channel], remedy: str, report: Report) -> set[str]:
     """The names of the scenes that have all their files; those that lack some are reported."""
     named, lacking = np.zeros((2, len(index.scenes)), dtype=np.int64)
     for channel in channels:
@@ -133,14 +136,14 @@ def check_scenes(index: SampleIndex, channels: Sequence[Channel], remedy: str, r
         ("some", np.flatnonzero((lacking > 0) & (lacking < named))),
     ):
         if len(numbers):
-            hit = some([names[i] for i in numbers])
+            hit = join_first([names[i] for i in numbers])
             report.problem("scenes", f"{len(numbers):,} of {total:,} scenes lack {word} of their files: {hit}", remedy)
     if not lacking.any():
         report.ok("scenes", f"{total:,} scenes, {len(index):,} keyframes: all files are there")
     return {names[i] for i in np.flatnonzero((lacking == 0) & (named > 0))}
 
 
-def check_splits(index: SampleIndex, whole: set[str], report: Report) -> list[str]:
+def check_splits(index: NuScenesDataset, whole: set[str], report: Report) -> list[str]:
     """The official splits of which all scenes are there with all their files; `whole` are the names of such scenes."""
     official = official_splits()
     named = {scene.name for scene in index.scenes}
@@ -163,3 +166,53 @@ def check_splits(index: SampleIndex, whole: set[str], report: Report) -> list[st
 def bad_files(channels: Sequence[Channel]) -> list[str]:
     """The files that have to be extracted again because they are missing or empty, sorted."""
     return sorted(c.files.paths[i] for c in channels for i in np.flatnonzero(c.wanted & ~c.there))
+
+
+_INDEX_SHARE = 0.5  # bytes of an index per byte of sample_data.json, rounded up
+
+
+def check_index_room(folder: Path, report: Report) -> None:
+    """Whether the index of a table folder can be kept: its place must be writable, and have room.
+
+    That it cannot is a note, since everything works all the same, if slowly.
+    """
+    cache, there = cache_folder(), _nearest(cache_folder())
+    table = folder / "sample_data.json"
+    need = table.stat().st_size * _INDEX_SHARE if table.is_file() else 0
+    fix = "Set BRIDGETA_CACHE to a folder that can be written and has room"
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        report.note("cache", f"{cache} cannot be written: the tables are read anew at every start", fix)
+        return
+    free = shutil.disk_usage(there).free
+    what = f"{cache}: {_gigabytes(free)} free, the index takes at most {_gigabytes(need)}"
+    if free < need:
+        report.note("cache", f"{what}: the tables are read anew at every start", fix)
+    else:
+        report.ok("cache", what)
+
+
+def check_frame_room(keyframes: int, report: Report) -> None:
+    """What `data.cache` takes for the images and labels of all keyframes, if it is wanted: told, never a problem."""
+    sizes = {name: keyframes * _frame_bytes(load(Experiment, name)) for name in ("tiny", "nuscenes_swin_t")}
+    told = " and ".join(f"{_gigabytes(size)} for {name}" for name, size in sizes.items())
+    free = shutil.disk_usage(_nearest(cache_folder())).free
+    what = f"data.cache, if you use it, takes {told}"
+    if free < min(sizes.values()):
+        report.note("frame cache", f"{what}; {_gigabytes(free)} are free", "Put it on another disk")
+    else:
+        report.ok("frame cache", what)
+
+
+def _frame_bytes(experiment: Experiment) -> int:
+    """Bytes of a kept frame: uint8 RGB images, and one bit per class and label cell."""
+    image, (rows, columns) = experiment.model.image, experiment.grid.shape
+    return len(experiment.data.cameras) * image.height * image.width * 3 + 6 * rows * columns // 8
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or its nearest parent that exists."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if os.path.exists(p))
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"

@@ -13,12 +13,19 @@ import numpy as np
 
 from bridgeta_core.config.experiment import DataConfig
 from bridgeta_core.data.check.content import Expected, damaged
-from bridgeta_core.data.check.disk import check_frame_room, check_index_room
-from bridgeta_core.data.check.files import Channel, bad_files, check_channels, check_scenes, check_splits, look
-from bridgeta_core.data.check.findings import Report
-from bridgeta_core.data.check.maps import check_basemaps, check_expansions, read_cities
-from bridgeta_core.data.check.tables import check_tables, find_version
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.check.files import (
+    Channel,
+    bad_files,
+    check_channels,
+    check_frame_room,
+    check_index_room,
+    check_scenes,
+    check_splits,
+    look,
+)
+from bridgeta_core.data.check.report import Report
+from bridgeta_core.data.check.tables import check_basemaps, check_expansions, check_tables, find_version, read_cities
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.nuscenes.index_cache import cache_folder
 from bridgeta_core.data.sample import LIDAR
 from bridgeta_core.utils.errors import BridgeTAError
@@ -61,7 +68,7 @@ def _synthetic(root: Path) -> dict[str, Any] | None:
         return None  # a real root, or a file of this name from elsewhere
 
 
-def _check_tables_and_maps(root: Path, version: str, report: Report) -> SampleIndex | None:
+def _check_tables_and_maps(root: Path, version: str, report: Report) -> NuScenesDataset | None:
     """The index, when the tables are good for it."""
     folder = root / version
     whole = check_tables(folder, report)
@@ -74,11 +81,11 @@ def _check_tables_and_maps(root: Path, version: str, report: Report) -> SampleIn
     return index
 
 
-def _open_index(root: Path, version: str, report: Report) -> SampleIndex | None:
+def _open_index(root: Path, version: str, report: Report) -> NuScenesDataset | None:
     """The index, which is built when it is not kept yet."""
     before, start = _kept(), time.monotonic()
     try:
-        index = SampleIndex.open(root, version)
+        index = NuScenesDataset(root, version)
     except BridgeTAError as error:
         report.problem("index", str(error.what), error.fix or "")
         return None
@@ -97,7 +104,7 @@ def _kept() -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _check_files(index: SampleIndex, origin: dict[str, Any] | None, report: Report, jobs: int, deep: bool) -> None:
+def _check_files(index: NuScenesDataset, origin: dict[str, Any] | None, report: Report, jobs: int, deep: bool) -> None:
     remedy = _remedy(index, origin)
     channels = list(look(index))
     check_channels(channels, remedy, report)
@@ -115,7 +122,7 @@ def _check_files(index: SampleIndex, origin: dict[str, Any] | None, report: Repo
     report.verdict = _first(report) if report.problems else _start(index, channels, complete, origin)
 
 
-def _remedy(index: SampleIndex, origin: dict[str, Any] | None) -> str:
+def _remedy(index: NuScenesDataset, origin: dict[str, Any] | None) -> str:
     """Where files that are missing or broken come from."""
     elsewhere = [] if (index.root / "samples").is_dir() else sorted(index.root.glob("*/samples"))
     if elsewhere:
@@ -151,7 +158,7 @@ def _first(report: Report) -> str:
 
 
 def _start(
-    index: SampleIndex, channels: Sequence[Channel], complete: Sequence[str], origin: dict[str, Any] | None
+    index: NuScenesDataset, channels: Sequence[Channel], complete: Sequence[str], origin: dict[str, Any] | None
 ) -> str:
     """The command that trains on a root without problems."""
     names = {channel.files.channel for channel in channels}

@@ -15,8 +15,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from bridgeta_core.data.maps.expansion import LAYERS
-from bridgeta_core.data.maps.shapes import LINE, POLYGON, MapShapes, polygon_rings, simple_parts, split
+from bridgeta_core.data.maps.expansion import LAYERS, LINE, POLYGON, MapShapes, polygon_rings, simple_parts, split
 from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, yaw

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from bridgeta_core.data.maps.shapes import POLYGON, polygon_rings, simple_parts
+from bridgeta_core.data.maps.expansion import POLYGON, polygon_rings, simple_parts
 from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, yaw

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from bridgeta_core.config.experiment import LabelConfig
 from bridgeta_core.data.maps.devkit import BEVFusionMasks, CompatibleMasks
 from bridgeta_core.data.maps.exact import ExactMasks
-from bridgeta_core.data.maps.expansion import LAYERS, load_layers
-from bridgeta_core.data.maps.shapes import LINE, POLYGON, MapShapes, simple_parts, split
+from bridgeta_core.data.maps.expansion import LAYERS, LINE, POLYGON, MapShapes, load_layers, simple_parts, split
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, invert, transform

@@ -1,4 +1,4 @@
-"""The columns behind `SampleIndex` in the cache: a folder of .npy files that all processes map into their memory."""
+"""The index of a nuScenes root in the cache: a folder of .npy files that all processes map into their memory."""
 
 from __future__ import annotations
 

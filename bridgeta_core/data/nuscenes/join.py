@@ -1,4 +1,4 @@
-"""The columns behind `SampleIndex`, joined from the tables of a nuScenes version without the devkit.
+"""The columns behind `NuScenesDataset`, joined from the tables of a nuScenes version without the devkit.
 
 Rows of `record_*` are files (sample_data), sorted by scene, time and channel; those of `sample_*` are samples in the
 order of the scene table and of time; those of `scene_*` and `calibration_*` stand as in their tables. Texts are UTF-8

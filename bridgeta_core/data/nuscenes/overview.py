@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from bridgeta_core.data.nuscenes.index import SampleIndex, official_splits
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset, official_splits
 from bridgeta_core.data.nuscenes.index_cache import is_kept
 from bridgeta_core.data.sample import Scene
 from bridgeta_core.utils.errors import BridgeTAError
@@ -18,11 +18,11 @@ from bridgeta_core.utils.errors import BridgeTAError
 def index_overview(root: str | Path, version: str) -> Table:
     """Open the index of a root, building it if needed, and tell what it covers and where it lies.
 
-    Raises BridgeTAError as `SampleIndex.open` does.
+    Raises BridgeTAError as `NuScenesDataset.open` does.
     """
     was_there = is_kept(Path(root).expanduser().resolve(), version)
     start = time.monotonic()
-    index = SampleIndex.open(root, version)
+    index = NuScenesDataset(root, version)
     seconds = time.monotonic() - start
 
     table = Table(title=f"{index.root}, {version}", show_header=False)
@@ -49,7 +49,7 @@ def index_overview(root: str | Path, version: str) -> Table:
     return table
 
 
-def _kinds(index: SampleIndex) -> dict[str, list[Scene]]:
+def _kinds(index: NuScenesDataset) -> dict[str, list[Scene]]:
     """Scenes by light, weather and city."""
     scenes = index.scenes
     kinds = {
@@ -69,7 +69,7 @@ def _samples(scenes: list[Scene]) -> str:
     return f"{sum(len(scene.samples) for scene in scenes):,} samples"
 
 
-def _splits(index: SampleIndex) -> dict[str, str]:
+def _splits(index: NuScenesDataset) -> dict[str, str]:
     """How much of each official split is there, of those of which anything is."""
     covered = {}
     try:
@@ -84,6 +84,6 @@ def _splits(index: SampleIndex) -> dict[str, str]:
     return covered
 
 
-def _span(index: SampleIndex) -> str:
+def _span(index: NuScenesDataset) -> str:
     first, last = (str(np.datetime64(us, "us").astype("datetime64[m]")).replace("T", " ") for us in index.span_us)
     return f"{first} to {last} UTC"

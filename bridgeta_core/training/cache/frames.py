@@ -14,7 +14,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from bridgeta_core.config.experiment import LidarConfig
-from bridgeta_core.data.dataset import Frame, FrameDataset
+from bridgeta_core.data.frames import Frame, FrameDataset
 from bridgeta_core.model.teacher import TeacherOutput
 from bridgeta_core.training.cache import key as fingerprint
 from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter, build_once, open_arrays, ragged_row
@@ -52,7 +52,7 @@ class CachedFrames(Dataset[Frame]):
             scene = self._scenes[-1]
             scene.positions = range(scene.positions.start, position + 1)
         self._place = [(s, row) for s, scene in enumerate(self._scenes) for row in range(len(scene.positions))]
-        self._tokens = [dataset.index.tokens[i].decode() for i in dataset.positions]
+        self._tokens = [dataset.dataset.tokens[i].decode() for i in dataset.positions]
         self._open: dict[int, Arrays] = {}
         self._keys = [fingerprint.of_frames(self._dataset, scene.positions) for scene in self._scenes]
         self._build("frames", self._keys, self._write_frames)

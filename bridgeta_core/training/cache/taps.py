@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridgeta_core.data.dataset import Batch, Frame, collate
+from bridgeta_core.data.frames import Batch, Frame, collate
 from bridgeta_core.model.teacher import TeacherOutput
 
 

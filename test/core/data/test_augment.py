@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridgeta_core.config.experiment import ImageConfig, LidarConfig, LiftConfig
 from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.maps.expansion import load_layers
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.grid import BevGrid

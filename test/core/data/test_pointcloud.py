@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.geometry.transforms import invert, rigid, transform
@@ -99,7 +99,7 @@ def test_merged_sweeps_equal_the_devkits(synthetic_root, sweeps):
     from nuscenes.utils.data_classes import LidarPointCloud
 
     nusc = NuScenes("v1.0-mini", str(synthetic_root), verbose=False)
-    index = SampleIndex.open(synthetic_root, "v1.0-mini")
+    index = NuScenesDataset(synthetic_root, "v1.0-mini")
     several = 0
     for position in range(len(index)):
         records = index.lidar_sweeps(position, sweeps)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridgeta_core.config.experiment import ImageConfig
-from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.evaluation.conditions import ConditionIoU, groups_of
 from bridgeta_core.evaluation.metric import THRESHOLDS, MapIoU
 from bridgeta_core.geometry.grid import BevGrid

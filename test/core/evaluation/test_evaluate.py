@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import ImageConfig
-from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.evaluation import evaluate as evaluation
 from bridgeta_core.evaluation.evaluate import constant_baseline, evaluate, evaluate_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgeta_core.config.experiment import DataConfig, ImageConfig
-from bridgeta_core.data.dataset import FrameDataset
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.frames import FrameDataset
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.training.sampling import MixedBatches, Selection, balanced, evenly, presence
 from bridgeta_core.utils.errors import BridgeTAError
@@ -127,8 +127,8 @@ FIRST, SECOND = "scene-0061", "scene-0103"
 
 
 @pytest.fixture(scope="module")
-def index(small_root) -> SampleIndex:
-    return SampleIndex.open(small_root, "v1.0-mini")
+def index(small_root) -> NuScenesDataset:
+    return NuScenesDataset(small_root, "v1.0-mini")
 
 
 @given(st.integers(1, 60), st.integers(1, 80))

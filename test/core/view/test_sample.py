@@ -221,10 +221,10 @@ def test_a_broken_image_is_named_and_leaves_no_picture(broken_root, tmp_path):
 def test_lane_dividers_lie_on_the_paint_of_the_real_keyframe(real_root):
     """The brightest columns near each drawn divider are those of its dashes: the median is 5 and 7 pixels away."""
     from bridgeta_core.data.maps.raster import MapRaster
-    from bridgeta_core.data.nuscenes.index import SampleIndex
+    from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
     from bridgeta_core.geometry.images import decode
 
-    (sample,) = SampleIndex.open(real_root, "v1.0-mini")
+    (sample,) = NuScenesDataset(real_root, "v1.0-mini")
     record = sample.records["CAM_FRONT"]
     view = sample.rig(["CAM_FRONT"]).cameras[0]
     cam_T_ego = invert(view.ego_T_cam) @ invert(record.global_T_ego) @ sample.global_T_ego

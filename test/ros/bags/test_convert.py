@@ -16,7 +16,7 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.interfaces import QosDurability
 
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.images import decode_and_fit
 from bridgeta_core.geometry.transforms import invert, project, rigid, transform
@@ -187,7 +187,7 @@ class Recorder(FakeRuntime):
 def test_the_replay_gives_the_network_what_the_files_themselves_would(real_root, bag, tmp_path):
     runtime = Recorder([name.upper() for name in CAMERAS])
     replay(bag.path, tmp_path / "out", runtime, progress=False)
-    sample = SampleIndex.open(real_root, VERSION)[0]
+    sample = NuScenesDataset(real_root, VERSION)[0]
     expected = sample.rig(runtime.info.cameras)
     ((images, rig),) = runtime.given
     assert rig.names == CAMERAS
@@ -197,7 +197,7 @@ def test_the_replay_gives_the_network_what_the_files_themselves_would(real_root,
         assert np.array_equal(image, decode_and_fit(sample.records[camera.name].read_bytes(), fit))
     with open_bag(tmp_path / "out") as out:
         ((_, time, _),) = out.raw({"/bev/navigation"})
-        assert time == 1000 * sample.records["CAM_BACK_LEFT"].timestamp_us  # the newest of the six
+        assert time == 1000 * sample.records["CAM_BACK_LEFT"].stamp_us  # the newest of the six
 
 
 def replace(root: Path, pattern: str, content: bytes | None) -> Path:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bridgeta_core.config.experiment import ImageConfig
-from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.maps.expansion import LAYERS
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.classes import CLASS_NAMES

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridgeta_core.config.experiment import ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
-from bridgeta_core.data.dataset import Frame, FrameDataset, collate
+from bridgeta_core.data.frames import Frame, FrameDataset, collate
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.dataset.datasheet import DATA_SHEET
@@ -81,17 +81,17 @@ def test_augmented_frames_equal_those_of_the_written_root(rendered: SyntheticFra
 def test_samples_are_those_of_the_index(rendered: SyntheticFrames, written: FrameDataset) -> None:
     for position in range(len(written)):
         ours, theirs = rendered.sample(position), written.sample(position)
-        assert (ours.scene, ours.location, ours.timestamp_us) == (theirs.scene, theirs.location, theirs.timestamp_us)
+        assert (ours.scene, ours.location, ours.stamp_us) == (theirs.scene, theirs.location, theirs.stamp_us)
         assert set(ours.records) == set(theirs.records)
         for channel, record in ours.records.items():
             assert record.token == theirs.records[channel].token
-            assert record.timestamp_us == theirs.records[channel].timestamp_us
-            assert record.path == theirs.records[channel].path.relative_to(written.index.root)
+            assert record.stamp_us == theirs.records[channel].stamp_us
+            assert record.path == theirs.records[channel].path.relative_to(written.dataset.root)
             np.testing.assert_array_equal(record.global_T_ego, theirs.records[channel].global_T_ego)
 
 
 def test_tags_are_the_words_of_the_description(rendered: SyntheticFrames, written: FrameDataset) -> None:
-    description = written.index.scenes[0].description.lower()
+    description = written.dataset.scenes[0].description.lower()
     assert rendered.tags(0) == tuple(word for word in ("night", "rain") if word in description)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from bridgeta_core.data.nuscenes import index_cache as tables
 from bridgeta_core.data.nuscenes import json_table as jsontable
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.utils.errors import BridgeTAError
 
 VERSION = "v1.0-mini"
@@ -31,13 +31,13 @@ def kept(cache: Path) -> list[Path]:
     return [path for path in (cache / "index").glob("*") if path.is_dir()]
 
 
-def everything(index: SampleIndex) -> list:
+def everything(index: NuScenesDataset) -> list:
     """All that an index knows, in plain values."""
     records = [record for scene in index.scenes for record in index.records(scene.name)]
     return [
         index.scenes,
         [(s.token, s.scene, sorted(r.token for r in s.records.values())) for s in index],
-        [(r.token, r.path, r.timestamp_us, r.is_keyframe, r.width, r.height, r.channel) for r in records],
+        [(r.token, r.path, r.stamp_us, r.is_keyframe, r.width, r.height, r.channel) for r in records],
         [(r.global_T_ego.tolist(), r.ego_T_sensor.tolist(), np.array(r.intrinsics).tolist()) for r in records],
     ]
 
@@ -48,10 +48,10 @@ def no_reading(monkeypatch):
 
 def test_tables_are_read_only_once(small_root, cache, monkeypatch):
     assert not tables.is_kept(small_root, VERSION)
-    first = SampleIndex.open(small_root, VERSION)
+    first = NuScenesDataset(small_root, VERSION)
     no_reading(monkeypatch)
     assert tables.is_kept(small_root, VERSION)
-    assert everything(SampleIndex.open(small_root, VERSION)) == everything(first)
+    assert everything(NuScenesDataset(small_root, VERSION)) == everything(first)
     assert first.folder in kept(cache)
     assert not list(small_root.rglob("*.npy"))
 
@@ -59,36 +59,36 @@ def test_tables_are_read_only_once(small_root, cache, monkeypatch):
 def test_what_the_index_does_not_need_is_not_read(broken_root, cache):
     for name in ("sample_annotation", "instance", "attribute", "visibility", "category"):
         (broken_root / VERSION / f"{name}.json").write_text("no JSON")
-    assert len(SampleIndex.open(broken_root, VERSION)) == 4
+    assert len(NuScenesDataset(broken_root, VERSION)) == 4
 
 
 def test_small_chunks_give_the_same_index(small_root, cache, monkeypatch):
-    whole = everything(SampleIndex.open(small_root, VERSION))
+    whole = everything(NuScenesDataset(small_root, VERSION))
     shutil.rmtree(cache)
     monkeypatch.setattr(jsontable, "_CHUNK", 7)
-    assert everything(SampleIndex.open(small_root, VERSION)) == whole
+    assert everything(NuScenesDataset(small_root, VERSION)) == whole
 
 
 def test_the_order_of_tables_means_nothing(broken_root, cache):
-    before = everything(SampleIndex.open(broken_root, VERSION))
+    before = everything(NuScenesDataset(broken_root, VERSION))
     for name in ("ego_pose", "calibrated_sensor", "sample", "sample_data", "log", "sensor"):
         path = broken_root / VERSION / f"{name}.json"
         path.write_text(json.dumps(json.loads(path.read_text())[::-1]))
-    assert everything(SampleIndex.open(broken_root, VERSION)) == before
+    assert everything(NuScenesDataset(broken_root, VERSION)) == before
 
 
 def test_a_changed_table_is_read_again(broken_root, cache):
-    before = SampleIndex.open(broken_root, VERSION)
+    before = NuScenesDataset(broken_root, VERSION)
     path = broken_root / VERSION / "scene.json"
     path.write_text(path.read_text().replace("Night", "Dawn"))
     assert before.scenes[1].description == "Night, rain"
-    assert SampleIndex.open(broken_root, VERSION).scenes[1].description == "Dawn, rain"
+    assert NuScenesDataset(broken_root, VERSION).scenes[1].description == "Dawn, rain"
 
 
 def test_a_table_of_another_time_is_read_again(broken_root, cache):
-    first = SampleIndex.open(broken_root, VERSION).folder
+    first = NuScenesDataset(broken_root, VERSION).folder
     os.utime(broken_root / VERSION / "log.json", ns=(0, 0))
-    assert SampleIndex.open(broken_root, VERSION).folder != first
+    assert NuScenesDataset(broken_root, VERSION).folder != first
 
 
 def _empty(folder: Path) -> None:
@@ -120,13 +120,13 @@ def _no_about(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_empty, _half, _missing, _shorter, _foreign, _no_about])
 def test_a_broken_index_is_built_again_with_a_warning(small_root, cache, caplog, damage):
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     whole = everything(index)
     damage(index.folder)
-    assert everything(SampleIndex.open(small_root, VERSION)) == whole
+    assert everything(NuScenesDataset(small_root, VERSION)) == whole
     assert "the index is built again" in caplog.text
     caplog.clear()
-    SampleIndex.open(small_root, VERSION)
+    NuScenesDataset(small_root, VERSION)
     assert not caplog.text
     assert kept(cache) == [index.folder]
 
@@ -136,17 +136,17 @@ def test_the_index_of_another_root_under_our_name_is_not_used(broken_root, cache
     shutil.copytree(broken_root, other)
     path = other / VERSION / "scene.json"
     path.write_text(path.read_text().replace("Night", "Later"))
-    ours, theirs = (SampleIndex.open(root, VERSION).folder for root in (broken_root, other))
+    ours, theirs = (NuScenesDataset(root, VERSION).folder for root in (broken_root, other))
     assert ours != theirs
     shutil.rmtree(ours)
     shutil.copytree(theirs, ours)
-    assert SampleIndex.open(broken_root, VERSION).scenes[1].description == "Night, rain"
+    assert NuScenesDataset(broken_root, VERSION).scenes[1].description == "Night, rain"
 
 
 def test_works_without_a_writable_cache(small_root, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("a file is no folder")
     monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "file"))
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     assert (len(index), index.folder) == (4, None)
     assert "not kept" in caplog.text
     assert everything(pickle.loads(pickle.dumps(index))) == everything(index)
@@ -155,13 +155,13 @@ def test_works_without_a_writable_cache(small_root, tmp_path, monkeypatch, caplo
 def test_an_interruption_leaves_nothing_behind(small_root, cache, monkeypatch):
     monkeypatch.setattr(np, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        SampleIndex.open(small_root, VERSION)
+        NuScenesDataset(small_root, VERSION)
     monkeypatch.undo()
     assert kept(cache) == []
 
 
 def test_a_loader_process_is_sent_a_name_and_maps_the_files(small_root, cache):
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     index.lidar_sweeps(1, 9)
     sent = pickle.dumps(index)
     assert len(sent) < 2000
@@ -176,7 +176,7 @@ def test_arrays_are_mapped_not_read(small_root, cache):
 
 
 def test_a_received_index_that_is_gone_is_an_error(small_root, cache):
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     sent = pickle.dumps(index)
     shutil.rmtree(index.folder)
     with pytest.raises(BridgeTAError, match=f"{index.folder}: is broken"):
@@ -184,7 +184,7 @@ def test_a_received_index_that_is_gone_is_an_error(small_root, cache):
 
 
 def _open(root: Path) -> int:
-    return len(SampleIndex.open(root, VERSION))
+    return len(NuScenesDataset(root, VERSION))
 
 
 def _count_and_open(root: Path, counter: Path) -> int:
@@ -268,5 +268,5 @@ def cut(table: str, length: int):
 def test_what_is_missing_or_broken_is_said_with_what_to_do(broken_root, cache, damage, message):
     damage(broken_root)
     with pytest.raises(BridgeTAError, match=message):
-        SampleIndex.open(broken_root, VERSION)
+        NuScenesDataset(broken_root, VERSION)
     assert kept(cache) == []

@@ -12,7 +12,7 @@ import torch
 
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
-from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.teacher import TeacherOutput
 from bridgeta_core.training.cache import frames as cachedframes

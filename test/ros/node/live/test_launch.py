@@ -136,11 +136,11 @@ def test_live_grids_of_a_synthetic_drive_equal_the_replayed_ones(
 def test_live_grids_of_the_real_keyframe_equal_the_replayed_ones(
     bench: Any, launch: Any, real_root: Path, tmp_path: Path
 ) -> None:
-    from bridgeta_core.data.nuscenes.index import SampleIndex
+    from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
     from bridgeta_ros.bags.convert import write_scene_bag
 
     bag = tmp_path / "keyframe"
-    scene = SampleIndex.open(real_root, "v1.0-mini").scenes[0].name
+    scene = NuScenesDataset(real_root, "v1.0-mini").scenes[0].name
     write_scene_bag(real_root, "v1.0-mini", scene, bag, progress=False)
     compare(bench, launch, bag, tmp_path / "bev", 1.0)
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig
 from bridgeta_core.data.augment import Augment
-from bridgeta_core.data.dataset import FrameDataset
+from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError

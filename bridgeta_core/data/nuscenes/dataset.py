@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.dataset import SWEEP_WINDOW_US, Dataset
 from bridgeta_core.data.maps.expansion import expansion_path
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.index_cache import KeptColumns, load_columns
 from bridgeta_core.data.nuscenes.json_table import Columns
 from bridgeta_core.data.sample import LIDAR, Sample, Scene, SensorRecord
-from bridgeta_core.data.source import SWEEP_WINDOW_US, Source
 from bridgeta_core.geometry.transforms import Matrix, rigid
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -23,7 +23,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 @dataclass(frozen=True, eq=False)
 class ChannelFiles:
     """All n files of one channel: `paths` relative to the root; per file whether it is a keyframe, the number of its
-    scene in `SampleIndex.scenes`, and `size` `[n, 2]`, the width and height of an image or 0, 0.
+    scene in `NuScenesDataset.scenes`, and `size` `[n, 2]`, the width and height of an image or 0, 0.
     """
 
     channel: str
@@ -34,13 +34,20 @@ class ChannelFiles:
     size: NDArray[np.int32]
 
 
-class SampleIndex(Source):
+class NuScenesDataset(Dataset):
     """All samples of one nuScenes-format root.
 
     Costs a process next to no memory: it is mapped from the cache, and pickled as the name of its folder there.
     """
 
-    def __init__(self, root: Path, version: str, columns: Columns) -> None:
+    def __init__(self, root: str | Path, version: str, columns: Columns | None = None) -> None:
+        """Open `root`, indexing its tables when it is new or they changed.
+
+        The index lies in `index_cache.cache_folder()`, never in `root`, which may be read-only. `columns` is the index
+        of this root, where the caller has it already. Raises BridgeTAError that says what is missing or broken.
+        """
+        root = Path(root).expanduser().resolve()
+        columns = load_columns(root, version) if columns is None else columns
         self.version, self._columns = version, columns
         self._channels = _texts(columns["channels"])
         names, descriptions, places = (_texts(columns[f"scene_{k}"]) for k in ("name", "description", "location"))
@@ -48,17 +55,7 @@ class SampleIndex(Source):
         super().__init__(root, list(map(Scene, names, descriptions, places, spans)))
         self._lidar: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # by number of the scene
 
-    @classmethod
-    def open(cls, root: str | Path, version: str) -> SampleIndex:
-        """Load the index of `root`, building it when it is new or its tables changed.
-
-        The compact copy lies in `tables.cache_folder()`, never in `root`, which may be read-only.
-        Raises BridgeTAError that says what is missing or broken.
-        """
-        root = Path(root).expanduser().resolve()
-        return cls(root, version, load_columns(root, version))
-
-    def __reduce__(self) -> tuple[type[SampleIndex], tuple[Path, str, Columns]]:
+    def __reduce__(self) -> tuple[type[NuScenesDataset], tuple[Path, str, Columns]]:
         return type(self), (self.root, self.version, self._columns)
 
     @property
@@ -96,7 +93,7 @@ class SampleIndex(Source):
             token=self.tokens[position].decode(),
             scene=scene.name,
             location=scene.location,
-            timestamp_us=int(c["sample_stamp"][position]),
+            stamp_us=int(c["sample_stamp"][position]),
             records={self._channels[i]: self._record(int(row)) for i, row in enumerate(rows) if row >= 0},
         )
 
@@ -125,7 +122,7 @@ class SampleIndex(Source):
             raise BridgeTAError(
                 f"{self.version} has no scene of the official split {scenes!r}",
                 where=self.root,
-                fix=f"There are {self._names()}; name some of them, or use all",
+                fix=f"There are {self._scene_names()}; name some of them, or use all",
                 exit_code=2,
             )
         return super().select(",".join(names))
@@ -173,12 +170,12 @@ class SampleIndex(Source):
         counts = np.bincount(kinds, minlength=2 * len(self._channels)).reshape(-1, 2).tolist()
         return {name: (keys, sweeps) for name, (sweeps, keys) in zip(self._channels, counts, strict=True)}
 
-    def lidar_sweeps(self, position: int, most: int) -> list[SensorRecord]:
-        """As in `Source`; sweeps and keyframes count alike, as in the chain that the devkit follows."""
+    def lidar_sweeps(self, position: int, limit: int) -> list[SensorRecord]:
+        """As in `Dataset`; sweeps and keyframes count alike, as in the chain that the devkit follows."""
         keyframe = self[position].record(LIDAR)
         rows, stamps = self._lidar_of_scene(int(self._columns["sample_scene"][position]))
-        last = int(np.searchsorted(stamps, keyframe.timestamp_us))
-        first = max(last - most, int(np.searchsorted(stamps, keyframe.timestamp_us - SWEEP_WINDOW_US)))
+        last = int(np.searchsorted(stamps, keyframe.stamp_us))
+        first = max(last - limit, int(np.searchsorted(stamps, keyframe.stamp_us - SWEEP_WINDOW_US)))
         return [keyframe, *(self._record(int(row)) for row in rows[first:last][::-1])]
 
     def _lidar_of_scene(self, scene: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -197,7 +194,7 @@ class SampleIndex(Source):
         return SensorRecord(
             channel=self._channels[int(c["record_channel"][row])],
             path=self.root / c["record_path"][row].decode(),
-            timestamp_us=int(c["record_stamp"][row]),
+            stamp_us=int(c["record_stamp"][row]),
             is_keyframe=bool(c["record_keyframe"][row]),
             token=c["record_token"][row].decode(),
             width=width,

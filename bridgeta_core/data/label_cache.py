@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.dataset import Dataset
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import Scene
-from bridgeta_core.data.source import Source
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.files import describe_file, hash_json, replace_when_done
@@ -27,32 +27,32 @@ _LAYOUT = 1  # of the files and of what their bits mean; raise it when the raste
 
 
 class LabelCache:
-    """The masks of all samples of an index, from memory-mapped files in `folder`, which are made where they lack.
+    """The masks of all samples of an dataset, from memory-mapped files in `folder`, which are made where they lack.
 
     There is one file per scene, named by all that the masks depend on: a row of bits per sample. Several processes may
     build it at once. `maps` has the raster of each city, and `labels` the settings that these were made with.
     """
 
     def __init__(
-        self, folder: str | Path, index: Source, maps: Mapping[str, MapRaster], grid: BevGrid, labels: LabelConfig
+        self, folder: str | Path, dataset: Dataset, maps: Mapping[str, MapRaster], grid: BevGrid, labels: LabelConfig
     ) -> None:
-        self._folder, self._index, self._maps, self._grid, self._labels = Path(folder), index, maps, grid, labels
+        self._folder, self._dataset, self._maps, self._grid, self._labels = Path(folder), dataset, maps, grid, labels
         self._shape = (len(CLASSES), *grid.shape)
         self._open: dict[str, Packed] = {}
 
     def masks(self, position: int) -> NDArray[np.uint8]:
-        """The masks `[6, Y, X]`, of 0 and 1, of the sample at a position of the index.
+        """The masks `[6, Y, X]`, of 0 and 1, of the sample at a position of the dataset.
 
         Raises BridgeTAError when the folder cannot be written.
         """
-        scene = self._index.scene_of(position)
+        scene = self._dataset.scene_of(position)
         if scene.name not in self._open:
             self._open[scene.name] = self._rows(scene)
         row = self._open[scene.name][position - scene.samples.start]
         return np.unpackbits(row, count=int(np.prod(self._shape))).reshape(self._shape)
 
     def _rows(self, scene: Scene) -> Packed:
-        poses = [self._index.global_T_ego(position) for position in scene.samples]
+        poses = [self._dataset.global_T_ego(position) for position in scene.samples]
         path = self._folder / f"{scene.name}-labels-{self._key(scene, poses)}.npy"
         shape = (len(poses), -(-int(np.prod(self._shape)) // 8))
         if not path.exists():
@@ -65,11 +65,11 @@ class LabelCache:
         return _read(path, shape)
 
     def _key(self, scene: Scene, poses: list[Any]) -> str:
-        root = self._index.root
+        root = self._dataset.root
         return hash_json(
             [
                 _LAYOUT,
-                [describe_file(path, root) for path in self._index.map_files(scene.location)],
+                [describe_file(path, root) for path in self._dataset.map_files(scene.location)],
                 self._labels.decisive(),
                 dataclasses.asdict(self._grid),
                 [pose.tolist() for pose in poses],

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.transforms import invert
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -18,7 +18,7 @@ def test_agrees_with_the_devkit_on_every_record(small_root):
     from pyquaternion import Quaternion
 
     devkit = NuScenes(VERSION, str(small_root), verbose=False)
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     records = [record for scene in index.scenes for record in index.records(scene.name)]
     assert len(records) == len(devkit.sample_data)
     for record in records:
@@ -26,7 +26,7 @@ def test_agrees_with_the_devkit_on_every_record(small_root):
         calibration = devkit.get("calibrated_sensor", data["calibrated_sensor_token"])
         pose = devkit.get("ego_pose", data["ego_pose_token"])
         assert str(record.path) == devkit.get_sample_data_path(record.token)
-        assert (record.channel, record.timestamp_us) == (data["channel"], data["timestamp"])
+        assert (record.channel, record.stamp_us) == (data["channel"], data["timestamp"])
         assert (record.is_keyframe, record.width, record.height) == (
             data["is_key_frame"],
             data["width"],
@@ -45,10 +45,10 @@ def test_samples_agree_with_the_devkit_and_stand_in_order_of_time(small_root):
     from nuscenes.nuscenes import NuScenes
 
     devkit = NuScenes(VERSION, str(small_root), verbose=False)
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     assert len(index) == len(devkit.sample)
     for scene in index.scenes:
-        stamps = [index[i].timestamp_us for i in scene.samples]
+        stamps = [index[i].stamp_us for i in scene.samples]
         assert stamps == sorted(stamps)
         for i in scene.samples:
             sample = index[i]
@@ -57,13 +57,13 @@ def test_samples_agree_with_the_devkit_and_stand_in_order_of_time(small_root):
 
 
 def test_the_pose_of_a_sample_is_the_one_at_the_lidars_stamp(small_root):
-    sample = SampleIndex.open(small_root, VERSION)[1]
+    sample = NuScenesDataset(small_root, VERSION)[1]
     np.testing.assert_array_equal(sample.global_T_ego, sample.records["LIDAR_TOP"].global_T_ego)
     assert np.linalg.norm((invert(sample.global_T_ego) @ sample.records["CAM_FRONT"].global_T_ego)[:3, 3]) > 0.01
 
 
 def test_a_rig_has_the_chosen_cameras_in_the_chosen_order(small_root):
-    sample = SampleIndex.open(small_root, VERSION)[0]
+    sample = NuScenesDataset(small_root, VERSION)[0]
     rig = sample.rig(["CAM_FRONT", "CAM_BACK"])
     assert rig.names == ("CAM_FRONT", "CAM_BACK")
     assert (rig.cameras[0].width, rig.cameras[0].height) == (64, 36)
@@ -86,21 +86,21 @@ def test_a_rig_has_the_chosen_cameras_in_the_chosen_order(small_root):
     ],
 )
 def test_selects_official_splits_and_scene_names(small_root, split, positions):
-    assert SampleIndex.open(small_root, VERSION).select(split) == positions
+    assert NuScenesDataset(small_root, VERSION).select(split) == positions
 
 
 @pytest.mark.parametrize(("split", "message"), [("test", "no scene of the official split"), ("scene-1", "no scene")])
 def test_an_empty_or_unknown_selection_names_the_scenes_that_there_are(small_root, split, message):
     with pytest.raises(BridgeTAError, match=f"{message}.*scene-0061, scene-0103") as error:
-        SampleIndex.open(small_root, VERSION).select(split)
+        NuScenesDataset(small_root, VERSION).select(split)
     assert error.value.exit_code == 2
 
 
 def test_records_hold_sweeps_sorted_by_time_and_can_be_filtered(small_root):
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     records = index.records("scene-0103")
     assert len(records) == 2 * 2 * 3
-    assert [r.timestamp_us for r in records] == sorted(r.timestamp_us for r in records)
+    assert [r.stamp_us for r in records] == sorted(r.stamp_us for r in records)
     front = index.records("scene-0103", ["CAM_FRONT"], keyframes_only=True)
     assert [(r.channel, r.is_keyframe) for r in front] == [("CAM_FRONT", True)] * 2
     with pytest.raises(BridgeTAError, match="has no RADAR"):
@@ -108,7 +108,7 @@ def test_records_hold_sweeps_sorted_by_time_and_can_be_filtered(small_root):
 
 
 def test_the_sweeps_of_a_sample_are_the_lidars_files_before_it_up_to_the_keyframe_before(small_root):
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     first, second = index.scenes[1].samples  # half a second apart, a sweep in the middle
     assert [r.token for r in index.lidar_sweeps(first, 9)] == ["scene-0103-0-LIDAR_TOP-0"]
     for most in (1, 9):
@@ -125,7 +125,7 @@ def test_keyframes_that_follow_fast_count_as_sweeps(broken_root):
     for row in rows:
         row["timestamp"] = start + (row["timestamp"] - start) // 2
     path.write_text(json.dumps(rows))
-    index = SampleIndex.open(broken_root, VERSION)
+    index = NuScenesDataset(broken_root, VERSION)
     tokens = [r.token for r in index.lidar_sweeps(1, 9)]
     assert tokens == [f"scene-0061-{t}" for t in ("1-LIDAR_TOP-0", "0-LIDAR_TOP-1", "0-LIDAR_TOP-0")]
 
@@ -134,11 +134,11 @@ def test_sweeps_of_a_root_without_lidar_are_refused(broken_root):
     path = broken_root / VERSION / "sample_data.json"
     path.write_text(json.dumps([row for row in json.loads(path.read_text()) if "LIDAR" not in row["token"]]))
     with pytest.raises(BridgeTAError, match=r"sample scene-0061-0.*has no LIDAR_TOP; its sensors are CAM_BACK"):
-        SampleIndex.open(broken_root, VERSION).lidar_sweeps(0, 3)
+        NuScenesDataset(broken_root, VERSION).lidar_sweeps(0, 3)
 
 
 def test_a_sample_is_found_by_token_beginning_or_position(small_root):
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     assert index.find("scene-0103-1") == index.find("3") == 3
     assert index.find("scene-0061-0") == 0
     with pytest.raises(BridgeTAError, match="2 samples start with 'scene-0061'"):
@@ -148,47 +148,47 @@ def test_a_sample_is_found_by_token_beginning_or_position(small_root):
 
 
 def test_a_scene_knows_light_and_weather_from_its_description(small_root):
-    assert [(s.description, s.night, s.rain) for s in SampleIndex.open(small_root, VERSION).scenes] == [
+    assert [(s.description, s.night, s.rain) for s in NuScenesDataset(small_root, VERSION).scenes] == [
         ("Day", False, False),
         ("Night, rain", True, True),
     ]
 
 
 def test_the_pose_of_a_sample_is_had_without_records(small_root):
-    index = SampleIndex.open(small_root, "v1.0-mini")
+    index = NuScenesDataset(small_root, "v1.0-mini")
     for position, sample in enumerate(index):
         np.testing.assert_array_equal(index.global_T_ego(position), sample.global_T_ego)
 
 
 def test_tokens_and_scenes_are_had_without_records(small_root):
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     assert [token.decode() for token in index.tokens] == [sample.token for sample in index]
     assert [index.scene_of(i).name for i in range(len(index))] == [sample.scene for sample in index]
 
 
 def test_files_are_counted_by_channel(small_root):
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     assert index.file_counts() == dict.fromkeys(("CAM_BACK", "CAM_FRONT", "LIDAR_TOP"), (4, 4))
-    assert index.span_us == (index[0].timestamp_us, index[3].timestamp_us)
+    assert index.span_us == (index[0].stamp_us, index[3].stamp_us)
 
 
 def test_names_of_scenes_need_no_devkit(small_root, monkeypatch):
     monkeypatch.setitem(sys.modules, "nuscenes.utils.splits", None)
-    assert SampleIndex.open(small_root, VERSION).select("scene-0103") == [2, 3]
+    assert NuScenesDataset(small_root, VERSION).select("scene-0103") == [2, 3]
     with pytest.raises(BridgeTAError, match=r"the official splits need the nuScenes devkit.*or name scenes"):
-        SampleIndex.open(small_root, VERSION).select("mini_val")
+        NuScenesDataset(small_root, VERSION).select("mini_val")
 
 
 def test_a_root_without_lidar_takes_the_pose_nearest_to_the_sample(broken_root):
     path = broken_root / VERSION / "sample_data.json"
     path.write_text(json.dumps([row for row in json.loads(path.read_text()) if "LIDAR" not in row["token"]]))
-    index = SampleIndex.open(broken_root, VERSION)
+    index = NuScenesDataset(broken_root, VERSION)
     np.testing.assert_array_equal(index[0].global_T_ego, index[0].records["CAM_BACK"].global_T_ego)
     np.testing.assert_array_equal(index.global_T_ego(0), index[0].global_T_ego)
 
 
 def test_a_missing_file_is_named_when_it_is_read(broken_root):
-    record = SampleIndex.open(broken_root, VERSION)[0].records["CAM_FRONT"]
+    record = NuScenesDataset(broken_root, VERSION)[0].records["CAM_FRONT"]
     assert record.read_bytes()[:2] == b"\xff\xd8"
     record.path.unlink()
     with pytest.raises(BridgeTAError, match=rf"{record.path.name}: CAM_FRONT file cannot be read.*[Dd]ownload"):
@@ -196,7 +196,7 @@ def test_a_missing_file_is_named_when_it_is_read(broken_root):
 
 
 def test_the_real_keyframe(real_root):
-    index = SampleIndex.open(real_root, VERSION)
+    index = NuScenesDataset(real_root, VERSION)
     (sample,) = index
     assert (sample.scene, sample.location) == ("scene-0061", "singapore-onenorth")
     assert len(sample.camera_names) == 6

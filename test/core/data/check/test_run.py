@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from bridgeta_core.cli.commands import app
 from bridgeta_core.data.check import content as deepcheck
-from bridgeta_core.data.check.findings import State
+from bridgeta_core.data.check.report import Severity
 from bridgeta_core.data.check.run import check
-from bridgeta_core.data.nuscenes.index import SampleIndex
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.utils.errors import BridgeTAError
 
 VERSION = "v1.0-mini"
@@ -42,7 +42,7 @@ def files(root, pattern):
 
 
 def test_the_files_of_a_channel_are_those_of_its_records(small_root):
-    index = SampleIndex.open(small_root, VERSION)
+    index = NuScenesDataset(small_root, VERSION)
     seen = 0
     for channel in index.files():
         for scene in range(len(index.scenes)):
@@ -57,7 +57,7 @@ def test_the_files_of_a_channel_are_those_of_its_records(small_root):
 
 def test_a_whole_synthetic_root_has_no_problem_and_tells_how_to_train(synthetic_root):
     report = check(synthetic_root)
-    assert {finding.state for finding in report.findings} == {State.OK}
+    assert {finding.state for finding in report.findings} == {Severity.OK}
     assert report.exit_code == 0
     assert report.bad_files == []
     assert report.verdict.startswith(
@@ -81,7 +81,7 @@ def test_keyframes_alone_without_lidar_are_a_healthy_root_for_a_student(broken_r
 def test_a_part_of_the_real_dataset_is_no_problem(small_root):
     report = check(small_root)
     assert report.exit_code == 0
-    notes = {finding.item: finding.what for finding in report.findings if finding.state is State.NOTE}
+    notes = {finding.item: finding.what for finding in report.findings if finding.state is Severity.NOTE}
     assert notes == {
         "map of boston-seaport": "has no stop_line: unknown there, so neither trained nor scored",
         "split mini_train": "1 of 8 scenes are in the tables",
@@ -121,7 +121,7 @@ def test_a_split_whose_scenes_are_all_there_is_complete_and_trained_on(broken_ro
     rewrite(broken_root / VERSION / "sample_data.json", their_files)
     report = check(broken_root)
     assert the(report, "split mini_train").what == "complete: 8 scenes"
-    assert the(report, "split mini_val").state is State.OK
+    assert the(report, "split mini_val").state is Severity.OK
     assert "data.train_scenes=mini_train data.val_scenes=mini_val" in report.verdict
 
 
@@ -164,7 +164,7 @@ def test_an_unknown_version_is_refused_and_several_must_be_chosen_from(broken_ro
         check(broken_root)
     assert error.value.exit_code == 2
     report = check(broken_root, "v1.0-own")
-    assert the(report, "version").state is State.NOTE
+    assert the(report, "version").state is Severity.NOTE
     assert "data.version=v1.0-own" in report.verdict
 
 
@@ -217,7 +217,7 @@ def test_an_empty_layer_is_unknown_which_is_a_note(broken_root):
     path = broken_root / "maps" / "expansion" / "singapore-onenorth.json"
     rewrite(path, lambda content: [content[k].clear() for k in ("walkway", "road_divider", "lane_divider")])
     finding = the(check(broken_root), "map of singapore-onenorth")
-    assert finding.state is State.NOTE
+    assert finding.state is Severity.NOTE
     assert finding.what == "has no walkway, divider: unknown there, so neither trained nor scored"
 
 
@@ -305,7 +305,7 @@ def test_a_cache_that_cannot_be_written_is_a_note(small_root, tmp_path, monkeypa
     monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "file" / "cache"))
     report = check(small_root)
     finding = the(report, "cache")
-    assert finding.state is State.NOTE
+    assert finding.state is Severity.NOTE
     assert "cannot be written" in finding.what
     assert "BRIDGETA_CACHE" in finding.fix
     assert report.exit_code == 0
@@ -315,7 +315,7 @@ def test_a_full_disk_is_a_note(small_root, monkeypatch):
     usage = shutil.disk_usage(small_root)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
     report = check(small_root)
-    assert [the(report, item).state for item in ("cache", "frame cache")] == [State.NOTE] * 2
+    assert [the(report, item).state for item in ("cache", "frame cache")] == [Severity.NOTE] * 2
 
 
 def test_the_index_is_built_once(small_root, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 
-class State(Enum):
+class Severity(Enum):
     """How an item is: a note is worth knowing but stands in the way of nothing."""
 
     OK = "ok"
@@ -19,14 +18,14 @@ class State(Enum):
     PROBLEM = "problem"
 
 
-_COLOURS = {State.OK: "green", State.NOTE: "yellow", State.PROBLEM: "bold red"}
+_COLOURS = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.PROBLEM: "bold red"}
 
 
 @dataclass(frozen=True)
 class Finding:
     """One item: its state, what is there or is missing, and what to do about it (empty when there is nothing to do)."""
 
-    state: State
+    state: Severity
     item: str
     what: str
     fix: str = ""
@@ -46,20 +45,20 @@ class Report:
 
     def ok(self, item: str, what: str) -> None:
         """Add an item that is as it should be."""
-        self.findings.append(Finding(State.OK, item, what))
+        self.findings.append(Finding(Severity.OK, item, what))
 
     def note(self, item: str, what: str, fix: str = "") -> None:
         """Add an item that is worth knowing."""
-        self.findings.append(Finding(State.NOTE, item, what, fix))
+        self.findings.append(Finding(Severity.NOTE, item, what, fix))
 
     def problem(self, item: str, what: str, fix: str) -> None:
         """Add an item that stands in the way of training."""
-        self.findings.append(Finding(State.PROBLEM, item, what, fix))
+        self.findings.append(Finding(Severity.PROBLEM, item, what, fix))
 
     @property
     def problems(self) -> list[Finding]:
         """The items that stand in the way."""
-        return [finding for finding in self.findings if finding.state is State.PROBLEM]
+        return [finding for finding in self.findings if finding.state is Severity.PROBLEM]
 
     @property
     def exit_code(self) -> int:
@@ -77,8 +76,3 @@ class Report:
             state = Text(finding.state.value, style=_COLOURS[finding.state])
             table.add_row(state, finding.item, Text(finding.what), Text(finding.fix))
         return Group(table, Text())
-
-
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few of a list of names, and how many more there are."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")

@@ -1,0 +1,240 @@
+"""Frames for training and evaluation: camera images with their calibration, map labels, and LiDAR points if wanted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
+from bridgeta_core.data.augment import Augment, Change
+from bridgeta_core.data.dataset import open_dataset
+from bridgeta_core.data.label_cache import LabelCache
+from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
+from bridgeta_core.data.sample import Sample, SensorRecord
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.images import Image, decode_and_fit, planes
+from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.geometry.transforms import ImageFit
+from bridgeta_core.utils.errors import BridgeTAError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Frame:
+    """One sample as the networks take it.
+
+    `images` uint8 `[N, 3, h, w]` RGB; `intrinsics` float32 `[N, 3, 3]` of these images; `ego_T_cam` float32
+    `[N, 4, 4]`; `masks` uint8 `[6, Y, X]`; `known` bool `[6]`, False where the city's map says nothing of a class;
+    `points` float32 `[n, 5]` (x, y, z in metres in the ego frame, intensity 0-255, time lag in seconds).
+    """
+
+    images: Tensor
+    intrinsics: Tensor
+    ego_T_cam: Tensor
+    masks: Tensor
+    known: Tensor
+    token: str
+    points: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Frame:
+        """The same frame with all tensors on `device`."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass
+class Batch:
+    """Frames stacked along a new first axis B; `tokens` and `points` stay lists, since points differ in number."""
+
+    images: Tensor
+    intrinsics: Tensor
+    ego_T_cam: Tensor
+    masks: Tensor
+    known: Tensor
+    tokens: list[str]
+    points: list[Tensor] | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch with all tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; a DataLoader with pin_memory calls it."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Any) -> Batch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: function(v) for name, v in values.items() if isinstance(v, Tensor)}
+        if self.points is not None:
+            moved["points"] = [function(points) for points in self.points]
+        return replace(self, **moved)
+
+
+def collate(frames: Sequence[Frame]) -> Batch:
+    """Stack frames; the `collate_fn` of a DataLoader over a FrameDataset."""
+    points = [frame.points for frame in frames if frame.points is not None]
+    return Batch(
+        images=torch.stack([frame.images for frame in frames]),
+        intrinsics=torch.stack([frame.intrinsics for frame in frames]),
+        ego_T_cam=torch.stack([frame.ego_T_cam for frame in frames]),
+        masks=torch.stack([frame.masks for frame in frames]),
+        known=torch.stack([frame.known for frame in frames]),
+        tokens=[frame.token for frame in frames],
+        points=points if len(points) == len(frames) else None,
+    )
+
+
+class FrameDataset(Dataset[Frame]):
+    """The samples of some scenes of a dataset as frames.
+
+    `source` is what reads the root (see `open_dataset`) and `scenes` what its `select` takes. `cameras` are channels in
+    the order of the network's camera axis. All maps are read at once, so that what is missing shows before training.
+    Without `augment` a frame depends on nothing but its position. With `lidar` frames have points: of the keyframe and
+    of as many earlier sweeps as the settings want and the scene has. A root that was extracted without its sweeps gives
+    the keyframe's points, and says so. `labels` tells how the map becomes masks, and where these may be kept.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        version: str,
+        scenes: str,
+        cameras: Sequence[str],
+        image: ImageConfig,
+        grid: BevGrid,
+        augment: Augment | None = None,
+        lidar: LidarConfig | None = None,
+        labels: LabelConfig | None = None,
+        source: str = "nuscenes",
+    ) -> None:
+        self.label_config = labels or LabelConfig()
+        self.label_config.check(grid)
+        self.dataset = open_dataset(source, root, version)
+        self.positions = self.dataset.select(scenes)
+        if not self.positions:
+            raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=root, exit_code=2)
+        self.cameras, self.image, self.grid = tuple(cameras), image, grid
+        self.augment, self.lidar = augment, lidar
+        chosen = set(self.positions)
+        cities = {scene.location for scene in self.dataset.scenes if any(i in chosen for i in scene.samples)}
+        self.maps = {city: self.dataset.raster(city, self.label_config) for city in sorted(cities)}
+        folder = self.label_config.cache
+        self._kept = LabelCache(folder, self.dataset, self.maps, grid, self.label_config) if folder else None
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
+        self._threads_are_set = False
+        if lidar and lidar.sweeps:
+            scene = self.dataset.scene(self.sample(0).scene)
+            if len(self._lidar_records(len(scene.samples) - 1, lidar)) == 1:
+                message = "%s: %s has no LiDAR sweeps between its keyframes; teacher.lidar.sweeps = %d adds nothing"
+                logger.warning(message, self.dataset.root, scene.name, lidar.sweeps)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that, with the seed and the position, decides the augmentation."""
+        self._epoch.fill_(epoch)
+
+    def scene_names(self) -> list[str]:
+        """Name the scene of every position."""
+        names = {i: scene.name for scene in self.dataset.scenes for i in scene.samples}
+        return [names[i] for i in self.positions]
+
+    def sample(self, position: int) -> Sample:
+        """The indexed sample at a position of this dataset."""
+        return self.dataset[self.positions[position]]
+
+    def labels(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Masks `[6, Y, X]` and known `[6]` without augmentation, and without reading any image."""
+        position = self.positions[position]
+        return self._labels(position, self.dataset.scene_of(position).location, Change())
+
+    def _labels(self, position: int, city: str, change: Change) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Masks and known of the sample at a position of the index."""
+        raster = self.maps[city]
+        if self._kept is not None and np.array_equal(change.world, np.eye(4)):
+            masks = self._kept.masks(position)
+        else:
+            masks = change.masks(raster, self.dataset.global_T_ego(position), self.grid)
+        return masks, np.array(raster.known)
+
+    def _lidar_records(self, position: int, lidar: LidarConfig) -> list[SensorRecord]:
+        """The keyframe's record, then those of earlier sweeps. Sweeps count only where there is a folder of them; that
+        a file of it is missing is an error all the same.
+        """
+        keyframe, *earlier = self.dataset.lidar_sweeps(self.positions[position], lidar.sweeps)
+        return [keyframe, *(record for record in earlier if record.is_keyframe or record.path.parent.is_dir())]
+
+    def _points(self, position: int, lidar: LidarConfig) -> NDArray[np.float32]:
+        """`[n, 5]` as in `Frame`, without augmentation."""
+        records = self._lidar_records(position, lidar)
+        return merge_sweeps(records, [read_lidar(record.path) for record in records], lidar.ego_radius)
+
+    def __getitem__(self, position: int) -> Frame:
+        if get_worker_info() is not None and not self._threads_are_set:
+            cv2.setNumThreads(0)  # the loader's processes share the cores already
+            self._threads_are_set = True
+        sample = self.sample(position)
+        epoch, change = int(self._epoch), Change()
+        fits = image_fits(sample.rig(self.cameras), self.image)
+        if self.augment:
+            change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
+        images = [_read(sample.record(name), fit) for name, fit in fits.items()]
+        points = self._points(position, self.lidar) if self.lidar else None
+        masks, known = self._labels(self.positions[position], sample.location, change)
+        return make_frame(sample, fits, images, points, change, masks, known)
+
+
+def image_fits(rig: Rig, image: ImageConfig) -> dict[str, ImageFit]:
+    """How the images of every camera of a rig become network inputs, by channel in the rig's order."""
+    size = (image.width, image.height)
+    return {c.name: ImageFit.bottom((c.width, c.height), size, image.margin) for c in rig.cameras}
+
+
+def make_frame(
+    sample: Sample,
+    fits: Mapping[str, ImageFit],
+    images: Sequence[Image],
+    points: NDArray[np.float32] | None,
+    change: Change,
+    masks: NDArray[np.uint8],
+    known: NDArray[np.bool_],
+) -> Frame:
+    """The changed frame of a sample from what its sensors gave: fitted RGB `images`, one `[h, w, 3]` per entry of
+    `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them. `masks` are those of the changed world already.
+    """
+    cameras = sample.rig(tuple(fits)).cameras
+    pixels = planes(change.images(np.stack(images)))
+    intrinsics = np.stack([fit.matrix @ c.intrinsics for fit, c in zip(fits.values(), cameras, strict=True)])
+    ego_T_cam = np.stack([camera.ego_T_cam for camera in cameras])
+    if points is not None:
+        points = move(change.world, points)
+    return Frame(
+        images=torch.from_numpy(pixels),
+        intrinsics=torch.from_numpy(change.intrinsics(intrinsics, pixels.shape[-1])).float(),
+        ego_T_cam=torch.from_numpy(change.ego_T_cam(ego_T_cam)).float(),
+        masks=torch.from_numpy(np.ascontiguousarray(masks)),
+        known=torch.from_numpy(known),
+        token=sample.token,
+        points=None if points is None else torch.from_numpy(points),
+    )
+
+
+def _read(record: SensorRecord, fit: ImageFit) -> Image:
+    data = record.read_bytes()
+    try:
+        return decode_and_fit(data, fit)
+    except BridgeTAError as error:
+        raise BridgeTAError(error.what, where=record.path, fix="Download and extract this file again") from error
