@@ -29,7 +29,7 @@ from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.dataset.map_expansion import expansion
+from bridgeta_synth.dataset.map_expansion import build_expansion
 from bridgeta_synth.world.town.builder import build_town
 
 GRID = BevGrid()
@@ -114,7 +114,7 @@ def of_towns(split: int, count: int, rng: np.random.Generator) -> Tally:
     for index in range(count):
         location, keep_right = facts.LOCATIONS[index % len(facts.LOCATIONS)]
         town = build_town((index // len(facts.LOCATIONS), split), index, location, keep_right)
-        raster = MapRaster(location, read_layers(expansion(town, (0, split))))
+        raster = MapRaster(location, read_layers(build_expansion(town, (0, split))))
         middles = np.array([lane[len(lane) // 2] for lane in town.lanes.lanes])
         length = [len(lane) for lane in town.lanes.lanes] * shapely.contains_xy(town.interior, *middles.T)
         for lane in rng.choice(len(middles), 8, p=length / length.sum()):

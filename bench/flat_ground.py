@@ -1,9 +1,11 @@
-"""How wrong a flat-ground projection is in the synthetic world: `python bench/flat_ground.py [--scenes 12] [--seed 0]`.
+"""Measure the error of a flat-ground projection in the synthetic world.
 
-Every pixel that shows ground is projected to where its ray meets the plane of the vehicle's wheels, as inverse
-perspective mapping does, and compared with the place that it really shows. The error is the horizontal distance
-between the two, at most 50 m, averaged per BEV cell of 0.5 m and keyframe, then over cells by their range. The same
-scenes in the same towns without hills show what kerbs alone do; the rest is due to slopes.
+`python bench/flat_ground.py [--scenes 12] [--seed 0]`
+
+Every pixel that shows ground is projected to where its ray hits the plane of the vehicle's wheels, as inverse
+perspective mapping does, and compared with the place that it really shows. The error is the horizontal distance between
+the two, at most 50 m, averaged per BEV cell of 0.5 m and keyframe, then over cells by their range. The same scenes in
+the same towns without hills show the effect of kerbs alone; the rest is due to slopes.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from rich.progress import track
 from bridgeta_core.geometry.transforms import invert, transform
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.world import World
-from bridgeta_synth.render.rays.ray_caster import GROUND, View, trace
+from bridgeta_synth.render.rays.ray_caster import GROUND, View, trace_views
 from bridgeta_synth.render.renderer import SceneRenderer
 from bridgeta_synth.settings import SynthSettings
 
@@ -30,40 +32,42 @@ WIDTH, HEIGHT = 400, 225
 CLIP = 50.0
 
 
-def errors(settings: SynthSettings) -> NDArray[np.float64]:
-    """For every cell of every keyframe that is seen: range, mean error, share of raised ground, `[n, 3]`."""
+def measure_errors(settings: SynthSettings) -> NDArray[np.float64]:
+    """Measure for every visible cell of every keyframe: range, mean error, share of raised ground, `[n, 3]`."""
     world, rows = World(settings), []
     cpu = torch.device("cpu")
     for index in track(range(settings.scenes), description=f"relief {settings.relief:g}", transient=True):
-        scene = world.scene(index)
+        scene = world.make_scene(index)
         renderer = SceneRenderer(scene, settings.seeds, WIDTH, HEIGHT, cpu)
         for keyframe in range(settings.keyframes):
             time = keyframe * facts.KEYFRAME_PERIOD_US / 1e6
             ego = scene.ego_pose(time)
-            solids = renderer.solids([scene.poses(time)], ego[:2, 3])[0]
+            solids = renderer.collect_solids([scene.poses(time)], ego[:2, 3])[0]
             found = []
             for camera in facts.CAMERAS:
                 view = View(ego @ camera.ego_T_cam, camera.intrinsics(WIDTH, HEIGHT), WIDTH, HEIGHT)
-                traced = trace(renderer.surface, solids, [view], cpu)
+                traced = trace_views(renderer.ground_shape, solids, [view], cpu)
                 on_ground = ((traced.row == GROUND) & (traced.distance < 80)).nonzero()[:, 0]
                 shown = traced.points(on_ground)
-                raised = renderer.surface.raised(shown[:, 0], shown[:, 1]).numpy()
+                raised = renderer.ground_shape.is_raised(shown[:, 0], shown[:, 1]).numpy()
                 truth = transform(invert(ego), shown.numpy().astype(np.float64))
                 rays = traced.direction[on_ground].numpy() @ ego[:3, :3]
-                found.append(np.column_stack((truth[:, :2], _flat(camera.ego_T_cam[:3, 3], rays), raised)))
-            rows.append(_per_cell(np.concatenate(found)))
+                found.append(np.column_stack((truth[:, :2], _project_flat(camera.ego_T_cam[:3, 3], rays), raised)))
+            rows.append(_average_per_cell(np.concatenate(found)))
     return np.concatenate(rows)
 
 
-def _flat(origin: NDArray[np.float64], rays: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where rays `[n, 3]` from a camera meet the plane z = 0 of the ego frame, `[n, 2]`; far away if they do not."""
+def _project_flat(origin: NDArray[np.float64], rays: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Find where rays `[n, 3]` from a camera hit the plane z = 0 of the ego frame, `[n, 2]`; far away if they do
+    not.
+    """
     falls = rays[:, 2] < -1e-4
     t = np.where(falls, -origin[2] / np.where(falls, rays[:, 2], -1), 1e4)
     return np.asarray(origin[:2] + t[:, None] * rays[:, :2])
 
 
-def _per_cell(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means per BEV cell of pixels (true x, y, flat x, y, raised)."""
+def _average_per_cell(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average pixels (true x, y, flat x, y, raised) per BEV cell."""
     error = np.minimum(np.hypot(*(pixels[:, :2] - pixels[:, 2:4]).T), CLIP)
     cell = np.floor(pixels[:, :2] / 0.5).astype(np.int64) + 1000
     _, which, count = np.unique(cell[:, 0] * 2000 + cell[:, 1], return_inverse=True, return_counts=True)
@@ -78,7 +82,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     hills, level = (
-        errors(SynthSettings(scenes=options.scenes, seed=options.seed, duration=4.5, relief=relief))
+        measure_errors(SynthSettings(scenes=options.scenes, seed=options.seed, duration=4.5, relief=relief))
         for relief in (1.0, 0.0)
     )
     print(f"{read_cpu_name()}, {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, {options.scenes} scenes of 10")

@@ -1,4 +1,4 @@
-"""Facts of the nuScenes data set that the synthetic world keeps to: sensors, stamps, vocabularies.
+"""Facts of the nuScenes dataset that the synthetic world follows: sensors, stamps, vocabularies.
 
 Numbers are those of one vehicle of the public nuScenes v1.0 release (Caesar et al., CVPR 2020), rounded to four digits;
 beam elevations are those of the Velodyne HDL-32E data sheet.
@@ -21,23 +21,25 @@ LIDAR_AZIMUTHS = 1080
 LIDAR_ELEVATIONS = np.deg2rad(-30.67 + np.arange(32) * (41.34 / 31))
 LIDAR_PERIOD_US = 50_000
 LIDAR_RANGE = (0.9, 100.0)
-# Where a sweep begins and ends, in the ego frame. It turns clockwise; the offsets of the cameras' stamps, which are
-# triggered as the sweep passes the middle of their view, tell where it is when (see `sweep_delay`).
+# Where a sweep begins and ends, in the ego frame. It turns clockwise. Cameras are triggered as the sweep passes the
+# middle of their view, so the offsets of their stamps show where it is when (see `sweep_delay`).
 SWEEP_SEAM = np.deg2rad(104.8)
 KEYFRAME_PERIOD_US = 500_000
 CAMERA_FRAMES_PER_KEYFRAME = 6
 
 
 def sweep_delay(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Seconds, in [-0.05, 0), between a sweep's stamp and when it passed an azimuth of the ego frame (radians)."""
+    """Compute the seconds, in [-0.05, 0), between a sweep's stamp and when it passed an azimuth of the ego frame
+    (radians).
+    """
     turned = np.mod(SWEEP_SEAM - azimuth, 2 * np.pi) / (2 * np.pi)
     return np.asarray((turned - 1) * (LIDAR_PERIOD_US / 1e6))
 
 
 @dataclass(frozen=True)
 class CameraFacts:
-    """One camera: focal length and principal point in pixels of 1600x900, pose in the ego frame (metres; w, x, y, z),
-    and the offset of its keyframe stamp from the LiDAR's in microseconds.
+    """One camera: focal length and principal point in pixels of 1600x900, pose in the ego frame (metres; w, x, y,
+    z), and the offset of its keyframe stamp from the LiDAR's in microseconds.
     """
 
     channel: str
@@ -53,7 +55,9 @@ class CameraFacts:
         return rigid(self.translation, self.rotation)
 
     def intrinsics(self, width: int, height: int) -> Matrix:
-        """3x3 intrinsics at another image size; resizing keeps the image's corners, not its pixel centres, in place."""
+        """Compute 3x3 intrinsics at another image size; resizing keeps the image's corners, not its pixel
+        centres, in place.
+        """
         sx, sy = width / IMAGE_SIZE[0], height / IMAGE_SIZE[1]
         cx, cy = self.centre
         return np.array(

@@ -1,4 +1,4 @@
-"""Identifiers of table records: 32 hexadecimal digits that depend on the seed and the record alone."""
+"""Tokens of table records: 32 hexadecimal digits that depend on the seed and the record alone."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ Seed = tuple[int, ...]
 
 
 def token(seed: Seed, *names: object) -> str:
-    """The token of the record that `names` identify in the data set of a seed."""
+    """Make the token of the record that `names` identify in the dataset of a seed."""
     return hashlib.blake2b("/".join(map(str, (*seed, *names))).encode(), digest_size=16).hexdigest()

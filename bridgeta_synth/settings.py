@@ -1,4 +1,4 @@
-"""What to synthesise."""
+"""Settings of a synthetic dataset."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.world.light import WEATHERS
 
-# Counts up whenever equal settings give other bytes than before.
+# Increased whenever equal settings give other bytes than before.
 WORLD_VERSION = 2
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class SynthSettings:
-    """What to synthesise.
+    """Settings of a synthetic dataset.
 
     scenes: number of scenes, 1 to 9999; they are spread over up to four towns.
     seed: 0 or more; equal settings give equal bytes on one machine.
-    split: train, val or test: other towns, of other layout and palette, for every split of a seed.
+    split: train, val or test: each split of a seed has its own towns, with another layout and palette.
     duration: seconds from the first to the last keyframe of a scene, 0 to 60; keyframes are 0.5 s apart.
     version: name of the folder with the tables, such as v1.0-trainval or v1.0-mini.
     keyframes_only: leave out the sweeps between keyframes (cameras 12 Hz, LiDAR 20 Hz).
@@ -30,8 +30,8 @@ class SynthSettings:
     lidar: write LIDAR_TOP; without it the devkit's LiDAR functions do not work.
     relief: how hilly the ground is: 1 has slopes of up to 6 %, 0 is flat.
     weather: mixed (in about nuScenes' shares), or the same for all scenes: clear, overcast, dusk, night, rain.
-    maps: folder that holds maps/expansion/<city>.json of the real map expansion, to drive through its cities instead
-        of synthetic towns; none for synthetic towns.
+    maps: folder that holds maps/expansion/<city>.json of the real map expansion, to drive through its cities instead of
+        synthetic towns; None for synthetic towns.
     """
 
     scenes: int
@@ -53,7 +53,7 @@ class SynthSettings:
         elif self.seed < 0:
             problem = f"seed is {self.seed}, it must be 0 or more"
         elif self.split not in SPLITS:
-            problem = f"split is '{self.split}', it must be {_either(SPLITS)}"
+            problem = f"split is '{self.split}', it must be {_join_names(SPLITS)}"
         elif not 0 <= self.duration <= 60:
             problem = f"duration is {self.duration} s, it must be 0 to 60"
         elif not 0.02 < self.image_scale <= 1:
@@ -63,7 +63,7 @@ class SynthSettings:
         elif not 0 <= self.relief <= 1:
             problem = f"relief is {self.relief}, it must be 0 to 1"
         elif self.weather not in WEATHERS:
-            problem = f"weather is '{self.weather}', it must be {_either(WEATHERS)}"
+            problem = f"weather is '{self.weather}', it must be {_join_names(WEATHERS)}"
         elif self.maps == "":
             problem = "maps is empty, it must be a folder that holds maps/expansion"
         if problem:
@@ -71,7 +71,7 @@ class SynthSettings:
 
     @property
     def seeds(self) -> Seed:
-        """What every random stream of this data set begins with."""
+        """The seed that starts every random stream of this dataset."""
         return (self.seed, SPLITS.index(self.split))
 
     @property
@@ -91,20 +91,20 @@ class SynthSettings:
 
     @property
     def files_per_scene(self) -> int:
-        """How many images and sweeps a scene has."""
+        """Images and sweeps per scene."""
         return sum((self.keyframes - 1) * self.files_per_keyframe(channel) + 1 for channel in self.channels)
 
     def files_per_keyframe(self, channel: str) -> int:
-        """How many files of a sensor there are from one keyframe to the next."""
+        """Count the files of a sensor from one keyframe to the next."""
         return 1 if self.keyframes_only else frames_per_keyframe(channel)
 
 
 def frames_per_keyframe(channel: str) -> int:
-    """At how many times a sensor takes a frame from one keyframe to the next: cameras run at 12 Hz, LiDAR at 20 Hz."""
+    """Count the frames of a sensor from one keyframe to the next: cameras run at 12 Hz, LiDAR at 20 Hz."""
     if channel == facts.LIDAR_CHANNEL:
         return facts.KEYFRAME_PERIOD_US // facts.LIDAR_PERIOD_US
     return facts.CAMERA_FRAMES_PER_KEYFRAME
 
 
-def _either(names: tuple[str, ...]) -> str:
+def _join_names(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"

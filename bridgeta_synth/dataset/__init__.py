@@ -1,1 +1,1 @@
-"""The world as a data set: tables and files of a nuScenes root, or frames straight as tensors."""
+"""Turn the world into data: a nuScenes root of tables and files, or frames straight as tensors."""

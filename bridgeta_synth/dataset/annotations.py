@@ -1,4 +1,4 @@
-"""Annotations: the boxes of a scene's actors, how visible they are, and how many LiDAR points hit them."""
+"""Annotate a scene: the boxes of its actors, how visible they are, and how many LiDAR points hit them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LEAST_PIXELS = 4
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
-    """What a keyframe's sensors got of each actor, `[actors]` each: pixels that show it in all cameras together, pixels
-    that would show it were nothing in front, and LiDAR points in its box.
+    """How a keyframe's sensors see each actor, `[actors]` each: pixels that show it in all cameras together,
+    pixels that would show it were nothing in front, and LiDAR points in its box.
     """
 
     visible: NDArray[np.int64]
@@ -29,22 +29,24 @@ class Sighting:
     points: NDArray[np.int64]
 
 
-def box_pose(pose: Matrix, size: tuple[float, float, float]) -> Matrix:
-    """global_T_box, whose origin is the middle of the box, from global_T_actor, whose origin is on the ground."""
+def centre_box(pose: Matrix, size: tuple[float, float, float]) -> Matrix:
+    """Compute global_T_box, with its origin in the middle of the box, from global_T_actor, with its origin on the
+    ground.
+    """
     result = pose.copy()
     result[:3, 3] += pose[:3, 2] * (size[2] / 2)
     return result
 
 
-def points_in_boxes(
+def count_points_in_boxes(
     points: NDArray[np.float64], poses: NDArray[np.float64], actors: Sequence[Actor]
 ) -> NDArray[np.int64]:
-    """How many global points `[n, 3]` lie in the box of each actor at its pose `[actors, 4, 4]`, `[actors]`."""
+    """Count the global points `[n, 3]` in the box of each actor at its pose `[actors, 4, 4]`: `[actors]`."""
     counts = np.zeros(len(actors), dtype=np.int64)
     points = points[np.argsort(points[:, 0])]
     for i, actor in enumerate(actors):
         width, length, height = actor.size
-        box = box_pose(poses[i], actor.size)
+        box = centre_box(poses[i], actor.size)
         half = np.array((length, width, height)) / 2
         reach = np.linalg.norm(half)
         first, last = np.searchsorted(points[:, 0], (box[0, 3] - reach, box[0, 3] + reach))
@@ -54,10 +56,10 @@ def points_in_boxes(
 
 
 def annotate(records: SceneRecords, sightings: Sequence[Sighting]) -> tuple[list[Record], list[Record], dict[str, int]]:
-    """The records of sample_annotation and instance, and the number of annotations per category.
+    """Make the records of sample_annotation and instance, and count the annotations per category.
 
-    `sightings` has one entry per keyframe. An actor is annotated in the keyframes in which a few pixels or a point
-    show it.
+    `sightings` has one entry per keyframe. An actor is annotated in the keyframes in which a few pixels or a point show
+    it.
     """
     scene, seeds = records.scene, records.settings.seeds
     times = [k * facts.KEYFRAME_PERIOD_US / 1e6 for k in range(len(sightings))]
@@ -71,7 +73,7 @@ def annotate(records: SceneRecords, sightings: Sequence[Sighting]) -> tuple[list
             continue
         tokens = ["", *(records.token("annotation", i, k) for k in shown), ""]
         for position, k in enumerate(shown, start=1):
-            box = box_pose(poses[k][i], actor.size)
+            box = centre_box(poses[k][i], actor.size)
             attribute = actor.attribute(times[k])
             annotations.append(
                 {

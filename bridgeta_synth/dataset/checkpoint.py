@@ -1,4 +1,4 @@
-"""A root in the making: a folder beside it that an interrupted run leaves behind and the next run goes on with."""
+"""A root in the making: a folder beside it that an interrupted run leaves behind and the next run resumes."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ logger = logging.getLogger(__name__)
 _STATE = "state.json"
 
 
-class PartialRoot:
-    """`<out>.partial`, of which `root` will become `out`; `parts` holds what is known of every finished part of it.
+class Checkpoint:
+    """`<out>.partial`, of which `root` will become `out`; `finished` holds what is known of every finished task.
 
-    A part is there exactly when all files that it tells of are on the disk. state.json says from which settings the
-    parts are, since parts of other settings do not fit.
+    A task is listed exactly when all its files are on the disk. state.json holds the settings, since tasks of other
+    settings do not fit.
     """
 
     def __init__(self, out: Path) -> None:
         self.out = out
         self.folder = out.with_name(out.name + ".partial")
-        self.root, self.parts = self.folder / "root", self.folder / "parts"
+        self.root, self.finished = self.folder / "root", self.folder / "parts"
 
     @contextmanager
     def opened(self, settings: SynthSettings, device: str, discard: bool) -> Iterator[None]:
-        """Make the folder, or go on with that of an interrupted run of the same settings, for this process alone.
+        """Create the folder, or resume that of an interrupted run of the same settings, for this process alone.
 
-        Raises BridgeTAError when it holds something else, a run of other settings (unless `discard` allows to remove
-        it), or when another process is at it.
+        Raises BridgeTAError when it holds something else, a run of other settings (unless `discard` allows its
+        removal), or when another process is using it.
         """
         wanted = {"world": WORLD_VERSION, "device": device, "settings": asdict(settings)}
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder):
-            found = self._state()
+            found = self._read_state()
             if found is not None and found != wanted:
                 if not discard:
                     raise BridgeTAError(
-                        f"is of an interrupted run that differs: {_differences(found, wanted)}",
+                        f"is of an interrupted run that differs: {_describe_differences(found, wanted)}",
                         where=self.folder,
                         fix="Repeat that run's command to go on with it, or remove the folder, or start anew with "
                         "--overwrite",
                         exit_code=2,
                     )
-                for path in (self.parts, self.root):  # in this order a part is never without its files
+                for path in (self.finished, self.root):  # in this order a part is never without its files
                     if path.exists():
                         shutil.rmtree(path)
             write_durably(self.folder / _STATE, json.dumps(wanted, indent=2))
-            self.parts.mkdir(exist_ok=True)
+            self.finished.mkdir(exist_ok=True)
             self.root.mkdir(exist_ok=True)
             yield
 
-    def _state(self) -> dict[str, Any] | None:
+    def _read_state(self) -> dict[str, Any] | None:
         try:
             state = json.loads((self.folder / _STATE).read_text())
         except FileNotFoundError:
@@ -77,21 +77,21 @@ class PartialRoot:
         return state
 
     def has(self, name: str) -> bool:
-        """Whether a part is finished."""
-        return (self.parts / f"{name}.json").exists()
+        """Tell whether a task is finished."""
+        return (self.finished / f"{name}.json").exists()
 
     def load(self, name: str) -> dict[str, Any]:
-        """What was saved of a part."""
-        content: dict[str, Any] = json.loads((self.parts / f"{name}.json").read_text())
+        """Load what was saved of a task."""
+        content: dict[str, Any] = json.loads((self.finished / f"{name}.json").read_text())
         return content
 
     def save(self, name: str, content: dict[str, Any], files: Iterable[Path]) -> None:
-        """Finish a part, once its files are on the disk."""
+        """Mark a task as finished, once its files are on the disk."""
         flush(*files)
-        write_durably(self.parts / f"{name}.json", json.dumps(content))
+        write_durably(self.finished / f"{name}.json", json.dumps(content))
 
     def publish(self) -> None:
-        """Make the root `out`, in the place of what is there, and remove the rest."""
+        """Put the root in the place of `out` and remove the rest."""
         flush(self.root)
         old = self.out.with_name(f".{self.out.name}.{uuid.uuid4().hex[:8]}.old")
         if self.out.is_dir() and any(self.out.iterdir()):
@@ -136,7 +136,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+def _describe_differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     names = {"world": "version of the synthetic world", "device": "device"}
     pairs = [(text, found.get(key), wanted[key]) for key, text in names.items()]
     pairs += [(key, found["settings"].get(key), value) for key, value in wanted["settings"].items()]

@@ -1,4 +1,4 @@
-"""The data sheet of a synthetic data set: what is in it, counted while it is written."""
+"""The data sheet of a synthetic dataset: its contents, counted while it is written."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from bridgeta_synth.world.town.town import Town
 
 DATA_SHEET = "synth.json"
 _GRID = BevGrid()  # the label grid of the protocol
-_STRIDE = 2  # of the cells whose visibility is looked at, in rows and columns
+_STRIDE = 2  # of the cells whose visibility is checked, in rows and columns
 _NEAR, _RELATIVE = 1.0, 0.05  # metres, share of the depth
 
 
-def cells_seen(
+def find_visible(
     places: NDArray[np.float64], global_T_cam: Matrix, intrinsics: Matrix, depth: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Which global places `[n, 3]` a camera sees, by its depth image `[h, w]` in metres along the optical axis.
+    """Find which global places `[n, 3]` a camera sees, from its depth image `[h, w]` in metres along the optical axis.
 
-    A place is seen if the image is as deep as the place is, within 1 m or 5 %. Between pixels the inverse depth is
+    A place is seen if the image is as deep as the place, within 1 m or 5 %. Between pixels the inverse depth is
     interpolated, which is linear across the image of a plane: seen from a car, far ground changes by metres per pixel.
     """
     height, width = depth.shape
@@ -52,9 +52,10 @@ def cells_seen(
 
 
 @dataclass(frozen=True, eq=False)
-class Surroundings:
-    """The label cells around the vehicle at a keyframe: the classes in all of them, `masks [6, Y, X]`, and for every
-    other row and column their `classes [6, n]` and their middles on the ground in global metres, `places [n, 3]`.
+class LabelCells:
+    """The label cells around the vehicle at a keyframe: the classes in all of them, `masks [6, Y, X]`, and for
+    every other row and column their `classes [6, n]` and their centres on the ground in global metres, `places
+    [n, 3]`.
     """
 
     masks: NDArray[np.uint8]
@@ -62,8 +63,8 @@ class Surroundings:
     places: NDArray[np.float64]
 
     @classmethod
-    def of(cls, town: Town, raster: MapRaster, global_T_ego: Matrix) -> Surroundings:
-        """The cells of the label grid around a pose, of which only x, y and yaw count."""
+    def of(cls, town: Town, raster: MapRaster, global_T_ego: Matrix) -> LabelCells:
+        """Collect the cells of the label grid around a pose, of which only x, y and yaw count."""
         masks = raster.masks(global_T_ego, _GRID)
         x, y = (axis[_STRIDE // 2 :: _STRIDE] for axis in _GRID.centres())
         flat = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
@@ -79,7 +80,7 @@ class Tally:
     """Counts of one scene, or of many added up. Lists are in the order of the classes.
 
     class_cells: label cells with the class; class_keyframes: keyframes that have such a cell.
-    checked_cells: those of the class's cells whose visibility was looked at; seen_cells: those that a camera sees.
+    checked_cells: those of the class's cells whose visibility was checked; seen_cells: those that a camera sees.
     weather: scenes by day and night, by the light's kind, and those with rain. annotations: by category.
     """
 
@@ -94,16 +95,16 @@ class Tally:
     weather: dict[str, int] = field(default_factory=dict)
     annotations: dict[str, int] = field(default_factory=dict)
 
-    def add_keyframe(self, around: Surroundings, seen: NDArray[np.bool_]) -> None:
-        """Count a keyframe, of whose places `seen [n]` says which any camera sees."""
+    def add_keyframe(self, around: LabelCells, seen: NDArray[np.bool_]) -> None:
+        """Count a keyframe; `seen [n]` says which of its places any camera sees."""
         present = around.classes.astype(bool)
         self.keyframes += 1
         self.cells += around.masks[0].size
         cells = around.masks.sum(axis=(1, 2), dtype=np.int64)
-        self.class_cells = _sum(self.class_cells, cells)
-        self.class_keyframes = _sum(self.class_keyframes, cells > 0)
-        self.checked_cells = _sum(self.checked_cells, present.sum(axis=1))
-        self.seen_cells = _sum(self.seen_cells, (present & seen).sum(axis=1))
+        self.class_cells = _add_lists(self.class_cells, cells)
+        self.class_keyframes = _add_lists(self.class_keyframes, cells > 0)
+        self.checked_cells = _add_lists(self.checked_cells, present.sum(axis=1))
+        self.seen_cells = _add_lists(self.seen_cells, (present & seen).sum(axis=1))
 
     def add_weather(self, light: Light) -> None:
         """Count the weather of a scene."""
@@ -115,7 +116,7 @@ class Tally:
         for f in fields(self):
             mine, theirs = getattr(self, f.name), getattr(other, f.name)
             if isinstance(mine, list):
-                total: Any = _sum(mine, theirs)
+                total: Any = _add_lists(mine, theirs)
             elif isinstance(mine, dict):
                 total = dict(Counter(mine) + Counter(theirs))
             else:
@@ -123,21 +124,21 @@ class Tally:
             setattr(self, f.name, total)
 
 
-def _sum(a: Sequence[int], b: Iterable[Any]) -> list[int]:
+def _add_lists(a: Sequence[int], b: Iterable[Any]) -> list[int]:
     return [x + int(y) for x, y in zip(a, b, strict=True)]
 
 
 @dataclass(frozen=True)
 class DataSheet:
-    """What is in a synthetic data set."""
+    """The contents of a synthetic dataset."""
 
     settings: SynthSettings
     locations: tuple[str, ...]
     tally: Tally
 
-    def class_shares(self) -> dict[str, dict[str, float | None]]:
-        """Per class: its share of the label cells, the share of keyframes that have it, and the share of its cells that
-        a camera sees; the last is None for a class that is nowhere.
+    def compute_class_shares(self) -> dict[str, dict[str, float | None]]:
+        """Compute per class its share of the label cells, the share of keyframes that have it, and the share of
+        its cells that a camera sees; the last is None for a class that does not occur.
         """
         t = self.tally
         return {
@@ -150,7 +151,7 @@ class DataSheet:
         }
 
     def to_mapping(self) -> dict[str, Any]:
-        """The content of synth.json."""
+        """Return the content of synth.json."""
         t = self.tally
         return {
             "generator": "bridgeta synth",
@@ -164,17 +165,17 @@ class DataSheet:
             "weather_scenes": dict(sorted(t.weather.items())),
             "weather_keyframes": {name: n * self.settings.keyframes for name, n in sorted(t.weather.items())},
             "annotations": dict(sorted(t.annotations.items())),
-            "classes_within_50_m": self.class_shares(),
+            "classes_within_50_m": self.compute_class_shares(),
         }
 
     def page(self) -> Group:
-        """The sheet for a person, to be printed with rich."""
+        """Lay out the sheet for a person, to be printed with rich."""
         s, t = self.settings, self.tally
         table = Table()
         table.add_column("within 50 m")
         for name in ("share of cells", "in keyframes", "visible share"):
             table.add_column(name, justify="right")
-        for name, share in self.class_shares().items():
+        for name, share in self.compute_class_shares().items():
             visible = "-" if share["visible"] is None else f"{share['visible']:.0%}"
             table.add_row(name, f"{share['cells']:.2%}", f"{share['keyframes']:.0%}", visible)
         weather = ", ".join(f"{t.weather.get(name, 0)} {name}" for name in ("day", "night", "rain"))

@@ -1,4 +1,4 @@
-"""Synthetic frames straight as tensors: what a FrameDataset gives of the written root, without writing it."""
+"""Synthetic frames straight as tensors: those that a FrameDataset gives of the written root, without writing it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from bridgeta_core.geometry.images import apply_fit
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.dataset.recent import Recent
-from bridgeta_synth.dataset.records import Record, SceneRecords, SensorFile
-from bridgeta_synth.dataset.vocabulary import calibrated_sensors
-from bridgeta_synth.dataset.world import World
+from bridgeta_synth.dataset.records import Record, SceneRecords, SensorFile, make_calibrations
+from bridgeta_synth.dataset.world import LruCache, World
 from bridgeta_synth.render.renderer import SceneRenderer
 from bridgeta_synth.settings import SynthSettings
 
@@ -34,9 +32,9 @@ _CAMERAS = {camera.channel: camera for camera in facts.CAMERAS}
 
 
 @dataclass(frozen=True, eq=False)
-class _Drive:
-    """A scene that is ready to be rendered, and the seconds since its first keyframe at which each sensor takes each
-    of its samples.
+class _OpenScene:
+    """A scene that is ready to be rendered, and the seconds since its first keyframe at which each sensor takes
+    each of its samples.
     """
 
     renderer: SceneRenderer
@@ -46,12 +44,12 @@ class _Drive:
 
 
 class SyntheticFrames(Dataset[Frame]):
-    """The keyframes of a synthetic world as frames on a device, rendered when they are asked for.
+    """The keyframes of a synthetic world as frames on a device, rendered on access.
 
     The frames equal those that a FrameDataset gives of the root that `write_dataset` writes from the same settings, in
     the same order, but for the losses of JPEG. `cameras` are channels in the order of the network's camera axis. With
     `lidar` frames have the keyframe's points; earlier sweeps, which are not rendered, must be off. The `open_scenes`
-    scenes used last are kept ready; `SceneShuffle` gives an order that makes use of it.
+    scenes used last stay ready; `SceneShuffle` gives an order that makes use of it.
     """
 
     def __init__(
@@ -70,10 +68,10 @@ class SyntheticFrames(Dataset[Frame]):
             problem = f"there is no camera {', '.join(unknown)}" if unknown else "no cameras are chosen"
             raise BridgeTAError(problem, fix=f"Choose among {', '.join(_CAMERAS)}", exit_code=2)
         if lidar and not settings.lidar:
-            raise BridgeTAError("points are wanted of settings without lidar", exit_code=2)
+            raise BridgeTAError("points need settings with lidar", exit_code=2)
         if lidar and lidar.sweeps:
             raise BridgeTAError(
-                f"frames that are rendered when asked for have keyframes alone, not {lidar.sweeps} LiDAR sweeps",
+                f"frames rendered on access have keyframes only, not {lidar.sweeps} LiDAR sweeps",
                 fix="Set teacher.lidar.sweeps=0, or write the dataset with `bridgeta synth` and train on it",
                 exit_code=2,
             )
@@ -81,79 +79,81 @@ class SyntheticFrames(Dataset[Frame]):
         self.cameras, self.device = tuple(cameras), torch.device(device)
         self.lidar, self.augment, self.open_scenes = lidar, augment, open_scenes
         self.world = World(settings)
-        self._drive = Recent(self._prepare, open_scenes)
+        self._open_scene = LruCache(self._prepare, open_scenes)
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
 
     def __len__(self) -> int:
         return self.settings.scenes * self.settings.keyframes
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that, with the seed and the position, decides the augmentation."""
+        """Set the epoch that, with the seed and the position, decides the augmentation."""
         self._epoch.fill_(epoch)
 
     def build_towns(self) -> None:
-        """Build all towns now rather than when a scene of theirs is first opened; loader processes share them."""
+        """Build all towns now rather than when one of their scenes is first opened; loader processes share them."""
         for city in range(len(self.world.locations)):
             self.world.raster(city)
 
     def scene_of(self, position: int) -> int:
-        """The number of the scene that a position is in."""
+        """Return the number of the scene that a position is in."""
         return position // self.settings.keyframes
 
     def tags(self, position: int) -> tuple[str, ...]:
-        """Which of the words `night` and `rain` the description of the sample's scene has, to split results by."""
-        return self._drive(self.scene_of(position)).tags
+        """Return which of the words `night` and `rain` the description of the sample's scene has, to split
+        results by.
+        """
+        return self._open_scene(self.scene_of(position)).tags
 
     def sample(self, position: int) -> Sample:
-        """The sample at a position; the paths of its records are those that the written root would have."""
-        return self._drive(self.scene_of(position)).samples[position % self.settings.keyframes]
+        """Return the sample at a position; the paths of its records are those in the written root."""
+        return self._open_scene(self.scene_of(position)).samples[position % self.settings.keyframes]
 
     def __getitem__(self, position: int) -> Frame:
         if not -len(self) <= position < len(self):
             raise IndexError(position)
         scene, keyframe = divmod(position % len(self), self.settings.keyframes)
-        drive = self._drive(scene)
-        sample, times = drive.samples[keyframe], drive.times[keyframe]
+        opened = self._open_scene(scene)
+        sample, times = opened.samples[keyframe], opened.times[keyframe]
         epoch, change = int(self._epoch), Change()
         fits = image_fits(sample.rig(self.cameras), self.image)
         if self.augment:
             change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
-        views = drive.renderer.cameras([(_CAMERAS[name], times[name]) for name in self.cameras])
+        views = opened.renderer.render_cameras([(_CAMERAS[name], times[name]) for name in self.cameras])
         images = [apply_fit(view.image, fit) for view, fit in zip(views, fits.values(), strict=True)]
         points = None
         if self.lidar:
-            sweep = drive.renderer.lidar(times[facts.LIDAR_CHANNEL])
+            sweep = opened.renderer.render_sweep(times[facts.LIDAR_CHANNEL])
             points = merge_sweeps([sample.record(facts.LIDAR_CHANNEL)], [sweep], self.lidar.ego_radius)
         raster = self.world.raster(self.world.city_of(scene))
         masks = change.masks(raster, sample.global_T_ego, self.grid)
         frame = make_frame(sample, fits, images, points, change, masks, np.array(raster.known))
         return frame.to(self.device)
 
-    def _prepare(self, index: int) -> _Drive:
-        scene = self.world.scene(index)
-        records = self.world.records(scene)
+    def _prepare(self, index: int) -> _OpenScene:
+        scene = self.world.make_scene(index)
+        records = self.world.make_records(scene)
         location = records.log.location
-        mounts = dict(zip(self.settings.channels, calibrated_sensors(self.settings, location), strict=True))
+        mounts = dict(zip(self.settings.channels, make_calibrations(self.settings, location), strict=True))
         samples: list[dict[str, SensorRecord]] = [{} for _ in range(self.settings.keyframes)]
         times: list[dict[str, float]] = [{} for _ in samples]
         for channel in self.settings.channels:
-            for file in records.files(channel):
+            for file in records.iter_files(channel):
                 if file.keyframe is not None:
                     samples[file.keyframe][channel] = self._record(records, file, mounts[channel])
                     times[file.keyframe][channel] = file.time
         description = scene.describe().lower()
-        return _Drive(
-            self.world.renderer(scene, self.device),
+        return _OpenScene(
+            self.world.make_renderer(scene, self.device),
             [
                 Sample(table["token"], records.name, location, table["timestamp"], sensors)
-                for table, sensors in zip(records.samples(), samples, strict=True)
+                for table, sensors in zip(records.make_samples(), samples, strict=True)
             ],
             times,
             tuple(word for word in ("night", "rain") if word in description),
         )
 
     def _record(self, records: SceneRecords, file: SensorFile, mount: Record) -> SensorRecord:
-        """A sensor's record as reading the tables gives it, quaternions included."""
+        """Make a sensor's record as reading the tables gives it, quaternions included."""
         is_camera = file.channel in _CAMERAS
         width, height = self.settings.image_size if is_camera else (0, 0)
         return SensorRecord(
@@ -173,9 +173,9 @@ class SyntheticFrames(Dataset[Frame]):
 class SceneShuffle(Sampler[int]):
     """All positions of synthetic frames in a random order that prepares every scene once.
 
-    Scenes come in random groups of `frames.open_scenes`, which are kept ready together; the frames of a group are
-    shuffled. With `workers` loader processes, which take turns in batches of `batch_size`, the scenes are shared out so
-    that every process has groups of its own. The order depends on the seed and the epoch alone.
+    Scenes come in random groups of `frames.open_scenes`, which stay ready together; the frames of a group are shuffled.
+    With `workers` loader processes, which take turns in batches of `batch_size`, the scenes are divided so that every
+    process has groups of its own. The order depends on the seed and the epoch alone.
     """
 
     def __init__(self, frames: SyntheticFrames, seed: int = 0, batch_size: int = 1, workers: int = 1) -> None:
@@ -183,7 +183,7 @@ class SceneShuffle(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that, with the seed, decides the order."""
+        """Set the epoch that, with the seed, decides the order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -201,7 +201,7 @@ class SceneShuffle(Sampler[int]):
                 streams.append(stream)
 
     def _positions(self, scenes: NDArray[np.int64], rng: np.random.Generator) -> list[int]:
-        """The positions of some scenes, shuffled within groups."""
+        """Shuffle the positions of some scenes within groups."""
         keyframes, size = self.frames.settings.keyframes, self.frames.open_scenes
         result: list[int] = []
         for start in range(0, len(scenes), size):

@@ -1,8 +1,14 @@
-"""A town as nuScenes maps: the map expansion JSON v1.3, the semantic prior and the picture below it."""
+"""Write a town as nuScenes maps: the map expansion JSON v1.3, with the semantic prior and the base map.
+
+The centre line of a lane (`arcline_path_3`) is a row of arcs, each with its pose at either end, as nuscenes-devkit's
+`arcline_path_utils` reads them. They come from biarcs (Bolton, 1975): two arcs that meet with one tangent and join two
+points with given headings.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +17,18 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString, Point, Polygon
 from shapely.strtree import STRtree
 
-from bridgeta_synth.dataset.lane_records import arc_paths, connector_area
-from bridgeta_synth.dataset.map_pictures import write_basemap, write_prior
+from bridgeta_synth.dataset.map_images import write_basemap, write_prior
 from bridgeta_synth.seeds import Seed, token
+from bridgeta_synth.world.streets.shapes import Points, arc_length, ribbon, tangents
 from bridgeta_synth.world.town.town import Town
 
 
-def expansion(town: Town, seed: Seed) -> dict[str, Any]:
-    """The content of `maps/expansion/<location>.json`; coordinates in metres, rounded to millimetres."""
-    return _Expansion(town, seed).build()
+def build_expansion(town: Town, seed: Seed) -> dict[str, Any]:
+    """Build the content of `maps/expansion/<location>.json`; coordinates in metres, rounded to millimetres."""
+    return _ExpansionBuilder(town, seed).build()
 
 
-class _Expansion:
+class _ExpansionBuilder:
     def __init__(self, town: Town, seed: Seed) -> None:
         self.town, self.seed = town, seed
         self.nodes: list[dict[str, Any]] = []
@@ -33,16 +39,16 @@ class _Expansion:
     def _token(self, *names: object) -> str:
         return token(self.seed, "map", self.town.location, *names)
 
-    def _nodes(self, points: NDArray[np.float64]) -> list[str]:
+    def _add_nodes(self, points: NDArray[np.float64]) -> list[str]:
         tokens = []
         for x, y in np.round(points, 3).tolist():
             tokens.append(self._token("node", len(self.nodes)))
             self.nodes.append({"token": tokens[-1], "x": x, "y": y})
         return tokens
 
-    def _polygon(self, shape: Polygon) -> str:
+    def _add_polygon(self, shape: Polygon) -> str:
         rings = [np.asarray(r.coords)[:-1, :2] for r in (shape.exterior, *shape.interiors)]
-        tokens = [self._nodes(ring) for ring in rings]
+        tokens = [self._add_nodes(ring) for ring in rings]
         self.polygons.append(
             {
                 "token": self._token("polygon", len(self.polygons)),
@@ -52,14 +58,14 @@ class _Expansion:
         )
         return str(self.polygons[-1]["token"])
 
-    def _line(self, shape: LineString) -> tuple[str, list[str]]:
-        nodes = self._nodes(np.asarray(shape.coords)[:, :2])
+    def _add_line(self, shape: LineString) -> tuple[str, list[str]]:
+        nodes = self._add_nodes(np.asarray(shape.coords)[:, :2])
         self.lines.append({"token": self._token("line", len(self.lines)), "node_tokens": nodes})
         return str(self.lines[-1]["token"]), nodes
 
     def build(self) -> dict[str, Any]:
-        """All layers; what a map does not hold is an empty list."""
-        layers = {**self._areas(), **self._stops(), **self._dividers(), **self._lanes()}
+        """Build all layers; those that a map lacks are empty lists."""
+        layers = {**self._make_areas(), **self._make_stops(), **self._make_dividers(), **self._make_lanes()}
         return {
             "version": "1.3",
             "polygon": self.polygons,
@@ -71,49 +77,49 @@ class _Expansion:
             **layers,
         }
 
-    def _segment_at(self, point: Point) -> str:
-        """The road segment nearest to a point, or nothing where the map has no road segments."""
+    def _find_segment(self, point: Point) -> str:
+        """Find the road segment nearest to a point; empty where the map has no road segments."""
         nearest = self._segments.nearest(point)
         return "" if nearest is None else self._token("road_segment", int(nearest))
 
-    def _areas(self) -> dict[str, list[dict[str, Any]]]:
+    def _make_areas(self) -> dict[str, list[dict[str, Any]]]:
         town, polygons = self.town, self.town.polygons
         ground = STRtree(polygons["drivable_area"])
 
-        def drivable_at(shape: Polygon) -> str:
+        def find_drivable(shape: Polygon) -> str:
             nearest = ground.nearest(shape.representative_point())
             return "" if nearest is None else self._token("drivable_area", int(nearest))
 
         layers: dict[str, list[dict[str, Any]]] = {}
         layers["drivable_area"] = [
-            {"token": self._token("drivable_area", i), "polygon_tokens": [self._polygon(p)]}
+            {"token": self._token("drivable_area", i), "polygon_tokens": [self._add_polygon(p)]}
             for i, p in enumerate(polygons["drivable_area"])
         ]
         layers["road_segment"] = [
             {
                 "token": self._token("road_segment", i),
-                "polygon_token": self._polygon(p),
+                "polygon_token": self._add_polygon(p),
                 "is_intersection": town.intersections[i],
-                "drivable_area_token": drivable_at(p),
+                "drivable_area_token": find_drivable(p),
             }
             for i, p in enumerate(polygons["road_segment"])
         ]
         layers["ped_crossing"] = [
             {
                 "token": self._token("ped_crossing", i),
-                "polygon_token": self._polygon(p),
-                "road_segment_token": self._segment_at(p.centroid),
+                "polygon_token": self._add_polygon(p),
+                "road_segment_token": self._find_segment(p.centroid),
             }
             for i, p in enumerate(polygons["ped_crossing"])
         ]
         layers["walkway"] = [
-            {"token": self._token("walkway", i), "polygon_token": self._polygon(p)}
+            {"token": self._token("walkway", i), "polygon_token": self._add_polygon(p)}
             for i, p in enumerate(polygons["walkway"])
         ]
         layers["carpark_area"] = [
             {
                 "token": self._token("carpark_area", i),
-                "polygon_token": self._polygon(p),
+                "polygon_token": self._add_polygon(p),
                 "orientation": 0.0,
                 "road_block_token": "",
             }
@@ -121,7 +127,7 @@ class _Expansion:
         ]
         return layers
 
-    def _stops(self) -> dict[str, list[dict[str, Any]]]:
+    def _make_stops(self) -> dict[str, list[dict[str, Any]]]:
         crossings = STRtree(self.town.polygons["ped_crossing"])
         records = []
         for i, p in enumerate(self.town.polygons["stop_line"]):
@@ -130,7 +136,7 @@ class _Expansion:
             records.append(
                 {
                     "token": self._token("stop_line", i),
-                    "polygon_token": self._polygon(p),
+                    "polygon_token": self._add_polygon(p),
                     "stop_line_type": "PED_CROSSING" if tokens else "STOP_SIGN",
                     "ped_crossing_tokens": tokens,
                     "traffic_light_tokens": [],
@@ -139,29 +145,29 @@ class _Expansion:
             )
         return {"stop_line": records}
 
-    def _dividers(self) -> dict[str, list[dict[str, Any]]]:
+    def _make_dividers(self) -> dict[str, list[dict[str, Any]]]:
         between = [
             {
                 "token": self._token("road_divider", i),
-                "line_token": self._line(shape)[0],
-                "road_segment_token": self._segment_at(shape.interpolate(0.5, normalized=True)),
+                "line_token": self._add_line(shape)[0],
+                "road_segment_token": self._find_segment(shape.interpolate(0.5, normalized=True)),
             }
             for i, shape in enumerate(self.town.lines["road_divider"])
         ]
         lanes = []
         for i, shape in enumerate(self.town.lines["lane_divider"]):
-            line, nodes = self._line(shape)
+            line, nodes = self._add_line(shape)
             dashes = [{"node_token": n, "segment_type": "DOUBLE_DASHED_WHITE"} for n in nodes]
             lanes.append({"token": self._token("lane_divider", i), "line_token": line, "lane_divider_segments": dashes})
         return {"road_divider": between, "lane_divider": lanes}
 
-    def _lanes(self) -> dict[str, Any]:
-        """Lanes, and where each of their areas belongs to a lane of the graph, centre lines and connectors."""
+    def _make_lanes(self) -> dict[str, Any]:
+        """Make lanes and, where each of their areas belongs to a lane of the graph, centre lines and connectors."""
         shapes, graph = self.town.polygons["lane"], self.town.lanes
         records = [
             {
                 "token": self._token("lane", i),
-                "polygon_token": self._polygon(p),
+                "polygon_token": self._add_polygon(p),
                 "lane_type": "CAR",
                 "from_edge_line_token": "",
                 "to_edge_line_token": "",
@@ -176,16 +182,16 @@ class _Expansion:
         if len(shapes) == len(graph.lanes) and all(
             shape.contains(Point(points[len(points) // 2])) for shape, points in zip(shapes, graph.lanes, strict=True)
         ):
-            arcs = {self._token("lane", i): arc_paths(points) for i, points in enumerate(graph.lanes)}
+            arcs = {self._token("lane", i): fit_arcs(points) for i, points in enumerate(graph.lanes)}
             follows = {name: {"incoming": [], "outgoing": []} for name in arcs}
             for i, ways in enumerate(graph.successors):
                 for j, path in ways:
                     name = self._token("lane_connector", i, j)
-                    area = connector_area(path)
+                    area = outline_connector(path)
                     if area is not None:
-                        connectors.append({"token": name, "polygon_token": self._polygon(area)})
+                        connectors.append({"token": name, "polygon_token": self._add_polygon(area)})
                     before, after = self._token("lane", i), self._token("lane", j)
-                    arcs[name] = arc_paths(path)
+                    arcs[name] = fit_arcs(path)
                     follows[name] = {"incoming": [before], "outgoing": [after]}
                     follows[before]["outgoing"].append(name)
                     follows[after]["incoming"].append(name)
@@ -193,12 +199,76 @@ class _Expansion:
 
 
 def write_maps(root: Path, town: Town, seed: Seed) -> str:
-    """Write all map files of a town below `root`; returns the prior's token."""
+    """Write all map files of a town below `root`; return the prior's token."""
     expansion_file = root / "maps" / "expansion" / f"{town.location}.json"
     expansion_file.parent.mkdir(parents=True, exist_ok=True)
-    expansion_file.write_text(json.dumps(expansion(town, seed), separators=(",", ":")))
+    expansion_file.write_text(json.dumps(build_expansion(town, seed), separators=(",", ":")))
     prior_token = token(seed, "map", town.location)
     shapes = [p for layer in ("drivable_area", "walkway", "carpark_area") for p in town.polygons[layer]]
     write_prior(root / "maps" / f"{prior_token}.png", shapes, town.canvas)
     write_basemap(root / "maps" / "basemap" / f"{town.location}.png", town.surface, town.canvas)
     return prior_token
+
+
+# Metres of a line per biarc: on roads with bends like ours it is exact to millimetres.
+_SPACING = 6.0
+_STRAIGHT = 1e-4
+_CONNECTOR_WIDTH = 3.2
+
+
+def fit_arcs(points: Points) -> list[dict[str, Any]]:
+    """Fit arcs that follow each other with one heading to a polyline `[n, 2]` of a smooth curve."""
+    s = arc_length(points)
+    knots = np.unique(np.linspace(0, len(points) - 1, max(2, round(s[-1] / _SPACING) + 1)).round().astype(int))
+    ways = _measure_headings(points)[knots]
+    paths = []
+    for p, q, t, u in zip(points[knots[:-1]], points[knots[1:]], ways[:-1], ways[1:], strict=True):
+        middle, way = _find_joint(p, t, q, u)
+        paths += [_make_arc(p, t, middle, way), _make_arc(middle, way, q, u)]
+    return paths
+
+
+def _measure_headings(points: Points) -> Points:
+    """Measure unit tangents; at the ends those of the parabola through the last three points."""
+    t = tangents(points)
+    if len(points) > 2:
+        for end, sign in ((0, 1), (-1, -1)):
+            a, b, c = points[end], points[end + sign], points[end + 2 * sign]
+            way = sign * (-3 * a + 4 * b - c)
+            t[end] = way / np.hypot(*way)
+    return t
+
+
+def _find_joint(p: Points, t: Points, q: Points, u: Points) -> tuple[Points, Points]:
+    """Find where two arcs from p heading t to q heading u meet, and the heading there; both tangents are equally
+    long.
+    """
+    v = q - p
+    bend = 2 * (1 - float(t @ u))
+    along = float(v @ (t + u))
+    d = (-along + math.sqrt(along**2 + bend * float(v @ v))) / bend if bend > 1e-09 else float(v @ v) / (2 * along)
+    way = (q - d * u) - (p + d * t)
+    return (p + q + d * (t - u)) / 2, way / np.hypot(*way)
+
+
+def _make_arc(p: Points, t: Points, q: Points, u: Points) -> dict[str, Any]:
+    """Make one arc as an arc-line path whose other segments are empty."""
+    turn = math.atan2(t[0] * u[1] - t[1] * u[0], float(t @ u))
+    chord = float(np.hypot(*(q - p)))
+    is_straight = abs(turn) < _STRAIGHT
+    length = chord if is_straight else chord * (turn / 2) / math.sin(turn / 2)
+    return {
+        "start_pose": [float(p[0]), float(p[1]), math.atan2(t[1], t[0])],
+        "end_pose": [float(q[0]), float(q[1]), math.atan2(u[1], u[0])],
+        "shape": "RSR" if turn < 0 else "LSL",
+        "radius": 999.999 if is_straight else length / abs(turn),
+        "segment_length": [0.0, length, 0.0] if is_straight else [length, 0.0, 0.0],
+    }
+
+
+def outline_connector(path: Points) -> Polygon | None:
+    """Outline the ground of a way between two lanes; None where it is too short or too tight to have a simple one."""
+    if arc_length(path)[-1] < 1.0:
+        return None
+    shape = Polygon(np.round(ribbon(path, _CONNECTOR_WIDTH), 3)).simplify(0.05)
+    return shape if shape.is_valid and isinstance(shape, Polygon) else None

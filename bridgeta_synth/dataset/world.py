@@ -1,8 +1,12 @@
-"""The world of some settings: which towns there are, which scene is where, and what is needed to render it."""
+"""The world of some settings: its towns, its scenes, and the means to render them."""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -10,8 +14,7 @@ from bridgeta_core.data.maps.expansion import read_layers
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.dataset.map_expansion import expansion
-from bridgeta_synth.dataset.recent import Recent
+from bridgeta_synth.dataset.map_expansion import build_expansion
 from bridgeta_synth.dataset.records import SceneRecords
 from bridgeta_synth.render.renderer import SceneRenderer
 from bridgeta_synth.settings import SynthSettings
@@ -20,60 +23,93 @@ from bridgeta_synth.world.real.load import load_town
 from bridgeta_synth.world.town.builder import build_town
 from bridgeta_synth.world.town.town import Town
 
-# A town has room for its scenes: as many junctions as this and two per scene, within bounds.
+T = TypeVar("T")
+
+
+class LruCache(Generic[T]):
+    """A cache that builds values by number and holds the last `size` that were used. Safe to use from several threads.
+
+    A copy in another process starts empty.
+    """
+
+    def __init__(self, build: Callable[[int], T], size: int) -> None:
+        self._build, self._size = build, size
+        self._values: OrderedDict[int, T] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def __call__(self, number: int) -> T:
+        """Return the value of a number, building it if necessary."""
+        with self._lock:
+            if number not in self._values:
+                value = self._build(number)
+                self._values[number] = value
+                if len(self._values) > self._size:
+                    self._values.popitem(last=False)
+            self._values.move_to_end(number)
+            return self._values[number]
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LruCache, (self._build, self._size)
+
+
+# A town has room for its scenes: this many junctions and two more per scene, within bounds.
 _JUNCTIONS, _FEWEST, _MOST = 24, 30, 120
 
 
 class World:
-    """The towns and scenes of some settings; everything depends on the settings alone, not on the order of asking.
+    """The towns and scenes of some settings. All depend on the settings alone, not on the order of access.
 
-    `locations` are the cities; the scenes take turns in them. The `keep` towns used last are kept. Raises BridgeTAError
-    when the settings name a folder of maps that is not there or holds a city that nuScenes does not know.
+    `locations` are the cities, between which the scenes alternate. The `cached_towns` towns used last stay in memory.
+    Raises BridgeTAError when the settings name a folder of maps that does not exist or holds a city that nuScenes does
+    not know.
     """
 
-    def __init__(self, settings: SynthSettings, keep: int = len(facts.LOCATIONS)) -> None:
+    def __init__(self, settings: SynthSettings, cached_towns: int = len(facts.LOCATIONS)) -> None:
         self.settings = settings
         known = dict(facts.LOCATIONS)
-        names = _cities(Path(settings.maps)) if settings.maps is not None else tuple(known)
+        names = _find_cities(Path(settings.maps)) if settings.maps is not None else tuple(known)
         self.locations = names[: settings.scenes]
-        self._keep_right = known
-        self.town = Recent(self._town, keep)
-        self.raster = Recent(self._raster, keep)
+        self._keeps_right = known
+        self.town = LruCache(self._make_town, cached_towns)
+        self.raster = LruCache(self._make_raster, cached_towns)
 
     def city_of(self, scene: int) -> int:
-        """The number of the city in which a scene takes place."""
+        """Return the number of the city in which a scene takes place."""
         return scene % len(self.locations)
 
-    def scene(self, index: int) -> Scene:
-        """A scene by its number in the data set; made anew whenever asked for."""
+    def make_scene(self, index: int) -> Scene:
+        """Build a scene by its number in the dataset; scenes are not cached."""
         settings = self.settings
         town = self.town(self.city_of(index))
         return build_scene(town, settings.seeds, index, settings.duration, settings.weather)
 
-    def renderer(self, scene: Scene, device: torch.device) -> SceneRenderer:
-        """What renders a scene."""
+    def make_renderer(self, scene: Scene, device: torch.device) -> SceneRenderer:
+        """Prepare the renderer of a scene."""
         return SceneRenderer(scene, self.settings.seeds, *self.settings.image_size, device)
 
-    def records(self, scene: Scene) -> SceneRecords:
-        """The table records of a scene."""
+    def make_records(self, scene: Scene) -> SceneRecords:
+        """Prepare the table records of a scene."""
         return SceneRecords(scene, self.settings, self.city_of(scene.index), len(self.locations))
 
-    def _town(self, city: int) -> Town:
+    def _make_town(self, city: int) -> Town:
         settings, location = self.settings, self.locations[city]
         if settings.maps is not None:
             return load_town(Path(settings.maps), location, settings.seeds, city, settings.relief)
         scenes = -(-settings.scenes // len(self.locations))
         junctions = min(max(_JUNCTIONS + 2 * scenes, _FEWEST), _MOST)
-        return build_town(settings.seeds, city, location, self._keep_right[location], settings.relief, junctions)
+        return build_town(settings.seeds, city, location, self._keeps_right[location], settings.relief, junctions)
 
-    def _raster(self, city: int) -> MapRaster:
-        """The map as a reader of the written map expansion sees it."""
-        content = expansion(self.town(city), self.settings.seeds)
+    def _make_raster(self, city: int) -> MapRaster:
+        """Rasterise the map as a reader of the written map expansion sees it."""
+        content = build_expansion(self.town(city), self.settings.seeds)
         return MapRaster(self.locations[city], read_layers(content))
 
 
-def _cities(root: Path) -> tuple[str, ...]:
-    """The cities whose map expansions are in a folder, in nuScenes' order."""
+def _find_cities(root: Path) -> tuple[str, ...]:
+    """Find the cities whose map expansions are in a folder, in nuScenes' order."""
     folder = root / "maps" / "expansion"
     known = [name for name, _ in facts.LOCATIONS]
     fix = f"Give the folder that holds maps/expansion with {', '.join(known)} (.json), or some of them"

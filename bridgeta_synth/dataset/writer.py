@@ -14,11 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.machine import resolve_device
-from bridgeta_synth.dataset.checkpoint import PartialRoot, flush
+from bridgeta_synth.dataset.checkpoint import Checkpoint, flush
 from bridgeta_synth.dataset.datasheet import DATA_SHEET, DataSheet, Tally
-from bridgeta_synth.dataset.part import Part, PartWriter
-from bridgeta_synth.dataset.records import Record, scene_name
-from bridgeta_synth.dataset.vocabulary import map_record, vocabulary
+from bridgeta_synth.dataset.records import Record, make_map_record, make_vocabulary, name_scene
+from bridgeta_synth.dataset.tasks import Task, TaskWriter
 from bridgeta_synth.dataset.workers import Workers
 from bridgeta_synth.dataset.world import World
 from bridgeta_synth.settings import SynthSettings
@@ -36,33 +35,35 @@ def write_dataset(
 ) -> DataSheet:
     """Write the root `out`, whole or not at all, and return its data sheet.
 
-    Until it is whole it is `<out>.partial`; the same call after an interruption goes on with that. `overwrite` replaces
-    an earlier root that this function wrote, and discards what is left of an interrupted run with other settings.
-    `jobs` files are made at a time, by default as many as there are cores: scenes are shared out among processes, which
-    a script must allow for by `if __name__ == "__main__":`. A single scene, one job and a GPU need no processes.
+    Until it is complete it is `<out>.partial`; the same call after an interruption resumes it. `overwrite` replaces an
+    earlier root that this function wrote, and discards the remains of an interrupted run with other settings. `jobs`
+    files are made at a time, by default one per core: scenes are distributed to processes, which a script must allow
+    for by `if __name__ == "__main__":`. A single scene, one job and a GPU need no processes.
 
-    Raises BridgeTAError when `out` or `<out>.partial` holds something else, the device is not there, or the disk is
-    full, and when interrupted.
+    Raises BridgeTAError when `out` or `<out>.partial` holds something else, the device does not exist, the disk is
+    full, or the run is interrupted.
     """
     out = Path(out).absolute()
-    jobs = _cores() if jobs is None else jobs
+    jobs = _count_cores() if jobs is None else jobs
     if jobs < 1:
         raise BridgeTAError(f"jobs is {jobs}, it must be 1 or more", exit_code=2)
     _check_target(out, overwrite)
     device = resolve_device(device)
     world = World(settings)
-    folder = PartialRoot(out)
+    checkpoint = Checkpoint(out)
     try:
-        with folder.opened(settings, device.type, discard=overwrite):
-            _write_parts(folder, world, str(device), jobs, progress)
-            sheet = _assemble(folder, world)
-            folder.publish()
+        with checkpoint.opened(settings, device.type, discard=overwrite):
+            _run_tasks(checkpoint, world, str(device), jobs, progress)
+            sheet = _write_tables(checkpoint, world)
+            checkpoint.publish()
     except KeyboardInterrupt:
-        raise BridgeTAError("was interrupted", where=folder.folder, fix="Repeat the command to go on with it") from None
+        raise BridgeTAError(
+            "was interrupted", where=checkpoint.folder, fix="Repeat the command to go on with it"
+        ) from None
     except OSError as error:
         raise BridgeTAError(
             f"cannot be written ({error.strerror or error})",
-            where=error.filename or folder.folder,
+            where=error.filename or checkpoint.folder,
             fix="Check the free space and the permissions of that folder, then repeat the command to go on",
         ) from error
     return sheet
@@ -79,34 +80,36 @@ def _check_target(out: Path, overwrite: bool) -> None:
         raise BridgeTAError("holds an earlier synthetic dataset", where=out, fix=fix, exit_code=2)
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return max(1, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
-def _write_parts(folder: PartialRoot, world: World, device: str, jobs: int, progress: bool) -> None:
-    """Write all parts that an earlier run has not finished."""
+def _run_tasks(checkpoint: Checkpoint, world: World, device: str, jobs: int, progress: bool) -> None:
+    """Carry out all tasks that an earlier run has not finished."""
     settings = world.settings
-    parts = [part for part in Part.all(world) if not folder.has(part.name)]
-    scenes = sum(part.scene is not None for part in parts)
+    tasks = [task for task in Task.all(world) if not checkpoint.has(task.name)]
+    scenes = sum(task.scene is not None for task in tasks)
     processes = min(jobs, max(1, scenes)) if torch.device(device).type == "cpu" else 1
-    writer: PartWriter | Workers
+    writer: TaskWriter | Workers
     if processes == 1:
-        writer = PartWriter(folder, settings, device, jobs)
+        writer = TaskWriter(checkpoint, settings, device, jobs)
     else:
-        writer = Workers(folder, settings, processes, jobs // processes)
+        writer = Workers(checkpoint, settings, processes, jobs // processes)
     columns = (TextColumn("synth"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeRemainingColumn())
     with Progress(*columns, disable=not progress, transient=False) as bar:
         total = settings.files_per_scene
-        task = bar.add_task("", total=settings.scenes * total, completed=(settings.scenes - scenes) * total)
-        with _single_threaded():
-            if parts:
-                writer.write(parts, lambda: bar.advance(task))
+        shown = bar.add_task("", total=settings.scenes * total, completed=(settings.scenes - scenes) * total)
+        with _limit_threads():
+            if tasks:
+                writer.write(tasks, lambda: bar.advance(shown))
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
-    """One thread per picture and as many pictures at a time as there are cores: faster than sharing pictures out."""
+def _limit_threads() -> Iterator[None]:
+    """Use one thread per image and render as many images at a time as there are cores, which is faster than
+    several threads per image.
+    """
     of_torch, of_cv2 = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -134,27 +137,27 @@ class _TableFile:
         self._file.close()
 
 
-def _assemble(folder: PartialRoot, world: World) -> DataSheet:
-    """Put the tables and the data sheet together from the parts."""
+def _write_tables(checkpoint: Checkpoint, world: World) -> DataSheet:
+    """Assemble the tables and the data sheet from the finished tasks."""
     settings, tally = world.settings, Tally()
-    tables = folder.root / settings.version
+    tables = checkpoint.root / settings.version
     tables.mkdir(exist_ok=True)
     logs: dict[str, Record] = {}
     with ExitStack() as stack:
         files = {name: stack.enter_context(closing(_TableFile(tables / f"{name}.json"))) for name in _SCENE_TABLES}
         for index in range(settings.scenes):
-            content = folder.load(scene_name(index))
+            content = checkpoint.load(name_scene(index))
             for name, file in files.items():
                 file.add(content["tables"][name])
             logs |= {record["token"]: record for record in content["tables"]["log"]}
             tally.add(Tally(**content["tally"]))
-    rest = vocabulary(settings, world.locations)
+    rest = make_vocabulary(settings, world.locations)
     rest["log"] = list(logs.values())
-    rest["map"] = [map_record(settings, location, rest["log"]) for location in world.locations]
+    rest["map"] = [make_map_record(settings, location, rest["log"]) for location in world.locations]
     for name, records in rest.items():
         with closing(_TableFile(tables / f"{name}.json")) as file:
             file.add(records)
     sheet = DataSheet(settings, world.locations, tally)
-    (folder.root / DATA_SHEET).write_text(json.dumps(sheet.to_mapping(), indent=2) + "\n")
-    flush(folder.root / DATA_SHEET, *tables.iterdir(), tables)
+    (checkpoint.root / DATA_SHEET).write_text(json.dumps(sheet.to_mapping(), indent=2) + "\n")
+    flush(checkpoint.root / DATA_SHEET, *tables.iterdir(), tables)
     return sheet

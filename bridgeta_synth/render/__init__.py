@@ -1,1 +1,1 @@
-"""What cameras and LiDAR see of a scene: rays, surfaces, light."""
+"""Render what cameras and LiDAR see of a scene: rays, surfaces, light."""

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridgeta_synth.render.lens import add_drops, add_streaks, glare, reduced
+from bridgeta_synth.render.lens import add_drops, add_streaks, shrink, spread_glare
 from bridgeta_synth.world.camera_look import CameraLook
 from bridgeta_synth.world.light import Light
 
 _NOISE_SIZE = 1 << 20
-_PIECE = 1 << 18
+_CHUNK = 1 << 18
 # Radiance that comes out as a middle grey, and how far the automatic exposure follows the brightness of a frame:
 # part of the way, so that night stays night.
 _KEY, _FOLLOWS, _USUAL = 0.15, 0.66, 0.30
@@ -27,22 +27,24 @@ _LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
 def develop(radiance: Tensor, look: CameraLook, light: Light, noise_seed: int) -> Tensor:
-    """The picture `[h, w, 3]` uint8 of linear radiance `[h, w, 3]`; equal noise seeds (0 or more) give equal noise."""
+    """Develop linear radiance `[h, w, 3]` into an image `[h, w, 3]` uint8; equal noise seeds (0 or more) give
+    equal noise.
+    """
     height, width = radiance.shape[:2]
     image = radiance.permute(2, 0, 1).contiguous()
     if image.data_ptr() == radiance.data_ptr():
         image = image.clone()
-    small = reduced(image)
+    small = shrink(image)
     rng = np.random.default_rng(noise_seed)
-    offsets = rng.integers(0, _NOISE_SIZE - _PIECE, 3 * (height * width // _PIECE + 1))
+    offsets = rng.integers(0, _NOISE_SIZE - _CHUNK, 3 * (height * width // _CHUNK + 1))
     if light.rain > 0:
         shift = (int(rng.integers(1 << 16)), int(rng.integers(1 << 16)))
         add_streaks(image, 0.25 * light.rain, small.reshape(3, -1).mean(dim=1) * 1.2, shift)
         add_drops(image, small, look.drops)
     if light.lamps:
-        image += look.glare * (glare(small, height, width) - image)
-    gain = _exposure(small) * look.exposure
-    shade = _vignette(height, width, look.vignetting, image.device).view(-1) * gain
+        image += look.glare * (spread_glare(small, height, width) - image)
+    gain = _expose(small) * look.exposure
+    shade = _make_vignette(height, width, look.vignetting, image.device).view(-1) * gain
     planes = image.view(3, -1)
     for plane, factor in zip(planes, look.white_balance, strict=True):
         plane.mul_(shade).mul_(factor)
@@ -54,20 +56,22 @@ def develop(radiance: Tensor, look: CameraLook, light: Light, noise_seed: int) -
     for plane in planes:
         _tone_(plane)
     _sharpen_(image, look.sharpness)
-    # In display values, which go with the square root of light, the noise of single photons is about constant. A
-    # camera that exposes longer or amplifies has more of it.
+    # In display values, which follow the square root of light, the noise of single photons is about constant. Cameras
+    # that expose longer or amplify have more of it.
     noise = look.noise * gain.clamp(min=0.25, max=9.0).sqrt()
-    table = _noise(image.device)
+    table = _make_noise(image.device)
     flat = image.view(-1)
-    for piece, offset in zip(range(0, len(flat), _PIECE), offsets, strict=False):
-        part = flat[piece : piece + _PIECE]
+    for start, offset in zip(range(0, len(flat), _CHUNK), offsets, strict=False):
+        part = flat[start : start + _CHUNK]
         part.addcmul_(table[offset : offset + len(part)], noise)
     flat.mul_(255 * (1 - look.black)).add_(255 * look.black + 0.5).clamp_(0, 255.5)
     return image.to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
-def _exposure(small: Tensor) -> Tensor:
-    """The automatic exposure's factor for a frame, from the mean logarithm of luminance of its reduced image."""
+def _expose(small: Tensor) -> Tensor:
+    """Compute the automatic exposure's factor for a frame, from the mean logarithm of luminance of its reduced
+    image.
+    """
     red, green, blue = small.reshape(3, -1)
     luminance = _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
     # Highlights count no more than a white wall does: lamps must not darken the night.
@@ -76,7 +80,7 @@ def _exposure(small: Tensor) -> Tensor:
 
 
 def _tone_(plane: Tensor) -> None:
-    """From exposed light to display values in [0, 1], in place: a soft shoulder and toe, then sRGB's gamma.
+    """Map exposed light to display values in [0, 1], in place: a soft shoulder and toe, then sRGB's gamma.
 
     The curve is Narkowicz's fit of the ACES film curve (2016); the gamma is 1.138 sqrt(x) - 0.138 x, which is within
     0.01 of x^(1/2.2).
@@ -89,7 +93,9 @@ def _tone_(plane: Tensor) -> None:
 
 
 def _sharpen_(image: Tensor, amount: float) -> None:
-    """Sharpen (amount > 0) or blur an image `[3, h, w]` in place by what each pixel differs from its neighbours."""
+    """Sharpen (amount > 0) or blur an image `[3, h, w]` in place by the difference of each pixel from its
+    neighbours.
+    """
     if amount == 0:
         return
     for plane in image:
@@ -100,8 +106,8 @@ def _sharpen_(image: Tensor, amount: float) -> None:
 
 
 @lru_cache(maxsize=32)
-def _vignette(height: int, width: int, missing: float, device: torch.device) -> Tensor:
-    """Share of the light that arrives, `[h, w]`: falls with the square of the distance from the middle."""
+def _make_vignette(height: int, width: int, missing: float, device: torch.device) -> Tensor:
+    """Compute the share of the light that arrives, `[h, w]`: falls with the square of the distance from the centre."""
     v = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None] / (width / 2)
     u = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / (width / 2)
     corner = 1 + (height / width) ** 2
@@ -109,6 +115,6 @@ def _vignette(height: int, width: int, missing: float, device: torch.device) -> 
 
 
 @lru_cache(maxsize=4)
-def _noise(device: torch.device) -> Tensor:
-    """Normal deviates `[2^20]`."""
+def _make_noise(device: torch.device) -> Tensor:
+    """Draw normal deviates `[2^20]`."""
     return torch.from_numpy(np.random.default_rng(1).standard_normal(_NOISE_SIZE, dtype=np.float32)).to(device)

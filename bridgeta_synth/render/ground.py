@@ -1,8 +1,8 @@
-"""The picture of the ground around a scene: albedo, reflectivity and static light at several scales.
+"""The ground around a scene as an image at several scales: albedo, reflectivity and static light.
 
-The ground is stored in square tiles of TILE pixels. Near the scene's path a pixel is 5 cm, further away 10 to 80 cm,
-each the mean of those one step finer, so that distant paint fades instead of sparkling. A pixel has eight channels of
-8 bits in one 64-bit number: three of albedo, reflectivity, and the four of `StaticLight`.
+The ground is stored in square tiles of TILE pixels. Near the scene's path a pixel is 5 cm wide, further away 10 to 80
+cm. Each scale is the mean of the next finer one, so distant paint fades instead of sparkling. A pixel holds eight
+channels of 8 bits in one 64-bit number: three of albedo, reflectivity, and the four of `StaticLight`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridgeta_synth.render.looks.paint import Paint
+from bridgeta_synth.render.looks.paint import GroundPainter
 from bridgeta_synth.render.static_light import StaticLight
 from bridgeta_synth.world.materials import ALBEDO_SCALE
 
@@ -26,7 +26,7 @@ CELL = TILE * STEPS[0]
 
 _SPAN = TILE * STEPS[-1]
 _NEAR, _MIDDLE = 28.0, 80.0
-# What is painted at once: a tile of the third scale, at the step of the second, with a margin for its finer parts.
+# A sheet is painted at once: a tile of the third scale at the step of the second, with a margin for its finer tiles.
 _SHEET = TILE * STEPS[2]
 _MARGIN = 8
 _TAPS = 4
@@ -42,29 +42,29 @@ class _Level:
 
 
 class Ground:
-    """The picture of a scene's ground within `reach` metres of its `path [n, 2]`."""
+    """The image of a scene's ground within `reach` metres of its `path [n, 2]`."""
 
     def __init__(
         self,
-        paint: Paint,
+        paint: GroundPainter,
         light: StaticLight,
         path: NDArray[np.float64],
         device: torch.device,
         reach: float = 160.0,
     ) -> None:
         self._paint, self._light, self._path = paint, light, path
-        self.low, self.high = extent(path, reach)
+        self.low, self.high = find_extent(path, reach)
         self._pool: list[NDArray[np.int64]] = []
         self._levels = []
         for step in STEPS:
             columns, rows = np.round((self.high - self.low) / (TILE * step)).astype(int)
             self._levels.append(_Level(step, np.full((rows, columns), -1, dtype=np.int32)))
-        blank = _packed(np.full((TILE, TILE, 4), 40, dtype=np.uint8), np.full((TILE, TILE, 4), 255, dtype=np.uint8))
+        blank = _pack(np.full((TILE, TILE, 4), 40, dtype=np.uint8), np.full((TILE, TILE, 4), 255, dtype=np.uint8))
         for level in self._levels[3:]:
             for row, column in np.ndindex(level.table.shape):
                 self._store(level, row, column, blank.copy())
         self._fill(reach)
-        self._finest = torch.from_numpy(self._finest_scales()).to(device)
+        self._finest = torch.from_numpy(self._find_finest_scales()).to(device)
         self._tables = [torch.from_numpy(level.table).to(device) for level in self._levels]
         self._pixels = torch.from_numpy(np.concatenate(self._pool)).to(device)
         self._pool.clear()
@@ -73,8 +73,8 @@ class Ground:
         level.table[row, column] = len(self._pool) * TILE * TILE
         self._pool.append(tile.reshape(-1))
 
-    def _away(self, corner: NDArray[np.float64], side: float) -> float:
-        """Distance in metres of the path from a square."""
+    def _distance_to_path(self, corner: NDArray[np.float64], side: float) -> float:
+        """Measure the distance in metres from a square to the path."""
         beyond = np.maximum(np.maximum(corner - self._path, self._path - corner - side), 0)
         return float(np.hypot(beyond[:, 0], beyond[:, 1]).min())
 
@@ -82,66 +82,67 @@ class Ground:
         rows, columns = self._levels[2].table.shape
         for row, column in np.ndindex(rows, columns):
             corner = self.low + _SHEET * np.array((column, row))
-            if self._away(corner, _SHEET) < reach:
-                self._sheet(row, column, corner)
+            if self._distance_to_path(corner, _SHEET) < reach:
+                self._paint_sheet(row, column, corner)
 
-    def _sheet(self, row: int, column: int, corner: NDArray[np.float64]) -> None:
-        """Paint one tile of the third scale, what is finer in it, and its share of what is coarser."""
+    def _paint_sheet(self, row: int, column: int, corner: NDArray[np.float64]) -> None:
+        """Paint one tile of the third scale, the finer tiles within it, and its share of the coarser ones."""
         step = STEPS[1]
         size = 2 * TILE
-        wide = self._light.tile(corner - _MARGIN * step, step, size + 2 * _MARGIN)
+        wide = self._light.draw_tile(corner - _MARGIN * step, step, size + 2 * _MARGIN)
         inner = slice(_MARGIN, _MARGIN + size)
-        surface = self._paint.tile(corner, step, size)
+        surface = self._paint.draw_tile(corner, step, size)
         light = wide[inner, inner].copy()
         light[..., 3] = cv2.min(light[..., 3], surface.shine)
         for i, j in np.ndindex(2, 2):
             at = corner + np.array((j, i)) * TILE * step
-            if self._away(at, TILE * step) < _MIDDLE:
+            if self._distance_to_path(at, TILE * step) < _MIDDLE:
                 part = np.s_[i * TILE : (i + 1) * TILE, j * TILE : (j + 1) * TILE]
-                self._store(self._levels[1], 2 * row + i, 2 * column + j, _packed(surface.look[part], light[part]))
+                self._store(self._levels[1], 2 * row + i, 2 * column + j, _pack(surface.look[part], light[part]))
         fine = size // 4
         for i, j in np.ndindex(4, 4):
             at = corner + np.array((j, i)) * CELL
-            if self._away(at, CELL) < _NEAR:
+            if self._distance_to_path(at, CELL) < _NEAR:
                 part = np.s_[i * fine : (i + 1) * fine + 2 * _MARGIN, j * fine : (j + 1) * fine + 2 * _MARGIN]
-                self._closest(4 * row + i, 4 * column + j, at, np.ascontiguousarray(wide[part]))
-        look, shown = _halved(surface.look), _halved(light)
-        self._store(self._levels[2], row, column, _packed(look, shown))
+                self._paint_finest(4 * row + i, 4 * column + j, at, np.ascontiguousarray(wide[part]))
+        look, shown = _halve(surface.look), _halve(light)
+        self._store(self._levels[2], row, column, _pack(look, shown))
         for index in (3, 4):
-            look, shown = _halved(look), _halved(shown)
+            look, shown = _halve(look), _halve(shown)
             fold = 1 << (index - 2)
             side = TILE // fold
             level = self._levels[index]
             start = level.table[row // fold, column // fold]
             tile = self._pool[start // (TILE * TILE)].reshape(TILE, TILE)
             v, u = row % fold * side, column % fold * side
-            tile[v : v + side, u : u + side] = _packed(look, shown)
+            tile[v : v + side, u : u + side] = _pack(look, shown)
 
-    def _closest(self, row: int, column: int, corner: NDArray[np.float64], light: NDArray[np.uint8]) -> None:
-        surface = self._paint.tile(corner, STEPS[0], TILE)
+    def _paint_finest(self, row: int, column: int, corner: NDArray[np.float64], light: NDArray[np.uint8]) -> None:
+        surface = self._paint.draw_tile(corner, STEPS[0], TILE)
         doubled = cv2.resize(light, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
         inner = slice(2 * _MARGIN, 2 * _MARGIN + TILE)
         doubled = doubled[inner, inner].copy()
         doubled[..., 3] = cv2.min(doubled[..., 3], surface.shine)
-        self._store(self._levels[0], row, column, _packed(surface.look, doubled))
+        self._store(self._levels[0], row, column, _pack(surface.look, doubled))
 
-    def _finest_scales(self) -> NDArray[np.uint8]:
-        """The finest scale to use in every cell of CELL metres, `[rows, columns]`."""
+    def _find_finest_scales(self) -> NDArray[np.uint8]:
+        """Find the finest scale available in every cell of CELL metres, `[rows, columns]`."""
         rows, columns = self._levels[0].table.shape
         finest = np.full((rows, columns), 3, dtype=np.uint8)
         for index in (2, 1):
             there = np.repeat(np.repeat(self._levels[index].table >= 0, 1 << index, axis=0), 1 << index, axis=1)
             finest[there[:rows, :columns]] = index
-        # The finest is read with its neighbours, so those must be there too.
+        # The finest scale is read with its neighbours, so these must exist too.
         there = (self._levels[0].table >= 0).astype(np.uint8)
         finest[cv2.erode(there, np.ones((3, 3), np.uint8), borderValue=0) > 0] = 0
         return finest
 
-    def look(self, x: Tensor, y: Tensor, along: Tensor, across_size: Tensor, dither: Tensor) -> Tensor:
-        """Albedo, reflectivity and light at places x, y `[n]`: `[8, n]` in [0, 1], in the order of the channels.
+    def look_up(self, x: Tensor, y: Tensor, along: Tensor, across_size: Tensor, dither: Tensor) -> Tensor:
+        """Look up albedo, reflectivity and light at places x, y `[n]`: `[8, n]` in [0, 1], in the order of the
+        channels.
 
-        A pixel covers `across_size [n]` metres across the line of sight, and along it the stretch `along [2, n]` of
-        ground: several samples follow that. `dither [n]` in [0, 1) blends neighbouring scales and shakes the samples
+        A pixel covers `across_size [n]` metres across the line of sight and the stretch `along [2, n]` of ground along
+        it, which several samples follow. `dither [n]` in [0, 1) blends neighbouring scales and jitters the samples
         within their texels.
         """
         x = (x - float(self.low[0])).clamp(0.5, float(self.high[0] - self.low[0]) - 0.5)
@@ -159,33 +160,33 @@ class Ground:
                 continue
             u, v = x.index_select(0, chosen), y.index_select(0, chosen)
             if index == 0:
-                seen = self._smooth(u, v)
+                seen = self._interpolate(u, v)
             else:
                 way = along[0].index_select(0, chosen), along[1].index_select(0, chosen)
-                seen = self._spread(index, u, v, way, dither.index_select(0, chosen))
+                seen = self._average_along(index, u, v, way, dither.index_select(0, chosen))
             result[:, chosen] = seen
         result[:3] *= ALBEDO_SCALE
         return result
 
-    def _index(self, level: int, u: Tensor, v: Tensor) -> Tensor:
-        """Places in the pool `[n]` int32 of pixels (u, v) of a scale, whole numbers as int32."""
+    def _find_pixels(self, level: int, u: Tensor, v: Tensor) -> Tensor:
+        """Find the places in the pool `[n]` int32 of pixels (u, v) of a scale, whole numbers as int32."""
         table = self._tables[level]
         tile = (v >> 8) * table.shape[1] + (u >> 8)
         return table.view(-1).index_select(0, tile) + ((v & 255) << 8) + (u & 255)
 
-    def _smooth(self, x: Tensor, y: Tensor) -> Tensor:
-        """Bilinear values of the finest scale, `[8, n]`."""
+    def _interpolate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Interpolate the finest scale bilinearly, `[8, n]`."""
         u, v = x * (1 / STEPS[0]) - 0.5, y * (1 / STEPS[0]) - 0.5
         column, row = u.int(), v.int()
         u, v = u - column, v - row
         result = torch.zeros(8, len(x), device=x.device)
         for i, j, weight in ((0, 0, (1 - u) * (1 - v)), (0, 1, u * (1 - v)), (1, 0, (1 - u) * v), (1, 1, u * v)):
-            corner = self._pixels.index_select(0, self._index(0, column + j, row + i))
+            corner = self._pixels.index_select(0, self._find_pixels(0, column + j, row + i))
             result.addcmul_(corner.view(torch.uint8).view(-1, 8).T, weight, value=1 / 255)
         return result
 
-    def _spread(self, index: int, x: Tensor, y: Tensor, way: tuple[Tensor, Tensor], dither: Tensor) -> Tensor:
-        """Means `[8, n]` of samples of a scale along `way` (x and y, `[n]` metres each) around places x, y."""
+    def _average_along(self, index: int, x: Tensor, y: Tensor, way: tuple[Tensor, Tensor], dither: Tensor) -> Tensor:
+        """Average samples of a scale along `way` (x and y, `[n]` metres each) around places x, y: `[8, n]`."""
         step = STEPS[index]
         rows, columns = self._tables[index].shape
         even = odd = None
@@ -194,12 +195,12 @@ class Ground:
         fine = fine - fine.floor()
         for tap in range(_TAPS):
             share = (tap + fine) / _TAPS - 0.5
-            # Neighbouring samples are shaken to opposite sides.
+            # Neighbouring samples are jittered to opposite sides.
             shake = (fine if tap % 2 else 1 - fine) - 0.5
             u = ((x + share * wx) * (1 / step) + shake).int().clamp(0, columns * TILE - 1)
             v = ((y + share * wy) * (1 / step) - shake).int().clamp(0, rows * TILE - 1)
-            pixel = self._pixels.index_select(0, self._index(index, u, v))
-            # Every other byte has room for the sum of several.
+            pixel = self._pixels.index_select(0, self._find_pixels(index, u, v))
+            # With every other byte cleared, the sums of several bytes fit into 16 bits.
             low, high = pixel & _EVEN_BYTES, (pixel >> 8) & _EVEN_BYTES
             even = low if even is None else even.add_(low)
             odd = high if odd is None else odd.add_(high)
@@ -211,19 +212,19 @@ class Ground:
         return result.mul_(1 / (255 * _TAPS))
 
 
-def extent(path: NDArray[np.float64], reach: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The rectangle (low, high) within which the ground around a path is kept: whole tiles of the coarsest scale."""
+def find_extent(path: NDArray[np.float64], reach: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find the rectangle (low, high) of ground to keep around a path: whole tiles of the coarsest scale."""
     low = np.floor((path.min(axis=0) - reach) / _SHEET) * _SHEET
     count = np.ceil((path.max(axis=0) + reach - low) / _SPAN)
     return low, low + count * _SPAN
 
 
-def _halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _packed(look: NDArray[np.uint8], light: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The eight channels of two images `[h, w, 4]` as one number per pixel `[h, w]`."""
+def _pack(look: NDArray[np.uint8], light: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Pack the eight channels of two images `[h, w, 4]` into one number per pixel `[h, w]`."""
     both = np.empty((*look.shape[:2], 2), dtype=np.uint32)
     both[..., 0], both[..., 1] = look.view(np.uint32)[..., 0], light.view(np.uint32)[..., 0]
     return both.view(np.int64)[..., 0]

@@ -1,6 +1,6 @@
-"""What lies between a scene and the sensor: glare within the lens, drops on its glass, and rain falling before it.
+"""What lies between a scene and the sensor: glare in the lens, drops on its glass, and rain falling before it.
 
-Images are linear planes `[3, h, w]`. What takes wide blurs is done on a reduced image `[3, h / 8, w / 8]`.
+Images are linear planes `[3, h, w]`. Wide blurs are computed on a reduced image `[3, h / 8, w / 8]`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ REDUCTION = 8
 _STREAK_TILE = 512
 
 
-def reduced(image: Tensor) -> Tensor:
-    """The image at an eighth of its size, `[3, h / 8, w / 8]`, every value a mean."""
+def shrink(image: Tensor) -> Tensor:
+    """Shrink an image to an eighth of its size, `[3, h / 8, w / 8]`, by averaging."""
     return functional.avg_pool2d(image[None], REDUCTION, ceil_mode=True, count_include_pad=False)[0]
 
 
-def glare(small: Tensor, height: int, width: int) -> Tensor:
-    """Light scattered in the lens, `[3, h, w]`: the image under a point spread with a core and a wide skirt.
+def spread_glare(small: Tensor, height: int, width: int) -> Tensor:
+    """Compute the light scattered in the lens, `[3, h, w]`: the image under a point spread with a core and a wide
+    skirt.
 
-    It keeps the image's light, so that a share of it can replace the same share of the image.
+    The total light stays the same, so a share of the result can replace the same share of the image.
     """
-    narrow = _blurred(small, 1, 2)
-    wide = _blurred(narrow, max(2, small.shape[2] // 16), 2)
-    return enlarged(0.65 * narrow + 0.35 * wide, REDUCTION, height, width)
+    narrow = _blur(small, 1, 2)
+    wide = _blur(narrow, max(2, small.shape[2] // 16), 2)
+    return enlarge(0.65 * narrow + 0.35 * wide, REDUCTION, height, width)
 
 
-def enlarged(image: Tensor, factor: int, height: int, width: int) -> Tensor:
-    """An image `[..., rows, columns]` at `factor` times its size, bilinear, cut to `[..., height, width]`.
+def enlarge(image: Tensor, factor: int, height: int, width: int) -> Tensor:
+    """Enlarge an image `[..., rows, columns]` by `factor`, bilinearly, and cut it to `[..., height, width]`.
 
-    Other than torch's own function, it gives equal numbers on any number of threads.
+    Unlike torch's own function, it gives equal numbers on any number of threads.
     """
 
     def between(size: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,8 +52,8 @@ def enlarged(image: Tensor, factor: int, height: int, width: int) -> Tensor:
     return torch.lerp(wide.index_select(-2, top), wide.index_select(-2, bottom), down[:, None])
 
 
-def _blurred(image: Tensor, radius: int, times: int) -> Tensor:
-    """`times` box blurs of `radius` pixels, with the border's values beyond the border."""
+def _blur(image: Tensor, radius: int, times: int) -> Tensor:
+    """Apply `times` box blurs of `radius` pixels; values at the border extend beyond it."""
     size = 2 * radius + 1
     for _ in range(times):
         padded = functional.pad(image[None], (radius, radius, radius, radius), mode="replicate")
@@ -61,14 +62,14 @@ def _blurred(image: Tensor, radius: int, times: int) -> Tensor:
 
 
 def add_drops(image: Tensor, small: Tensor, drops: Drops) -> None:
-    """Draw drops on the glass into an image `[3, h, w]`, in place: discs that show the scene upside down, unsharp.
+    """Draw drops on the glass into an image `[3, h, w]`, in place: discs that show the scene upside down and blurred.
 
     `drops`: centres x, y and radii as shares of the image's width.
     """
     if not drops:
         return
     height, width = image.shape[1:]
-    pixels, source, cover = _prepared(drops, height, width, image.device)
+    pixels, source, cover = _prepare_drops(drops, height, width, image.device)
     planes, coarse = image.view(3, -1), small.reshape(3, -1)
     rows, columns = small.shape[1:]
     u, v = source[0].clamp(0, columns - 1.001), source[1].clamp(0, rows - 1.001)
@@ -83,9 +84,9 @@ def add_drops(image: Tensor, small: Tensor, drops: Drops) -> None:
 
 
 @lru_cache(maxsize=32)
-def _prepared(drops: Drops, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Of all pixels under drops: their indices `[n]`, where they look in the reduced image (x, y) `[2, n]`, and their
-    coverage and brightness `[2, n]`.
+def _prepare_drops(drops: Drops, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Prepare all pixels under drops: their indices `[n]`, where they look in the reduced image (x, y) `[2, n]`, and
+    their coverage and brightness `[2, n]`.
     """
     cover = np.zeros((height, width), dtype=np.float32)
     bright = np.ones((height, width), dtype=np.float32)
@@ -121,7 +122,7 @@ def _prepared(drops: Drops, height: int, width: int, device: torch.device) -> tu
 def add_streaks(image: Tensor, strength: float, brightness: Tensor, offset: tuple[int, int]) -> None:
     """Draw falling drops into an image `[3, h, w]`, in place: faint streaks of `brightness [3]`."""
     height, width = image.shape[1:]
-    tile = _streaks(image.device)
+    tile = _make_streaks(image.device)
     rows = (torch.arange(height, device=image.device) + offset[0]) % _STREAK_TILE
     columns = (torch.arange(width, device=image.device) + offset[1]) % _STREAK_TILE
     cover = tile.index_select(0, rows).index_select(1, columns) * strength
@@ -130,8 +131,8 @@ def add_streaks(image: Tensor, strength: float, brightness: Tensor, offset: tupl
 
 
 @lru_cache(maxsize=4)
-def _streaks(device: torch.device) -> Tensor:
-    """Coverage by streaks `[tile, tile]` in [0, 1] that tiles without seams."""
+def _make_streaks(device: torch.device) -> Tensor:
+    """Draw a tile of streaks `[tile, tile]`, coverage in [0, 1], that repeats without seams."""
     rng = np.random.default_rng(2)
     size = _STREAK_TILE
     tile = np.zeros((size, size), dtype=np.float32)

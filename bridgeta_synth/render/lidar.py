@@ -1,4 +1,4 @@
-"""A spinning LiDAR: beams by sectors of a turn, what comes back of them, and how the ego's motion is undone."""
+"""A spinning LiDAR: cast beams sector by sector, find what returns, and undo the ego's motion."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from bridgeta_core.geometry.transforms import Matrix, invert, rigid, transform
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.render.radiance import Painter
-from bridgeta_synth.render.rays.ground_shape import Surface
-from bridgeta_synth.render.rays.ray_caster import GROUND, Traced, cast, rotate
-from bridgeta_synth.render.rays.rectangles import lidar_rectangles
+from bridgeta_synth.render.radiance import Shader
+from bridgeta_synth.render.rays.ground_shape import GroundShape
+from bridgeta_synth.render.rays.ray_caster import GROUND, Traced, bound_in_sweep, cast_rays, rotate
 from bridgeta_synth.world.light import Light
 from bridgeta_synth.world.solids import Solids
 
@@ -21,18 +20,18 @@ from bridgeta_synth.world.solids import Solids
 _SECTORS = 12
 _RANGE_NOISE = 0.012
 _INTENSITY_NOISE = 2.5
-# Of the returns that are strong enough, this share is lost anyway.
+# This share of the returns is lost although they are strong enough.
 _DROPOUT = 0.006
-# The weakest return that is detected: reflectivity 1 (of 255) at this many metres, seen at a right angle.
+# The weakest detectable return: reflectivity 1 (of 255) at this many metres, seen at a right angle.
 _SENSITIVE = 22.0
-# On soaked ground and at the lowest angles, so large a share of the beams is mirrored away.
+# The share of beams mirrored away on soaked ground at the lowest angles.
 _MIRRORED = 0.6
-# Mean metres to the raindrop that returns a beam, and the share of beams that meet one in heavy rain.
+# Mean metres to the raindrop that returns a beam, and the share of beams that hit one in heavy rain.
 _DROP_DISTANCE, _DROP_SHARE = 5.0, 0.012
 
 
 class Lidar:
-    """The sensor: 32 beams x 1,080 azimuths, ordered by ascending azimuth from the seam of a turn on."""
+    """The sensor: 32 beams x 1,080 azimuths, ordered by ascending azimuth from the seam of a turn."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -45,7 +44,7 @@ class Lidar:
         azimuth = self._start + (np.arange(facts.LIDAR_AZIMUTHS) + 0.5) * step
         e = facts.LIDAR_ELEVATIONS[:, None]
         beams = np.stack(np.broadcast_arrays(np.cos(e) * np.cos(azimuth), np.cos(e) * np.sin(azimuth), np.sin(e)), -1)
-        # Sector after sector, in each beam after beam, in each azimuth after azimuth.
+        # Ordered by sector, then beam, then azimuth.
         by_sector = beams.reshape(32, _SECTORS, self._columns, 3).transpose(1, 0, 2, 3)
         self._beams = by_sector.reshape(_SECTORS, -1, 3)
         self._ring = np.tile(np.repeat(np.arange(32), self._columns), _SECTORS)
@@ -56,27 +55,27 @@ class Lidar:
         self,
         ego_pose: Callable[[float], Matrix],
         time: float,
-        surface: Surface,
+        ground_shape: GroundShape,
         solids: Solids,
-        painter: Painter,
+        shader: Shader,
         light: Light,
         rng: np.random.Generator,
     ) -> NDArray[np.float32]:
-        """A sweep `[n, 5]` stamped `time`: x, y, z (metres), intensity (0-255) and ring in the sensor's frame.
+        """Take a sweep `[n, 5]` stamped `time`: x, y, z (metres), intensity (0-255) and ring in the sensor's frame.
 
-        `ego_pose` gives global_T_ego at a time; every sector is seen from where the sensor was then, and its points
-        are brought to the frame of the stamp, as nuScenes' are. `solids` hold every actor where the beams passed it.
+        `ego_pose` gives global_T_ego at a time. Every sector is seen from where the sensor was then, and its points are
+        brought to the frame of the stamp, as in nuScenes. `solids` hold every actor where the beams passed it.
         """
         poses = [ego_pose(time + float(delay)) @ self.ego_T_lidar for delay in self._delay]
-        traced = self._trace(poses, surface, solids)
-        reflectivity, facing = self._surfaces(traced, painter)
+        traced = self._trace(poses, ground_shape, solids)
+        reflectivity, facing = self._look_up_surfaces(traced, shader)
         distance = traced.distance.cpu().numpy().astype(np.float64)
         returned = (distance > facts.LIDAR_RANGE[0]) & (distance < facts.LIDAR_RANGE[1])
         reach = np.where(returned, distance, 1.0)
         strength = reflectivity * facing * np.square(_SENSITIVE / reach)
-        # Rain swallows some of the light on its way there and back, and sometimes a drop returns it.
+        # Rain absorbs some of the light on its way there and back, and sometimes a drop returns it.
         strength *= np.exp(-0.012 * light.rain * reach)
-        # Wet ground mirrors a beam that comes at a low angle away from the sensor.
+        # Wet ground mirrors a beam that arrives at a low angle away from the sensor.
         mirrored = _MIRRORED * light.wet * (1 - facing) * (traced.row == GROUND).cpu().numpy()
         returned &= strength > rng.uniform(0.3, 1.0, len(strength))
         returned &= rng.random(len(strength)) > _DROPOUT + mirrored
@@ -93,7 +92,7 @@ class Lidar:
         points[:, 4] = self._ring
         return points[returned | wet]
 
-    def _trace(self, poses: list[Matrix], surface: Surface, solids: Solids) -> Traced:
+    def _trace(self, poses: list[Matrix], ground_shape: GroundShape, solids: Solids) -> Traced:
         planes, rectangles, indices = [], [], []
         step = 2 * np.pi / facts.LIDAR_AZIMUTHS
         corners = solids.corners()
@@ -101,20 +100,22 @@ class Lidar:
             beams = torch.from_numpy(self._beams[sector].astype(np.float32)).to(self.device)
             planes.append(rotate(beams, pose[:3, :3]).T)
             start = self._start + sector * self._columns * step
-            boxes, which = lidar_rectangles(
+            boxes, which = bound_in_sweep(
                 solids, corners, invert(pose), start, self._columns, facts.LIDAR_AZIMUTHS, facts.LIDAR_ELEVATIONS
             )
             rectangles.append(boxes)
             indices.append(which)
         origins = np.stack([pose[:3, 3] for pose in poses])
         directions = torch.cat(planes, dim=1).T
-        return cast(surface, [solids] * len(poses), origins, directions, self._columns, 32, rectangles, indices)
+        return cast_rays(
+            ground_shape, [solids] * len(poses), origins, directions, self._columns, 32, rectangles, indices
+        )
 
-    def _surfaces(self, traced: Traced, painter: Painter) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Reflectivity (0-255) and cosine of the angle of incidence of what the beams meet, both `[n]`."""
+    def _look_up_surfaces(self, traced: Traced, shader: Shader) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Look up reflectivity (0-255) and cosine of the angle of incidence of what the beams hit, both `[n]`."""
         reflectivity, facing = torch.zeros_like(traced.distance), torch.ones_like(traced.distance)
-        met = (traced.distance < facts.LIDAR_RANGE[1]).nonzero()[:, 0]
-        if len(met):
-            reflectivity[met], normal = painter.reflectivity(traced, met)
-            facing[met] = (traced.direction[met] * normal).sum(dim=1).abs().clamp(min=0.02)
+        hit = (traced.distance < facts.LIDAR_RANGE[1]).nonzero()[:, 0]
+        if len(hit):
+            reflectivity[hit], normal = shader.reflectivity(traced, hit)
+            facing[hit] = (traced.direction[hit] * normal).sum(dim=1).abs().clamp(min=0.02)
         return reflectivity.cpu().numpy().astype(np.float64), facing.cpu().numpy().astype(np.float64)

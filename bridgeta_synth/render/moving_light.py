@@ -1,4 +1,4 @@
-"""Light that changes from instant to instant: shadows and headlights of what moves, on a small map around the ego.
+"""Light that changes over time: shadows and headlights of moving actors, on a small map around the ego.
 
 The map holds three channels of 8 bits in one 32-bit number: the share of the sun that passes the movers, the share of
 the sky that is open beside and below bodies, and the light of headlights (the square root of its share of BEAM_LIGHT).
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridgeta_synth.render.looks.snapshot import Instant
-from bridgeta_synth.render.shadows import outlines
+from bridgeta_synth.render.looks.snapshot import Snapshot
+from bridgeta_synth.render.shadows import outline_shadows
 from bridgeta_synth.world import solids as kinds
 from bridgeta_synth.world.light import Light
 from bridgeta_synth.world.solids import Solids
@@ -33,16 +33,16 @@ _LARGE = (kinds.BODY, kinds.TRUCK, kinds.BUS, kinds.CARGO)
 
 
 class MovingLight:
-    """Moving light at one instant for each view, around the ego of that instant."""
+    """Moving light around the ego, one map for the snapshot of each view."""
 
-    def __init__(self, instants: Sequence[Instant], terrain: Terrain, light: Light, device: torch.device) -> None:
-        low = np.stack([instant.ego[:2, 3] - _STEP * _SIZE / 2 for instant in instants])
-        maps = [_drawn(instant, corner, terrain, light) for instant, corner in zip(instants, low, strict=True)]
+    def __init__(self, snapshots: Sequence[Snapshot], terrain: Terrain, light: Light, device: torch.device) -> None:
+        low = np.stack([snapshot.ego[:2, 3] - _STEP * _SIZE / 2 for snapshot in snapshots])
+        maps = [_draw_map(snapshot, corner, terrain, light) for snapshot, corner in zip(snapshots, low, strict=True)]
         self._low = torch.from_numpy(low.astype(np.float32)).to(device)
         self._map = torch.from_numpy(np.stack(maps).reshape(-1)).to(device)
 
     def at(self, x: Tensor, y: Tensor, view: Tensor) -> Tensor:
-        """Sun, sky and headlights `[3, n]` at places of the ground, as the instant of each ray's `view [n]` has them.
+        """Look up sun, sky and headlights `[3, n]` at places of the ground, at the snapshot of each ray's `view [n]`.
 
         The first two are shares; the third is radiance of a white surface, without colour.
         """
@@ -59,59 +59,59 @@ class MovingLight:
         return result[:3]
 
 
-def _drawn(instant: Instant, low: NDArray[np.float64], terrain: Terrain, light: Light) -> NDArray[np.int32]:
-    """The map `[size, size]` of one instant; row 0 at the smallest y."""
+def _draw_map(snapshot: Snapshot, low: NDArray[np.float64], terrain: Terrain, light: Light) -> NDArray[np.int32]:
+    """Draw the map `[size, size]` of one snapshot; row 0 is at the smallest y."""
     result = np.full((_SIZE, _SIZE, 4), 255, dtype=np.uint8)
-    bodies = instant.bodies
+    bodies = snapshot.bodies
     reach = _STEP * _SIZE / 2
     near = np.hypot(bodies.x - low[0] - reach, bodies.y - low[1] - reach) < reach + 25
     if max(light.sun_colour) > 0:
         sun = np.full((_SIZE, _SIZE), 255, dtype=np.uint8)
-        # Wheels shade nothing that the bodies above them do not.
-        shading = near & instant.moving & (bodies.height > 0.08) & (bodies.kind != kinds.WHEEL)
-        for ring in outlines(bodies.take(shading), terrain, light.sun):
-            cv2.fillConvexPoly(sun, _pixels(ring, low, _STEP), 0, cv2.LINE_8, 4)
+        # Wheels add no shadow to that of the bodies above them.
+        shading = near & snapshot.moving & (bodies.height > 0.08) & (bodies.kind != kinds.WHEEL)
+        for ring in outline_shadows(bodies.take(shading), terrain, light.sun):
+            cv2.fillConvexPoly(sun, _to_pixels(ring, low, _STEP), 0, cv2.LINE_8, 4)
         result[..., 0] = cv2.blur(sun, (2, 2))
-    result[..., 1] = _open_sky(bodies.take(near & bodies.main & (bodies.height > 0.3)), low)
-    result[..., 2] = _beams(instant.lamps, low) if light.lamps else 0
-    # The border stands for all that lies beyond.
+    result[..., 1] = _draw_open_sky(bodies.take(near & bodies.main & (bodies.height > 0.3)), low)
+    result[..., 2] = _draw_headlights(snapshot.lamps, low) if light.lamps else 0
+    # The border stands for everything beyond it.
     result[[0, -1]] = result[:, [0, -1]] = (255, 255, 0, 0)
     return result.view(np.int32)[..., 0]
 
 
-def _pixels(ring: NDArray[np.float64], low: NDArray[np.float64], step: float) -> NDArray[np.int32]:
+def _to_pixels(ring: NDArray[np.float64], low: NDArray[np.float64], step: float) -> NDArray[np.int32]:
     return np.round(((ring - low) / step - 0.5) * 16).astype(np.int32)
 
 
-def _open_sky(bodies: Solids, low: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """How much of the sky the ground below and beside bodies sees."""
+def _draw_open_sky(bodies: Solids, low: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Draw how much of the sky the ground below and beside bodies sees."""
     sky = np.full((_SIZE, _SIZE), 255, dtype=np.uint8)
-    rings = _pixels(bodies.corners()[:, :4, :2], low, _STEP)
+    rings = _to_pixels(bodies.corners()[:, :4, :2], low, _STEP)
     for ring, large in zip(rings, np.isin(bodies.kind, _LARGE), strict=True):
         cv2.fillConvexPoly(sky, ring, 25 if large else 130, cv2.LINE_8, 4)
     return np.asarray(cv2.blur(cv2.blur(sky, (3, 3)), (5, 5)), dtype=np.uint8)
 
 
-def _beams(lamps: NDArray[np.float64], low: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Light of headlights on the ground, coded."""
+def _draw_headlights(lamps: NDArray[np.float64], low: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Draw the light of headlights on the ground, encoded."""
     count = _SIZE // 2
     total = np.zeros((count, count), dtype=np.float32)
-    beam = _beam()
+    beam = _make_beam()
     for x, y, heading in lamps:
         c, s = np.cos(heading), np.sin(heading)
-        # From a cell of the map to metres ahead and to the left, and on to a cell of the beam.
+        # Map cells to metres ahead and to the left, and on to cells of the beam.
         turn = np.array(((c, s), (-s, c)))
         start = turn @ (low + _BEAM_STEP / 2 - (x, y)) / _BEAM_STEP + (0, _BEAM_SIDE / _BEAM_STEP) - 0.5
         matrix = np.concatenate((turn, start[:, None]), axis=1)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         total += cv2.warpAffine(beam, matrix, (count, count), flags=flags, borderMode=cv2.BORDER_CONSTANT)
-    coded = np.clip(255 * np.sqrt(total / BEAM_LIGHT), 0, 255).astype(np.uint8)
-    return np.asarray(cv2.resize(coded, (_SIZE, _SIZE), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    encoded = np.clip(255 * np.sqrt(total / BEAM_LIGHT), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.resize(encoded, (_SIZE, _SIZE), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 @lru_cache(maxsize=1)
-def _beam() -> NDArray[np.float32]:
-    """A vehicle's two low beams on level ground, `[left, ahead]`: bright in the near field, then a wedge that fades."""
+def _make_beam() -> NDArray[np.float32]:
+    """Model a vehicle's two low beams on level ground, `[left, ahead]`: bright nearby, then a wedge that fades."""
     ahead = (np.arange(round(_BEAM_REACH / _BEAM_STEP)) + 0.5) * _BEAM_STEP
     left = (np.arange(round(2 * _BEAM_SIDE / _BEAM_STEP)) + 0.5)[:, None] * _BEAM_STEP - _BEAM_SIDE
     rising = np.clip((ahead - 0.8) / 4, 0, 1) ** 2

@@ -1,4 +1,4 @@
-"""The light that reaches cameras: radiance of what rays met, from all that shines in a scene."""
+"""Radiance and LiDAR reflectivity of what rays hit, under everything that shines in a scene."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from bridgeta_synth.render.ground import Ground, extent
-from bridgeta_synth.render.looks.mood import Mood
-from bridgeta_synth.render.looks.noise import pick
-from bridgeta_synth.render.looks.paint import Paint
-from bridgeta_synth.render.looks.sky import sky
-from bridgeta_synth.render.looks.snapshot import Beams, beams_of, instant_at, mood_at
-from bridgeta_synth.render.looks.texture import textures
-from bridgeta_synth.render.mirror import mirrored_views, unsharp
+from bridgeta_synth.render.ground import Ground, find_extent
+from bridgeta_synth.render.lens import enlarge
+from bridgeta_synth.render.looks.noise import hash_normal
+from bridgeta_synth.render.looks.paint import GroundPainter, make_textures
+from bridgeta_synth.render.looks.sky import render_sky
+from bridgeta_synth.render.looks.snapshot import Headlights, Lighting, Snapshot
 from bridgeta_synth.render.moving_light import BEAM_COLOUR, MovingLight
-from bridgeta_synth.render.rays.ground_shape import Surface
-from bridgeta_synth.render.rays.ray_caster import GROUND, KERB, NOTHING, Traced, pieces, trace
+from bridgeta_synth.render.rays.ground_shape import GroundShape
+from bridgeta_synth.render.rays.ray_caster import GROUND, KERB, NOTHING, Traced, View, iter_chunks, trace_views
 from bridgeta_synth.render.rays.solid_hits import SolidHits, SolidLooks
-from bridgeta_synth.render.shading import by_kind, shade
+from bridgeta_synth.render.shading import shade, sort_by_kind
 from bridgeta_synth.render.static_light import LAMP_LIGHT, StaticLight
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.traffic.scene import Scene
@@ -31,54 +30,56 @@ from bridgeta_synth.world.solids import Solids
 _REACH = 160.0
 _DITHER = 1 << 20
 _LIDAR_FOOTPRINT = 0.003
-# How far behind its edge a kerb shows the stone that it is of.
+# How far behind its edge the stone of a kerb is looked up.
 _KERB_DEPTH = 0.09
 
 
-class Painter:
-    """Paints what rays of one scene met. What holds for the whole scene is prepared once.
+class Shader:
+    """Shades what the rays of one scene hit. Whatever holds for the whole scene is prepared once.
 
     `still` are the solids that never move, in the global frame: scenery and parked vehicles.
     """
 
-    def __init__(self, scene: Scene, seed: Seed, still: Solids, surface: Surface, device: torch.device) -> None:
+    def __init__(
+        self, scene: Scene, seed: Seed, still: Solids, ground_shape: GroundShape, device: torch.device
+    ) -> None:
         self.scene, self.light, self.device = scene, scene.light, device
-        self._surface = surface
+        self._ground_shape = ground_shape
         times = np.linspace(-0.1, scene.duration + 0.1, 64)
         path = np.array([scene.ego_pose(float(time))[:2, 3] for time in times])
         forward = scene.ego_pose(0.0)[:2, 0]
-        low, high = extent(path, _REACH)
-        texture = textures(seed)
+        low, high = find_extent(path, _REACH)
+        texture = make_textures(seed)
         town = scene.town
         rng = np.random.default_rng([*seed, 3, scene.index, 1])
         self._static = StaticLight(town.terrain, still, town.lamps, self.light, texture, low, high, rng, device)
         heading = math.atan2(forward[1], forward[0])
-        paint = Paint(town.surface, texture, seed, scene.index, heading, low, high)
+        paint = GroundPainter(town.surface, texture, seed, scene.index, heading, low, high)
         self._ground = Ground(paint, self._static, path, device, _REACH)
         rng = np.random.default_rng([*seed, 5])
         self._dither = torch.from_numpy(rng.random(_DITHER, dtype=np.float32)).to(device)
 
     def radiance(self, traced: Traced, times: Sequence[float]) -> Tensor:
-        """Linear radiance `[n, 3]` along the rays of `traced.views`, seen at `times`, one for each view.
+        """Compute linear radiance `[n, 3]` along the rays of `traced.views`, seen at `times`, one for each view.
 
         The result is a view of three planes `[3, n]`.
         """
-        mood = mood_at(self.scene, times[0], self.device)
-        instants = [instant_at(self.scene, time) for time in times]
-        moving = MovingLight(instants, self.scene.town.terrain, self.light, self.device)
-        beams = beams_of(instants, self.device) if self.light.lamps else None
+        lighting = Lighting.at(self.scene, times[0], self.device)
+        snapshots = [Snapshot.at(self.scene, time) for time in times]
+        moving = MovingLight(snapshots, self.scene.town.terrain, self.light, self.device)
+        headlights = Headlights.at(snapshots, self.device) if self.light.lamps else None
         mirror = None
         if self.light.wet > 0:
-            below = trace(None, traced.solids.instants, mirrored_views(traced.views, instants), self.device)
-            mirror = unsharp(self._shaded(below, mood, beams, None, None), below, traced)
-        result = self._shaded(traced, mood, beams, moving, mirror)
+            below = trace_views(None, traced.solids.solids_by_view, _mirror_views(traced.views, snapshots), self.device)
+            mirror = _spread_reflection(self._shade_all(below, lighting, headlights, None, None), below, traced)
+        result = self._shade_all(traced, lighting, headlights, moving, mirror)
         _soften_edges(result, traced)
         return result.T
 
     def reflectivity(self, traced: Traced, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """LiDAR reflectivity (0-255) `[m]` and unit normals `[m, 3]`, global, of what the `chosen [m]` rays met.
+        """Look up LiDAR reflectivity (0-255) `[m]` and global unit normals `[m, 3]` where the `chosen [m]` rays hit.
 
-        Water on the ground lets less light come back.
+        Water on the ground reduces the light that returns.
         """
         reflectivity = torch.zeros(len(chosen), device=self.device)
         normal = torch.zeros(3, len(chosen), device=self.device)
@@ -86,77 +87,82 @@ class Painter:
         ground = ((row == GROUND) | (row == KERB)).nonzero()[:, 0]
         if len(ground):
             ray = chosen.index_select(0, ground)
-            reach, way = traced.distance.index_select(0, ray), _planes(traced.direction, ray)
-            x, y, _ = _ends(traced, ray, way, reach)
-            back_x, back_y = self._surface.outward(x, y)
+            reach, way = traced.distance.index_select(0, ray), _gather(traced.direction, ray)
+            x, y, _ = _end_points(traced, ray, way, reach)
+            back_x, back_y = self._ground_shape.kerb_direction(x, y)
             face = (row.index_select(0, ground) == KERB).float()
-            # A kerb's face is of the stone behind its edge.
+            # A kerb's face shows the stone behind its edge.
             x, y = x + _KERB_DEPTH * face * back_x, y + _KERB_DEPTH * face * back_y
             size = reach * _LIDAR_FOOTPRINT
             step = torch.zeros(2, len(ray), device=self.device)
-            looked = self._ground.look(x, y, step, size, torch.zeros_like(size))
+            looked = self._ground.look_up(x, y, step, size, torch.zeros_like(size))
             reflectivity[ground] = looked[3] * 255 * (1 - 0.75 * looked[7])
-            upright = self._surface.normal(x, y).T
+            upright = self._ground_shape.normal(x, y).T
             normal[:, ground] = torch.lerp(upright, torch.stack((-back_x, -back_y, torch.zeros_like(x))), face)
         solid = (row >= 0).nonzero()[:, 0]
         if len(solid):
             ray, rows = chosen.index_select(0, solid), row.index_select(0, solid)
-            reach, way = traced.distance.index_select(0, ray), _planes(traced.direction, ray)
+            reach, way = traced.distance.index_select(0, ray), _gather(traced.direction, ray)
             hits = SolidHits.of(traced.solids, SolidLooks.of(traced.solids), rows, way * reach, way, reach)
             table = lidar_reflectivity(traced.solids.solids.kind)
-            index = traced.solids.index(rows)
+            index = traced.solids.solid_of(rows)
             reflectivity[solid] = torch.from_numpy(table).to(self.device).index_select(0, index)
             normal[:, solid] = hits.normal
         return reflectivity, normal.T
 
-    def _shaded(
-        self, traced: Traced, mood: Mood, beams: Beams | None, moving: MovingLight | None, mirror: Tensor | None
+    def _shade_all(
+        self,
+        traced: Traced,
+        lighting: Lighting,
+        headlights: Headlights | None,
+        moving: MovingLight | None,
+        mirror: Tensor | None,
     ) -> Tensor:
-        """Radiance `[3, n]` of all rays; without moving light, rays that end on the ground are left black."""
+        """Compute radiance `[3, n]` of all rays; without moving light, rays that end on the ground stay black."""
         result = torch.zeros(3, len(traced.row), device=self.device)
         looks = SolidLooks.of(traced.solids)
         focal = torch.tensor([float(1 / v.intrinsics[0, 0]) for v in traced.views], device=self.device)
-        for piece in pieces(len(traced.row), self.device):
-            row = traced.row[piece]
-            start = piece.start
-            part = result[:, piece]
-            # Cameras look along planes of directions, so whole columns are cheap.
+        for chunk in iter_chunks(len(traced.row), self.device):
+            row = traced.row[chunk]
+            start = chunk.start
+            part = result[:, chunk]
+            # Directions are stored as planes, so selecting from each is cheap.
             for kind in (NOTHING, GROUND, KERB, 0):
                 found = ((row >= 0) if kind == 0 else (row == kind)).nonzero()[:, 0]
                 if not len(found) or (kind in (GROUND, KERB) and moving is None):
                     continue
                 if kind == 0:
-                    solid = traced.solids.index(row.index_select(0, found))
-                    found = found.index_select(0, by_kind(looks.kind.index_select(0, solid)))
+                    solid = traced.solids.solid_of(row.index_select(0, found))
+                    found = found.index_select(0, sort_by_kind(looks.kind.index_select(0, solid)))
                 ray = found + start
-                direction = _planes(traced.direction, ray)
+                direction = _gather(traced.direction, ray)
                 length = (direction * direction).sum(dim=0).sqrt()
                 way = direction / length
                 if kind == NOTHING:
-                    colour = sky(way, self.light)
+                    colour = render_sky(way, self.light)
                 else:
                     reach = traced.distance.index_select(0, ray)
                     view = traced.view.index_select(0, ray)
                     pixel = reach * focal.index_select(0, view)
                     dither = self._dither.index_select(0, ray & (_DITHER - 1))
-                    points = _ends(traced, ray, direction, reach)
+                    points = _end_points(traced, ray, direction, reach)
                     if kind == 0:
                         step = direction * reach
                         hits = SolidHits.of(traced.solids, looks, row.index_select(0, found), step, way, pixel)
-                        colour = shade(hits, points, mood, self._static, beams, view)
+                        colour = shade(hits, points, lighting, self._static, headlights, view)
                     elif kind == GROUND:
                         assert moving is not None
                         shown = None if mirror is None else mirror.index_select(1, ray)
-                        colour = self._on_ground(points, way, pixel, dither, view, moving, shown)
+                        colour = self._shade_ground(points, way, pixel, dither, view, moving, shown)
                     else:
                         assert moving is not None
-                        colour = self._on_kerb(points, way, pixel, dither, view, moving)
-                    colour = self._through_air(colour, reach * length)
+                        colour = self._shade_kerb(points, way, pixel, dither, view, moving)
+                    colour = self._add_haze(colour, reach * length)
                 for plane, values in zip(part, colour, strict=True):
                     plane.index_copy_(0, found, values)
         return result
 
-    def _through_air(self, colour: Tensor, distance: Tensor) -> Tensor:
+    def _add_haze(self, colour: Tensor, distance: Tensor) -> Tensor:
         veil = 1 - torch.exp(distance * (-1 / self.light.haze))
         horizon = torch.tensor(self.light.horizon_colour, device=self.device)[:, None] * 0.9
         return torch.lerp(colour, horizon.expand_as(colour), veil)
@@ -164,7 +170,7 @@ class Painter:
     def _colour(self, colour: tuple[float, float, float]) -> Tensor:
         return torch.tensor(colour, device=self.device)[:, None]
 
-    def _on_ground(
+    def _shade_ground(
         self,
         points: Tensor,
         way: Tensor,
@@ -175,12 +181,12 @@ class Painter:
         mirror: Tensor | None,
     ) -> Tensor:
         x, y = points[0], points[1]
-        _, slope_x, slope_y = self._surface.terrain(x, y)
+        _, slope_x, slope_y = self._ground_shape.sample_terrain(x, y)
         upright = (1 + slope_x * slope_x + slope_y * slope_y).rsqrt()
-        # How fast the ray comes closer to the ground: the cosine of its angle with the normal.
+        # The cosine of the angle between the ray and the normal.
         cosine = ((slope_x * way[0] + slope_y * way[1] - way[2]) * upright).clamp(min=1e-4)
         stretch = (pixel / cosine).clamp(max=40.0)
-        looked = self._ground.look(x, y, way[:2] * stretch, pixel, dither)
+        looked = self._ground.look_up(x, y, way[:2] * stretch, pixel, dither)
         albedo = looked[:3] * _grain(x, y, pixel)
         sun, sky_share, beam = moving.at(x, y, view)
         light = self.light
@@ -200,16 +206,16 @@ class Painter:
         fresnel = 0.02 + 0.98 * (1 - cosine) ** 5
         return torch.lerp(albedo * falling, mirror, gloss * fresnel * 0.95)
 
-    def _on_kerb(
+    def _shade_kerb(
         self, points: Tensor, way: Tensor, pixel: Tensor, dither: Tensor, view: Tensor, moving: MovingLight
     ) -> Tensor:
-        """The upright face of a kerb: of the stone that lies behind its edge, lit from the side."""
-        ax, ay = self._surface.outward(points[0], points[1])
+        """Shade the upright face of a kerb: of the stone that lies behind its edge, lit from the side."""
+        ax, ay = self._ground_shape.kerb_direction(points[0], points[1])
         x, y = points[0] + _KERB_DEPTH * ax, points[1] + _KERB_DEPTH * ay
         # Seen at an angle, a pixel covers a stretch along the kerb.
         cosine = (ax * way[0] + ay * way[1]).clamp(min=0.05)
         stretch = (pixel / cosine).clamp(max=3.0)
-        looked = self._ground.look(x, y, torch.stack((-ay, ax)) * stretch, pixel, dither)
+        looked = self._ground.look_up(x, y, torch.stack((-ay, ax)) * stretch, pixel, dither)
         sun, sky_share, beam = moving.at(points[0], points[1], view)
         light = self.light
         falling = self._colour(light.ambient) * (0.5 * looked[5] * sky_share)
@@ -222,22 +228,22 @@ class Painter:
         return looked[:3] * falling
 
 
-def _planes(vectors: Tensor, index: Tensor) -> Tensor:
-    """Chosen vectors of `[n, 3]` as planes `[3, m]`."""
+def _gather(vectors: Tensor, index: Tensor) -> Tensor:
+    """Select vectors of `[n, 3]` as planes `[3, m]`."""
     return torch.stack([plane.index_select(0, index) for plane in vectors.unbind(1)])
 
 
-def _ends(traced: Traced, ray: Tensor, direction: Tensor, reach: Tensor) -> Tensor:
-    """Where rays end, `[3, m]` in the global frame."""
+def _end_points(traced: Traced, ray: Tensor, direction: Tensor, reach: Tensor) -> Tensor:
+    """Compute where rays end, `[3, m]` in the global frame."""
     view = traced.view.index_select(0, ray)
     origin = torch.stack([plane.index_select(0, view) for plane in traced.origin.unbind(1)])
     return origin + direction * reach
 
 
 def _grain(x: Tensor, y: Tensor, pixel: Tensor) -> Tensor:
-    """Stones of the size of a fingertip, a factor `[n]` around 1 that fades as pixels grow."""
+    """Vary the ground by fingertip-sized stones: a factor `[n]` around 1 that fades as pixels grow."""
     cell = ((y * 80).int() & 1023) * 1024 + ((x * 80).int() & 1023)
-    return 1 + 0.07 * pick(cell).clamp(-2.5, 2.5) * (0.02 / pixel).clamp(max=1.0)
+    return 1 + 0.07 * hash_normal(cell).clamp(-2.5, 2.5) * (0.02 / pixel).clamp(max=1.0)
 
 
 def _soften_edges(image: Tensor, traced: Traced) -> None:
@@ -249,9 +255,38 @@ def _soften_edges(image: Tensor, traced: Traced) -> None:
     border[:, :, :-1] |= across
     border[:, 1:] |= down
     border[:, :-1] |= down
-    # At the image's own border neighbours are missing.
+    # Pixels at the image's own border lack neighbours.
     border[:, 0] = border[:, -1] = border[:, :, 0] = border[:, :, -1] = False
     chosen = border.view(-1).nonzero()[:, 0]
     for plane in image:
         around = sum(plane.index_select(0, chosen + step) for step in (-1, 1, -traced.width, traced.width))
         plane.index_copy_(0, chosen, 0.5 * plane.index_select(0, chosen) + 0.125 * around)
+
+
+_SCALE = 4
+
+
+def _mirror_views(views: Sequence[View], snapshots: Sequence[Snapshot]) -> list[View]:
+    """Place small views as if the ground below the ego were a mirror, one for each view."""
+    result = []
+    for view, snapshot in zip(views, snapshots, strict=True):
+        normal, place = snapshot.ego[:3, 2], snapshot.ego[:3, 3]
+        reflection = np.eye(4)
+        reflection[:3, :3] -= 2 * np.outer(normal, normal)
+        reflection[:3, 3] = 2 * normal * (normal @ place)
+        scale = np.diag((1 / _SCALE, 1 / _SCALE, 1.0))
+        # Resizing keeps the image's corners in place, not its pixels' centres.
+        scale[:2, 2] = 0.5 / _SCALE - 0.5
+        size = math.ceil(view.width / _SCALE), math.ceil(view.height / _SCALE)
+        result.append(View(reflection @ view.global_T_cam, scale @ view.intrinsics, *size))
+    return result
+
+
+def _spread_reflection(image: Tensor, small: Traced, full: Traced) -> Tensor:
+    """Spread the radiance `[3, n]` of mirrored views, `small`, over the rays of the full ones: stretched towards the
+    viewer, as the ripples of wet asphalt do with lights.
+    """
+    image = image.view(3, -1, small.height, small.width).transpose(0, 1)
+    for _ in range(2):
+        image = functional.avg_pool2d(functional.pad(image, (0, 0, 3, 3), mode="replicate"), (7, 1), stride=1)
+    return enlarge(image, _SCALE, full.height, full.width).transpose(0, 1).reshape(3, -1)

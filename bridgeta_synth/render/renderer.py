@@ -1,4 +1,4 @@
-"""Camera images and LiDAR sweeps of a scene, by ray casting in torch on any device."""
+"""Render camera images and LiDAR sweeps of a scene by ray casting in torch on any device."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.render.camera_look import develop
 from bridgeta_synth.render.lidar import Lidar
-from bridgeta_synth.render.radiance import Painter
-from bridgeta_synth.render.rays.ground_shape import Surface
-from bridgeta_synth.render.rays.ray_caster import Traced, View, trace
+from bridgeta_synth.render.radiance import Shader
+from bridgeta_synth.render.rays.ground_shape import GroundShape
+from bridgeta_synth.render.rays.ray_caster import Traced, View, trace_views
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.traffic.scene import Scene
 from bridgeta_synth.world.solids import Solids
@@ -26,8 +26,8 @@ _NOISE_STREAM = 9
 
 @dataclass(frozen=True)
 class CameraView:
-    """A camera's picture: `image [h, w, 3]` uint8 RGB, `depth [h, w]` float32 metres along the optical axis (inf: sky),
-    and per actor the pixels that show it and that would show it were nothing in front, both `[actors]`.
+    """A camera's image `[h, w, 3]` uint8 RGB, its depth `[h, w]` float32 in metres along the optical axis (inf: sky),
+    and per actor the pixels that show it and the pixels that would show it were nothing in front, both `[actors]`.
     """
 
     image: NDArray[np.uint8]
@@ -37,9 +37,9 @@ class CameraView:
 
 
 class SceneRenderer:
-    """Renders one scene. What holds for the whole scene (ground, scenery, tables) is prepared once.
+    """Renders one scene. Whatever holds for the whole scene (ground, scenery, tables) is prepared once.
 
-    `width` and `height` are the images' size in pixels. Equal arguments give equal pictures on one kind of device.
+    `width` and `height` are the images' size in pixels. Equal arguments give equal images on one kind of device.
     """
 
     def __init__(self, scene: Scene, seed: Seed, width: int, height: int, device: torch.device) -> None:
@@ -49,20 +49,20 @@ class SceneRenderer:
         town = scene.town
         away = np.min(np.hypot(town.solids.x[:, None] - path[::8, 0], town.solids.y[:, None] - path[::8, 1]), axis=1)
         self._scenery = town.solids.take(away < _SIGHT + 20)
-        self.surface = Surface(town.terrain, town.kerb, town.paved, path, device)
-        self.painter = Painter(scene, seed, self._still(), self.surface, device)
+        self.ground_shape = GroundShape(town.terrain, town.kerb, town.paved, path, device)
+        self.shader = Shader(scene, seed, self._collect_still(), self.ground_shape, device)
         self._lidar = Lidar(device)
 
-    def _still(self) -> Solids:
-        """Scenery, and actors that never move."""
+    def _collect_still(self) -> Solids:
+        """Collect scenery and the actors that never move."""
         bodies = self.scene.bodies
         still = np.array([actor.is_still for actor in self.scene.actors], dtype=bool)
         if not len(bodies) or not still[bodies.owner].any():
             return self._scenery
         return Solids.join([self._scenery, bodies.take(still[bodies.owner]).transform(self.scene.poses(0.0))])
 
-    def solids(self, poses: Sequence[NDArray[np.float64]], place: NDArray[np.float64]) -> list[Solids]:
-        """All solids within sight of a place, once with the actors at each of `poses`, `[actors, 4, 4]` each."""
+    def collect_solids(self, poses: Sequence[NDArray[np.float64]], place: NDArray[np.float64]) -> list[Solids]:
+        """Collect the solids within sight of a place, once for each of the actors' `poses`, `[actors, 4, 4]`."""
         far = np.hypot(self._scenery.x - place[0], self._scenery.y - place[1]) >= _SIGHT
         scenery = self._scenery.take(~far)
         if not len(self.scene.bodies):
@@ -71,17 +71,17 @@ class SceneRenderer:
         bodies = self.scene.bodies.take(near[self.scene.bodies.owner])
         return [Solids.join([scenery, bodies.transform(pose)]) for pose in poses]
 
-    def camera(self, camera: facts.CameraFacts, time: float) -> CameraView:
-        """The picture of a camera at seconds since the first keyframe."""
-        return self.cameras([(camera, time)])[0]
+    def render_camera(self, camera: facts.CameraFacts, time: float) -> CameraView:
+        """Render the image of a camera at seconds since the first keyframe."""
+        return self.render_cameras([(camera, time)])[0]
 
-    def cameras(self, shots: Sequence[tuple[facts.CameraFacts, float]]) -> list[CameraView]:
-        """The pictures of cameras, each at its time; on a GPU all at once, on a CPU in turn: its caches are small."""
+    def render_cameras(self, shots: Sequence[tuple[facts.CameraFacts, float]]) -> list[CameraView]:
+        """Render cameras, each at its time: all at once on a GPU, in turn on a CPU, whose caches are small."""
         if self.device.type == "cpu":
-            return [view for shot in shots for view in self._together([shot])]
-        return self._together(shots)
+            return [view for shot in shots for view in self._render_together([shot])]
+        return self._render_together(shots)
 
-    def _together(self, shots: Sequence[tuple[facts.CameraFacts, float]]) -> list[CameraView]:
+    def _render_together(self, shots: Sequence[tuple[facts.CameraFacts, float]]) -> list[CameraView]:
         width, height = self.size
         times = [time for _, time in shots]
         egos = [self.scene.ego_pose(time) for time in times]
@@ -89,13 +89,13 @@ class SceneRenderer:
             View(ego @ camera.ego_T_cam, camera.intrinsics(width, height), width, height)
             for ego, (camera, _) in zip(egos, shots, strict=True)
         ]
-        solids = self.solids([self.scene.poses(time) for time in times], egos[0][:2, 3])
-        traced = trace(self.surface, solids, views, self.device)
-        radiance = self.painter.radiance(traced, times)
+        solids = self.collect_solids([self.scene.poses(time) for time in times], egos[0][:2, 3])
+        traced = trace_views(self.ground_shape, solids, views, self.device)
+        radiance = self.shader.radiance(traced, times)
         result = []
         for i, (camera, time) in enumerate(shots):
             part = radiance[i * width * height : (i + 1) * width * height]
-            # The colours are held as planes; so stay the pictures.
+            # Colours are stored as planes, and the images stay planes.
             part = part.T.reshape(3, height, width).permute(1, 2, 0)
             image = develop(part, self.scene.looks[camera.channel], self.scene.light, self._noise_seed(camera, time))
             depth = traced.distance.view(-1, height, width)[i]
@@ -105,29 +105,31 @@ class SceneRenderer:
 
     def _noise_seed(self, camera: facts.CameraFacts, time: float) -> int:
         channel = facts.CAMERAS.index(camera)
-        # Stamps may lie before the first keyframe; seeds may not be negative.
+        # Stamps may lie before the first keyframe, but seeds may not be negative.
         words = [*self.seed, _NOISE_STREAM, self.scene.index, channel, round(time * 1e6) + 1_000_000]
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
-    def lidar(self, time: float) -> NDArray[np.float32]:
-        """A sweep `[n, 5]` in the sensor's frame at its stamp (seconds since the first keyframe): x, y, z in metres,
-        intensity 0-255, ring 0-31.
+    def render_sweep(self, time: float) -> NDArray[np.float32]:
+        """Render a sweep `[n, 5]` in the sensor's frame at its stamp (seconds since the first keyframe): x, y, z in
+        metres, intensity 0-255, ring 0-31.
         """
         poses = self.scene.observed_poses(time)
-        solids = self.solids([poses], self.scene.ego_pose(time)[:2, 3])[0]
+        solids = self.collect_solids([poses], self.scene.ego_pose(time)[:2, 3])[0]
         words = [*self.seed, 6, self.scene.index, round(time * 1e6) + 1_000_000]
         rng = np.random.default_rng(words)
-        return self._lidar.sweep(self.scene.ego_pose, time, self.surface, solids, self.painter, self.scene.light, rng)
+        return self._lidar.sweep(
+            self.scene.ego_pose, time, self.ground_shape, solids, self.shader, self.scene.light, rng
+        )
 
     def _visibility(self, traced: Traced, view: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         count, solids = len(self.scene.actors), traced.solids
         owner = torch.from_numpy(solids.solids.owner).to(self.device)
         main = torch.from_numpy(solids.solids.main).to(self.device)
         size = traced.width * traced.height
-        chosen = main[solids.index(traced.pair_row)] & (traced.pair_ray // size == view)
-        actor = owner[solids.index(traced.pair_row[chosen])]
+        chosen = main[solids.solid_of(traced.pair_row)] & (traced.pair_ray // size == view)
+        actor = owner[solids.solid_of(traced.pair_row[chosen])]
         shown = traced.row[traced.pair_ray[chosen]]
-        seen = (shown >= 0) & (owner[solids.index(shown.clamp(min=0))] == actor)
+        seen = (shown >= 0) & (owner[solids.solid_of(shown.clamp(min=0))] == actor)
         unoccluded: Tensor = torch.bincount(actor, minlength=count)
         visible: Tensor = torch.bincount(actor[seen], minlength=count)
         return visible.cpu().numpy(), unoccluded.cpu().numpy()

@@ -1,7 +1,7 @@
 """Shadows of solids: their outlines on the ground along the sun's rays.
 
-A shadow falls on the terrain, not on a plane: the place that a point P shades is P - s (P_z - terrain), with s the
-sun's horizontal direction over its vertical one; two fixed-point steps find it to a centimetre on slopes of 6 %.
+A shadow falls on the terrain, not on a plane. The place that a point P shades is P - s (P_z - terrain), with s the
+sun's horizontal direction over its vertical one; fixed-point steps find it to a centimetre on slopes of 6 %.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ Ring = NDArray[np.float64]
 _AROUND = 12
 
 
-def drift(sun: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Metres, along x and y, that light travels per metre that it descends, counted towards the sun."""
+def sun_drift(sun: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Compute the metres, along x and y, that light travels per metre of descent, counted towards the sun."""
     return np.array(sun[:2]) / sun[2]
 
 
 def frustum_corners(solids: Solids) -> NDArray[np.float64]:
-    """Corners `[n, 8, 3]` of the (tapered) boxes themselves: four at the base, then four at the top."""
-    base, top = _halves(solids, 0.0), _halves(solids, 1.0)
+    """Compute the corners `[n, 8, 3]` of the (tapered) boxes themselves: four at the base, then four at the top."""
+    base, top = _cross_sections(solids, 0.0), _cross_sections(solids, 1.0)
     heights = np.concatenate((np.zeros((len(solids), 4)), np.tile(solids.height[:, None], 4)), axis=1)
     local = np.concatenate((np.concatenate((base, top), axis=1), heights[..., None]), axis=-1)
     return np.einsum("nij,nkj->nki", solids.axes, local) + solids.place[:, None]
 
 
-def _halves(solids: Solids, share: float) -> NDArray[np.float64]:
+def _cross_sections(solids: Solids, share: float) -> NDArray[np.float64]:
     z = share * solids.height
     front = solids.front - solids.lean_front * z
     back = -(solids.back - solids.lean_back * z)
@@ -42,8 +42,8 @@ def _halves(solids: Solids, share: float) -> NDArray[np.float64]:
     return np.stack((x, y), axis=-1)
 
 
-def silhouettes(solids: Solids, sun: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Points `[n, 12, 3]` around ellipsoids where the sun's rays graze them."""
+def outline_ellipsoids(solids: Solids, sun: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Compute points `[n, 12, 3]` around ellipsoids where the sun's rays graze them."""
     half = np.stack((solids.front, solids.side, solids.height / 2), axis=1)
     # The ellipsoid is M s + centre for unit vectors s; rays along l graze it where s is at right angles to M^-1 l.
     grazed = np.einsum("nji,j->ni", solids.axes, np.array(sun)) / half
@@ -58,8 +58,8 @@ def silhouettes(solids: Solids, sun: tuple[float, float, float]) -> NDArray[np.f
     return np.einsum("nij,nkj->nki", solids.axes, circle * half[:, None]) + centre[:, None]
 
 
-def fall(points: NDArray[np.float64], terrain: Terrain, slope: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Places `[..., 2]` on the terrain that points `[..., 3]` shade, with the sun's `slope` from `drift`.
+def project_to_ground(points: NDArray[np.float64], terrain: Terrain, slope: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Find the places `[..., 2]` on the terrain that points `[..., 3]` shade, with the `slope` from `sun_drift`.
 
     Points below the ground shade the place above them.
     """
@@ -71,25 +71,25 @@ def fall(points: NDArray[np.float64], terrain: Terrain, slope: NDArray[np.float6
     return place
 
 
-def outlines(solids: Solids, terrain: Terrain, sun: tuple[float, float, float]) -> list[Ring]:
-    """Convex outlines `[k, 2]` of the solids' shadows on the terrain, in the order of the solids."""
+def outline_shadows(solids: Solids, terrain: Terrain, sun: tuple[float, float, float]) -> list[Ring]:
+    """Outline the solids' shadows on the terrain: convex rings `[k, 2]`, in the order of the solids."""
     if not len(solids):
         return []
-    slope = drift(sun)
-    flat = fall(frustum_corners(solids), terrain, slope)
-    round_flat = fall(silhouettes(solids.take(solids.round), sun), terrain, slope)
+    slope = sun_drift(sun)
+    flat = project_to_ground(frustum_corners(solids), terrain, slope)
+    round_flat = project_to_ground(outline_ellipsoids(solids.take(solids.round), sun), terrain, slope)
     result, rounds = [], iter(round_flat)
     for i in range(len(solids)):
         ring = next(rounds) if solids.round[i] else flat[i]
-        result.append(hull(ring))
+        result.append(convex_hull(ring))
     return result
 
 
-def cables(
+def hang_cables(
     lamps: NDArray[np.float64], terrain: Terrain, sun: tuple[float, float, float], rng: np.random.Generator
 ) -> list[Ring]:
-    """Shadows, lines `[k, 2]`, of cables that sag between some of the lamps' heads `[n, 3]`: thin and dark like joints
-    in the road.
+    """Hang cables that sag between some of the lamps' heads `[n, 3]` and return their shadows, lines `[k, 2]`: thin and
+    dark like joints in the road.
     """
     if len(lamps) < 2 or rng.random() < 0.4:
         return []
@@ -102,42 +102,42 @@ def cables(
     for a, b in chosen:
         points = lamps[a] + along * (lamps[b] - lamps[a])
         points[:, 2:] -= sag * apart[a, b]
-        result.append(fall(points, terrain, drift(sun)))
+        result.append(project_to_ground(points, terrain, sun_drift(sun)))
     return result
 
 
-def hull(points: NDArray[np.float64]) -> Ring:
-    """The convex hull `[k, 2]` of places `[n, 2]`."""
-    # cv2 knows float32 only: relative to the first place that is exact enough anywhere on a map.
+def convex_hull(points: NDArray[np.float64]) -> Ring:
+    """Compute the convex hull `[k, 2]` of places `[n, 2]`."""
+    # cv2 takes float32 only: relative to the first place it is exact enough anywhere on a map.
     return cv2.convexHull((points - points[0]).astype(np.float32))[:, 0].astype(np.float64) + points[0]
 
 
-def slices(
+def slice_shadows(
     solids: Solids, terrain: Terrain, sun: tuple[float, float, float], thick: float = 1.5
 ) -> tuple[list[Ring], NDArray[np.float64]]:
-    """Shadow outlines of the solids cut into slices at most about `thick` metres high, and the height above the
-    terrain, `[k]`, below which such a slice surely shades what lies above its shadow. In the order of that height.
+    """Outline the shadows of the solids cut into slices of about `thick` metres at most, with the height above the
+    terrain, `[k]`, below which a slice surely shades whatever lies above its shadow. Sorted by that height.
 
     For a place Q on the ground, the light that would reach it passes through the slice and is lost from there down.
     """
     rings: list[Ring] = []
     heights: list[float] = []
-    slope = drift(sun)
+    slope = sun_drift(sun)
     corners = frustum_corners(solids)
     count = np.clip(np.ceil(solids.height / thick), 1, 12).astype(int)
-    middle = silhouettes(solids.take(solids.round), sun) if solids.round.any() else np.zeros((0, _AROUND, 3))
+    middle = outline_ellipsoids(solids.take(solids.round), sun) if solids.round.any() else np.zeros((0, _AROUND, 3))
     ground = terrain.height(solids.place[:, :2])
-    rounds = iter(fall(middle, terrain, slope))
+    rounds = iter(project_to_ground(middle, terrain, slope))
     for number in np.unique(count[~solids.round]):
         group = np.flatnonzero((count == number) & ~solids.round)
         base, top = corners[group, :4], corners[group, 4:]
-        levels = [fall(base + (top - base) * (k / number), terrain, slope) for k in range(number + 1)]
+        levels = [project_to_ground(base + (top - base) * (k / number), terrain, slope) for k in range(number + 1)]
         for k in range(number):
             both = np.concatenate((levels[k], levels[k + 1]), axis=1)
-            rings += [hull(points) for points in both]
+            rings += [convex_hull(points) for points in both]
             heights += (solids.z[group] - ground[group] + solids.height[group] * (k / number)).tolist()
     for i in np.flatnonzero(solids.round):
-        rings.append(hull(next(rounds)))
+        rings.append(convex_hull(next(rounds)))
         heights.append(float(solids.z[i] - ground[i] + 0.4 * solids.height[i]))
     order = np.argsort(heights, kind="stable")
     return [rings[i] for i in order], np.maximum(np.array(heights)[order], 0)

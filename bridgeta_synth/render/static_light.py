@@ -1,8 +1,8 @@
-"""The light on a scene's ground that does not move: sun between the shadows, open sky, street lamps, and pools of rain.
+"""Static light on the ground of a scene: sun between the shadows, open sky, street lamps, and pools of rain.
 
-`StaticLight.tile` gives four channels of 8 bits for a piece of ground: the share of the sun that arrives, the share of
-the sky that is open, the lamps' light (the square root of its share of LAMP_LIGHT), and the gloss of wet ground.
-`reaches` and `lamps_at` tell the same of places on solids.
+`StaticLight.draw_tile` gives four channels of 8 bits for a piece of ground: the share of the sun that arrives, the
+share of the sky that is open, the lamps' light (the square root of its share of LAMP_LIGHT), and the gloss of wet
+ground. `sunlight_at` and `lamplight_at` give the same for places on solids.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridgeta_synth.render.looks.texture import FINE, PERIOD, Textures
-from bridgeta_synth.render.shadows import cables, drift, outlines, slices
+from bridgeta_synth.render.looks.paint import FINE, PERIOD, Textures
+from bridgeta_synth.render.shadows import hang_cables, outline_shadows, slice_shadows, sun_drift
 from bridgeta_synth.world import solids as kinds
 from bridgeta_synth.world.light import Light
 from bridgeta_synth.world.solids import Solids
@@ -28,7 +28,7 @@ LAMP_LIGHT = 0.6
 
 _COARSE = 0.4
 _CUT = 0.25
-# Light of a lamp straight below it at 8 m, and how far it is followed.
+# Light of a lamp 8 m straight below it, and how far its light reaches.
 _LAMP, _LAMP_REACH = 0.22, 34.0
 _HEIGHT_CODE = 24.0
 _CABLE_SUN = 135
@@ -55,8 +55,8 @@ class StaticLight:
         self.light, self.low, self._textures, self.device = light, np.asarray(low, dtype=np.float64), textures, device
         size = np.ceil((np.asarray(high) - low) / _COARSE).astype(int)
         self._shape = (int(size[1]), int(size[0]))
-        self._sky = self._open_sky(still, terrain)
-        self._lamp = self._lamp_light(terrain, lamps)
+        self._sky = self._draw_open_sky(still, terrain)
+        self._lamp = self._draw_lamplight(terrain, lamps)
         self._rings: list[NDArray[np.float64]] = []
         self._leafy = np.zeros(0, dtype=bool)
         # Spots of sun below trees.
@@ -64,48 +64,50 @@ class StaticLight:
         self._spots = cv2.LUT(textures.wear[2 * FINE], share)
         self._cables: list[NDArray[np.float64]] = []
         self._bounds = np.zeros((0, 4))
-        self._slope = drift(light.sun)
+        self._slope = sun_drift(light.sun)
         cut = np.zeros((1, 1), dtype=np.uint8)
         if max(light.sun_colour) > 0:
-            # What lies flat on the ground, like the foot of a cone, has no shadow worth a polygon.
+            # Flat solids, like the foot of a cone, have no shadow worth a polygon.
             casting = still.take(still.height > 0.08)
-            self._rings = outlines(casting, terrain, light.sun)
-            self._cables = cables(np.asarray(lamps, dtype=np.float64).reshape(-1, 3), terrain, light.sun, rng)
+            self._rings = outline_shadows(casting, terrain, light.sun)
+            self._cables = hang_cables(np.asarray(lamps, dtype=np.float64).reshape(-1, 3), terrain, light.sun, rng)
             self._leafy = np.isin(casting.kind, (kinds.CROWN, kinds.HEDGE))
             self._bounds = np.array([[*r.min(axis=0), *r.max(axis=0)] for r in self._rings]).reshape(-1, 4)
-            cut = self._shadow_heights(casting, terrain)
+            cut = self._draw_shadow_heights(casting, terrain)
         self._cut = torch.from_numpy(cut).to(device)
         self._lamp_on_device = torch.from_numpy(self._lamp).to(device)
         self._terrain = torch.from_numpy(terrain.heights).to(device)
         self._terrain_step = terrain.step
         self._terrain_origin = terrain.origin
 
-    def tile(self, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
-        """The four channels `[size, size, 4]` of a square from `corner` on, row 0 at the smallest y."""
+    def draw_tile(self, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+        """Draw the four channels `[size, size, 4]` of a square that starts at `corner`, row 0 at the smallest y."""
         result = np.empty((size, size, 4), dtype=np.uint8)
-        result[..., SUN] = self._sun(corner, step, size)
-        result[..., SKY] = self._enlarged(self._sky, corner, step, size)
-        result[..., LAMP] = self._enlarged(self._lamp, corner, step, size) if self.light.lamps else 0
-        result[..., GLOSS] = self._gloss(corner, step, size) if self.light.wet > 0 else 0
+        result[..., SUN] = self._draw_sun(corner, step, size)
+        result[..., SKY] = self._upsample(self._sky, corner, step, size)
+        result[..., LAMP] = self._upsample(self._lamp, corner, step, size) if self.light.lamps else 0
+        result[..., GLOSS] = self._draw_gloss(corner, step, size) if self.light.wet > 0 else 0
         return result
 
-    def reaches(self, points: Tensor, base: Tensor, grace: Tensor) -> Tensor:
-        """Share of the sun `[n]` that passes static solids on its way to `points [3, n]` on other solids, whose bases
-        lie at heights `base [n]`. Shadows that end less than `grace [n]` metres above a point do not count.
+    def sunlight_at(self, points: Tensor, base: Tensor, grace: Tensor) -> Tensor:
+        """Compute the share of the sun `[n]` that passes static solids and reaches `points [3, n]` on other solids.
+
+        The bases of these solids lie at heights `base [n]`. Shadows that end less than `grace [n]` metres above a point
+        do not count.
         """
         if self._cut.numel() == 1:
             return torch.full_like(base, 1.0 if max(self.light.sun_colour) > 0 else 0.0)
         x, y, z = points
         sx, sy = (float(v) for v in self._slope)
         above = z - base
-        ground = self._terrain_at(x - sx * above, y - sy * above)
+        ground = self._terrain_height(x - sx * above, y - sy * above)
         above = (z - ground).clamp(min=0)
         rows, columns = self._cut.shape
         u = ((x - sx * above - float(self.low[0])) * (1 / _CUT) - 0.5).clamp(0, columns - 1.001)
         v = ((y - sy * above - float(self.low[1])) * (1 / _CUT) - 0.5).clamp(0, rows - 1.001)
         column, row = u.int(), v.int()
         u, v = u - column, v - row
-        # What faces the sun must not shade itself: a cell's side, and a little of the terrain's, are left in height.
+        # Surfaces that face the sun must not shade themselves: leave room for a cell's side and some of the terrain's.
         slack = 0.15 + 1.5 * _CUT / math.hypot(sx, sy)
         level = _HEIGHT_CODE * torch.log2(1 + slack + above + grace)
         lit = [
@@ -114,24 +116,24 @@ class StaticLight:
         ]
         return torch.lerp(torch.lerp(lit[0], lit[1], u), torch.lerp(lit[2], lit[3], u), v)
 
-    def lamps_at(self, points: Tensor) -> Tensor:
-        """Light of the street lamps `[n]` on the ground below `points [3, n]`."""
+    def lamplight_at(self, points: Tensor) -> Tensor:
+        """Look up the light of the street lamps `[n]` on the ground below `points [3, n]`."""
         rows, columns = self._shape
         u = ((points[0] - float(self.low[0])) / _COARSE).int().clamp(0, columns - 1)
         v = ((points[1] - float(self.low[1])) / _COARSE).int().clamp(0, rows - 1)
         value = self._lamp_on_device.view(-1).index_select(0, v * columns + u).float() / 255
         return LAMP_LIGHT * value * value
 
-    def _terrain_at(self, x: Tensor, y: Tensor) -> Tensor:
+    def _terrain_height(self, x: Tensor, y: Tensor) -> Tensor:
         rows, columns = self._terrain.shape
         u = ((x - self._terrain_origin[0]) / self._terrain_step + 0.5).int().clamp(0, columns - 1)
         v = ((y - self._terrain_origin[1]) / self._terrain_step + 0.5).int().clamp(0, rows - 1)
         return self._terrain.view(-1).index_select(0, v * columns + u)
 
-    def _pixels(self, ring: NDArray[np.float64], corner: NDArray[np.float64], step: float) -> NDArray[np.int32]:
+    def _to_pixels(self, ring: NDArray[np.float64], corner: NDArray[np.float64], step: float) -> NDArray[np.int32]:
         return np.round(((ring - corner) / step - 0.5) * 16).astype(np.int32)
 
-    def _sun(self, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+    def _draw_sun(self, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
         if max(self.light.sun_colour) == 0:
             return np.zeros((size, size), dtype=np.uint8)
         far = corner + size * step
@@ -140,30 +142,30 @@ class StaticLight:
         lit = np.full((size, size), 255, dtype=np.uint8)
         leaves = np.zeros((size, size), dtype=np.uint8)
         # A cable is narrower than the sun: its shadow is faint.
-        lines = [self._pixels(line, corner, step) for line in self._cables]
+        lines = [self._to_pixels(line, corner, step) for line in self._cables]
         cv2.polylines(lit, lines, False, _CABLE_SUN, 1, cv2.LINE_AA, 4)
         for i in np.flatnonzero(near):
             target, value = (leaves, 1) if self._leafy[i] else (lit, 0)
-            cv2.fillConvexPoly(target, self._pixels(self._rings[i], corner, step), value, cv2.LINE_8, 4)
+            cv2.fillConvexPoly(target, self._to_pixels(self._rings[i], corner, step), value, cv2.LINE_8, 4)
         if leaves.any():
-            spots = _periodic(self._spots, corner, step, size)
+            spots = _cut_periodic(self._spots, corner, step, size)
             lit = np.where(leaves > 0, np.minimum(lit, spots), lit)
         return np.asarray(cv2.GaussianBlur(lit, (3, 3), 0.8), dtype=np.uint8)
 
-    def _gloss(self, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+    def _draw_gloss(self, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
         wet = self.light.wet
-        pools = _periodic(self._textures.pools, corner, _COARSE, round(size * step / _COARSE) + 2)
+        pools = _cut_periodic(self._textures.pools, corner, _COARSE, round(size * step / _COARSE) + 2)
         scale = step / _COARSE
         offset = (corner / _COARSE) % 1.0
         matrix = np.array([[scale, 0, offset[0] + scale / 2 - 0.5], [0, scale, offset[1] + scale / 2 - 0.5]])
         pools = cv2.warpAffine(
             pools, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
         )
-        # The wetter, the more of the ground stands under water.
+        # The wetter it is, the more of the ground is under water.
         level = 128 + 40 * (1.5 - 1.2 * wet)
         return np.clip(90 * wet + (pools.astype(np.float32) - level) * 7, 60 * wet, 255).astype(np.uint8)
 
-    def _enlarged(
+    def _upsample(
         self, coarse: NDArray[np.uint8], corner: NDArray[np.float64], step: float, size: int
     ) -> NDArray[np.uint8]:
         scale = step / _COARSE
@@ -181,21 +183,21 @@ class StaticLight:
             cv2.warpAffine(part, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8
         )
 
-    def _open_sky(self, still: Solids, terrain: Terrain) -> NDArray[np.uint8]:
-        """Share of the sky (0-255) that stands open over each cell: blurs of what stands around, by its height."""
+    def _draw_open_sky(self, still: Solids, terrain: Terrain) -> NDArray[np.uint8]:
+        """Draw the share of the sky (0-255) open over each cell: blurs of what stands around, by its height."""
         heights = np.zeros(self._shape, dtype=np.uint8)
         corners = still.corners()[:, :4, :2]
         ground = terrain.height(still.place[:, :2])
         top = np.clip(still.z + still.height - ground, 0, 25)
         for i in np.argsort(top, kind="stable"):
-            ring = self._pixels(corners[i], self.low, _COARSE)
+            ring = self._to_pixels(corners[i], self.low, _COARSE)
             cv2.fillConvexPoly(heights, ring, int(top[i] * 10), cv2.LINE_8, 4)
         near = cv2.blur(np.minimum(heights, 40), (5, 5)).astype(np.float32) / 40
         wide = cv2.blur(cv2.blur(heights, (31, 31)), (31, 31)).astype(np.float32) / 250
         return np.asarray(np.clip(255 * (1 - 0.55 * near) * (1 - 0.9 * wide), 40, 255), dtype=np.uint8)
 
-    def _lamp_light(self, terrain: Terrain, lamps: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Light of the street lamps on level ground, coded as `tile` says."""
+    def _draw_lamplight(self, terrain: Terrain, lamps: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Draw the light of the street lamps on level ground, encoded as in `draw_tile`."""
         total = np.zeros(self._shape, dtype=np.float32)
         if not self.light.lamps:
             return total.astype(np.uint8)
@@ -215,21 +217,21 @@ class StaticLight:
             total[v0:v1, u0:u1] += light * np.clip(1 - r2 / _LAMP_REACH**2, 0, 1)
         return np.asarray(np.clip(255 * np.sqrt(total / LAMP_LIGHT), 0, 255), dtype=np.uint8)
 
-    def _shadow_heights(self, still: Solids, terrain: Terrain) -> NDArray[np.uint8]:
-        """Up to which height above the ground, coded, each place lies in shadow: 0 is in the sun."""
+    def _draw_shadow_heights(self, still: Solids, terrain: Terrain) -> NDArray[np.uint8]:
+        """Draw up to which height above the ground, encoded, each place lies in shadow; 0 is in the sun."""
         rows, columns = (round(side * _COARSE / _CUT) for side in self._shape)
         heights = np.zeros((rows, columns), dtype=np.uint8)
         # Eaves would streak the walls below them.
         tall = still.take((still.height > 0.4) & (still.kind != kinds.ROOF))
-        rings, levels = slices(tall, terrain, self.light.sun)
+        rings, levels = slice_shadows(tall, terrain, self.light.sun)
         for ring, level in zip(rings, levels, strict=True):
             code = 1 + int(_HEIGHT_CODE * np.log2(1 + level))
-            cv2.fillConvexPoly(heights, self._pixels(ring, self.low, _CUT), min(code, 255), cv2.LINE_8, 4)
+            cv2.fillConvexPoly(heights, self._to_pixels(ring, self.low, _CUT), min(code, 255), cv2.LINE_8, 4)
         return heights
 
 
-def _periodic(tile: NDArray[np.uint8], corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
-    """A square of a texture that repeats every PERIOD metres, from `corner` on."""
+def _cut_periodic(tile: NDArray[np.uint8], corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+    """Cut a square that starts at `corner` from a texture that repeats every PERIOD metres."""
     period = round(PERIOD / step)
     if tile.shape[0] != period:
         raise ValueError(f"a texture of {tile.shape[0]} pixels does not repeat every {PERIOD} m at {step} m")

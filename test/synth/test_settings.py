@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typer.testing import CliRunner
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.cli import app
 from bridgeta_synth.dataset.datasheet import DataSheet, Tally
-from bridgeta_synth.dataset.world import World
 from bridgeta_synth.settings import SynthSettings
 
 
@@ -43,7 +41,7 @@ def test_impossible_settings_are_refused_by_name(change: dict[str, object], name
     assert caught.value.exit_code == 2
 
 
-def test_splits_of_a_seed_have_random_streams_of_their_own() -> None:
+def test_splits_of_a_seed_have_their_own_random_streams() -> None:
     seeds = [SynthSettings(scenes=1, seed=4, split=split).seeds for split in ("train", "val", "test")]
     assert seeds == [(4, 0), (4, 1), (4, 2)]
 
@@ -57,37 +55,11 @@ def test_splits_of_a_seed_have_random_streams_of_their_own() -> None:
         (2.4, False, False, 6 * (4 * 6 + 1)),
     ],
 )
-def test_cameras_take_12_images_and_the_lidar_20_sweeps_a_second(
+def test_cameras_run_at_12_hz_and_lidar_at_20_hz(
     duration: float, keyframes_only: bool, lidar: bool, files: int
 ) -> None:
     settings = SynthSettings(scenes=1, duration=duration, keyframes_only=keyframes_only, lidar=lidar)
     assert settings.files_per_scene == files
-
-
-def maps(root: Path, *cities: str) -> Path:
-    folder = root / "maps" / "expansion"
-    folder.mkdir(parents=True)
-    for city in cities:
-        (folder / f"{city}.json").write_text(json.dumps({}))
-    return root
-
-
-def test_the_cities_are_those_of_the_folder_of_maps_in_the_order_of_nuscenes(tmp_path: Path) -> None:
-    root = maps(tmp_path, "singapore-queenstown", "boston-seaport", "singapore-onenorth")
-    assert World(SynthSettings(scenes=2, maps=str(root))).locations == ("boston-seaport", "singapore-onenorth")
-    three = ("boston-seaport", "singapore-onenorth", "singapore-queenstown")
-    assert World(SynthSettings(scenes=9, maps=str(root))).locations == three
-
-
-@pytest.mark.parametrize(
-    ("cities", "says"), [(("gotham",), "gotham is no city"), ((), "holds no map"), (None, "no such folder")]
-)
-def test_maps_of_no_known_city_are_refused(tmp_path: Path, cities: tuple[str, ...] | None, says: str) -> None:
-    root = tmp_path if cities is None else maps(tmp_path, *cities)
-    with pytest.raises(BridgeTAError, match=says) as caught:
-        World(SynthSettings(scenes=1, maps=str(root)))
-    assert caught.value.exit_code == 2
-    assert "boston-seaport" in str(caught.value)
 
 
 def test_the_command_line_sets_every_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

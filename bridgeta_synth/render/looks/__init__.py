@@ -1,1 +1,1 @@
-"""How ground, solids and sky look."""
+"""Paint how ground, solids and sky look."""

@@ -1,4 +1,4 @@
-"""Procedural noise and edges for painting surfaces, on any device, from one fixed table of normal deviates."""
+"""Procedural noise and edges for painting surfaces on any device, from one fixed table of normal deviates."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def _table(device: torch.device) -> Tensor:
     return torch.from_numpy(deviates).to(device)
 
 
-def pick(number: Tensor) -> Tensor:
-    """A normal deviate for every whole number `[n]` (int32): equal numbers have equal deviates."""
+def hash_normal(number: Tensor) -> Tensor:
+    """Map every whole number `[n]` (int32) to a normal deviate; equal numbers have equal deviates."""
     return _table(number.device).index_select(0, (number * 7919) & (_SIDE * _SIDE - 1))
 
 
-def smooth(x: Tensor, y: Tensor) -> Tensor:
-    """Value noise `[n]` with cells of 1 at places x, y `[n]`: zero mean, a deviation of about 0.6."""
+def value_noise(x: Tensor, y: Tensor) -> Tensor:
+    """Compute value noise `[n]` with cells of 1 at places x, y `[n]`: zero mean, a deviation of about 0.6."""
     fx, fy = x.floor(), y.floor()
     u, v = x - fx, y - fy
     u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
@@ -37,28 +37,28 @@ def smooth(x: Tensor, y: Tensor) -> Tensor:
 
 
 def speckle(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """A normal deviate `[n]` for every cube of side 1 that places lie in."""
-    return pick(x.floor().int() * 7333 + y.floor().int() * 1931 + z.floor().int() * 433)
+    """Look up a normal deviate `[n]` for every cube of side 1 that places lie in."""
+    return hash_normal(x.floor().int() * 7333 + y.floor().int() * 1931 + z.floor().int() * 433)
 
 
 def edge(inside: Tensor, footprint: Tensor) -> Tensor:
-    """Coverage of a pixel of size `footprint` whose centre lies `inside` metres within an edge."""
+    """Compute the coverage of a pixel of size `footprint` whose centre lies `inside` metres within an edge."""
     return (inside / footprint + 0.5).clamp_(0.0, 1.0)
 
 
 def band(place: Tensor, centre: float | Tensor, half: float | Tensor, footprint: Tensor) -> Tensor:
-    """Coverage of a pixel by the band of `half` metres to both sides of `centre`."""
+    """Compute the coverage of a pixel by the band of `half` metres to both sides of `centre`."""
     return edge(half - (place - centre).abs(), footprint)
 
 
-def greyed(colour: Tensor, share: float) -> Tensor:
-    """Colours `[3, n]` pulled to the grey of their luminance by a share."""
+def desaturate(colour: Tensor, share: float) -> Tensor:
+    """Pull colours `[3, n]` to the grey of their luminance by a share."""
     grey = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
     return colour + share * (grey - colour)
 
 
 def tint(colour: Tensor, cover: Tensor, over: tuple[float, float, float] | Tensor) -> Tensor:
-    """Colours `[3, n]` covered by another, one colour or `[3, n]`, to a share `cover [n]`."""
+    """Cover colours `[3, n]` by another, one colour or `[3, n]`, to a share `cover [n]`."""
     if isinstance(over, tuple):
         over = torch.tensor(over, device=colour.device)[:, None]
     return colour + cover * (over - colour)

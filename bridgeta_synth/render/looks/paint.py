@@ -1,19 +1,108 @@
-"""Materials painted onto pieces of ground: base materials with their textures, and marks worn by traffic upon them."""
+"""Paint the ground: textures, base materials, and marks worn by traffic upon them.
+
+Textures are noise that tiles, and patterns of stones, slabs and cracks. Values are 8 bits wide: 128 is the mean and
+SIGMA one standard deviation. Noise repeats every PERIOD metres, which is a whole number of tiles of every scale at
+which the ground is painted; patterns repeat every PATTERN metres.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
-from bridgeta_synth.render.looks.texture import PATTERN, PERIOD, SIGMA, Textures
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.world import materials
 from bridgeta_synth.world.materials import ALBEDO_SCALE, MARKS, MATERIALS, ROUGH
+
+SIGMA = 40.0
+FINE = 0.05
+PERIOD = 102.4
+PATTERN = 25.6
+
+
+def make_noise(rng: np.random.Generator, size: int, cells: tuple[int, ...]) -> NDArray[np.float32]:
+    """Make noise `[size, size]` with zero mean and unit deviation that tiles without seams."""
+    total = np.zeros((size, size), dtype=np.float32)
+    for count in cells:
+        small = rng.standard_normal((count, count), dtype=np.float32)
+        wrapped = np.pad(small, 2, mode="wrap")
+        scale = size // count
+        large = cv2.resize(wrapped, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        total += large[2 * scale : 2 * scale + size, 2 * scale : 2 * scale + size]
+    return (total - total.mean()) / total.std()
+
+
+def encode(field: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Encode a field of zero mean and unit deviation in 8 bits."""
+    return np.clip(np.round(128 + SIGMA * field), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Textures:
+    """Noise at 5 cm and 10 cm: `grain` of the materials and `wear` of the paint, `[size, size]` each and keyed by
+    step; `pools`: where water stays, at 40 cm; `patterns` of materials that have one, at 5 cm.
+    """
+
+    grain: dict[float, NDArray[np.uint8]]
+    wear: dict[float, NDArray[np.uint8]]
+    pools: NDArray[np.uint8]
+    patterns: dict[int, NDArray[np.uint8]]
+
+
+@lru_cache(maxsize=4)
+def make_textures(seed: Seed) -> Textures:
+    """Make the textures of a seed."""
+    rng = np.random.default_rng([*seed, 3])
+    size = round(PERIOD / FINE)
+    half = size // 2
+    # From patches of several metres, where the surface has aged differently, to the stones in the asphalt.
+    coarse = make_noise(rng, half, (16, 64, 256, 512))
+    grain = 0.75 * cv2.resize(coarse, (size, size), interpolation=cv2.INTER_NEAREST)
+    grain += 0.66 * rng.standard_normal((size, size), dtype=np.float32)
+    worn = make_noise(rng, half, (32, 128, 256, 512))
+    wear = {FINE: encode(cv2.resize(worn, (size, size), interpolation=cv2.INTER_LINEAR)), 2 * FINE: encode(worn)}
+    pools = encode(make_noise(rng, half // 4, (8, 16, 64)))
+    return Textures({FINE: encode(grain), 2 * FINE: encode(coarse)}, wear, pools, _make_patterns(rng))
+
+
+def _make_patterns(rng: np.random.Generator) -> dict[int, NDArray[np.uint8]]:
+    slabs = _lay_stones(rng, (64, 64), 0, 0.5, -2.2)
+    # Cracks run where a smooth field changes its sign.
+    cracks = np.abs(make_noise(rng, 512, (8, 32))) < 0.018
+    cracked = 0.9 * make_noise(rng, 512, (16, 64, 256, 512))
+    cracked[cracks & (make_noise(rng, 512, (8,)) > 0.2)] = -3.0
+    return {
+        materials.CONCRETE: encode(slabs + 0.4 * make_noise(rng, 512, (16, 64, 512))),
+        materials.PAVING: encode(_lay_stones(rng, (8, 8), 0, 0.7, -1.6) + 0.4 * make_noise(rng, 512, (16, 128, 512))),
+        materials.BRICK: encode(_lay_stones(rng, (2, 4), 2, 1.0, 0.0)),
+        materials.COBBLE: encode(_lay_stones(rng, (4, 4), 2, 1.0, -1.0)),
+        materials.ASPHALT_OLD: encode(cracked),
+    }
+
+
+def _lay_stones(
+    rng: np.random.Generator, stone: tuple[int, int], shift: int, spread: float, joint: float
+) -> NDArray[np.float32]:
+    """Lay a bond of stones (rows, columns in pixels of 5 cm), every other course moved by `shift`. Each stone has
+    its own tone; joints have the value `joint` (0: too thin to be seen).
+    """
+    size = round(PATTERN / FINE)
+    tall, wide = stone
+    down = np.arange(size)[:, None]
+    rows = down // tall
+    across = (np.arange(size)[None, :] + shift * (rows % 2)) % size
+    tones = rng.standard_normal((size // tall, size // wide), dtype=np.float32)
+    field = spread * tones[rows, across // wide]
+    if joint:
+        field[(down % tall == 0) | (across % wide == 0)] = joint
+    return np.asarray(field, dtype=np.float32)
+
 
 _COUNT = 32
 _FINER = 3
@@ -21,8 +110,8 @@ _FINER = 3
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A painted square: `look [n, n, 4]` (albedo over ALBEDO_SCALE, reflectivity) and `shine [n, n]`, which is 255
-    where water stays and 0 on rough ground; all 8 bits.
+    """A painted square: `look [n, n, 4]` (albedo over ALBEDO_SCALE, reflectivity) and `shine [n, n]`, which is
+    255 where water stays and 0 on rough ground; all 8 bits.
     """
 
     look: NDArray[np.uint8]
@@ -36,9 +125,11 @@ class _Shape:
     bounds: tuple[float, float, float, float]
 
 
-class Paint:
-    """Paints the ground of a scene. `surface`: (material, polygon) from bottom to top, in global metres; only what lies
-    within `low`..`high` is kept. `heading`: the direction, in radians, that stones and slabs are laid along.
+class GroundPainter:
+    """Paints the ground of a scene.
+
+    `surface`: (material, polygon) from bottom to top, in global metres; shapes outside `low`..`high` are skipped.
+    `heading`: the direction, in radians, along which stones and slabs are laid.
     """
 
     def __init__(
@@ -60,37 +151,37 @@ class Paint:
                 self._shapes.append(_Shape(material, rings, polygon.bounds))
         self._bounds = np.array([shape.bounds for shape in self._shapes]).reshape(-1, 4)
         rng = np.random.default_rng([*seed, 3, index])
-        self._looks = _looks(rng, seed)
-        self._cover = _cover(rng)
+        self._looks = _make_looks(rng, seed)
+        self._cover = _make_cover(rng)
         smooth = np.array([0 if m in ROUGH else 255 for m in range(_COUNT)], dtype=np.uint8)
         self._shine = np.concatenate((smooth, np.zeros(256 - _COUNT, dtype=np.uint8)))
         self._coarse_patterns = {
             m: cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for m, p in textures.patterns.items()
         }
 
-    def tile(self, corner: NDArray[np.float64], step: float, size: int) -> Tile:
-        """A square of `size` pixels from `corner` on, row 0 at the smallest y; `step` is 0.05 or 0.1 m."""
-        base, marks = self._numbers(corner, step, size)
-        # The pixels in the middle of threes, where the centres of the wanted pixels lie.
+    def draw_tile(self, corner: NDArray[np.float64], step: float, size: int) -> Tile:
+        """Paint a square of `size` pixels that starts at `corner`, row 0 at the smallest y; `step` is 0.05 or 0.1 m."""
+        base, marks = self._draw_materials(corner, step, size)
+        # Every third pixel is centred on a requested pixel.
         base = np.ascontiguousarray(base[1::_FINER, 1::_FINER])
-        grain = _window(self._textures.grain[step], corner, step, size)
+        grain = _cut_window(self._textures.grain[step], corner, step, size)
         for material in self._textures.patterns:
             here = base == material
             if here.any():
-                pattern = self._pattern(material, corner, step, size)
+                pattern = self._turn_pattern(material, corner, step, size)
                 np.copyto(grain, cv2.addWeighted(pattern, 0.9, grain, 0.35, -0.25 * 128), where=here)
         index = base.astype(np.uint16) << 8
         index |= grain
         look = np.take(self._looks, index).view(np.uint8).reshape(size, size, 4)
         shine = cv2.LUT(base, self._shine)
         if marks.any():
-            self._lay(look, marks, grain, _window(self._textures.wear[step], corner, step, size))
+            self._lay_marks(look, marks, grain, _cut_window(self._textures.wear[step], corner, step, size))
         return Tile(look, shine)
 
-    def _numbers(
+    def _draw_materials(
         self, corner: NDArray[np.float64], step: float, size: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Base materials and, above them, marks (0: none) of a square, _FINER times as fine as is asked for.
+        """Draw base materials and, above them, marks (0: none) of a square, _FINER times as fine as requested.
 
         cv2 also draws the border of a polygon, half a pixel too wide: in finer pixels that is little.
         """
@@ -114,12 +205,12 @@ class Paint:
                     cv2.fillPoly(marks, pixels, 0, cv2.LINE_8, 4)
         return base, marks
 
-    def _pattern(self, material: int, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
-        """A square of a material's pattern, turned into the direction of the street."""
+    def _turn_pattern(self, material: int, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+        """Cut a square of a material's pattern, turned into the direction of the street."""
         pattern = (self._textures.patterns if step < 0.07 else self._coarse_patterns)[material]
         c, s = math.cos(self._heading), math.sin(self._heading)
         turn = np.array(((c, s), (-s, c)))
-        # Whole periods are taken off first: warpAffine counts in 16 bits.
+        # Subtract whole periods first: warpAffine counts in 16 bits.
         start = (turn @ corner % PATTERN) / step
         matrix = np.concatenate((turn, start[:, None]), axis=1)
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
@@ -127,7 +218,7 @@ class Paint:
             cv2.warpAffine(pattern, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_WRAP), dtype=np.uint8
         )
 
-    def _lay(
+    def _lay_marks(
         self, look: NDArray[np.uint8], marks: NDArray[np.uint8], grain: NDArray[np.uint8], wear: NDArray[np.uint8]
     ) -> None:
         """Lay marks, finer than the square, over it, in place: as thick as the wear leaves them."""
@@ -145,8 +236,8 @@ class Paint:
         flat[at] = np.round(below + share * (over - below)).astype(np.uint8)
 
 
-def _window(tile: NDArray[np.uint8], corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
-    """A square of noise that repeats every PERIOD metres, as an array of its own."""
+def _cut_window(tile: NDArray[np.uint8], corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+    """Cut a square from noise that repeats every PERIOD metres, as an array of its own."""
     period = round(PERIOD / step)
     x, y = np.floor(corner / step + 0.5).astype(np.int64) % period
     if x + size <= period and y + size <= period:
@@ -155,9 +246,9 @@ def _window(tile: NDArray[np.uint8], corner: NDArray[np.float64], step: float, s
     return tile[rows[:, None], columns]
 
 
-def _looks(rng: np.random.Generator, seed: Seed) -> NDArray[np.uint32]:
-    """Albedo and reflectivity, four bytes in one number, of index = material * 256 + noise."""
-    # Splits have seen different quarries: a mild tint of all that is mineral.
+def _make_looks(rng: np.random.Generator, seed: Seed) -> NDArray[np.uint32]:
+    """Make a table of albedo and reflectivity, four bytes in one number, by index = material * 256 + noise."""
+    # Splits have stone from different quarries: a mild tint on all mineral materials.
     split = seed[1] if len(seed) > 1 else 0
     earth = np.array(((1.0, 1.0, 1.0), (1.05, 1.0, 0.93), (0.97, 1.0, 1.04)))[split % 3]
     table = np.zeros((_COUNT, 256, 4))
@@ -178,8 +269,8 @@ def _looks(rng: np.random.Generator, seed: Seed) -> NDArray[np.uint32]:
     return packed.reshape(-1, 4).view(np.uint32)[:, 0]
 
 
-def _cover(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """How much (0-255) of marks is left, of index = material * 256 + wear."""
+def _make_cover(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Make a table of how much (0-255) of marks is left, by index = material * 256 + wear."""
     z = (np.arange(256) - 128) / SIGMA + float(rng.uniform(-0.3, 0.6))
     cover = np.zeros((_COUNT, 256))
     for mark in (materials.WHITE, materials.YELLOW, materials.ZEBRA):

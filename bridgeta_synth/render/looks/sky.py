@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridgeta_synth.render.looks.noise import smooth
+from bridgeta_synth.render.looks.noise import value_noise
 from bridgeta_synth.world.light import Light
 
 
-def sky(way: Tensor, light: Light) -> Tensor:
-    """Radiance `[3, n]` of the sky along unit directions `way [3, n]`."""
+def render_sky(way: Tensor, light: Light) -> Tensor:
+    """Compute radiance `[3, n]` of the sky along unit directions `way [3, n]`."""
     device = way.device
     zenith, horizon = _planes(light.sky_colour, device), _planes(light.horizon_colour, device)
     up = way[2].clamp(min=0.0)
@@ -21,7 +21,7 @@ def sky(way: Tensor, light: Light) -> Tensor:
         # The last light stands where the sun went down.
         low = (1 - up).clamp(min=0) ** 6
         colour = colour * (1 + 2.0 * low * toward * toward)
-    covered = _clouds(way, up, light.cloud)
+    covered = _draw_clouds(way, up, light.cloud)
     if covered is not None:
         cover, thick = covered
         colour = torch.lerp(colour, _cloud_colour(light, device) * (1.06 - 0.22 * thick), cover)
@@ -40,22 +40,22 @@ def _planes(colour: tuple[float, float, float], device: torch.device) -> Tensor:
     return torch.tensor(colour, device=device)[:, None]
 
 
-def _clouds(way: Tensor, up: Tensor, amount: float) -> tuple[Tensor, Tensor] | None:
-    """Cover (0-1) and thickness of the clouds, `[n]` each, on a plane overhead."""
+def _draw_clouds(way: Tensor, up: Tensor, amount: float) -> tuple[Tensor, Tensor] | None:
+    """Compute cover (0-1) and thickness of the clouds, `[n]` each, on a plane overhead."""
     if amount <= 0.02:
         return None
     far = 1 / (up + 0.10)
     x, y = way[0] * far, way[1] * far
-    large = smooth(x * 0.9, y * 0.9)
-    small = smooth(x * 2.3 + 7, y * 2.3)
-    thick = large + 0.5 * small + 0.22 * smooth(x * 6.1, y * 6.1 + 3)
+    large = value_noise(x * 0.9, y * 0.9)
+    small = value_noise(x * 2.3 + 7, y * 2.3)
+    thick = large + 0.5 * small + 0.22 * value_noise(x * 6.1, y * 6.1 + 3)
     cover = ((thick + 2.6 * amount - 1.55) * 1.1).clamp(0.0, 1.0)
     # Towards the horizon clouds stand behind each other in the haze.
     return cover * (0.35 + 6 * up).clamp(max=1.0), thick.clamp(-1.2, 1.6)
 
 
 def _cloud_colour(light: Light, device: torch.device) -> Tensor:
-    """Radiance `[3, 1]` of a cloud's side towards the ground."""
+    """Compute radiance `[3, 1]` of a cloud's side towards the ground."""
     horizon, sun = _planes(light.horizon_colour, device), _planes(light.sun_colour, device)
     if light.kind == "night":
         return horizon * 0.9

@@ -1,4 +1,4 @@
-"""One time of a scene, as far as its light goes: who is where, and whose lamps are lit."""
+"""One moment of a scene, as far as its light goes: where everybody is, and whose lamps are lit."""
 
 from __future__ import annotations
 
@@ -13,20 +13,65 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridgeta_core.geometry.transforms import Matrix
-from bridgeta_synth.render.looks.mood import Mood
+from bridgeta_synth.world.light import Light
 from bridgeta_synth.world.solids import Solids
 
 if TYPE_CHECKING:
     from bridgeta_synth.traffic.actors import Actor
     from bridgeta_synth.traffic.scene import Scene
 
+Look = tuple[Tensor, Tensor | None]
+"""Albedo `[3, n]` and, where something shines, the radiance that it emits or mirrors `[3, n]`."""
+
 # Where the ego's headlights are, in its frame.
 _HEADLIGHTS = (3.7, 0.0, 0.65)
 
 
 @dataclass(frozen=True, eq=False)
-class Instant:
-    """Who is where at one time: the ego's pose, the bodies of all actors, which of these move, and the headlights
+class Lighting:
+    """A scene's light at one moment. `driving` and `braking` `[actors + 1]` are 1 for actors with lamps or brake lamps
+    lit; the last entry stands for scenery, which has none.
+    """
+
+    light: Light
+    driving: Tensor
+    braking: Tensor
+
+    @classmethod
+    def at(cls, scene: Scene, time: float, device: torch.device) -> Lighting:
+        """Find whose lamps are on: all who drive, and the brake lamps of those who slow down or wait."""
+        driving = [_drives(actor) for actor in scene.actors]
+        braking = []
+        for actor, drives in zip(scene.actors, driving, strict=True):
+            speed = actor.motion.speed(time) if drives else 1.0
+            braking.append(drives and (speed < 0.3 or actor.motion.speed(time + 0.3) < speed - 0.2))
+        states = torch.tensor([[*driving, False], [*braking, False]], dtype=torch.float32, device=device)
+        return cls(scene.light, states[0], states[1])
+
+    def of_owner(self, states: Tensor, owner: Tensor) -> Tensor:
+        """Look up the states `[n]` of the owners of hits; owner -1 is scenery."""
+        return states.index_select(0, torch.where(owner < 0, len(states) - 1, owner))
+
+    def colour(self, colour: tuple[float, float, float], device: torch.device) -> Tensor:
+        """Return a colour as planes `[3, 1]`."""
+        return torch.tensor(colour, device=device)[:, None]
+
+    def reflect(self, up: Tensor) -> Tensor:
+        """Estimate the radiance `[3, n]` from directions that climb by `up [n]` (-1 to 1): sky above the roofs, a
+        street below them.
+        """
+        device = up.device
+        zenith, horizon = self.colour(self.light.sky_colour, device), self.colour(self.light.horizon_colour, device)
+        ambient = self.colour(self.light.ambient, device)
+        sky = horizon + (zenith - horizon) * up.clamp(min=0).sqrt()
+        street = 0.22 * (ambient + 0.4 * self.colour(self.light.sun_colour, device))
+        # Roofs stand about 15 degrees high.
+        return torch.lerp(street.expand_as(sky), sky, ((up - 0.10) * 5).clamp(0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Where everybody is at one time: the ego's pose, the bodies of all actors, which of these move, and the headlights
     that are on, `lamps [k, 3]`: x, y and heading of the fronts of vehicles, the ego's among them.
     """
 
@@ -35,29 +80,18 @@ class Instant:
     moving: NDArray[np.bool_]
     lamps: NDArray[np.float64]
 
-
-def instant_at(scene: Scene, time: float) -> Instant:
-    """A scene at seconds since the first keyframe."""
-    ego, poses = scene.ego_pose(time), scene.poses(time)
-    bodies = scene.bodies.transform(poses) if len(scene.bodies) else scene.bodies
-    moving = np.array([not actor.is_still for actor in scene.actors], dtype=bool)
-    lamps = [[*(ego @ (*_HEADLIGHTS, 1.0))[:2], math.atan2(ego[1, 0], ego[0, 0])]]
-    for actor, pose in zip(scene.actors, poses, strict=True):
-        if _drives(actor) and actor.manner == "vehicle":
-            x, y = pose[:2, 3] + pose[:2, 0] * actor.size[1] / 2
-            lamps.append([x, y, math.atan2(pose[1, 0], pose[0, 0])])
-    return Instant(ego, bodies, moving[bodies.owner] if len(bodies) else np.zeros(0, dtype=bool), np.array(lamps))
-
-
-def mood_at(scene: Scene, time: float, device: torch.device) -> Mood:
-    """Whose lamps are on: of all who drive, brake lamps of those who slow down or wait."""
-    driving = [_drives(actor) for actor in scene.actors]
-    braking = []
-    for actor, drives in zip(scene.actors, driving, strict=True):
-        speed = actor.motion.speed(time) if drives else 1.0
-        braking.append(drives and (speed < 0.3 or actor.motion.speed(time + 0.3) < speed - 0.2))
-    states = torch.tensor([[*driving, False], [*braking, False]], dtype=torch.float32, device=device)
-    return Mood(scene.light, states[0], states[1])
+    @classmethod
+    def at(cls, scene: Scene, time: float) -> Snapshot:
+        """Take the snapshot of a scene at seconds since the first keyframe."""
+        ego, poses = scene.ego_pose(time), scene.poses(time)
+        bodies = scene.bodies.transform(poses) if len(scene.bodies) else scene.bodies
+        moving = np.array([not actor.is_still for actor in scene.actors], dtype=bool)
+        lamps = [[*(ego @ (*_HEADLIGHTS, 1.0))[:2], math.atan2(ego[1, 0], ego[0, 0])]]
+        for actor, pose in zip(scene.actors, poses, strict=True):
+            if _drives(actor) and actor.manner == "vehicle":
+                x, y = pose[:2, 3] + pose[:2, 0] * actor.size[1] / 2
+                lamps.append([x, y, math.atan2(pose[1, 0], pose[0, 0])])
+        return cls(ego, bodies, moving[bodies.owner] if len(bodies) else np.zeros(0, dtype=bool), np.array(lamps))
 
 
 def _drives(actor: Actor) -> bool:
@@ -65,17 +99,27 @@ def _drives(actor: Actor) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Beams:
-    """The ego's headlights, one for each view: `place`, `ahead`, `left`, `up`, each `[v, 3]` in the global frame."""
+class Headlights:
+    """The ego's headlights, one row for each view: `place`, `ahead`, `left`, `up`, `[v, 3]` in the global frame."""
 
     place: Tensor
     ahead: Tensor
     left: Tensor
     up: Tensor
 
-    def on(self, points: Tensor, normal: Tensor, view: Tensor, retro: Tensor) -> Tensor:
-        """Radiance `[n]` of white surfaces at `points`, with `normal` (both `[3, n]`); `retro [n]` is how many times
-        more than such a surface they send back.
+    @classmethod
+    def at(cls, snapshots: Sequence[Snapshot], device: torch.device) -> Headlights:
+        """Place the headlights as the ego stands at the snapshot of every view."""
+        egos = np.stack([snapshot.ego for snapshot in snapshots]).astype(np.float64)
+        place = egos[:, :3, 3] + egos[:, :3, :3] @ np.array(_HEADLIGHTS)
+        vectors = (place, *(egos[:, :3, axis] for axis in range(3)))
+        columns = [torch.from_numpy(v.astype(np.float32)).to(device) for v in vectors]
+        return cls(*columns)
+
+    def illuminate(self, points: Tensor, normal: Tensor, view: Tensor, retro: Tensor) -> Tensor:
+        """Compute the radiance `[n]` of white surfaces at `points` with `normal`, both `[3, n]`.
+
+        `retro [n]`: how many times more than such a surface they send back.
         """
         rel = [p - o.index_select(0, view) for p, o in zip(points, self.place.unbind(1), strict=True)]
 
@@ -93,12 +137,3 @@ class Beams:
         cut = ((0.01 * room + 0.1 - up) / (0.05 * room + 0.2)).clamp(0.05, 1.0)
         light = 60.0 / (60.0 + distance) * torch.exp(-room / 50) * wedge * cut * (ahead > 0)
         return light * (0.5 * cosine.clamp(min=0.0) + 0.1 * retro)
-
-
-def beams_of(instants: Sequence[Instant], device: torch.device) -> Beams:
-    """The ego's headlights at the instant of every view."""
-    egos = np.stack([instant.ego for instant in instants]).astype(np.float64)
-    place = egos[:, :3, 3] + egos[:, :3, :3] @ np.array(_HEADLIGHTS)
-    vectors = (place, *(egos[:, :3, axis] for axis in range(3)))
-    columns = [torch.from_numpy(v.astype(np.float32)).to(device) for v in vectors]
-    return Beams(*columns)

@@ -1,1 +1,1 @@
-"""Where rays meet the ground and solids."""
+"""Find where rays hit the ground and solids."""

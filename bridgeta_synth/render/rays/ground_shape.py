@@ -1,8 +1,8 @@
-"""The ground as a surface that rays meet: hills, and kerbs that raise everything beside the carriageways.
+"""The ground as rays hit it: hills, and kerbs that raise everything beside the carriageways.
 
 There are two sheets: the terrain itself, where vehicles drive, and the same one kerb higher, everywhere else. A ray
-that comes from above meets the upper sheet where the ground is raised, the lower sheet where it is not, or the upright
-face of a kerb in between.
+from above hits the upper sheet where the ground is raised, the lower sheet where it is not, or the upright face of a
+kerb in between.
 """
 
 from __future__ import annotations
@@ -18,33 +18,64 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 from torch import Tensor
 
-from bridgeta_synth.render.rays.raster import Raster
 from bridgeta_synth.world.terrain import MAX_SLOPE, Terrain
 
-# Ray parameters at which the coarse search looks below the ground; a wave of terrain is never shorter than 75 m.
+# Ray parameters at which the coarse search tests the ground; a wave of terrain is never shorter than 75 m.
 _MARCH = np.geomspace(0.4, 900.0, 48)
-# The search is done for one pixel in _STRIDE x _STRIDE, the others start from their neighbours' results.
+# One pixel in _STRIDE x _STRIDE is searched; the others start from their neighbours' results.
 _STRIDE = 6
 _PRECISION = 5e-4
-# Rays that fall by less than this per metre, against the ground, are searched for once more.
+# Rays that approach the ground by less than this per metre are searched again.
 _SKIMS = 0.03
 _MASK_STEP = 0.2
 _FAR = 60.0
 _PROBES = 6
 
 
+class Raster:
+    """Values `[rows, columns]` at nodes `origin` + `step` * (column, row), on a device, looked up by place."""
+
+    def __init__(self, values: Tensor, step: float, origin: NDArray[np.float64]) -> None:
+        self.values, self.step = values.contiguous(), step
+        self.x, self.y = float(origin[0]), float(origin[1])
+
+    def interpolate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Interpolate values bilinearly, with their derivatives along x and y."""
+        rows, columns = self.values.shape
+        u = ((x - self.x) * (1 / self.step)).clamp(0, columns - 1.001)
+        v = ((y - self.y) * (1 / self.step)).clamp(0, rows - 1.001)
+        column, row = u.int(), v.int()
+        u, v = u - column, v - row
+        at = (row * columns + column).view(-1)
+        flat = self.values.view(-1)
+        corners = (at, at + 1, at + columns, at + columns + 1)
+        # index_select is ten times as fast on a CPU as indexing with brackets.
+        a, b, c, d = (flat.index_select(0, corner).float().view(x.shape) for corner in corners)
+        right, up = b - a, c - a
+        twist = d - b - up
+        along = right + v * twist
+        return a + u * along + v * up, along * (1 / self.step), (up + u * twist) * (1 / self.step)
+
+    def nearest(self, x: Tensor, y: Tensor) -> Tensor:
+        """Look up the value of the nearest node, as float."""
+        rows, columns = self.values.shape
+        column = ((x - self.x) * (1 / self.step) + 0.5).int().clamp(0, columns - 1)
+        row = ((y - self.y) * (1 / self.step) + 0.5).int().clamp(0, rows - 1)
+        return self.values.view(-1).index_select(0, row * columns + column).float()
+
+
 class GroundHits(NamedTuple):
-    """Where rays meet the ground: `distance [n]` (inf: nowhere) and `kerb [n]`, whether it is the face of a kerb."""
+    """Where rays hit the ground: `distance [n]` (inf: nowhere) and whether it is the face of a kerb, `kerb [n]`."""
 
     distance: Tensor
     kerb: Tensor
 
 
-class Surface:
+class GroundShape:
     """Terrain and kerbs around a scene, on a device.
 
-    `paved` is level with the terrain, all else `kerb` metres higher. The kerb lines are kept within `reach` metres
-    around the `path [n, 2]`; beyond, the state at that border goes on.
+    `paved` is level with the terrain, everything else `kerb` metres higher. Kerb lines are stored within `reach` metres
+    of the `path [n, 2]`; beyond, the state at that border continues.
     """
 
     def __init__(
@@ -58,118 +89,122 @@ class Surface:
     ) -> None:
         self.kerb, self.device = kerb, device
         low, high = np.floor(path.min(axis=0) - reach), np.ceil(path.max(axis=0) + reach)
-        raised = _raised(paved, low, high)
+        raised = _rasterise_raised(paved, low, high)
         # Coverage with a soft edge: its level of one half is the kerb line, to a fraction of a cell.
         soft = cv2.GaussianBlur(raised, (5, 5), 0.8)
         self._mask = Raster(torch.from_numpy(soft).to(device), _MASK_STEP, low + _MASK_STEP / 2)
         solid = (raised >= 128).astype(np.uint8)
         away = np.maximum(*(cv2.distanceTransform(m, cv2.DIST_L2, 5) for m in (solid, 1 - solid))) * _MASK_STEP
-        # A cell's own extent and the soft edge are taken off, so that what is called uniform is.
+        # The extent of a cell and the soft edge are subtracted, so that areas called uniform are uniform.
         clear = np.clip(away - 2 * _MASK_STEP, 0, _FAR)
         self._clear = Raster(torch.from_numpy(clear.astype(np.float16)).to(device), _MASK_STEP, low + _MASK_STEP / 2)
         self._heights = Raster(
             torch.from_numpy(terrain.heights).to(device), terrain.step, np.array(terrain.origin, dtype=np.float64)
         )
 
-    def terrain(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Height of the lower sheet and its slopes along x and y, each `[n]`, at places x, y `[n]`."""
-        return self._heights.smooth(x, y)
+    def sample_terrain(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample the height of the lower sheet and its slopes along x and y, each `[n]`, at places x, y `[n]`."""
+        return self._heights.interpolate(x, y)
 
-    def raised(self, x: Tensor, y: Tensor) -> Tensor:
-        """Whether places lie a kerb above the terrain, bool `[n]`."""
-        return self._mask.smooth(x, y)[0] >= 127.5
+    def is_raised(self, x: Tensor, y: Tensor) -> Tensor:
+        """Tell whether places lie a kerb above the terrain, bool `[n]`."""
+        return self._mask.interpolate(x, y)[0] >= 127.5
 
-    def outward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit directions (x, y), each `[n]`, from the paved to the raised side of the kerb at places near one."""
-        _, along_x, along_y = self._mask.smooth(x, y)
+    def kerb_direction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute unit directions (x, y), each `[n]`, from the paved to the raised side at places near a kerb."""
+        _, along_x, along_y = self._mask.interpolate(x, y)
         length = torch.hypot(along_x, along_y).clamp(min=1e-6)
         return along_x / length, along_y / length
 
     def height(self, x: Tensor, y: Tensor) -> Tensor:
-        """Height of the ground, kerbs included, `[n]` metres."""
-        return self.terrain(x, y)[0] + self.kerb * self.raised(x, y)
+        """Compute the height of the ground, kerbs included, `[n]` metres."""
+        return self.sample_terrain(x, y)[0] + self.kerb * self.is_raised(x, y)
 
     def normal(self, x: Tensor, y: Tensor) -> Tensor:
-        """Unit normals `[n, 3]`, upwards."""
-        _, slope_x, slope_y = self.terrain(x, y)
+        """Compute unit normals `[n, 3]`, upwards."""
+        _, slope_x, slope_y = self.sample_terrain(x, y)
         upright = (1 + slope_x * slope_x + slope_y * slope_y).rsqrt()
         return torch.stack((-slope_x * upright, -slope_y * upright, upright), dim=1)
 
     def intersect(self, origin: Tensor, directions: Tensor, width: int, height: int) -> GroundHits:
-        """First hits of the rays of images: `origin [v, 3]`, `directions [v * height * width, 3]` row by row."""
+        """Find the first hits of the rays of images: `origin [v, 3]`, `directions [v * height * width, 3]` row by
+        row.
+        """
         views = len(origin)
         # Planes of x, y and z: arithmetic on them is several times as fast as on interleaved triples.
         rays = directions.T.reshape(3, views, height, width)
         distance = torch.full((views, height, width), torch.inf, device=directions.device)
         kerb = torch.zeros((views, height, width), dtype=torch.bool, device=directions.device)
-        # Rows that no ray leaves downwards, or less steeply upwards than the terrain can rise, are left out.
-        meets = _may_meet(rays).any(dim=2).any(dim=0).nonzero()[:, 0]
-        if len(meets):
-            top, bottom = int(meets[0]), int(meets[-1]) + 1
-            lower, face = self._first_hits(origin, rays[:, :, top:bottom])
+        # Rows whose rays all climb more steeply than the terrain can rise are left out.
+        hits = _may_hit(rays).any(dim=2).any(dim=0).nonzero()[:, 0]
+        if len(hits):
+            top, bottom = int(hits[0]), int(hits[-1]) + 1
+            lower, face = self._find_first_hits(origin, rays[:, :, top:bottom])
             distance[:, top:bottom], kerb[:, top:bottom] = lower, face
         return GroundHits(distance.view(-1), kerb.view(-1))
 
-    def _first_hits(self, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances and kerb faces, both `[v, h, w]`, of images of rays `[3, v, h, w]`."""
+    def _find_first_hits(self, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
+        """Find distances and kerb faces, both `[v, h, w]`, of images of rays `[3, v, h, w]`."""
         views, height, width = rays.shape[1:]
-        coarse = self._coarse(origin, rays)
+        coarse = self._guess_inverse(origin, rays)
         d = rays.reshape(3, -1)
-        o = _per_ray(origin, height * width)
+        o = _expand_origins(origin, height * width)
         low, trusted = self._polish(o, d, coarse.reshape(-1))
         again = (~trusted).nonzero()[:, 0]
         if len(again):
-            low[again] = self._search(_take(o, again), _pick(d, again))
+            low[again] = self._search(_select_origins(o, again), _select(d, again))
         found = torch.isfinite(low).nonzero()[:, 0]
         face = torch.zeros(len(low), dtype=torch.bool, device=low.device)
-        low[found], face[found] = self._sheets(_take(o, found), _pick(d, found), low[found])
+        low[found], face[found] = self._raise_to_ground(_select_origins(o, found), _select(d, found), low[found])
         return low.view(views, height, width), face.view(views, height, width)
 
     def _search(self, o: Tensor, d: Tensor, lift: float = 0.0) -> Tensor:
-        """Ray parameters `[n]` of the first hits with the terrain lifted by `lift`, by looking along the whole ray."""
+        """Search whole rays for their first hits with the terrain lifted by `lift`: ray parameters `[n]`."""
         result = torch.full(d.shape[1:], torch.inf, device=d.device)
-        chosen = _may_meet(d).nonzero()[:, 0]
+        chosen = _may_hit(d).nonzero()[:, 0]
         if not len(chosen):
             return result
         steps = torch.from_numpy(_MARCH.astype(np.float32)).to(d.device)
-        o, d = _take(o, chosen), _pick(d, chosen)
+        o, d = _select_origins(o, chosen), _select(d, chosen)
         t = steps[:, None]
-        below = o[2] + t * d[2] < self.terrain(o[0] + t * d[0], o[1] + t * d[1])[0] + lift
+        below = o[2] + t * d[2] < self.sample_terrain(o[0] + t * d[0], o[1] + t * d[1])[0] + lift
         first = below.to(torch.uint8).argmax(dim=0)
         hit = below.any(dim=0).nonzero()[:, 0]
-        chosen, o, d, first = chosen[hit], _take(o, hit), _pick(d, hit), first[hit]
+        chosen, o, d, first = chosen[hit], _select_origins(o, hit), _select(d, hit), first[hit]
         near = torch.where(first > 0, steps[(first - 1).clamp(min=0)], 0.0)
         far = steps[first]
         for turn in range(5):
-            # Bisection in the inverse of distance, then Newton's steps that stay between the two.
-            middle = 2 * near * far / (near + far).clamp(min=1e-9) if turn < 2 else self._newton(o, d, far, near, lift)
-            under = self._above(o, d, middle)[0] < lift
+            # Bisect the inverse distance, then take Newton's steps that stay between the two.
+            middle = (
+                2 * near * far / (near + far).clamp(min=1e-9) if turn < 2 else self._step_newton(o, d, far, near, lift)
+            )
+            under = self._measure_clearance(o, d, middle)[0] < lift
             near, far = torch.where(under, near, middle), torch.where(under, middle, far)
         for _ in range(2):
-            far = self._newton(o, d, far, near, lift)
+            far = self._step_newton(o, d, far, near, lift)
         result[chosen] = far
         return result
 
-    def _above(self, o: Tensor, d: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """How far the rays are above the lower sheet at t, and how fast that changes with t."""
-        height, slope_x, slope_y = self.terrain(o[0] + t * d[0], o[1] + t * d[1])
+    def _measure_clearance(self, o: Tensor, d: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Measure how far the rays are above the lower sheet at t, and how fast that changes with t."""
+        height, slope_x, slope_y = self.sample_terrain(o[0] + t * d[0], o[1] + t * d[1])
         return o[2] + t * d[2] - height, d[2] - slope_x * d[0] - slope_y * d[1]
 
-    def _newton(self, o: Tensor, d: Tensor, t: Tensor, near: Tensor, lift: float) -> Tensor:
-        above, rate = self._above(o, d, t)
+    def _step_newton(self, o: Tensor, d: Tensor, t: Tensor, near: Tensor, lift: float) -> Tensor:
+        above, rate = self._measure_clearance(o, d, t)
         return torch.maximum(t - (above - lift) / rate.clamp(max=-1e-3), near)
 
-    def _coarse(self, origin: Tensor, rays: Tensor) -> Tensor:
-        """Guessed inverse distances `[v, h, w]` of rays `[3, v, h, w]`: those of a few rays, interpolated."""
+    def _guess_inverse(self, origin: Tensor, rays: Tensor) -> Tensor:
+        """Guess inverse distances `[v, h, w]` of rays `[3, v, h, w]` by interpolating those of a few rays."""
         height, width = rays.shape[2:]
         rows = torch.arange(0, height - 1 + _STRIDE, _STRIDE, device=rays.device).clamp(max=height - 1)
         columns = torch.arange(0, width - 1 + _STRIDE, _STRIDE, device=rays.device).clamp(max=width - 1)
         sparse = rays[:, :, rows][..., columns]
-        known = 1 / self._search(_per_ray(origin, len(rows) * len(columns)), sparse.reshape(3, -1))
+        known = 1 / self._search(_expand_origins(origin, len(rows) * len(columns)), sparse.reshape(3, -1))
         inverse = known.view(sparse.shape[1:])
-        row, down = _cells(height, rows)
-        column, across = _cells(width, columns)
-        # Between a ray that meets the ground and one that does not, nothing can be guessed: NaN asks for a search.
+        row, down = _split_into_cells(height, rows)
+        column, across = _split_into_cells(width, columns)
+        # Between a ray that hits the ground and one that does not, nothing can be guessed: NaN asks for a search.
         left, right = inverse[:, :, column], inverse[:, :, (column + 1).clamp(max=len(columns) - 1)]
         wide = torch.where((left == 0) != (right == 0), torch.nan, left * (1 - across) + right * across)
         above, below = wide[:, row], wide[:, (row + 1).clamp(max=len(rows) - 1)]
@@ -177,94 +212,98 @@ class Surface:
         return torch.where((above == 0) != (below == 0), torch.nan, guess)
 
     def _polish(self, o: Tensor, d: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
-        """Newton's steps from guessed inverse distances; returns distances `[n]` and where they can be trusted."""
+        """Take Newton's steps from guessed inverse distances; return distances `[n]` and where they can be trusted."""
         result = torch.full_like(guess, torch.inf)
         chosen = (guess > 0).nonzero()[:, 0]
-        o, d, start = _take(o, chosen), _pick(d, chosen), 1 / guess[chosen]
+        o, d, start = _select_origins(o, chosen), _select(d, chosen), 1 / guess[chosen]
         t = start
         for _ in range(2):
-            above, rate = self._above(o, d, t)
+            above, rate = self._measure_clearance(o, d, t)
             t = t - above / rate.clamp(max=-1e-3)
-        above, rate = self._above(o, d, t)
+        above, rate = self._measure_clearance(o, d, t)
         sure = (above.abs() < _PRECISION) & (rate < -1e-3) & ((t - start).abs() < 0.2 * start)
         result[chosen] = t
         trusted = guess == 0
         trusted[chosen] = sure
         return result, trusted
 
-    def _sheets(self, o: Tensor, d: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """From hits with the lower sheet to those with the ground: `(distance [n], on a kerb's face [n])`."""
-        _, rate = self._above(o, d, low)
+    def _raise_to_ground(self, o: Tensor, d: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn hits with the lower sheet into hits with the ground: `(distance [n], on a kerb's face [n])`."""
+        _, rate = self._measure_clearance(o, d, low)
         ahead = torch.hypot(d[0], d[1])
         back = self.kerb / (-rate).clamp(min=4e-3)
         x, y = o[0] + low * d[0], o[1] + low * d[1]
         mixed = self._clear.nearest(x, y) < back * ahead
         result, face = low.clone(), torch.zeros(len(low), dtype=torch.bool, device=low.device)
-        climb = (self.raised(x, y) | mixed).nonzero()[:, 0]
+        climb = (self.is_raised(x, y) | mixed).nonzero()[:, 0]
         if not len(climb):
             return result, face
         skims = rate[climb] > -_SKIMS * ahead[climb]
-        o, d, bottom, mixed = _take(o, climb), _pick(d, climb), low[climb], mixed[climb]
+        o, d, bottom, mixed = _select_origins(o, climb), _select(d, climb), low[climb], mixed[climb]
         top = (bottom - back[climb]).clamp(min=0)
         for _ in range(2):
-            above, rate = self._above(o, d, top)
+            above, rate = self._measure_clearance(o, d, top)
             top = torch.minimum((top - (above - self.kerb) / rate.clamp(max=-4e-3)).clamp(min=0), bottom)
-        # A ray that skims a crest may dip into the upper sheet well before it meets the lower one.
+        # A ray that skims a crest may dip into the upper sheet well before it hits the lower one.
         again = skims.nonzero()[:, 0]
         if len(again):
-            top[again] = torch.minimum(self._search(_take(o, again), _pick(d, again), self.kerb), bottom[again])
+            top[again] = torch.minimum(
+                self._search(_select_origins(o, again), _select(d, again), self.kerb), bottom[again]
+            )
             mixed = mixed | skims
         result[climb] = top
         look = mixed.nonzero()[:, 0]
         if len(look):
-            result[climb[look]], face[climb[look]] = self._past_kerbs(
-                _take(o, look), _pick(d, look), top[look], bottom[look]
+            result[climb[look]], face[climb[look]] = self._search_kerbs(
+                _select_origins(o, look), _select(d, look), top[look], bottom[look]
             )
         return result, face
 
-    def _past_kerbs(self, o: Tensor, d: Tensor, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for rays with a kerb near, which meet the upper sheet at `top` and the lower at `bottom`."""
+    def _search_kerbs(self, o: Tensor, d: Tensor, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the same for rays with a kerb nearby, which hit the upper sheet at `top` and the lower at `bottom`."""
         t = top + (bottom - top) * torch.linspace(0, 1, _PROBES, device=d.device)[:, None]
-        up = self.raised(o[0] + t * d[0], o[1] + t * d[1])
+        up = self.is_raised(o[0] + t * d[0], o[1] + t * d[1])
         first = up.to(torch.uint8).argmax(dim=0)
         near = torch.gather(t, 0, (first - 1).clamp(min=0)[None])[0]
         far = torch.gather(t, 0, first[None])[0]
         for _ in range(5):
             middle = (near + far) / 2
-            inside = self.raised(o[0] + middle * d[0], o[1] + middle * d[1])
+            inside = self.is_raised(o[0] + middle * d[0], o[1] + middle * d[1])
             near, far = torch.where(inside, near, middle), torch.where(inside, middle, far)
-        on_top, meets = up[0], up.any(dim=0)
-        return torch.where(on_top, top, torch.where(meets, far, bottom)), meets & ~on_top
+        on_top, hits = up[0], up.any(dim=0)
+        return torch.where(on_top, top, torch.where(hits, far, bottom)), hits & ~on_top
 
 
-def _may_meet(d: Tensor) -> Tensor:
-    """Whether rays `[3, ...]` from above the ground can meet it: no slope of it is steeper than MAX_SLOPE."""
+def _may_hit(d: Tensor) -> Tensor:
+    """Tell whether rays `[3, ...]` from above the ground can hit it: no slope is steeper than MAX_SLOPE."""
     return d[2] < MAX_SLOPE * torch.hypot(d[0], d[1])
 
 
-def _per_ray(origin: Tensor, rays: int) -> Tensor:
-    """Origins `[v, 3]` as planes `[3, v * rays]`, or `[3, 1]` if there is one only, which is broadcast."""
+def _expand_origins(origin: Tensor, rays: int) -> Tensor:
+    """Expand origins `[v, 3]` to planes `[3, v * rays]`, or to `[3, 1]`, which is broadcast, if there is only one."""
     return origin.T if len(origin) == 1 else origin.T.repeat_interleave(rays, dim=1)
 
 
-def _take(o: Tensor, index: Tensor) -> Tensor:
-    return o if o.shape[1] == 1 else _pick(o, index)
+def _select_origins(o: Tensor, index: Tensor) -> Tensor:
+    return o if o.shape[1] == 1 else _select(o, index)
 
 
-def _pick(planes: Tensor, index: Tensor) -> Tensor:
+def _select(planes: Tensor, index: Tensor) -> Tensor:
     return torch.stack([plane.index_select(0, index) for plane in planes])
 
 
-def _cells(size: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """For pixels 0 to size - 1 the node before each, and the place in [0, 1] between it and the next."""
+def _split_into_cells(size: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """Find for pixels 0 to size - 1 the node before each, and the position in [0, 1] between it and the next."""
     place = torch.arange(size, device=nodes.device)
     cell = (place // _STRIDE).clamp(max=max(len(nodes) - 2, 0))
     span = (nodes[(cell + 1).clamp(max=len(nodes) - 1)] - nodes[cell]).clamp(min=1)
     return cell, (place - nodes[cell]).float() / span
 
 
-def _raised(paved: BaseGeometry, low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Share (0-255) of every cell of _MASK_STEP that is not paved, `[rows, columns]`, row 0 at the smallest y."""
+def _rasterise_raised(paved: BaseGeometry, low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Rasterise the share (0-255) of every cell of _MASK_STEP that is not paved, `[rows, columns]`, row 0 at the
+    smallest y.
+    """
     fine = _MASK_STEP / 4
     strip = 64
     columns, rows = (round(side / _MASK_STEP) for side in high - low)
@@ -276,10 +315,10 @@ def _raised(paved: BaseGeometry, low: NDArray[np.float64], high: NDArray[np.floa
             rings.append([np.asarray(r.coords)[:, :2] for r in (part.exterior, *part.interiors)])
     for start in range(0, rows, strip):
         stop = min(start + strip, rows)
-        picture = np.full((4 * (stop - start), 4 * columns), 255, dtype=np.uint8)
+        image = np.full((4 * (stop - start), 4 * columns), 255, dtype=np.uint8)
         corner = low + np.array((0.0, start * _MASK_STEP))
         for polygon in rings:
             fixed = [np.round(((ring - corner) / fine - 0.5) * 16).astype(np.int32) for ring in polygon]
-            cv2.fillPoly(picture, fixed, 0, cv2.LINE_8, 4)
-        result[start:stop] = cv2.resize(picture, (columns, stop - start), interpolation=cv2.INTER_AREA)
+            cv2.fillPoly(image, fixed, 0, cv2.LINE_8, 4)
+        result[start:stop] = cv2.resize(image, (columns, stop - start), interpolation=cv2.INTER_AREA)
     return result

@@ -1,4 +1,4 @@
-"""Ray casting: the one function by which cameras and LiDAR meet the same world.
+"""Ray casting: the one function by which cameras and LiDAR see the same world.
 
 Rays form images (a camera's, or a sector of a LiDAR's sweep). Every solid is tested only against the rays of the
 rectangle that encloses it there; all (solid, ray) pairs of all images go through the same few tensor operations.
@@ -15,20 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridgeta_core.geometry.transforms import Matrix
-from bridgeta_synth.render.rays.ground_shape import Surface
-from bridgeta_synth.render.rays.rectangles import camera_rectangles
+from bridgeta_core.geometry.transforms import Matrix, transform
+from bridgeta_synth.render.rays.ground_shape import GroundShape
 from bridgeta_synth.render.rays.solid_tensors import SolidTensors
 from bridgeta_synth.world.solids import Solids
 
 GROUND, NOTHING, KERB = -1, -2, -3
 # Elements at a time on a CPU: the working set of one piece stays in a core's cache.
-_PIECE = 1 << 16
+_CHUNK = 1 << 16
 
 
-def pieces(count: int, device: torch.device) -> Iterator[slice]:
-    """Slices that cover `count` elements: small ones on a CPU, whose cache they fit, and one on a GPU."""
-    size = _PIECE if device.type == "cpu" else max(count, 1)
+def iter_chunks(count: int, device: torch.device) -> Iterator[slice]:
+    """Split `count` elements into slices: small ones that fit the cache of a CPU, or a single one on a GPU."""
+    size = _CHUNK if device.type == "cpu" else max(count, 1)
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
@@ -44,7 +43,7 @@ class View:
     height: int
 
     def directions(self) -> NDArray[np.float32]:
-        """Rays through the pixels' centres in the camera's frame, `[height * width, 3]`, with z = 1, row by row."""
+        """Compute rays through the pixels' centres in the camera's frame, `[height * width, 3]`, z = 1, row by row."""
         return _pixel_rays(tuple(self.intrinsics.ravel()), self.width, self.height)
 
 
@@ -58,12 +57,12 @@ def _pixel_rays(intrinsics: tuple[float, ...], width: int, height: int) -> NDArr
 
 @dataclass(eq=False)
 class Traced:
-    """What the rays of `views` images of one size meet first.
+    """The first hits of the rays of `views` images of one size.
 
     `origin [v, 3]`, `direction [n, 3]` in the global frame, image after image and row by row, `view [n]`: the image of
     each ray. `distance [n]` in units of the ray's direction (inf: nothing). `row [n]`: the row of `solids` that was
-    met, or GROUND, KERB (the upright face of one) or NOTHING. For every (solid, ray) pair that was tested with
-    success, whether or not it was the first: `pair_row` and `pair_ray`. `views` is empty for a LiDAR's rays.
+    hit, or GROUND, KERB (the upright face of one) or NOTHING. `pair_row` and `pair_ray`: every (solid, ray) pair that
+    hits, whether or not it is the first hit. `views` is empty for a LiDAR's rays.
     """
 
     origin: Tensor
@@ -79,42 +78,42 @@ class Traced:
     views: tuple[View, ...] = ()
 
     def points(self, chosen: Tensor) -> Tensor:
-        """Where the chosen rays end, `[m, 3]` in the global frame."""
+        """Compute where the chosen rays end, `[m, 3]` in the global frame."""
         return self.origin[self.view[chosen]] + self.distance[chosen, None] * self.direction[chosen]
 
 
 def rotate(rays: Tensor, rotation: NDArray[np.float64]) -> Tensor:
-    """Rays `[n, 3]` turned by a 3x3 rotation; planes of x, y and z in memory."""
+    """Rotate rays `[n, 3]` by a 3x3 rotation; the result is planes of x, y and z in memory."""
     # Written out: a matrix product may sum in another order on another number of threads.
     x, y, z = rays.unbind(1)
     return torch.stack([r[0] * x + r[1] * y + r[2] * z for r in rotation.tolist()]).T
 
 
-def trace(
-    surface: Surface | None, solids: Solids | Sequence[Solids], views: Sequence[View], device: torch.device
+def trace_views(
+    ground_shape: GroundShape | None, solids: Solids | Sequence[Solids], views: Sequence[View], device: torch.device
 ) -> Traced:
-    """Trace the rays of pinhole views of one size; without a surface they meet solids only.
+    """Trace the rays of pinhole views of one size; without a ground shape they hit solids only.
 
-    `solids` are where all views see them, or the same ones once for each view, where it sees them.
+    `solids` are either the same for all views, or given once for each view, where it sees them.
     """
     width, height = views[0].width, views[0].height
     poses = np.stack([view.global_T_cam for view in views])
     rays = [torch.from_numpy(view.directions()).to(device) for view in views]
     turned = [rotate(r, pose[:3, :3]).T for r, pose in zip(rays, poses, strict=True)]
     directions = torch.cat(turned, dim=1).T
-    instants = [solids] * len(views) if isinstance(solids, Solids) else list(solids)
+    solids_by_view = [solids] * len(views) if isinstance(solids, Solids) else list(solids)
     rectangles = [
-        camera_rectangles(each, np.linalg.inv(view.global_T_cam), view.intrinsics, width, height)
-        for each, view in zip(instants, views, strict=True)
+        bound_in_image(each, np.linalg.inv(view.global_T_cam), view.intrinsics, width, height)
+        for each, view in zip(solids_by_view, views, strict=True)
     ]
-    indices = [np.arange(len(instants[0]))] * len(views)
-    traced = cast(surface, instants, poses[:, :3, 3], directions, width, height, rectangles, indices)
+    indices = [np.arange(len(solids_by_view[0]))] * len(views)
+    traced = cast_rays(ground_shape, solids_by_view, poses[:, :3, 3], directions, width, height, rectangles, indices)
     return replace(traced, views=tuple(views))
 
 
-def cast(
-    surface: Surface | None,
-    instants: Sequence[Solids],
+def cast_rays(
+    ground_shape: GroundShape | None,
+    solids_by_view: Sequence[Solids],
     origins: NDArray[np.float64],
     directions: Tensor,
     width: int,
@@ -122,32 +121,32 @@ def cast(
     rectangles: list[NDArray[np.int64]],
     indices: list[NDArray[np.int64]],
 ) -> Traced:
-    """First hits of rays from `origins [v, 3]` along `directions [v * height * width, 3]`.
+    """Find the first hits of rays from `origins [v, 3]` along `directions [v * height * width, 3]`.
 
-    `instants` are the solids of every image. For each, `rectangles [m, 4]` and `indices [m]` say which solid may be
-    met by which of its rays.
+    `solids_by_view` are the solids of every image. For each image, `rectangles [m, 4]` and `indices [m]` say which of
+    its rays may hit which solid.
     """
     device, views, size = directions.device, len(origins), width * height
-    tensors = SolidTensors(instants, origins, device)
+    tensors = SolidTensors(solids_by_view, origins, device)
     count = max(tensors.count, 1)
     origin = torch.from_numpy(origins.astype(np.float32)).to(device)
-    if surface is None:
+    if ground_shape is None:
         distance = torch.full((views * size,), torch.inf, device=device)
         row = torch.full((views * size,), NOTHING, dtype=torch.int64, device=device)
     else:
-        distance, kerb = surface.intersect(origin, directions, width, height)
+        distance, kerb = ground_shape.intersect(origin, directions, width, height)
         row = torch.where(torch.isfinite(distance), torch.where(kerb, KERB, GROUND), NOTHING)
     planes = directions.unbind(1)
-    boxes, which, first = _pairs(rectangles, indices, tensors.count, size)
+    boxes, which, first = _gather_rectangles(rectangles, indices, tensors.count, size)
     all_t, all_row, all_ray = [], [], []
     for family in range(6):
         chosen = np.flatnonzero(tensors.family[which % count] == family)
         if not len(chosen):
             continue
-        ray, owner = _rays_of(boxes[chosen], first[chosen], which[chosen], width, device)
-        for piece in pieces(len(ray), device):
-            r, w = ray[piece], owner[piece]
-            t, hit = tensors.meet(family, w, [plane.index_select(0, r) for plane in planes])
+        ray, owner = _pair_rays(boxes[chosen], first[chosen], which[chosen], width, device)
+        for chunk in iter_chunks(len(ray), device):
+            r, w = ray[chunk], owner[chunk]
+            t, hit = tensors.intersect(family, w, [plane.index_select(0, r) for plane in planes])
             found = hit.nonzero()[:, 0]
             all_t.append(t[found])
             all_row.append(w[found])
@@ -157,7 +156,7 @@ def cast(
         t, pair_row, pair_ray = torch.cat(all_t), torch.cat(all_row), torch.cat(all_ray)
         distance.scatter_reduce_(0, pair_ray, t, "amin")
         nearest = t <= distance[pair_ray]
-        # Of solids that are met at the same distance the last counts: an order-free rule keeps equal seeds equal.
+        # Of solids hit at the same distance the last counts: an order-free rule keeps equal seeds equal.
         winner = torch.full_like(row, NOTHING)
         winner.scatter_reduce_(0, pair_ray[nearest], pair_row[nearest], "amax")
         row = torch.where(winner >= 0, winner, row)
@@ -166,10 +165,10 @@ def cast(
     return Traced(origin, directions, view, distance, row, tensors, pair_row, pair_ray, width, height)
 
 
-def _pairs(
+def _gather_rectangles(
     rectangles: list[NDArray[np.int64]], indices: list[NDArray[np.int64]], count: int, size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """All images' rectangles that are not empty, the rows of their solids, and the first ray of their image."""
+    """Gather all images' rectangles that are not empty, the rows of their solids, and the first ray of their image."""
     views = range(len(rectangles))
     boxes = np.concatenate(rectangles)
     which = np.concatenate([indices[v] + v * count for v in views])
@@ -178,10 +177,10 @@ def _pairs(
     return boxes[keep], which[keep], first[keep]
 
 
-def _rays_of(
+def _pair_rays(
     boxes: NDArray[np.int64], first: NDArray[np.int64], which: NDArray[np.int64], width: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """All pairs of a ray and the row whose rectangle it lies in: `(ray [k], row [k])`."""
+    """Pair every ray with the rows whose rectangles it lies in: `(ray [k], row [k])`."""
     u0, u1, v0, v1 = (torch.from_numpy(np.ascontiguousarray(c)).to(device) for c in boxes.T)
     begin = torch.from_numpy(first).to(device) + v0 * width + u0
     # One entry per line of a rectangle, then one per pixel of a line.
@@ -194,3 +193,87 @@ def _rays_of(
     ray += torch.arange(len(ray), device=device)
     row = torch.from_numpy(which).to(device)[box].repeat_interleave(wide)
     return ray, row
+
+
+_EDGES = np.array(
+    [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)], dtype=np.int64
+)
+
+
+def bound_in_image(
+    solids: Solids, cam_T_global: Matrix, intrinsics: Matrix, width: int, height: int
+) -> NDArray[np.int64]:
+    """Bound solids in an image by pixel rectangles (u0, u1, v0, v1), ends excluded; u0 >= u1 if outside."""
+    if not len(solids):
+        return np.zeros((0, 4), dtype=np.int64)
+    corners = transform(cam_T_global, solids.corners())
+    near = 0.05
+    a, b = corners[:, _EDGES[:, 0]], corners[:, _EDGES[:, 1]]
+    crosses = (a[..., 2] > near) != (b[..., 2] > near)
+    span = np.where(crosses, b[..., 2] - a[..., 2], 1.0)
+    cut = a + ((near - a[..., 2]) / span)[..., None] * (b - a)
+    points = np.concatenate((corners, cut), axis=1)
+    valid = np.concatenate((corners[..., 2] > near, crosses), axis=1)
+    depth = np.where(valid, points[..., 2], 1.0)
+    u = intrinsics[0, 0] * points[..., 0] / depth + intrinsics[0, 2]
+    v = intrinsics[1, 1] * points[..., 1] / depth + intrinsics[1, 2]
+    low_u, high_u = np.where(valid, u, np.inf).min(axis=1), np.where(valid, u, -np.inf).max(axis=1)
+    low_v, high_v = np.where(valid, v, np.inf).min(axis=1), np.where(valid, v, -np.inf).max(axis=1)
+    seen = (high_u > -0.5) & (low_u < width) & (high_v > -0.5) & (low_v < height)
+    result = np.stack(
+        (
+            np.clip(np.floor(low_u), 0, width),
+            np.clip(np.ceil(high_u) + 1, 0, width),
+            np.clip(np.floor(low_v), 0, height),
+            np.clip(np.ceil(high_v) + 1, 0, height),
+        ),
+        axis=1,
+    )
+    result[~seen] = 0
+    return result.astype(np.int64)
+
+
+def bound_in_sweep(
+    solids: Solids,
+    corners: NDArray[np.float64],
+    sensor_T_global: Matrix,
+    start: float,
+    columns: int,
+    around: int,
+    elevations: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Bound solids in a sector of a range image: `columns` of the `around` to a full turn, by ascending azimuth
+    (radians in the sensor's frame) from `start`, and rows of ascending `elevations`.
+
+    `corners` are those of the solids, which all sectors share. A solid across the seam of a full turn has two
+    rectangles, so indices come along: (rectangles `[m, 4]`, indices `[m]`).
+    """
+    if not len(solids):
+        return np.zeros((0, 4), dtype=np.int64), np.zeros(0, dtype=np.int64)
+    corners = transform(sensor_T_global, corners)
+    middle = corners.mean(axis=1)
+    centre = np.arctan2(middle[:, 1], middle[:, 0])
+    angle = np.arctan2(corners[..., 1], corners[..., 0]) - centre[:, None]
+    angle = (angle + np.pi) % (2 * np.pi) - np.pi
+    distance, radius = np.hypot(middle[:, 0], middle[:, 1]), np.hypot(solids.front, solids.side)
+    # A tilted solid's corners lie a little further out than its base.
+    radius = radius + 0.2 * solids.height
+    nearest, furthest = np.maximum(distance - radius, 0.05), distance + radius
+    inside = distance < radius + 0.2
+    step = 2 * np.pi / around
+    begin = (centre - start) % (2 * np.pi)
+    first = np.floor((begin + angle.min(axis=1)) / step).astype(np.int64) - 1
+    last = np.ceil((begin + angle.max(axis=1)) / step).astype(np.int64) + 2
+    first, last = np.where(inside, 0, first), np.where(inside, around, last)
+    top, bottom = corners[..., 2].max(axis=1), corners[..., 2].min(axis=1)
+    high = np.arctan2(top, np.where(top > 0, nearest, furthest)) + 0.01
+    low = np.arctan2(bottom, np.where(bottom > 0, furthest, nearest)) - 0.01
+    row0, row1 = np.searchsorted(elevations, low), np.searchsorted(elevations, high)
+    index = np.arange(len(solids))
+    pieces_of, owners = [], []
+    for shift in (-around, 0, around):
+        from_column, to_column = np.clip(first + shift, 0, columns), np.clip(last + shift, 0, columns)
+        keep = (from_column < to_column) & (row0 < row1)
+        pieces_of.append(np.stack((from_column, to_column, row0, row1), axis=1)[keep])
+        owners.append(index[keep])
+    return np.concatenate(pieces_of), np.concatenate(owners)

@@ -1,4 +1,4 @@
-"""Where rays met solids: the places on their surfaces, the faces and normals, and the solids' own looks."""
+"""Where rays hit solids: places on their surfaces, faces and normals, and the solids' own looks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _TRAITS = 4
 
 @dataclass(eq=False)
 class SolidLooks:
-    """What painters need to know of solids, by solid: `numbers [13, s]` float32 on a device.
+    """The looks of solids, by solid: `numbers [13, s]` float32 on a device.
 
-    Rows: front, side, height, round, three of linear colour, four traits in [0, 1) that derive from the seed, the seed
+    Rows: front, side, height, round, three of linear colour, four traits in [0, 1) derived from the seed, the seed
     below 2^16, and the height of the base above zero. `kind [s]`, `owner [s]` int64.
     """
 
@@ -30,13 +30,13 @@ class SolidLooks:
 
     @classmethod
     def of(cls, tensors: SolidTensors) -> SolidLooks:
-        """The looks of traced solids."""
+        """Gather the looks of traced solids."""
         s = tensors.solids
         numbers = np.concatenate(
             (
                 np.stack((s.front, s.side, s.height, s.round.astype(np.float64))),
-                _muted(linear(s.colour)).T,
-                _traits(s.seed),
+                _mute(linear(s.colour)).T,
+                _hash_traits(s.seed),
                 np.stack(((s.seed & 0xFFFF).astype(np.float64), s.z)),
             )
         )
@@ -48,13 +48,13 @@ class SolidLooks:
         )
 
 
-def _muted(colour: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colours `[n, 3]` as weather leaves them: a little closer to grey."""
+def _mute(colour: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mute colours `[n, 3]` as weather does: a little closer to grey."""
     return colour + 0.15 * (colour @ np.array((0.2126, 0.7152, 0.0722))[:, None] - colour)
 
 
-def _traits(seed: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Numbers in [0, 1) `[4, n]` that look random but depend on the seed alone."""
+def _hash_traits(seed: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Hash seeds to numbers in [0, 1) `[4, n]`."""
     state = (seed.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     result = []
     for _ in range(_TRAITS):
@@ -73,8 +73,8 @@ class SolidHits:
     x, y, z: place in the solid's frame, z from its base; face: FRONT to BOTTOM as float; front, side, height: the
     solid's half length, half width and height; colour: its linear colour; trait: four numbers in [0, 1) of each solid,
     `[4, n]`; seed: the solid's seed, below 2^16; base: height of its base. normal: unit, in the global frame; way: the
-    ray's unit direction; facing: cosine between the normal and the way back; footprint: size of a pixel on the
-    surface in metres.
+    ray's unit direction; facing: cosine between the normal and the way back; footprint: size of a pixel on the surface
+    in metres.
     """
 
     x: Tensor
@@ -102,7 +102,9 @@ class SolidHits:
     def of(
         cls, tensors: SolidTensors, looks: SolidLooks, row: Tensor, step: Tensor, way: Tensor, footprint: Tensor
     ) -> SolidHits:
-        """Hits on the solids of rows `[n]`, `step [3, n]` metres from the rays' origin along unit directions `way`."""
+        """Locate hits on the solids of rows `[n]`, `step [3, n]` metres from the rays' origin along unit
+        directions `way`.
+        """
 
         def take(plane: Tensor) -> Tensor:
             return plane.index_select(0, row)
@@ -113,10 +115,10 @@ class SolidHits:
         y = take(tensors.oy) + axes[3] * sx + axes[4] * sy + axes[5] * sz
         z = take(tensors.oz) + axes[6] * sx + axes[7] * sy + axes[8] * sz
         leans = [take(plane) for plane in (tensors.lf, tensors.lb, tensors.ls)]
-        solid = tensors.index(row)
+        solid = tensors.solid_of(row)
         numbers = [plane.index_select(0, solid) for plane in looks.numbers]
         front, side, height, is_round = numbers[:4]
-        face, local = _faces(x, y, z, front, side, height, leans, is_round)
+        face, local = _find_faces(x, y, z, front, side, height, leans, is_round)
         nx, ny, nz = local
         normal = torch.stack([axes[i] * nx + axes[i + 3] * ny + axes[i + 6] * nz for i in range(3)])
         facing = -(normal[0] * way[0] + normal[1] * way[1] + normal[2] * way[2])
@@ -144,22 +146,24 @@ class SolidHits:
             footprint=(footprint * facing.clamp(min=0.04).rsqrt()).clamp(min=1e-3),
         )
 
-    def part(self, chosen: slice) -> SolidHits:
-        """The hits of a slice."""
+    def take_slice(self, chosen: slice) -> SolidHits:
+        """Cut out a slice of the hits."""
         return SolidHits(**{item.name: getattr(self, item.name)[..., chosen] for item in fields(self)})
 
     def on(self, *faces: int) -> Tensor:
-        """1 where the hit is on one of some faces, else 0."""
+        """Return 1 where the hit is on one of some faces, else 0."""
         result = self.face == faces[0]
         for face in faces[1:]:
             result = result | (self.face == face)
         return result.float()
 
 
-def _faces(
+def _find_faces(
     x: Tensor, y: Tensor, z: Tensor, front: Tensor, side: Tensor, height: Tensor, leans: list[Tensor], is_round: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """The face of a tapered box that a place on its surface belongs to, and the unit normal in the solid's frame."""
+    """Find the face of a tapered box that a place on its surface belongs to, and the unit normal in the solid's
+    frame.
+    """
     lf, lb, ls = leans
     inset = side - ls * z
     gaps = (

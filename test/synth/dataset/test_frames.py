@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import pickle
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.dataset.datasheet import DATA_SHEET
 from bridgeta_synth.dataset.frames import SceneShuffle, SyntheticFrames
-from bridgeta_synth.dataset.recent import Recent
+from bridgeta_synth.dataset.world import LruCache
 from bridgeta_synth.settings import SynthSettings
 
 IMAGE = ImageConfig(width=320, height=128, margin=1.1)
@@ -35,7 +33,7 @@ AUGMENT = Augment(
 
 @pytest.fixture(scope="module")
 def settings(synthetic_root: Path) -> SynthSettings:
-    """Those of the written root."""
+    """Read the settings of the written root."""
     return SynthSettings(**json.loads((synthetic_root / DATA_SHEET).read_text())["settings"])
 
 
@@ -106,7 +104,7 @@ def test_positions_beyond_the_end_are_refused(rendered: SyntheticFrames) -> None
         rendered[len(rendered)]
 
 
-def test_what_cannot_be_had_is_refused(settings: SynthSettings) -> None:
+def test_unknown_cameras_and_missing_points_are_refused(settings: SynthSettings) -> None:
     with pytest.raises(BridgeTAError, match="CAM_ROOF"):
         SyntheticFrames(settings, IMAGE, GRID, ["CAM_ROOF"])
     with pytest.raises(BridgeTAError, match="no cameras"):
@@ -134,7 +132,7 @@ def test_a_gpu_renders_what_a_cpu_does(settings: SynthSettings, rendered: Synthe
     workers=st.integers(1, 4),
     seed=st.integers(0, 9),
 )
-def test_every_frame_comes_once_and_no_loader_process_prepares_a_scene_twice(
+def test_shuffling_prepares_each_scene_once_per_process(
     scenes: int, duration: float, size: int, batch: int, workers: int, seed: int
 ) -> None:
     settings = SynthSettings(scenes=scenes, duration=duration)
@@ -144,7 +142,7 @@ def test_every_frame_comes_once_and_no_loader_process_prepares_a_scene_twice(
     assert sorted(order) == list(range(len(frames)))
     assert order == list(shuffle)
     prepared: list[int] = []
-    kept = [Recent(prepared.append, size) for _ in range(workers)]
+    kept = [LruCache(prepared.append, size) for _ in range(workers)]
     # Until the processes run out of work, which they do at different times, they take turns in batches.
     even = min(len(range(worker, scenes, workers)) for worker in range(workers)) * settings.keyframes // batch
     for number in range(even * workers):
@@ -161,14 +159,3 @@ def test_epochs_and_seeds_differ_in_their_order() -> None:
         shuffle.set_epoch(epoch)
         orders.append(tuple(shuffle))
     assert len(set(orders)) == 3
-
-
-def test_the_things_asked_for_last_are_kept_and_a_copy_in_another_process_starts_empty() -> None:
-    made: dict[int, int] = defaultdict(int)
-    squares = Recent(lambda n: made.__setitem__(n, made[n] + 1) or n * n, 2)
-    assert [squares(n) for n in (3, 4, 3, 5, 3, 4)] == [9, 16, 9, 25, 9, 16]
-    assert made == {3: 1, 4: 2, 5: 1}
-    lengths = Recent(abs, 2)
-    lengths(-1)
-    assert -1 in lengths
-    assert -1 not in pickle.loads(pickle.dumps(lengths))

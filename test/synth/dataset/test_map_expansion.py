@@ -1,4 +1,4 @@
-"""Map files: the expansion as the devkit reads it, lanes as arcs, and the pictures below the map."""
+"""Map files: the expansion as the devkit reads it, and lanes as arcs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from nuscenes.map_expansion.map_api import NuScenesMap
 from nuscenes.utils.map_mask import MapMask
 from shapely.geometry import LineString, Polygon, box
 
-from bridgeta_synth.dataset.lane_records import arc_paths, connector_area
-from bridgeta_synth.dataset.map_expansion import expansion, write_maps
-from bridgeta_synth.dataset.map_pictures import write_png
+from bridgeta_synth.dataset.map_expansion import build_expansion, fit_arcs, outline_connector, write_maps
+from bridgeta_synth.dataset.map_images import write_png
 from bridgeta_synth.world.streets.shapes import arc_length
 from bridgeta_synth.world.town.builder import build_town
 from bridgeta_synth.world.town.town import AREA_LAYERS, Town
@@ -78,7 +77,7 @@ def test_the_devkit_reads_the_lines_to_the_millimetre(town: Town, devkit: NuScen
         assert devkit.extract_line(record["line_token"]).hausdorff_distance(line) < 2e-3
 
 
-def test_records_refer_to_records_that_are_there_and_near(town: Town, devkit: NuScenesMap) -> None:
+def test_records_refer_to_existing_records_nearby(town: Town, devkit: NuScenesMap) -> None:
     for record in devkit.road_segment:
         devkit.get("drivable_area", record["drivable_area_token"])
     for layer in ("ped_crossing", "road_divider"):
@@ -94,7 +93,7 @@ def test_records_refer_to_records_that_are_there_and_near(town: Town, devkit: Nu
 
 
 def test_tokens_are_unique(town: Town) -> None:
-    content = expansion(town, SEED)
+    content = build_expansion(town, SEED)
     tokens = [
         record["token"]
         for records in content.values()
@@ -134,7 +133,7 @@ def test_an_arc_becomes_arcs_of_its_radius(radius: float, turn: float, yaw: floa
     angle = np.linspace(0, turn, max(4, round(radius * turn)))
     local = radius * np.stack((np.sin(angle), side * (1 - np.cos(angle))), axis=1)
     c, s = math.cos(yaw), math.sin(yaw)
-    arcs = arc_paths(local @ np.array([[c, s], [-s, c]]) + (100.0, 50.0))
+    arcs = fit_arcs(local @ np.array([[c, s], [-s, c]]) + (100.0, 50.0))
     assert length_of_lane(arcs) == pytest.approx(radius * turn, rel=5e-3)
     for before, after in itertools.pairwise(arcs):
         np.testing.assert_allclose(before["end_pose"], after["start_pose"], atol=1e-9)
@@ -142,21 +141,21 @@ def test_an_arc_becomes_arcs_of_its_radius(radius: float, turn: float, yaw: floa
     np.testing.assert_allclose(end[:2], arcs[-1]["end_pose"][:2], atol=1e-6)
 
 
-def test_a_way_too_short_for_an_area_has_none() -> None:
-    assert connector_area(np.array([[0.0, 0.0], [0.5, 0.0]])) is None
-    area = connector_area(np.stack((np.linspace(0, 10, 21), np.zeros(21)), axis=1))
+def test_a_connector_too_short_for_an_area_has_none() -> None:
+    assert outline_connector(np.array([[0.0, 0.0], [0.5, 0.0]])) is None
+    area = outline_connector(np.stack((np.linspace(0, 10, 21), np.zeros(21)), axis=1))
     assert area is not None
     assert area.area == pytest.approx(32.0)
 
 
-def test_a_map_that_lacks_layers_is_written_without_them(town: Town) -> None:
+def test_a_map_without_some_layers_is_written_without_them(town: Town) -> None:
     """As maps of parts of real cities do."""
     bare = Town(LOCATION, -1, town.canvas, town.terrain, 0.15, town.paved)
     bare.polygons["drivable_area"] = town.polygons["drivable_area"]
     bare.polygons["ped_crossing"] = town.polygons["ped_crossing"]
     bare.polygons["lane"] = town.polygons["lane"][:3]
     bare.lines["road_divider"] = town.lines["road_divider"]
-    content = expansion(bare, SEED)
+    content = build_expansion(bare, SEED)
     assert content["road_segment"] == []
     assert content["connectivity"] == {}
     assert {record["road_segment_token"] for record in content["ped_crossing"] + content["road_divider"]} == {""}
@@ -164,7 +163,7 @@ def test_a_map_that_lacks_layers_is_written_without_them(town: Town) -> None:
     json.dumps(content)
 
 
-def test_the_prior_shows_what_can_be_driven_walked_and_parked_on(town: Town, root: Path) -> None:
+def test_the_prior_shows_roads_walkways_and_car_parks(town: Town, root: Path) -> None:
     mask = MapMask(str(root / "maps" / "prior.png"))
     shown = shapely.union_all([p for name in ("drivable_area", "walkway", "carpark_area") for p in town.polygons[name]])
     rng = np.random.default_rng(0)
@@ -175,32 +174,32 @@ def test_the_prior_shows_what_can_be_driven_walked_and_parked_on(town: Town, roo
     np.testing.assert_array_equal(mask.is_on_mask(x[clear], y[clear]), expected[clear])
 
 
-def test_the_base_map_has_the_canvas_s_shape_and_north_on_top(town: Town, root: Path) -> None:
-    picture = cv2.imread(str(root / "maps" / "basemap" / f"{LOCATION}.png"))
+def test_the_base_map_has_the_canvas_shape_and_north_up(town: Town, root: Path) -> None:
+    image = cv2.imread(str(root / "maps" / "basemap" / f"{LOCATION}.png"))
     width, height = town.canvas
-    assert picture.shape == (round(2 * height), round(2 * width), 3)
+    assert image.shape == (round(2 * height), round(2 * width), 3)
     x, y = np.asarray(town.polygons["carpark_area"][0].representative_point().coords[0])
-    pixel = picture[int(2 * (height - y)), int(2 * x)].astype(int)
+    pixel = image[int(2 * (height - y)), int(2 * x)].astype(int)
     # Asphalt, concrete or gravel: hardly any colour, unlike the grass around the town.
     assert np.ptp(pixel) < 40
-    assert np.ptp(picture[1, 1].astype(int)) > 20
+    assert np.ptp(image[1, 1].astype(int)) > 20
 
 
 @given(st.integers(1, 40), st.integers(1, 60), st.booleans(), st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
-def test_a_png_in_strips_is_the_picture(
+def test_a_png_in_strips_is_the_image(
     tmp_path_factory: pytest.TempPathFactory, columns: int, rows: int, is_colour: bool, seed: int
 ) -> None:
     shape: Any = (rows, columns, 3) if is_colour else (rows, columns)
-    picture = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    image = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     path = tmp_path_factory.mktemp("png") / "x.png"
-    write_png(path, (columns, rows), is_colour, np.array_split(picture, min(3, rows)))
+    write_png(path, (columns, rows), is_colour, np.array_split(image, min(3, rows)))
     read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(read[..., ::-1] if is_colour else read, picture)
+    np.testing.assert_array_equal(read[..., ::-1] if is_colour else read, image)
 
 
 def test_equal_seeds_give_equal_files_and_others_do_not(town: Town) -> None:
     again = build_town(SEED, 1, LOCATION, False, 1.0, 12)
-    assert json.dumps(expansion(town, SEED)) == json.dumps(expansion(again, SEED))
-    assert expansion(town, (4, 0))["node"][0]["token"] != expansion(town, SEED)["node"][0]["token"]
+    assert json.dumps(build_expansion(town, SEED)) == json.dumps(build_expansion(again, SEED))
+    assert build_expansion(town, (4, 0))["node"][0]["token"] != build_expansion(town, SEED)["node"][0]["token"]
     assert box(0, 0, *town.canvas).contains(shapely.union_all(town.polygons["walkway"]))

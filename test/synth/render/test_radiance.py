@@ -1,4 +1,4 @@
-"""Radiance of what cameras see: shadows, lamps, wet ground, haze, and what a LiDAR gets back."""
+"""Radiance of what cameras see: shadows, lamps, wet ground, haze; and a LiDAR's returns."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from shapely.geometry import box
 from torch import Tensor
 
 from bridgeta_core.geometry.transforms import rigid
-from bridgeta_synth.render.radiance import Painter
-from bridgeta_synth.render.rays.ground_shape import Surface
-from bridgeta_synth.render.rays.ray_caster import GROUND, KERB, NOTHING, Traced, View, trace
+from bridgeta_synth.render.radiance import Shader
+from bridgeta_synth.render.rays.ground_shape import GroundShape
+from bridgeta_synth.render.rays.ray_caster import GROUND, KERB, NOTHING, Traced, View, trace_views
 from bridgeta_synth.world import materials
 from bridgeta_synth.world.light import Light, draw_light
 from bridgeta_synth.world.solids import BODY, CROWN, FACADE, FENCE, SIGN, WALL, SolidList, Solids
@@ -33,7 +33,7 @@ BACK = rigid((0.0, 0, 1.5), (0.5, -0.5, -0.5, 0.5))
 
 
 def light(weather: str = "clear", elevation: float = 40.0, **changes: object) -> Light:
-    """A light without rain or clouds, the sun in the east, ahead of the cameras that look ahead."""
+    """Make a light without rain or clouds, the sun in the east, ahead of the cameras that look ahead."""
     e = math.radians(elevation)
     plain = {"sun": (math.cos(e), 0.0, math.sin(e)), "rain": 0.0, "wet": 0.0, "cloud": 0.0, "haze": 1e4}
     drawn = draw_light(np.random.default_rng(0), weather)
@@ -57,7 +57,7 @@ class Stage:
         self.lamps = np.array(lamps or []).reshape(-1, 3)
         self.still = (still or SolidList()).build()
         self.bodies = (bodies or SolidList()).build()
-        self.surface = Surface(terrain, 0.15, STREET, np.zeros((2, 2)), CPU)
+        self.ground_shape = GroundShape(terrain, 0.15, STREET, np.zeros((2, 2)), CPU)
         actors = [SimpleNamespace(is_still=False, manner="vehicle", size=(1.8, 4.4, 1.5))] * int(len(self.bodies) > 0)
         for actor in actors:
             actor.motion = SimpleNamespace(speed=lambda time: speed)
@@ -72,26 +72,26 @@ class Stage:
             ego_pose=lambda time: np.eye(4),
             poses=self.poses,
         )
-        self.painter = Painter(self.scene, (5, 0), self.still, self.surface, CPU)
+        self.shader = Shader(self.scene, (5, 0), self.still, self.ground_shape, CPU)
 
     def poses(self, time: float) -> NDArray[np.float64]:
-        """Actors drive east, from 12 m ahead on at 5 m/s."""
+        """Drive actors east at 5 m/s, starting 12 m ahead."""
         return rigid((12 + 5 * time, 0, 0), (1.0, 0, 0, 0))[None][: len(self.scene.actors)]
 
     def traced(self, time: float = 0.0, cam: NDArray[np.float64] = AHEAD) -> Traced:
         parts = [self.still]
         if len(self.bodies):
             parts.append(self.bodies.transform(self.poses(time)))
-        return trace(self.surface, Solids.join(parts), [View(cam, INTRINSICS, WIDTH, HEIGHT)], CPU)
+        return trace_views(self.ground_shape, Solids.join(parts), [View(cam, INTRINSICS, WIDTH, HEIGHT)], CPU)
 
     def radiance(self, time: float = 0.0, cam: NDArray[np.float64] = AHEAD) -> Tensor:
-        """`[h, w, 3]`."""
-        return self.painter.radiance(self.traced(time, cam), [time]).reshape(HEIGHT, WIDTH, 3)
+        """Render `[h, w, 3]`."""
+        return self.shader.radiance(self.traced(time, cam), [time]).reshape(HEIGHT, WIDTH, 3)
 
     def at(self, x: float, y: float, time: float = 0.0) -> float:
-        """Mean radiance of the ground around a place, as the camera that looks ahead sees it."""
+        """Measure the mean radiance of the ground around a place, as the camera that looks ahead sees it."""
         traced = self.traced(time)
-        image = self.painter.radiance(traced, [time])
+        image = self.shader.radiance(traced, [time])
         points = traced.points(torch.arange(WIDTH * HEIGHT))
         near = (torch.hypot(points[:, 0] - x, points[:, 1] - y) < 0.3 + 0.03 * x) & (traced.row == GROUND)
         assert near.any()
@@ -114,7 +114,7 @@ EVERYTHING = solids(
 
 
 @pytest.mark.parametrize("weather", ["clear", "overcast", "dusk", "night", "rain"])
-def test_whatever_is_seen_in_whatever_light_has_a_radiance(weather: str) -> None:
+def test_radiance_is_finite_for_all_kinds_in_all_weathers(weather: str) -> None:
     drawn = draw_light(np.random.default_rng(3), weather)
     bodies = solids((BODY, (0, 0, 0.2), (4.4, 1.8, 1.2)), owner=0)
     stage = Stage(drawn, EVERYTHING, [(6.0, 4.0, 8.0), (20.0, -4.0, 8.0)], bodies)
@@ -150,7 +150,7 @@ def test_a_moving_vehicle_takes_its_shadow_along() -> None:
     assert before < 0.5 * after
 
 
-def test_headlights_light_the_road_ahead_and_street_lamps_what_is_below_them(day: Stage) -> None:
+def test_headlights_light_the_road_ahead_and_lamps_below_them(day: Stage) -> None:
     night = light("night")
     dark, lamp = Stage(night), Stage(night, lamps=[(18.0, 4.0, 8.0)])
     assert dark.at(8.0, 0.0) > 5 * dark.at(12.0, 6.0)
@@ -191,7 +191,7 @@ def test_a_wet_road_mirrors_a_wall_and_a_dry_one_does_not() -> None:
     assert redness(1.0) > 1.12 * redness(0.0)
 
 
-def test_haze_takes_what_is_far_to_the_colour_of_the_horizon() -> None:
+def test_haze_fades_far_objects_to_the_horizon() -> None:
     still = solids((FACADE, (90.0, 0.0, 0.0), (10.0, 40.0, 20.0)))
     clear, hazy = (Stage(light("overcast", haze=haze), still) for haze in (1e5, 40.0))
     horizon = torch.tensor(hazy.scene.light.horizon_colour)
@@ -200,7 +200,7 @@ def test_haze_takes_what_is_far_to_the_colour_of_the_horizon() -> None:
     assert away[1] < 0.35 * away[0]
 
 
-def test_the_sky_is_brightest_around_the_sun_and_paler_at_the_horizon() -> None:
+def test_sky_is_brightest_at_the_sun_and_pale_at_the_horizon() -> None:
     image = Stage(light(elevation=12)).radiance()
     brightness = image.sum(dim=-1)
     v, u = (brightness > 0.7 * brightness.max()).nonzero().float().mean(dim=0).tolist()
@@ -225,10 +225,10 @@ def test_edges_are_softened_but_nothing_else_is() -> None:
     torch.testing.assert_close(image[line, left - 2], sky, rtol=0.02, atol=0)
 
 
-def test_a_kerbs_face_is_of_stone_and_not_of_asphalt(grey_day: Stage) -> None:
+def test_a_kerbs_face_shows_stone(grey_day: Stage) -> None:
     side = rigid((0.0, 2.0, 1.5), (0.7071, -0.7071, 0.0, 0.0))
     traced = grey_day.traced(cam=side)
-    image = grey_day.painter.radiance(traced, [0.0]).mean(dim=1)
+    image = grey_day.shader.radiance(traced, [0.0]).mean(dim=1)
     face, road = (
         (traced.row == KERB),
         (traced.row == GROUND) & (traced.points(torch.arange(len(traced.row)))[:, 1] < 7.5),
@@ -238,12 +238,12 @@ def test_a_kerbs_face_is_of_stone_and_not_of_asphalt(grey_day: Stage) -> None:
     assert 0.8 * float(image[road].mean()) < float(image[face].mean()) < 3 * float(image[road].mean())
 
 
-def test_paint_returns_more_of_a_lidars_light_than_asphalt_and_water_takes_it_away() -> None:
+def test_lidar_returns_are_strong_on_paint_and_weak_on_water() -> None:
     def returns(wet: float) -> tuple[Tensor, Tensor, Tensor, Traced]:
         stage = Stage(light("overcast", wet=wet), solids((SIGN, (15.0, 4.0, 1.2), (0.05, 1.2, 1.2))))
         traced = stage.traced()
         chosen = (traced.row != NOTHING).nonzero()[:, 0]
-        reflectivity, normal = stage.painter.reflectivity(traced, chosen)
+        reflectivity, normal = stage.shader.reflectivity(traced, chosen)
         return reflectivity, normal, chosen, traced
 
     dry, normal, chosen, traced = returns(0.0)

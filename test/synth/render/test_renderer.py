@@ -40,13 +40,13 @@ def renderer(scene: Scene) -> SceneRenderer:
 
 @pytest.fixture(scope="module")
 def sweep(renderer: SceneRenderer) -> NDArray[np.float32]:
-    return renderer.lidar(TIME)
+    return renderer.render_sweep(TIME)
 
 
 @pytest.fixture(scope="module")
 def views(renderer: SceneRenderer) -> dict[str, CameraView]:
-    """Every camera when the sweep passes the middle of its view, as in nuScenes."""
-    return {c.channel: renderer.camera(c, TIME + c.offset_us / 1e6) for c in facts.CAMERAS}
+    """Render every camera when the sweep passes the centre of its view, as in nuScenes."""
+    return {c.channel: renderer.render_camera(c, TIME + c.offset_us / 1e6) for c in facts.CAMERAS}
 
 
 def _global_T_lidar(scene: Scene, time: float) -> Matrix:
@@ -54,7 +54,7 @@ def _global_T_lidar(scene: Scene, time: float) -> Matrix:
 
 
 @pytest.mark.parametrize("camera", facts.CAMERAS, ids=lambda c: c.channel)
-def test_lidar_points_lie_on_the_surfaces_that_the_images_show(
+def test_lidar_points_lie_on_the_surfaces_in_the_images(
     scene: Scene, sweep: NDArray[np.float32], views: dict[str, CameraView], camera: facts.CameraFacts
 ) -> None:
     """Depths agree within 5 cm for 99 % of the points away from edges.
@@ -102,14 +102,12 @@ def test_a_sweep_has_the_beams_of_the_sensor(sweep: NDArray[np.float32]) -> None
     assert np.histogram(turn, 36, (-np.pi, np.pi))[0].min() > 100
 
 
-def test_the_ego_s_motion_within_a_sweep_is_undone(
-    scene: Scene, renderer: SceneRenderer, sweep: NDArray[np.float32]
-) -> None:
+def test_ego_motion_within_a_sweep_is_undone(scene: Scene, renderer: SceneRenderer, sweep: NDArray[np.float32]) -> None:
     """Points of the ground lie on it by the pose of the stamp, also those of beams that passed 50 ms before."""
     assert np.linalg.norm(scene.ego_pose(TIME)[:2, 3] - scene.ego_pose(TIME - 0.05)[:2, 3]) > 0.2
     world = transform(_global_T_lidar(scene, TIME), sweep[:, :3])
     x, y = torch.from_numpy(world[:, :2].astype(np.float32)).unbind(1)
-    over = world[:, 2] - renderer.surface.height(x, y).numpy()
+    over = world[:, 2] - renderer.ground_shape.height(x, y).numpy()
     on_ground = np.abs(over) < 0.1
     assert on_ground.sum() > 5000
     ahead = sweep[on_ground] @ np.array([0, 1, 0, 0, 0])  # the sensor's y axis is the vehicle's x axis
@@ -117,9 +115,9 @@ def test_the_ego_s_motion_within_a_sweep_is_undone(
         assert np.abs(np.median(over[on_ground][part])) < 0.01
 
 
-def test_paint_returns_more_light_than_asphalt_and_wet_asphalt_less(town: Town, scene: Scene) -> None:
+def test_paint_returns_more_than_asphalt_and_wet_asphalt_less(town: Town, scene: Scene) -> None:
     dry, wet = (build_scene(town, SEED, scene.index, 0.5, weather) for weather in ("clear", "rain"))
-    sweeps = {s.light.rain > 0: SceneRenderer(s, SEED, 160, 90, CPU).lidar(0.2) for s in (dry, wet)}
+    sweeps = {s.light.rain > 0: SceneRenderer(s, SEED, 160, 90, CPU).render_sweep(0.2) for s in (dry, wet)}
     on_ground = [((s[:, 2] < -1.3) & (np.hypot(s[:, 0], s[:, 1]) > 10)).sum() for s in (sweeps[False], sweeps[True])]
     assert on_ground[1] < 0.8 * on_ground[0]
     world = transform(_global_T_lidar(dry, 0.2), sweeps[False][:, :3])
@@ -132,7 +130,7 @@ def test_paint_returns_more_light_than_asphalt_and_wet_asphalt_less(town: Town, 
     assert np.median(sweeps[False][paint, 3]) > 2 * np.median(sweeps[False][asphalt, 3])
 
 
-def test_what_stands_before_an_actor_lowers_its_visibility(views: dict[str, CameraView]) -> None:
+def test_occlusion_lowers_the_visibility_of_actors(views: dict[str, CameraView]) -> None:
     visible = np.sum([v.visible for v in views.values()], axis=0)
     whole = np.sum([v.unoccluded for v in views.values()], axis=0)
     assert (visible <= whole).all()
@@ -140,10 +138,10 @@ def test_what_stands_before_an_actor_lowers_its_visibility(views: dict[str, Came
     assert (visible[whole > 0] < whole[whole > 0]).any()
 
 
-def test_pictures_and_sweeps_are_the_same_whenever_they_are_asked_for(scene: Scene, renderer: SceneRenderer) -> None:
+def test_images_and_sweeps_do_not_depend_on_their_order(scene: Scene, renderer: SceneRenderer) -> None:
     again = SceneRenderer(scene, SEED, WIDTH, HEIGHT, CPU)
     camera = facts.CAMERAS[3]
-    alone = again.camera(camera, 0.5).image
-    among = renderer.cameras([(facts.CAMERAS[0], 0.5), (camera, 0.5)])[1].image
+    alone = again.render_camera(camera, 0.5).image
+    among = renderer.render_cameras([(facts.CAMERAS[0], 0.5), (camera, 0.5)])[1].image
     np.testing.assert_array_equal(alone, among)
-    np.testing.assert_array_equal(again.lidar(0.5), renderer.lidar(0.5))
+    np.testing.assert_array_equal(again.render_sweep(0.5), renderer.render_sweep(0.5))

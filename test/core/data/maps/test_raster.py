@@ -97,14 +97,14 @@ def test_equals_the_devkit_on_real_cities(real_root, city):
 def test_equals_the_devkit_on_a_synthetic_town(tmp_path):
     from nuscenes.map_expansion.map_api import NuScenesMap
 
-    from bridgeta_synth.dataset.map_expansion import expansion
+    from bridgeta_synth.dataset.map_expansion import build_expansion
     from bridgeta_synth.dataset.world import World
     from bridgeta_synth.settings import SynthSettings
 
     town = SynthSettings(scenes=1, seed=7)
     path = tmp_path / "maps" / "expansion" / f"{CITY}.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(expansion(World(town).town(0), town.seeds)))
+    path.write_text(json.dumps(build_expansion(World(town).town(0), town.seeds)))
     assert_equal_near_its_corners(MapRaster.load(tmp_path, CITY), NuScenesMap(str(tmp_path), CITY), 2, 10)
 
 

@@ -1,4 +1,4 @@
-"""Rays meet solids on their surface, whichever way these stand and however many images there are."""
+"""Rays hit solids on their surface, whatever their pose and however many images there are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_core.geometry.transforms import Matrix, invert, rigid, transform
-from bridgeta_synth.render.rays.ray_caster import NOTHING, View, cast, pieces, rotate, trace
-from bridgeta_synth.render.rays.rectangles import lidar_rectangles
+from bridgeta_synth.render.rays.ray_caster import (
+    NOTHING,
+    View,
+    bound_in_sweep,
+    cast_rays,
+    iter_chunks,
+    rotate,
+    trace_views,
+)
 from bridgeta_synth.world.solids import BODY, SolidList, Solids
 
 CPU = torch.device("cpu")
@@ -21,7 +28,7 @@ AHEAD = rigid((0, 0, 1.5), (0.5, -0.5, 0.5, -0.5))
 
 
 def _pose(x: float, y: float, z: float, yaw: float, tilt: float) -> Matrix:
-    """A heading, then a tilt about the solid's own y axis."""
+    """Compose a heading with a tilt about the solid's own y axis."""
     turned = rigid((x, y, z), (math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)))
     return turned @ rigid((0, 0, 0), (math.cos(tilt / 2), 0, math.sin(tilt / 2), 0))
 
@@ -45,17 +52,17 @@ SIZE = st.tuples(st.floats(1, 5), st.floats(1, 5), st.floats(2, 5))
 
 @given(pose=STANDING, size=SIZE, lean=st.sampled_from((0.0, 0.1, 0.3)), is_round=st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_rays_meet_solids_on_their_surface_and_nowhere_else(
+def test_rays_hit_solids_on_their_surface_and_nowhere_else(
     pose: Matrix, size: tuple[float, float, float], lean: float, is_round: bool
 ) -> None:
     solids = _one(pose, size, lean, is_round)
     view = View(AHEAD, INTRINSICS, 80, 60)
-    traced = trace(None, solids, [view], CPU)
+    traced = trace_views(None, solids, [view], CPU)
     everywhere = [np.array([[0, 80, 0, 60]])]
-    unculled = cast(None, [solids], AHEAD[None, :3, 3], traced.direction, 80, 60, everywhere, [np.zeros(1, int)])
+    unculled = cast_rays(None, [solids], AHEAD[None, :3, 3], traced.direction, 80, 60, everywhere, [np.zeros(1, int)])
     assert torch.equal(traced.row, unculled.row)
-    met = (traced.row == 0).nonzero()[:, 0]
-    x, y, z = transform(invert(pose), traced.points(met).numpy().astype(np.float64)).T
+    hit = (traced.row == 0).nonzero()[:, 0]
+    x, y, z = transform(invert(pose), traced.points(hit).numpy().astype(np.float64)).T
     length, width, height = size
     if is_round:
         level = (x / (length / 2)) ** 2 + (y / (width / 2)) ** 2 + ((z - height / 2) / (height / 2)) ** 2
@@ -78,26 +85,26 @@ def test_rays_meet_solids_on_their_surface_and_nowhere_else(
     assert torch.isinf(traced.distance[traced.row == NOTHING]).all()
 
 
-def test_of_several_solids_the_nearest_is_seen_and_all_pairs_are_known() -> None:
+def test_the_nearest_solid_is_seen_and_all_pairs_are_known() -> None:
     solids = SolidList()
     for distance in (30.0, 10.0, 20.0):
         solids.add(BODY, (distance, 0, 0), (1, 4, 4), (1, 1, 1))
-    traced = trace(None, solids.build(), [View(AHEAD, INTRINSICS, 80, 60)], CPU)
+    traced = trace_views(None, solids.build(), [View(AHEAD, INTRINSICS, 80, 60)], CPU)
     centre = 30 * 80 + 40
     assert traced.row[centre] == 1
     assert abs(float(traced.distance[centre]) - 9.5) < 1e-4
     assert set(traced.pair_row[traced.pair_ray == centre].tolist()) == {0, 1, 2}
 
 
-def test_several_images_at_once_give_what_each_gives_alone() -> None:
+def test_several_images_at_once_equal_each_alone() -> None:
     solids = Solids.join([_one(_pose(x, 0.4 * x - 4, 0, x, 0.05), (3, 2, 2), 0.1, x > 12) for x in (8.0, 12.0, 16.0)])
     views = [View(AHEAD, INTRINSICS, 80, 60), View(_pose(1, 2, 0, 0.1, 0) @ AHEAD, INTRINSICS, 80, 60)]
-    both = trace(None, solids, views, CPU)
+    both = trace_views(None, solids, views, CPU)
     for number, view in enumerate(views):
-        alone = trace(None, solids, [view], CPU)
+        alone = trace_views(None, solids, [view], CPU)
         part = slice(number * 4800, (number + 1) * 4800)
         torch.testing.assert_close(both.distance[part], alone.distance)
-        solid = torch.where(both.row[part] >= 0, both.solids.index(both.row[part]), both.row[part])
+        solid = torch.where(both.row[part] >= 0, both.solids.solid_of(both.row[part]), both.row[part])
         assert torch.equal(solid, alone.row)
         assert (both.view[part] == number).all()
 
@@ -106,10 +113,10 @@ def test_a_mirrored_view_sees_the_mirrored_world() -> None:
     solids = _one(_pose(10, 1, 0, 0.5, 0), (4, 2, 2), 0.0, False)
     below = AHEAD.copy()
     below[2] *= -1
-    mirror = trace(None, solids, [View(below, INTRINSICS, 80, 60)], CPU)
+    mirror = trace_views(None, solids, [View(below, INTRINSICS, 80, 60)], CPU)
     upside_down = solids.take(np.array([0]))
     upside_down.z = upside_down.z - upside_down.height
-    seen = trace(None, upside_down, [View(AHEAD, INTRINSICS, 80, 60)], CPU)
+    seen = trace_views(None, upside_down, [View(AHEAD, INTRINSICS, 80, 60)], CPU)
     assert torch.equal(mirror.row, seen.row)
 
 
@@ -121,7 +128,7 @@ def test_a_mirrored_view_sees_the_mirrored_world() -> None:
     columns=st.sampled_from((30, 90, 360)),
 )
 @settings(max_examples=40, deadline=None)
-def test_a_sector_of_a_sweep_meets_what_the_whole_turn_meets(
+def test_a_sector_of_a_sweep_hits_what_the_whole_turn_hits(
     pose: Matrix, size: tuple[float, float, float], around: float, start: float, columns: int
 ) -> None:
     turn = rigid((0, 0, 0), (math.cos(around / 2), 0, 0, math.sin(around / 2)))
@@ -132,15 +139,15 @@ def test_a_sector_of_a_sweep_meets_what_the_whole_turn_meets(
     beams = np.stack(np.broadcast_arrays(np.cos(e) * np.cos(azimuth), np.cos(e) * np.sin(azimuth), np.sin(e)), axis=-1)
     directions = rotate(torch.from_numpy(beams.reshape(-1, 3).astype(np.float32)), np.eye(3))
     sensor = rigid((0, 0, 1.8), (1, 0, 0, 0))
-    boxes, which = lidar_rectangles(solids, solids.corners(), invert(sensor), start, columns, 360, elevations)
+    boxes, which = bound_in_sweep(solids, solids.corners(), invert(sensor), start, columns, 360, elevations)
     origin, height = sensor[None, :3, 3], len(elevations)
-    culled = cast(None, [solids], origin, directions, columns, height, [boxes], [which])
+    culled = cast_rays(None, [solids], origin, directions, columns, height, [boxes], [which])
     everywhere = [np.array([[0, columns, 0, height]])]
-    whole = cast(None, [solids], origin, directions, columns, height, everywhere, [np.zeros(1, int)])
+    whole = cast_rays(None, [solids], origin, directions, columns, height, everywhere, [np.zeros(1, int)])
     assert torch.equal(culled.row, whole.row)
 
 
-def test_pieces_cover_everything_once() -> None:
+def test_chunks_cover_everything_once() -> None:
     for count in (0, 1, 70_000, 200_000):
-        covered = [i for piece in pieces(count, CPU) for i in (piece.start, piece.stop)]
+        covered = [i for chunk in iter_chunks(count, CPU) for i in (chunk.start, chunk.stop)]
         assert sum(covered[1::2]) - sum(covered[::2]) == count

@@ -17,7 +17,7 @@ from shapely.geometry import LineString, Point, Polygon
 from bridgeta_core.data.maps.expansion import read_expansion, read_layers
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.dataset.map_expansion import expansion
+from bridgeta_synth.dataset.map_expansion import build_expansion
 from bridgeta_synth.world.materials import PAVING
 from bridgeta_synth.world.real.load import load_town
 from bridgeta_synth.world.town.builder import build_town
@@ -34,7 +34,7 @@ def source() -> Town:
 
 
 def write(root: Path, source: Town, recorded: bool) -> Path:
-    content = expansion(source, SEED)
+    content = build_expansion(source, SEED)
     if not recorded:
         content |= {"arcline_path_3": {}, "connectivity": {}, "lane_connector": []}
     path = root / "maps" / "expansion" / f"{source.location}.json"
@@ -185,7 +185,7 @@ def test_what_the_map_does_not_know_is_seen_but_not_written(
     assert town.polygons["walkway"] == []
     assert town.footpaths
     assert any(material >= PAVING for material, _ in town.surface)
-    content = expansion(town, SEED)
+    content = build_expansion(town, SEED)
     assert content["walkway"] == []
     assert len(read_layers(content, ["drivable_area"])["drivable_area"]) == len(town.polygons["drivable_area"])
 
@@ -212,7 +212,7 @@ def test_a_real_citys_layers_are_kept_around_its_lanes(real_root: Path, location
         real = shapely.union_all(shapely.intersection(expected, window), grid_size=0.001)
         loaded = shapely.union_all(town.polygons[name], grid_size=0.001)
         assert loaded.area == pytest.approx(real.area, rel=2e-3)
-    assert len(expansion(town, SEED)["lane"]) == len(town.polygons["lane"])
+    assert len(build_expansion(town, SEED)["lane"]) == len(town.polygons["lane"])
 
 
 @pytest.mark.parametrize("location", CITIES[:2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,8 @@ import pytest
 
 from bridgeta_core.geometry.transforms import rigid, transform
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.dataset.datasheet import DATA_SHEET
-from bridgeta_synth.dataset.world import World
-from bridgeta_synth.settings import SynthSettings
-from bridgeta_synth.world.terrain import Terrain
 
 matplotlib.use("Agg")
-VERSION = "v1.0-mini"
-TABLES = (
-    *("attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map", "sample"),
-    *("sample_annotation", "sample_data", "scene", "sensor", "visibility"),
-)
-
-
-@pytest.fixture(scope="module")
-def tables(synthetic_root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """All tables by token."""
-    read = {name: json.loads((synthetic_root / VERSION / f"{name}.json").read_text()) for name in TABLES}
-    return {name: {record["token"]: record for record in records} for name, records in read.items()}
-
-
-@pytest.fixture(scope="module")
-def nusc(synthetic_root: Path) -> Any:
-    from nuscenes.nuscenes import NuScenes
-
-    return NuScenes(VERSION, str(synthetic_root), verbose=False)
-
-
-@pytest.fixture(scope="module")
-def terrain(synthetic_root: Path) -> Terrain:
-    """The bare ground under the root's only town, which nuScenes' tables do not tell of."""
-    settings = SynthSettings(**json.loads((synthetic_root / DATA_SHEET).read_text())["settings"])
-    return World(settings).town(0).terrain
 
 
 def test_every_foreign_key_has_its_record(tables: dict[str, dict[str, dict[str, Any]]]) -> None:
@@ -104,9 +73,7 @@ def test_sensors_run_at_their_rates_with_their_stamp_offsets(tables: dict[str, d
             assert 0 <= sample - sweep["timestamp"] < 500_000
 
 
-def test_every_file_is_there_and_has_its_size(
-    synthetic_root: Path, tables: dict[str, dict[str, dict[str, Any]]]
-) -> None:
+def test_every_file_exists_and_has_its_size(synthetic_root: Path, tables: dict[str, dict[str, dict[str, Any]]]) -> None:
     for record in tables["sample_data"].values():
         path = synthetic_root / record["filename"]
         if record["fileformat"] == "jpg":
@@ -141,7 +108,7 @@ def test_the_ego_vehicle_moves_like_a_vehicle_over_hills(tables: dict[str, dict[
     assert np.ptp(where[:, 2]) < 0.07 * np.linalg.norm(np.ptp(where[:, :2], axis=0)) + 0.01
 
 
-def test_the_ground_around_the_vehicle_is_the_plane_of_its_wheels(synthetic_root: Path, nusc: Any) -> None:
+def test_the_ground_at_the_vehicle_is_the_plane_of_its_wheels(synthetic_root: Path, nusc: Any) -> None:
     ego_T_lidar = rigid(facts.LIDAR_TRANSLATION, facts.LIDAR_ROTATION)
     for sample in nusc.sample:
         path = nusc.get_sample_data_path(sample["data"]["LIDAR_TOP"])
@@ -161,7 +128,7 @@ def test_the_devkit_renders_samples_and_sweeps(nusc: Any, tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_the_devkit_finds_the_car_on_the_prior_and_in_the_expansion(nusc: Any, synthetic_root: Path) -> None:
+def test_the_devkit_finds_the_car_on_both_maps(nusc: Any, synthetic_root: Path) -> None:
     from nuscenes.map_expansion.map_api import NuScenesMap
 
     location = nusc.log[0]["location"]
@@ -201,54 +168,3 @@ def test_map_polygons_are_valid_and_within_the_canvas(synthetic_root: Path) -> N
     assert any(record["holes"] for record in city.walkway)
     assert city.road_divider
     assert city.lane_divider
-
-
-def test_boxes_contain_the_points_that_the_tables_count(
-    synthetic_root: Path, tables: dict[str, dict[str, dict[str, Any]]], nusc: Any
-) -> None:
-    from nuscenes.utils.geometry_utils import points_in_box
-
-    total = 0
-    for sample in nusc.sample:
-        path, boxes, _ = nusc.get_sample_data(sample["data"]["LIDAR_TOP"])
-        points = np.fromfile(path, dtype=np.float32).reshape(-1, 5)
-        for box in boxes:
-            counted = tables["sample_annotation"][box.token]["num_lidar_pts"]
-            inside = int(points_in_box(box, points[:, :3].T).sum())
-            # Points exactly on a box's face may fall either way in float32.
-            assert abs(inside - counted) <= 2 + 0.02 * counted
-            total += counted
-    assert total > 50
-
-
-def test_annotations_tell_hidden_from_visible(nusc: Any) -> None:
-    levels = {record["visibility_token"] for record in nusc.sample_annotation}
-    assert {"1", "4"} <= levels
-
-
-def test_what_is_said_to_stand_stands_and_what_is_said_to_move_moves(nusc: Any) -> None:
-    steps: dict[str, list[float]] = {}
-    for record in nusc.sample_annotation:
-        if not record["next"]:
-            continue
-        there = nusc.get("sample_annotation", record["next"])
-        # Who stands at one keyframe may be on the way to the next.
-        for token in set(record["attribute_tokens"]) & set(there["attribute_tokens"]):
-            word = nusc.get("attribute", token)["name"].rpartition(".")[2]
-            moved = float(np.linalg.norm(np.subtract(there["translation"], record["translation"])))
-            steps.setdefault(word, []).append(moved)
-    assert len(steps["parked"]) + len(steps["moving"]) > 20
-    assert max(steps["parked"], default=0.0) < 0.01
-    assert np.median(steps.get("standing", [0.0])) < 0.01
-    assert np.median(steps["moving"]) > 0.3
-
-
-def test_boxes_stand_on_the_ground_with_its_slope(nusc: Any, terrain: Terrain) -> None:
-    """What is on wheels has its wheels on the terrain; people are upright."""
-    for record in nusc.sample_annotation:
-        box = rigid(record["translation"], record["rotation"])
-        foot = transform(box, np.array([0, 0, -record["size"][2] / 2]))
-        ground = terrain.height(foot[None, :2])[0]
-        assert -0.12 < foot[2] - ground < 0.35  # on the carriageway, or on a footpath beside it
-        if record["attribute_tokens"] and "pedestrian" in record["category_name"]:
-            np.testing.assert_allclose(box[:3, 2], (0, 0, 1), atol=1e-6)

@@ -1,4 +1,4 @@
-"""The pictures below a map: the semantic prior and the base map, drawn and written in strips of rows."""
+"""Write the images of a map, the semantic prior and the base map, in strips of rows."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from shapely.geometry import Polygon
 from bridgeta_synth.world.materials import ALBEDO_SCALE, GRASS, MATERIALS
 
 PRIOR_STEP, BASEMAP_STEP = 0.1, 0.5
-# Cities are kilometres wide and the prior has cells of 10 cm: it never lies in memory as a whole.
+# Cities are kilometres wide and the prior has cells of 10 cm: it is never in memory as a whole.
 _STRIP = 1024
 # Points are rounded to this part of a pixel.
 _FRACTION = 4
 
 
 def write_prior(path: Path, shapes: Iterable[Polygon], canvas: tuple[float, float]) -> None:
-    """The semantic prior that nuscenes-devkit's `MapMask` reads: 255 on the shapes, cells of 0.1 m, north on top."""
-    _write(path, [(255, shape) for shape in shapes], canvas, PRIOR_STEP, np.uint8(0))
+    """Write the semantic prior that nuscenes-devkit's `MapMask` reads: 255 on the shapes, cells of 0.1 m, north up."""
+    _write_layers(path, [(255, shape) for shape in shapes], canvas, PRIOR_STEP, np.uint8(0))
 
 
 def write_basemap(path: Path, surface: list[tuple[int, Polygon]], canvas: tuple[float, float]) -> None:
-    """The materials of the ground in their colours, pixels of 0.5 m, north on top."""
-    colours = [tuple(_colour(material.albedo)) for material in MATERIALS]
+    """Write the materials of the ground in their colours, pixels of 0.5 m, north up."""
+    colours = [tuple(_to_display(material.albedo)) for material in MATERIALS]
     painted = [(colours[material], shape) for material, shape in surface]
-    _write(path, painted, canvas, BASEMAP_STEP, np.array(colours[GRASS], dtype=np.uint8))
+    _write_layers(path, painted, canvas, BASEMAP_STEP, np.array(colours[GRASS], dtype=np.uint8))
 
 
-def _colour(albedo: tuple[float, float, float]) -> list[int]:
-    """Display RGB (0-255) of a linear albedo."""
+def _to_display(albedo: tuple[float, float, float]) -> list[int]:
+    """Convert a linear albedo to display RGB (0-255)."""
     return np.round(255 * (np.array(albedo) / ALBEDO_SCALE) ** (1 / 2.2)).astype(int).tolist()
 
 
-def _write(
+def _write_layers(
     path: Path,
     painted: Sequence[tuple[int | tuple[int, ...], Polygon]],
     canvas: tuple[float, float],
@@ -54,24 +54,26 @@ def _write(
         rings = [np.asarray(r.coords)[:, :2] * scale + origin for r in (shape.exterior, *shape.interiors)]
         prepared.append((colour, rings, rings[0][:, 1].min(), rings[0][:, 1].max()))
 
-    def strips() -> Iterator[NDArray[np.uint8]]:
+    def draw_strips() -> Iterator[NDArray[np.uint8]]:
         for first in range(0, rows, _STRIP):
             count = min(_STRIP, rows - first)
-            picture = np.empty((count, columns, *np.shape(background)), dtype=np.uint8)
-            picture[:] = background
+            image = np.empty((count, columns, *np.shape(background)), dtype=np.uint8)
+            image[:] = background
             for colour, rings, low, high in prepared:
                 if high < first - 1 or low > first + count:
                     continue
                 moved = [np.round((ring - (0, first)) * 2**_FRACTION).astype(np.int32) for ring in rings]
-                cv2.fillPoly(picture, moved, colour, cv2.LINE_8, _FRACTION)
-            yield picture
+                cv2.fillPoly(image, moved, colour, cv2.LINE_8, _FRACTION)
+            yield image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(path, (columns, rows), np.ndim(background) > 0, strips())
+    write_png(path, (columns, rows), np.ndim(background) > 0, draw_strips())
 
 
 def write_png(path: Path, size: tuple[int, int], is_colour: bool, strips: Iterable[NDArray[np.uint8]]) -> None:
-    """A PNG of `size` (columns, rows) from strips of rows, grey `[n, columns]` or RGB `[n, columns, 3]`, uint8."""
+    """Write a PNG of `size` (columns, rows) from strips of rows, grey `[n, columns]` or RGB `[n, columns, 3]`,
+    uint8.
+    """
     packer = zlib.compressobj(4)
 
     def chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""One scene as files and table records."""
+"""Write one scene as files and table records."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.transforms import rigid, transform
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.dataset.annotations import Sighting, annotate, points_in_boxes
-from bridgeta_synth.dataset.datasheet import Surroundings, Tally, cells_seen
+from bridgeta_synth.dataset.annotations import Sighting, annotate, count_points_in_boxes
+from bridgeta_synth.dataset.datasheet import LabelCells, Tally, find_visible
 from bridgeta_synth.dataset.records import SceneRecords, SensorFile
 from bridgeta_synth.render.renderer import CameraView, SceneRenderer
 
@@ -32,8 +32,8 @@ class _Keyframe:
     points: NDArray[np.int64] | None = None
 
 
-class SceneFiles:
-    """Renders one scene, writes its files below `root`, and tells what is in them.
+class SceneWriter:
+    """Renders one scene, writes its files below `root`, and counts what they show.
 
     `advance` is called for every file that is written, from any thread.
     """
@@ -51,17 +51,17 @@ class SceneFiles:
         self._tally = Tally(scenes=1, files=self.settings.files_per_scene)
 
     def write(self, pool: Executor) -> dict[str, Any]:
-        """Write all files, as many at a time as the pool has threads; raises what a thread raised.
+        """Write all files, as many at a time as the pool has threads; raise what a thread raised.
 
         Returns {"tables": the scene's records by table, "tally": its counts for the data sheet}.
         """
-        for path in self.paths():
+        for path in self.list_paths():
             path.parent.mkdir(parents=True, exist_ok=True)
-        jobs = deque((shot, pool.submit(self._take, shot)) for shot in self._shots())
+        jobs = deque((shot, pool.submit(self._run_shot, shot)) for shot in self._plan_shots())
         keyframes = [_Keyframe() for _ in range(self.settings.keyframes)]
         sightings: list[Sighting] = []
         try:
-            # In order of time, so that the depth images of a keyframe are not kept for long.
+            # In order of time, so that the depth images of a keyframe are soon freed.
             while jobs:
                 shot, job = jobs.popleft()
                 result = job.result()
@@ -73,26 +73,28 @@ class SceneFiles:
                 else:
                     keyframes[k].points = result
                 if len(keyframes[k].views) + (keyframes[k].points is not None) == len(self.settings.channels):
-                    sightings.append(self._finish(k, keyframes[k]))
+                    sightings.append(self._count_keyframe(k, keyframes[k]))
                     keyframes[k] = _Keyframe()
         except BaseException:
             for _, job in jobs:
                 job.cancel()
             raise
-        tables = self.records.tables()
+        tables = self.records.make_tables()
         tables["sample_annotation"], tables["instance"], self._tally.annotations = annotate(self.records, sightings)
         self._tally.add_weather(self.scene.light)
         return {"tables": tables, "tally": asdict(self._tally)}
 
-    def paths(self) -> list[Path]:
-        """All files of the scene."""
-        return [self.root / file.path for channel in self.settings.channels for file in self.records.files(channel)]
+    def list_paths(self) -> list[Path]:
+        """List all files of the scene."""
+        return [
+            self.root / file.path for channel in self.settings.channels for file in self.records.iter_files(channel)
+        ]
 
-    def _shots(self) -> list[tuple[SensorFile, ...]]:
-        """What is rendered in one go, ordered by time: a file, or where the device likes much work those of all cameras
-        that belong together.
+    def _plan_shots(self) -> list[tuple[SensorFile, ...]]:
+        """Plan which files are rendered together, ordered by time: single files on a CPU; on other devices, the
+        files of all cameras that belong together.
         """
-        per_sensor = [list(self.records.files(channel)) for channel in self.settings.channels]
+        per_sensor = [list(self.records.iter_files(channel)) for channel in self.settings.channels]
         shots: list[tuple[SensorFile, ...]] = [(file,) for file in per_sensor[-1]] if self.settings.lidar else []
         cameras = per_sensor[: len(_CAMERAS)]
         if self.renderer.device.type == "cpu":
@@ -101,11 +103,11 @@ class SceneFiles:
             shots += zip(*cameras, strict=True)
         return sorted(shots, key=lambda shot: max(file.stamp for file in shot))
 
-    def _take(self, shot: tuple[SensorFile, ...]) -> list[CameraView] | NDArray[np.int64] | None:
-        """Render and write a shot. Returns the views of a keyframe's cameras, the points per actor of its sweep."""
+    def _run_shot(self, shot: tuple[SensorFile, ...]) -> list[CameraView] | NDArray[np.int64] | None:
+        """Render and write a shot. Return the views of a keyframe's cameras, or the points per actor of its sweep."""
         if shot[0].channel == facts.LIDAR_CHANNEL:
-            return self._sweep(shot[0])
-        views = self.renderer.cameras([(_CAMERAS[file.channel], file.time) for file in shot])
+            return self._write_sweep(shot[0])
+        views = self.renderer.render_cameras([(_CAMERAS[file.channel], file.time) for file in shot])
         for file, view in zip(shot, views, strict=True):
             quality = self.scene.looks[file.channel].jpeg_quality
             bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
@@ -115,28 +117,28 @@ class SceneFiles:
             self.advance()
         return None if shot[0].keyframe is None else views
 
-    def _sweep(self, file: SensorFile) -> NDArray[np.int64] | None:
-        points = self.renderer.lidar(file.time)
+    def _write_sweep(self, file: SensorFile) -> NDArray[np.int64] | None:
+        points = self.renderer.render_sweep(file.time)
         (self.root / file.path).write_bytes(points.astype("<f4").tobytes())
         self.advance()
         if file.keyframe is None:
             return None
         global_T_lidar = self.scene.ego_pose(file.time) @ rigid(facts.LIDAR_TRANSLATION, facts.LIDAR_ROTATION)
-        return points_in_boxes(
+        return count_points_in_boxes(
             transform(global_T_lidar, points[:, :3]), self.scene.observed_poses(file.time), self.scene.actors
         )
 
-    def _finish(self, k: int, keyframe: _Keyframe) -> Sighting:
+    def _count_keyframe(self, k: int, keyframe: _Keyframe) -> Sighting:
         """Count what a complete keyframe shows."""
         pose = self.records.stored_ego_pose(k * facts.KEYFRAME_PERIOD_US / 1e6)
-        around = Surroundings.of(self.scene.town, self.raster, pose)
+        around = LabelCells.of(self.scene.town, self.raster, pose)
         seen = np.zeros(len(around.places), dtype=bool)
         none = np.zeros(len(self.scene.actors), dtype=np.int64)
         visible, unoccluded = none.copy(), none.copy()
         for file, view in keyframe.views:
             camera = _CAMERAS[file.channel]
             pose = self.scene.ego_pose(file.time) @ camera.ego_T_cam
-            seen |= cells_seen(around.places, pose, camera.intrinsics(*self.settings.image_size), view.depth)
+            seen |= find_visible(around.places, pose, camera.intrinsics(*self.settings.image_size), view.depth)
             visible += view.visible
             unoccluded += view.unoccluded
         self._tally.add_keyframe(around, seen)

@@ -1,8 +1,12 @@
-"""Paint and map agree: what a map line says is a divider shows in the image where the line projects to."""
+"""The world: its cities, its cache, and paint in images that agrees with the map."""
 
 from __future__ import annotations
 
+import json
+import pickle
+from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,9 +17,10 @@ from shapely.geometry import LineString
 
 from bridgeta_core.data.maps.expansion import read_layers
 from bridgeta_core.geometry.transforms import Matrix, invert, project, transform
+from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
-from bridgeta_synth.dataset.map_expansion import expansion
-from bridgeta_synth.dataset.world import World
+from bridgeta_synth.dataset.map_expansion import build_expansion
+from bridgeta_synth.dataset.world import LruCache, World
 from bridgeta_synth.settings import SynthSettings
 from bridgeta_synth.traffic.motion import Motion
 from bridgeta_synth.traffic.scene import Scene
@@ -34,15 +39,15 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def lines(world: World) -> list[LineString]:
-    """The dividers that the written map would have."""
-    layers = read_layers(expansion(world.town(0), SETTINGS.seeds), ("road_divider", "lane_divider"))
+    """Return the dividers that the written map would have."""
+    layers = read_layers(build_expansion(world.town(0), SETTINGS.seeds), ("road_divider", "lane_divider"))
     return [line for shapes in layers.values() for line in shapes]
 
 
 @pytest.fixture(scope="module")
 def streets(world: World, lines: list[LineString]) -> list[Scene]:
-    """Two empty streets in which the vehicle stands beside one of the longest dividers."""
-    scene = world.scene(0)
+    """Find two empty streets in which the vehicle stands beside one of the longest dividers."""
+    scene = world.make_scene(0)
     result: list[Scene] = []
     for line in sorted(lines, key=lambda line: -line.length):
         at, ahead = (np.array(line.interpolate(0.5 * line.length + d).coords[0][:2]) for d in (0.0, 1.0))
@@ -62,9 +67,9 @@ def test_painted_dividers_lie_on_the_projected_map_lines(
     """Profiles across the map's dividers peak where the map says: within two pixels for 95 %, at 800x450."""
     errors = []
     for scene in streets:
-        renderer = world.renderer(scene, torch.device("cpu"))
+        renderer = world.make_renderer(scene, torch.device("cpu"))
         for camera in CAMERAS:
-            image = renderer.camera(camera, 0.0).image.astype(np.float32).mean(axis=2)
+            image = renderer.render_camera(camera, 0.0).image.astype(np.float32).mean(axis=2)
             cam_T_global = invert(scene.ego_pose(0.0) @ camera.ego_T_cam)
             for line in lines:
                 errors += line_errors(world, line, image, cam_T_global, camera)
@@ -76,7 +81,7 @@ def test_painted_dividers_lie_on_the_projected_map_lines(
 def line_errors(
     world: World, line: LineString, image: NDArray[np.float32], cam_T_global: Matrix, camera: facts.CameraFacts
 ) -> list[float]:
-    """How many pixels the paint is off a map line, at places along it that are near enough to see the paint well."""
+    """Measure by how many pixels the paint is off a map line, where the line is near enough to see the paint well."""
     along = np.arange(0.5, max(line.length - 0.5, 0.6), 0.35)
     at, ahead = (np.array([line.interpolate(s + d).coords[0][:2] for s in along]) for d in (0.0, 0.3))
     heading = (ahead - at) / np.linalg.norm(ahead - at, axis=1, keepdims=True)
@@ -91,8 +96,10 @@ def line_errors(
 
 
 def paint_error(image: NDArray[np.float32], pixels: NDArray[np.float64]) -> float | None:
-    """How many pixels the middle of a bright stripe, or of a pair of them, is off that of a profile `[73, 2]` of
-    pixels; None where no such stripe is to be seen.
+    """Measure by how many pixels the centre of a bright stripe, or of a pair, is off that of a profile `[73, 2]` of
+    pixels.
+
+    Returns None where no such stripe is visible.
     """
     profile = cv2.remap(image, pixels[None].astype(np.float32), None, cv2.INTER_LINEAR)[0]
     strength = np.clip(profile - np.median(profile) - 25, 0, None)
@@ -104,3 +111,40 @@ def paint_error(image: NDArray[np.float32], pixels: NDArray[np.float64]) -> floa
     if len(stripes) > 2 or max(np.ptp(LATERAL[stripe]) for stripe in stripes) > 0.3:
         return None
     return abs(float(np.mean([LATERAL[stripe].mean() for stripe in stripes]))) * per_metre
+
+
+def maps(root: Path, *cities: str) -> Path:
+    folder = root / "maps" / "expansion"
+    folder.mkdir(parents=True)
+    for city in cities:
+        (folder / f"{city}.json").write_text(json.dumps({}))
+    return root
+
+
+def test_cities_come_from_the_folder_of_maps_in_nuscenes_order(tmp_path: Path) -> None:
+    root = maps(tmp_path, "singapore-queenstown", "boston-seaport", "singapore-onenorth")
+    assert World(SynthSettings(scenes=2, maps=str(root))).locations == ("boston-seaport", "singapore-onenorth")
+    three = ("boston-seaport", "singapore-onenorth", "singapore-queenstown")
+    assert World(SynthSettings(scenes=9, maps=str(root))).locations == three
+
+
+@pytest.mark.parametrize(
+    ("cities", "says"), [(("gotham",), "gotham is no city"), ((), "holds no map"), (None, "no such folder")]
+)
+def test_maps_of_unknown_cities_are_refused(tmp_path: Path, cities: tuple[str, ...] | None, says: str) -> None:
+    root = tmp_path if cities is None else maps(tmp_path, *cities)
+    with pytest.raises(BridgeTAError, match=says) as caught:
+        World(SynthSettings(scenes=1, maps=str(root)))
+    assert caught.value.exit_code == 2
+    assert "boston-seaport" in str(caught.value)
+
+
+def test_the_cache_holds_recent_values_and_pickles_empty() -> None:
+    made: dict[int, int] = defaultdict(int)
+    squares = LruCache(lambda n: made.__setitem__(n, made[n] + 1) or n * n, 2)
+    assert [squares(n) for n in (3, 4, 3, 5, 3, 4)] == [9, 16, 9, 25, 9, 16]
+    assert made == {3: 1, 4: 2, 5: 1}
+    lengths = LruCache(abs, 2)
+    lengths(-1)
+    assert -1 in lengths
+    assert -1 not in pickle.loads(pickle.dumps(lengths))
