@@ -36,7 +36,7 @@ from std_msgs.msg import Float64
 
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.bags.convert import write_scene_bag
+from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
 from bridgeta_ros.bags.io import open_bag
 from bridgeta_ros.node.factory import RosFactory
 from bridgeta_ros.pipeline import messages, topics
@@ -63,8 +63,9 @@ def read_sets(bag: Path) -> tuple[list[dict[str, Any]], dict[str, Any], list[Any
                 infos[by_info[connection.topic]] = message
             elif connection.topic == topics.TF_STATIC:
                 static.append(message)
-            elif found := sync.add(by_topic[connection.topic], messages.stamp_ns(message.header), bytes(message.data)):
-                sets.append(dict(found.items))
+            else:
+                name, stamp = by_topic[connection.topic], messages.stamp_ns(message.header)
+                sets += [dict(images.items) for images in sync.add(name, stamp, bytes(message.data))]
     return sets, infos, static
 
 
@@ -155,7 +156,7 @@ def synthetic_bag(folder: Path) -> Path:
     """A drive of 4 s, 800x450."""
     settings = SynthSettings(scenes=1, seed=22, duration=4.0, version="v1.0-mini", image_scale=0.5)
     write_dataset(folder / "root", settings)
-    write_scene_bag(folder / "root", "v1.0-mini", "scene-0001", folder / "bag", lidar=False)
+    write_scene_bag(folder / "root", "v1.0-mini", "scene-0001", folder / "bag", SceneBagSettings(lidar=False))
     return folder / "bag"
 
 

@@ -45,19 +45,10 @@ def bag(
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a nuScenes scene into a ROS 2 bag: images, CameraInfo, TF, LiDAR and ground-truth grids."""
-    from bridgeta_ros.bags.convert import write_scene_bag
+    from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
 
-    content = write_scene_bag(
-        root,
-        table_version(root, version),
-        scene,
-        out,
-        storage=storage.value,
-        distro=distro.value,
-        keyframes_only=keyframes_only,
-        lidar=lidar,
-        overwrite=overwrite,
-    )
+    settings = SceneBagSettings(storage.value, distro.value, keyframes_only, lidar, overwrite)
+    content = write_scene_bag(root, table_version(root, version), scene, out, settings)
     for remark in content.remarks:
         say(f"note: {remark}")
     say(f"Wrote {content.path}: {sum(content.counts.values())} messages over {content.seconds:.1f} s")
@@ -81,12 +72,10 @@ def replay(
     overwrite: Overwrite = False,
 ) -> None:
     """Run a bag's cameras through the network, without ROS, and write the BEV grids as a bag."""
+    from bridgeta_ros.bags.replay import ReplaySettings
     from bridgeta_ros.bags.replay import replay as run_replay
 
-    summary = run_replay(
-        source,
-        out,
-        weights,
+    settings = ReplaySettings(
         calibration=calibration,
         cameras=[name.strip() for name in cameras.split(",") if name.strip()],
         base_frame=base_frame,
@@ -99,6 +88,7 @@ def replay(
         device=device,
         overwrite=overwrite,
     )
+    summary = run_replay(source, out, weights, settings)
     summary.print(console)
     say(f"Wrote {out}")
 

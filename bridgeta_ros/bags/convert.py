@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
+from bridgeta_core.data.maps.expansion import expansion_path
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.pointcloud import read_lidar
@@ -21,12 +21,22 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.bags.io import BagWriter, Distro, Storage, create_bag, qos
-from bridgeta_ros.bags.progress import progress_bar
+from bridgeta_ros.bags.io import BagWriter, Distro, Storage, create_bag, progress_bar, qos
 from bridgeta_ros.pipeline import messages, topics
 
 MAP_FRAME, BASE_FRAME = "map", "base_link"
 LIDAR_TOPIC = f"/{LIDAR.lower()}/points"
+
+
+@dataclass(frozen=True)
+class SceneBagSettings:
+    """What goes into the bag of a scene, and how it is stored."""
+
+    storage: Storage = "mcap"
+    distro: Distro = "jazzy"  # the oldest ROS 2 that has to read it
+    keyframes_only: bool = False  # leave out the sweeps between keyframes
+    lidar: bool = True
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,47 +54,44 @@ def write_scene_bag(
     version: str,
     scene: str,
     out: Path,
+    settings: SceneBagSettings | None = None,
     *,
-    storage: Storage = "mcap",
-    distro: Distro = "jazzy",
-    keyframes_only: bool = False,
-    lidar: bool = True,
-    ground_truth: bool | None = None,
-    grid: BevGrid | None = None,
-    overwrite: bool = False,
     progress: bool = True,
-    console: Console | None = None,
 ) -> BagContent:
-    """Write the bag folder `out` of a scene of a nuScenes root.
+    """Write a scene of a nuScenes root as the bag folder `out`.
 
-    All camera sweeps (12 Hz) with their CameraInfo, the LiDAR, map -> base_link from the ego poses, the sensors'
-    places on /tf_static, and at each keyframe the map classes on `grid`. `ground_truth` None writes these where the
-    city's map expansion is there; True insists. A class of which the city's map has nothing is unknown (-1).
+    It holds all camera sweeps (12 Hz) with their CameraInfo, the LiDAR, map -> base_link from the ego poses, the
+    sensors' poses on /tf_static, and at each keyframe the map classes on the default grid, if the city's map expansion
+    is there. A class that the city's map lacks is unknown (-1).
 
     Raises BridgeTAError for an unknown scene, a missing or truncated file (named), and an output that exists.
     """
-    index = NuScenesDataset(root, version)
-    location = index.scene(scene).location
+    settings = settings or SceneBagSettings()
+    dataset = NuScenesDataset(root, version)
+    location = dataset.scene(scene).location
     records = [
         record
-        for record in index.records(scene, keyframes_only=keyframes_only)
-        if record.intrinsics is not None or (lidar and record.channel == LIDAR)
+        for record in dataset.records(scene, keyframes_only=settings.keyframes_only)
+        if record.intrinsics is not None or (settings.lidar and record.channel == LIDAR)
     ]
     if not records:
         raise BridgeTAError("has no camera or LiDAR files", where=f"scene {scene}")
     remarks = []
     raster = None
-    if ground_truth is None and not (index.root / "maps" / "expansion" / f"{location}.json").exists():
-        remarks.append(f"no ground-truth grids: {index.root} has no map expansion of {location}")
-    elif ground_truth is not False:
-        raster = MapRaster.load(index.root, location)
+    if expansion_path(dataset.root, location).exists():
+        raster = MapRaster.load(dataset.root, location)
         unknown = [cls.name for cls, known in zip(CLASSES, raster.known, strict=True) if not known]
         if unknown:
             remarks.append(f"{', '.join(unknown)}: nothing in the map of {location}, so unknown (-1)")
-    samples = [index[i] for i in index.scene(scene).samples] if raster else []
+    else:
+        remarks.append(f"no ground-truth grids: {dataset.root} has no map expansion of {location}")
+    samples = [dataset[i] for i in dataset.scene(scene).samples] if raster else []
     stamps = [_ns(r.stamp_us) for r in records] + [_ns(s.stamp_us) for s in samples]
-    with create_bag(out, storage, distro, overwrite) as (bag, _), progress_bar(console, progress) as bar:
-        writer = _SceneWriter(bag, records, grid or BevGrid())
+    with (
+        create_bag(out, settings.storage, settings.distro, settings.overwrite) as (bag, _),
+        progress_bar(progress) as bar,
+    ):
+        writer = _SceneWriter(bag, records, BevGrid())
         writer.write_static(min(stamps))
         jobs: list[tuple[int, int, SensorRecord | int]] = [(_ns(r.stamp_us), 0, r) for r in records]
         jobs += [(_ns(s.stamp_us), 1, i) for i, s in enumerate(samples)]

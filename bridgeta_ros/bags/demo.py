@@ -10,8 +10,8 @@ from rich.console import Console
 
 from bridgeta_core.deploy.scores import STUDENT, Scores
 from bridgeta_core.view.sample import write_sample_picture
-from bridgeta_ros.bags.convert import write_scene_bag
-from bridgeta_ros.bags.replay import replay
+from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
+from bridgeta_ros.bags.replay import ReplaySettings, replay
 from bridgeta_ros.bags.report import write_report
 from bridgeta_synth.dataset.writer import SynthSettings, write_dataset
 
@@ -24,8 +24,8 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     root, source, replayed = out / "nuscenes", out / "drive", out / "bev"
     picture, page = out / "sample.png", out / "report.html"
     write_dataset(root, replace(DRIVE, seed=seed), overwrite=True)
-    write_scene_bag(root, DRIVE.version, "scene-0001", source, overwrite=True)
-    summary = replay(source, replayed, STUDENT, overwrite=True)
+    write_scene_bag(root, DRIVE.version, "scene-0001", source, SceneBagSettings(overwrite=True))
+    summary = replay(source, replayed, STUDENT, ReplaySettings(overwrite=True))
     write_sample_picture(root, DRIVE.version, "2", picture, weights=STUDENT)
     write_report(replayed, source, page)
     summary.print(console)

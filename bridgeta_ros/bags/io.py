@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
+from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
+from bridgeta_ros.pipeline.calibration import TfTree, rig_from_messages
 from bridgeta_ros.pipeline.messages import RosbagsFactory
+from bridgeta_ros.pipeline.topics import TF, TF_STATIC, CameraTopic
 
 Storage = Literal["mcap", "sqlite3"]
 Distro = Literal["jazzy", "humble"]
@@ -179,3 +184,40 @@ def create_bag(
         for file in inner.iterdir():
             shutil.move(file, folder / file.name)
         inner.rmdir()
+
+
+def read_rig(bag: BagReader, cameras: Sequence[CameraTopic], base_frame: str) -> Rig:
+    """Read the calibration of some cameras of a bag, from as much of the bag as is needed.
+
+    Raises BridgeTAError for a camera without CameraInfo and for a missing link of TF.
+    """
+    by_info = {camera.info: camera.name for camera in cameras if camera.info is not None}
+    without = [camera.image for camera in cameras if camera.info is None]
+    if without:
+        raise BridgeTAError(
+            f"no CameraInfo beside {', '.join(without)}", where=bag.path, fix="Give --calibration rig.yaml"
+        )
+    tree, infos = TfTree(), dict[str, Any]()
+    for connection, _, data in bag.raw({*by_info, TF, TF_STATIC}):
+        message = bag.decode(connection, data)
+        if connection.topic in by_info:
+            infos.setdefault(by_info[connection.topic], message)
+        else:
+            tree.add_message(message)
+        if len(infos) == len(by_info) and all(tree.connects(base_frame, i.header.frame_id) for i in infos.values()):
+            break
+    silent = [topic for topic, name in by_info.items() if name not in infos]
+    if silent:
+        raise BridgeTAError(f"no message on {', '.join(silent)}", where=bag.path, fix="Give --calibration rig.yaml")
+    try:
+        return rig_from_messages({camera.name: infos[camera.name] for camera in cameras}, tree, base_frame)
+    except BridgeTAError as error:
+        raise BridgeTAError(f"{error.where}: {error.what}", where=bag.path, fix=error.fix) from error
+
+
+@contextmanager
+def progress_bar(enabled: bool = True) -> Iterator[Progress]:
+    """Show a bar on standard error, so that what a command prints can be piped."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not enabled) as progress:
+        yield progress

@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rosbags.interfaces import Connection
 
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.bags.ground_truth import Agreement, as_table, grid_values
-from bridgeta_ros.bags.io import BagReader, BagWriter, Distro, Storage, create_bag, open_bag, qos
-from bridgeta_ros.bags.progress import progress_bar
-from bridgeta_ros.bags.summary import FILE_NAME, ReplaySummary
+from bridgeta_ros.bags.io import (
+    BagReader,
+    BagWriter,
+    Distro,
+    Storage,
+    create_bag,
+    open_bag,
+    progress_bar,
+    qos,
+    read_rig,
+)
+from bridgeta_ros.bags.summary import FILE_NAME, Agreement, ReplaySummary, as_table, grid_values
 from bridgeta_ros.pipeline import messages, topics
-from bridgeta_ros.pipeline.calibration import TfTree, rig_for, rig_from_messages
+from bridgeta_ros.pipeline.calibration import rig_for
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message
 from bridgeta_ros.pipeline.pipeline import BevPipeline, BevResult, BevRuntime, Prepared
 from bridgeta_ros.pipeline.sync import DEFAULT_SLOP, Synchroniser
@@ -31,127 +39,124 @@ RIG_NAME = "rig.yaml"
 _AHEAD = 2  # sets that are decoded while the network works on an earlier one
 
 
+@dataclass(frozen=True)
+class ReplaySettings:
+    """How a bag is replayed. Raises BridgeTAError for numbers that make no sense."""
+
+    calibration: Path | None = None  # a rig file in place of CameraInfo and TF
+    cameras: Sequence[str] = ()  # names or topics; by default the weights' cameras if the bag has them all, else all
+    base_frame: str = "base_link"
+    slop: float = DEFAULT_SLOP  # seconds; longest time between the images of a set
+    every: int = 1  # run every n-th complete set
+    max_rate: float | None = None  # sets per second of recording that are run at most
+    threshold: float = 0.5  # probability from which the navigation grid is drivable
+    storage: Storage = "mcap"
+    distro: Distro = "jazzy"  # the oldest ROS 2 that has to read the output
+    device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.slop < 0 or (self.max_rate is not None and not self.max_rate > 0):
+            raise BridgeTAError(
+                f"every={self.every}, slop={self.slop}, rate={self.max_rate} must be positive", exit_code=2
+            )
+
+
 def replay(
     bag: Path,
     out: Path,
     weights: str | Path | BevRuntime = "tiny",
+    settings: ReplaySettings | None = None,
     *,
-    calibration: Path | None = None,
-    cameras: Sequence[str] = (),
-    base_frame: str = "base_link",
-    slop: float = DEFAULT_SLOP,
-    every: int = 1,
-    max_rate: float | None = None,
-    threshold: float = 0.5,
-    storage: Storage = "mcap",
-    distro: Distro = "jazzy",
-    device: str = "auto",
-    overwrite: bool = False,
     progress: bool = True,
-    console: Console | None = None,
 ) -> ReplaySummary:
     """Run the camera topics of a ROS 2 bag through a student and write the bag folder `out`.
 
     It holds one OccupancyGrid per class, the navigation grid, the coloured picture and the input's TF, at the
     input's times, so that both play side by side; `replay.json`, the summary that is returned; and `rig.yaml`, the
-    calibration that was used, which `calibration` takes.
-
-    `weights` are a file, the name of shipped ones, or a runtime. `calibration` (a rig file) replaces CameraInfo and
-    TF. `cameras` chooses by name or topic; by default all cameras are used, or those the weights were trained with
-    when the bag has each of them. `slop` is the longest time between the images of a set, in seconds. Of the sets
-    each `every`-th is run, and at most `max_rate` per second of recording.
+    calibration that was used. `weights` are a file, the name of shipped ones, or a runtime.
 
     Raises BridgeTAError when the bag, the weights or the calibration cannot be used, when no set is complete, and
     when every set fails. A broken image costs its set only.
     """
-    if every < 1 or slop < 0 or (max_rate is not None and not max_rate > 0):
-        raise BridgeTAError(f"every={every}, slop={slop}, rate={max_rate} must be positive", exit_code=2)
+    settings = settings or ReplaySettings()
     bag, out = Path(bag), Path(out)
     if out.exists() and out.resolve() == bag.resolve():
         raise BridgeTAError("is the input bag itself", where=out, fix="Name another output", exit_code=2)
     with open_bag(bag) as source:
-        found = topics.find_cameras(source.topics, cameras, need_info=calibration is None)
-        if calibration is not None and not cameras:
-            named = topics.match_names(Rig.load(calibration).names, (camera.name for camera in found))
-            found = [camera for camera in found if camera.name in named] or found
-        runtime = _runtime(weights, device)
-        if not cameras:
-            found = topics.order_cameras(found, runtime.info.cameras)
-        names = [camera.name for camera in found]
-        rig = rig_for(names, Rig.load(calibration)) if calibration else _rig_of_bag(source, found, base_frame)
+        runtime = Runtime(weights, device=settings.device) if isinstance(weights, (str, Path)) else weights
+        cameras, rig = _choose_cameras(source, settings, runtime)
         runtime.warm_up(rig)
         summary = ReplaySummary(
             source=str(bag),
             weights=str(weights) if isinstance(weights, (str, Path)) else type(weights).__name__,
-            cameras={camera.name: camera.image for camera in found},
-            slop=slop,
+            cameras={camera.name: camera.image for camera in cameras},
+            slop=settings.slop,
             grid=asdict(runtime.grid),
         )
         with (
-            create_bag(out, storage, distro, overwrite) as (target, folder),
+            create_bag(out, settings.storage, settings.distro, settings.overwrite) as (target, folder),
             BevPipeline(runtime, rig) as pipeline,
-            progress_bar(console, progress) as bar,
+            progress_bar(progress) as bar,
         ):
-            inputs = {camera.image for camera in found} | {topics.TF, topics.TF_STATIC}
-            inputs |= {f"{topics.GROUND_TRUTH}/{name}" for name in CLASS_NAMES}
-            task = bar.add_task("replay", total=source.count(inputs))
-            run = _Replay(source, target, pipeline, summary, base_frame, threshold)
-            by_topic = {camera.image: camera.name for camera in found}
-            run(inputs, by_topic, round(slop * 1e9), _Chooser(every, max_rate), lambda: bar.advance(task))
+            run = _Replay(source, target, pipeline, summary, settings)
+            task = bar.add_task("replay", total=source.count(run.inputs))
+            run.run(lambda: bar.advance(task))
             summary.save(folder / FILE_NAME)
             rig.save(folder / RIG_NAME)
     return summary
 
 
-def _runtime(weights: str | Path | BevRuntime, device: str) -> BevRuntime:
-    return Runtime(weights, device=device) if isinstance(weights, (str, Path)) else weights
+def _choose_cameras(
+    source: BagReader, settings: ReplaySettings, runtime: BevRuntime
+) -> tuple[list[topics.CameraTopic], Rig]:
+    """Return the cameras to replay and their calibration, in the order of the network's input."""
+    file = Rig.load(settings.calibration) if settings.calibration is not None else None
+    cameras = topics.find_cameras(source.topics, settings.cameras, need_info=file is None)
+    if not settings.cameras:
+        if file is not None:
+            named = topics.match_names(file.names, (camera.name for camera in cameras))
+            cameras = [camera for camera in cameras if camera.name in named] or cameras
+        cameras = topics.order_cameras(cameras, runtime.info.cameras)
+    if file is None:
+        return cameras, read_rig(source, cameras, settings.base_frame)
+    return cameras, rig_for([camera.name for camera in cameras], file)
 
 
-def _rig_of_bag(source: BagReader, cameras: Sequence[topics.CameraTopic], base_frame: str) -> Rig:
-    """The calibration that the bag tells, read from as much of it as is needed.
-
-    Raises BridgeTAError for a camera without CameraInfo and for a missing link of TF.
-    """
-    by_info = {camera.info: camera.name for camera in cameras if camera.info is not None}
-    without = [camera.image for camera in cameras if camera.info is None]
-    if without:
-        raise BridgeTAError(
-            f"no CameraInfo beside {', '.join(without)}", where=source.path, fix="Give --calibration rig.yaml"
-        )
-    tree, infos = TfTree(), dict[str, Any]()
-    for connection, _, data in source.raw({*by_info, topics.TF, topics.TF_STATIC}):
-        message = source.decode(connection, data)
-        if connection.topic in by_info:
-            infos.setdefault(by_info[connection.topic], message)
-        else:
-            tree.add_message(message)
-        if len(infos) == len(by_info) and all(tree.connects(base_frame, i.header.frame_id) for i in infos.values()):
-            break
-    silent = [topic for topic, name in by_info.items() if name not in infos]
-    if silent:
-        raise BridgeTAError(f"no message on {', '.join(silent)}", where=source.path, fix="Give --calibration rig.yaml")
-    try:
-        return rig_from_messages({camera.name: infos[camera.name] for camera in cameras}, tree, base_frame)
-    except BridgeTAError as error:
-        raise BridgeTAError(f"{error.where}: {error.what}", where=source.path, fix=error.fix) from error
-
-
-class _Chooser:
-    """Which of the complete sets are run."""
+class _SetFilter:
+    """Chooses which of the complete sets are run."""
 
     def __init__(self, every: int, max_rate: float | None) -> None:
         self._every = every
-        self._gap = round(1e9 / max_rate) if max_rate else 0
+        self._gap = round(1e9 / max_rate) if max_rate else 0  # ns
         self._count, self._last = 0, 0
 
-    def __call__(self, ns: int) -> bool:
+    def accepts(self, stamp_ns: int) -> bool:
+        """Whether the set of this stamp is run; to be called once for each set."""
         number, self._count = self._count, self._count + 1
         # Stamps jitter around their period, so a tenth of the gap is given.
-        too_soon = 0 <= ns - self._last < 0.9 * self._gap
+        too_soon = 0 <= stamp_ns - self._last < 0.9 * self._gap
         if number % self._every or (number and too_soon):
             return False
-        self._last = ns
+        self._last = stamp_ns
         return True
+
+
+@dataclass(frozen=True)
+class _PassThrough:
+    """A serialised message that is copied as it is."""
+
+    time: int
+    topic: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class _PendingSet:
+    """A set that is being decoded for the network."""
+
+    time: int
+    prepared: Future[Prepared]
 
 
 class _Replay:
@@ -166,47 +171,39 @@ class _Replay:
         target: BagWriter,
         pipeline: BevPipeline,
         summary: ReplaySummary,
-        base_frame: str,
-        threshold: float,
+        settings: ReplaySettings,
     ) -> None:
         self._source, self._target, self._pipeline, self._summary = source, target, pipeline, summary
-        self._frame, self._threshold = base_frame, threshold
-        self._grid = pipeline.runtime.grid
+        self._settings, self._grid = settings, pipeline.runtime.grid
+        self._cameras = {topic: name for name, topic in summary.cameras.items()}
+        self.inputs = {*self._cameras, topics.TF, topics.TF_STATIC}
+        self.inputs |= {f"{topics.GROUND_TRUTH}/{name}" for name in CLASS_NAMES}
+        self._sync: Synchroniser[EncodedImage | RawImage] = Synchroniser(
+            list(summary.cameras), round(settings.slop * 1e9)
+        )
+        self._filter = _SetFilter(settings.every, settings.max_rate)
         self._agreement = Agreement(self._grid)
         self._failures: Counter[str] = Counter()
-        self._queue: deque[tuple[int, str, bytes] | tuple[int, Future[Prepared]]] = deque()
-        self._waiting = 0
+        self._queue: deque[_PassThrough | _PendingSet] = deque()
+        self._pending = 0  # sets in the queue
 
-    def __call__(
-        self,
-        inputs: set[str],
-        cameras: dict[str, str],
-        slop_ns: int,
-        choose: Callable[[int], bool],
-        advance: Callable[[], None],
-    ) -> None:
+    def run(self, advance: Callable[[], None]) -> None:
+        """Work through the bag; `advance` is called after each message."""
         summary, source = self._summary, self._source
-        self._declare()
-        sync: Synchroniser[EncodedImage | RawImage] = Synchroniser(list(cameras.values()), slop_ns)
+        self._declare_topics()
         first_last: list[int] = []
         start = perf_counter()
         with ThreadPoolExecutor(1, thread_name_prefix="prepare") as ahead:
             try:
-                for connection, time, data in source.raw(inputs):
+                for connection, time, data in source.raw(self.inputs):
                     topic = connection.topic
-                    if topic in cameras:
+                    if topic in self._cameras:
                         first_last = [*first_last[:1], time]
-                        complete = self._take_image(sync, cameras[topic], connection, data)
-                        if complete is not None and choose(complete.newest_ns):
-                            future = ahead.submit(self._pipeline.prepare, complete.items, complete.newest_ns)
-                            self._queue.append((time, future))
-                            self._waiting += 1
-                        elif complete is not None:
-                            summary.dropped += 1
+                        self._take_image(connection, time, data, ahead)
                     elif topic.startswith(topics.GROUND_TRUTH):
                         self._take_truth(topic, source.decode(connection, data))
                     else:
-                        self._queue.append((time, topic, data))
+                        self._queue.append(_PassThrough(time, topic, data))
                     self._drain(_AHEAD)
                     advance()
                 self._drain(0)
@@ -214,10 +211,10 @@ class _Replay:
                 ahead.shutdown(wait=True, cancel_futures=True)
         summary.wall_seconds = perf_counter() - start
         summary.bag_seconds = (first_last[-1] - first_last[0]) / 1e9 if first_last else 0.0
-        sync.flush()
-        self._conclude(sync)
+        self._sync.flush()
+        self._conclude()
 
-    def _declare(self) -> None:
+    def _declare_topics(self) -> None:
         for topic, msgtype in messages.output_topics().items():
             self._target.add_topic(topic, msgtype, qos(latched=msgtype == topics.OCCUPANCY_GRID, depth=1))
         for topic in (topics.TF, topics.TF_STATIC):
@@ -230,13 +227,21 @@ class _Replay:
         empty = np.zeros((len(CLASS_NAMES), rows, columns), dtype=np.float32)
         self._encode(BevResult(empty, self._pipeline.seen, 0, {}))
 
-    def _take_image(self, sync: Synchroniser[Any], camera: str, connection: Any, data: bytes) -> Any:
+    def _take_image(self, connection: Connection, time: int, data: bytes, ahead: ThreadPoolExecutor) -> None:
+        """Add an image to its set, and queue the set that it completes."""
         try:
             message = self._source.decode(connection, data)
         except BridgeTAError as error:
             self._failures[str(error)] += 1
-            return None
-        return sync.add(camera, messages.stamp_ns(message.header), image_from_message(message))
+            return
+        name, stamp = self._cameras[connection.topic], messages.stamp_ns(message.header)
+        for images in self._sync.add(name, stamp, image_from_message(message)):
+            if self._filter.accepts(images.newest_ns):
+                prepared = ahead.submit(self._pipeline.prepare, images.items, images.newest_ns)
+                self._queue.append(_PendingSet(time, prepared))
+                self._pending += 1
+            else:
+                self._summary.dropped += 1
 
     def _take_truth(self, topic: str, message: Any) -> None:
         values = grid_values(message, self._grid)
@@ -247,21 +252,22 @@ class _Replay:
         ):
             self._summary.remarks.append(remark)
 
-    def _drain(self, keep: int) -> None:
-        """Write what the head of the queue holds until `keep` sets wait, or one that must be waited for comes."""
-        while self._queue and (self._waiting > keep or len(self._queue[0]) == 3):
-            entry = self._queue.popleft()
-            if len(entry) == 3:
-                time, topic, data = entry
-                self._target.write_raw(topic, time, data)
-            else:
-                self._waiting -= 1
-                self._finish(*entry)
+    def _drain(self, pending: int) -> None:
+        """Write out the queue, up to a set when no more than `pending` are left."""
+        while self._queue:
+            if isinstance(self._queue[0], _PendingSet) and self._pending <= pending:
+                return
+            match self._queue.popleft():
+                case _PassThrough(time, topic, data):
+                    self._target.write_raw(topic, time, data)
+                case _PendingSet(time, prepared):
+                    self._pending -= 1
+                    self._finish(time, prepared)
 
-    def _finish(self, time: int, future: Future[Prepared]) -> None:
+    def _finish(self, time: int, prepared: Future[Prepared]) -> None:
         summary, target = self._summary, self._target
         try:
-            result = self._pipeline.infer(future.result())
+            result = self._pipeline.infer(prepared.result())
         except BridgeTAError as error:
             summary.failed += 1
             self._failures[str(error)] += 1
@@ -280,15 +286,20 @@ class _Replay:
         self._agreement.add_result(result.stamp_ns, result.probabilities)
 
     def _encode(self, result: BevResult) -> dict[str, memoryview]:
-        """The serialised messages of a result, by topic."""
-        make = self._target.factory
+        """Return the serialised messages of a result, by topic."""
         made = messages.result_messages(
-            make, result.probabilities, result.seen, self._grid, result.stamp_ns, self._frame, self._threshold
+            self._target.factory,
+            result.probabilities,
+            result.seen,
+            self._grid,
+            result.stamp_ns,
+            self._settings.base_frame,
+            self._settings.threshold,
         )
         return {topic: self._target.serialise(topic, message) for topic, message in made.items()}
 
-    def _conclude(self, sync: Synchroniser[Any]) -> None:
-        summary, counts = self._summary, sync.counts
+    def _conclude(self) -> None:
+        summary, counts = self._summary, self._sync.counts
         summary.incomplete, summary.late, summary.resets = counts.incomplete, counts.late, counts.resets
         summary.failures = dict(self._failures.most_common())
         iou = self._agreement.result()

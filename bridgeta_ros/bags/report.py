@@ -15,7 +15,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
@@ -25,12 +24,10 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
 from bridgeta_core.view.drawing import PAINT_ORDER, PAPER, RINGS
 from bridgeta_core.view.sample import arrange
-from bridgeta_ros.bags.ground_truth import grid_values
-from bridgeta_ros.bags.io import BagReader, open_bag
+from bridgeta_ros.bags.io import BagReader, open_bag, progress_bar
 from bridgeta_ros.bags.latency_chart import COLOURS, latency_chart
-from bridgeta_ros.bags.progress import progress_bar
 from bridgeta_ros.bags.replay import RIG_NAME
-from bridgeta_ros.bags.summary import FILE_NAME, STAGES, ReplaySummary
+from bridgeta_ros.bags.summary import FILE_NAME, STAGES, ReplaySummary, grid_values
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message, raw_to_rgb
 from bridgeta_ros.pipeline.sync import Synchroniser
@@ -57,7 +54,6 @@ def write_report(
     *,
     max_frames: int = 60,
     progress: bool = True,
-    console: Console | None = None,
 ) -> None:
     """Write the page `out` about the bag `replayed` that `bridgeta replay` made of the bag `source`.
 
@@ -70,7 +66,7 @@ def write_report(
     grid = BevGrid(**summary.grid)
     places = np.unique(np.linspace(0, summary.used - 1, min(max_frames, summary.used)).round().astype(int))
     frames = {summary.stamps[i]: _Frame(summary.stamps[i]) for i in places}
-    with open_bag(replayed) as results, open_bag(source) as inputs, progress_bar(console, progress) as bar:
+    with open_bag(replayed) as results, open_bag(source) as inputs, progress_bar(progress) as bar:
         truth_topics = {f"{topics.GROUND_TRUTH}/{name}" for name in CLASS_NAMES}
         grid_topics = {f"{topics.BEV}/{name}" for name in CLASS_NAMES}
         image_topics = {topic: name for name, topic in summary.cameras.items()}
@@ -119,10 +115,10 @@ def _take_image(
     except BridgeTAError:  # the replay has counted it
         return
     image = image_from_message(message)
-    complete = sync.add(names[connection.topic], messages.stamp_ns(message.header), image)
-    frame = frames.get(complete.newest_ns) if complete is not None else None
-    if frame is not None and complete is not None:
-        frame.images = [_thumbnail(complete.items[name], rig.cameras[i].width) for i, name in enumerate(rig.names)]
+    for images in sync.add(names[connection.topic], messages.stamp_ns(message.header), image):
+        frame = frames.get(images.newest_ns)
+        if frame is not None:
+            frame.images = [_thumbnail(images.items[camera.name], camera.width) for camera in rig.cameras]
 
 
 def _thumbnail(image: EncodedImage | RawImage, width: int) -> str:

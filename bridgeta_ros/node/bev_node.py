@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import gc
-import signal
-import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import Trigger
@@ -29,12 +23,17 @@ from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.inputs import CameraInputs, cv_bridge_decoder
 from bridgeta_ros.node.outputs import Outputs
 from bridgeta_ros.node.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, parameters
-from bridgeta_ros.node.worker import Engine
+from bridgeta_ros.node.worker import Worker
 from bridgeta_ros.pipeline import messages
 from bridgeta_ros.pipeline.images import raw_to_rgb
 from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, calibration_status, network_status
 
 NODE_NAME = "bev_node"
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return the traceback as the interpreter would print it."""
+    return "".join(traceback.format_exception(error))
 
 
 class BevNode(LifecycleNode):
@@ -53,7 +52,7 @@ class BevNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._calibration: LiveCalibration | None = None
         self._health: Health | None = None
-        self._engine: Engine | None = None
+        self._worker: Worker | None = None
         self._inputs: CameraInputs | None = None
         self._changes, self._make = Changes(), RosFactory()
         self._reported = ""
@@ -118,7 +117,7 @@ class BevNode(LifecycleNode):
         try:
             minimum = self.settings.min_cameras or len(self._names)
             self._health = Health(self._names, minimum, lambda: self.settings.diagnostics)
-            self._engine = Engine(
+            self._worker = Worker(
                 self._runtime,
                 self._outputs,
                 self._health,
@@ -128,7 +127,7 @@ class BevNode(LifecycleNode):
                 max_rate=lambda: self.settings.max_rate,
                 to_rgb=cv_bridge_decoder() if self.settings.transport == "raw" else raw_to_rgb,
             )
-            self._engine.start()
+            self._worker.start()
             self._listen()
         except Exception as error:  # rclpy would drop it without a word
             self._rest()
@@ -156,6 +155,11 @@ class BevNode(LifecycleNode):
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
+    def bring_up(self) -> None:
+        """Configure and activate, as a lifecycle manager would."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
     def destroy_node(self) -> None:
         """Stop the worker, then take the node off the graph."""
         self._release()
@@ -163,7 +167,7 @@ class BevNode(LifecycleNode):
 
     def _fail(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         expected = isinstance(error, BridgeTAError)
-        self.get_logger().error(f"cannot {transition}: {error if expected else _traceback(error)}")
+        self.get_logger().error(f"cannot {transition}: {error if expected else format_traceback(error)}")
         return TransitionCallbackReturn.FAILURE
 
     def _load_network(self) -> FallbackRuntime:
@@ -176,7 +180,7 @@ class BevNode(LifecycleNode):
 
     def _listen(self) -> None:
         assert self._calibration is not None
-        assert self._engine is not None
+        assert self._worker is not None
         assert self._health is not None
         assert self._outputs is not None
         self._inputs = CameraInputs(
@@ -185,7 +189,7 @@ class BevNode(LifecycleNode):
             self._names,
             self._calibration,
             self._health,
-            on_set=self._engine.offer,
+            on_set=self._worker.offer,
             on_rig=self._use_rig,
             on_reset=self._go_back,
         )
@@ -193,22 +197,22 @@ class BevNode(LifecycleNode):
 
     def _use_rig(self) -> None:
         assert self._calibration is not None
-        assert self._engine is not None
-        self._engine.set_rig(self._calibration.rig)
+        assert self._worker is not None
+        self._worker.set_rig(self._calibration.rig)
 
     def _go_back(self) -> None:
-        assert self._engine is not None
+        assert self._worker is not None
         assert self._outputs is not None
         self.get_logger().warning("stamps went back: a bag began anew, or a clock was set; starting afresh")
-        self._engine.forget()
+        self._worker.forget()
         self._outputs.reset()
 
     def _rest(self) -> None:
         if self._inputs is not None:
             self._inputs.close()
-        if self._engine is not None:
-            self._engine.stop()
-        self._inputs = self._engine = self._health = None
+        if self._worker is not None:
+            self._worker.stop()
+        self._inputs = self._worker = self._health = None
 
     def _release(self) -> None:
         self._rest()
@@ -232,8 +236,8 @@ class BevNode(LifecycleNode):
                     fix="Clean up and configure to change to them",
                 )
             self._runtime = runtime
-            if self._engine is not None:
-                self._engine.set_runtime(runtime)
+            if self._worker is not None:
+                self._worker.set_runtime(runtime)
         except BridgeTAError as error:
             return _answer(response, False, str(error))
         return _answer(response, True, f"{self.settings.weights} on {runtime.device}, {runtime.precision}")
@@ -275,7 +279,7 @@ class BevNode(LifecycleNode):
 
     def statuses(self) -> list[Status]:
         """All that /diagnostics tells."""
-        state = "active" if self._engine else "inactive" if self._runtime else "unconfigured"
+        state = "active" if self._worker else "inactive" if self._runtime else "unconfigured"
         statuses = [Status("lifecycle", OK, state, {})]
         if self._runtime is not None:
             runtime = self._runtime
@@ -294,11 +298,7 @@ class BevNode(LifecycleNode):
         # What was at work when the context was shut down cannot publish; what fails in every set is told once.
         if self.context.ok() and repr(error) != self._reported:
             self._reported = repr(error)
-            self.get_logger().error(f"unexpected failure: {_traceback(error)}")
-
-
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            self.get_logger().error(f"unexpected failure: {format_traceback(error)}")
 
 
 def _answer(response: Trigger.Response, success: bool, message: str) -> Trigger.Response:
@@ -316,61 +316,3 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
             bounds = FloatingPointRange(from_value=float(parameter.low), to_value=float(parameter.high))
             descriptor.floating_point_range = [bounds]
     return descriptor
-
-
-def run(args: Sequence[str] | None = None) -> int:
-    """The node until SIGINT, SIGTERM or a shutdown of the context; returns the exit status."""
-    # rclpy hands the signals back as it found them, and a second SIGINT, launch's own beside that of the terminal, must
-    # not cut the end short.
-    for which in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(which, signal.SIG_IGN)
-    try:
-        rclpy.init(args=args)
-    except RuntimeError as error:  # rclpy's own are of this type: a wrong argument, a params file that is not there
-        print(f"{NODE_NAME}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    try:
-        try:
-            node = BevNode()
-        except (BridgeTAError, InvalidParameterTypeException, InvalidParameterValueException) as error:
-            print(f"{NODE_NAME}: {error}", file=sys.stderr)
-            return 2
-        try:
-            if node.settings.autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                node.trigger_activate()
-            _spin(node)
-        finally:
-            node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
-    return 0
-
-
-def spin_some(node: BevNode, executor: SingleThreadedExecutor, timeout: float | None = None) -> None:
-    """Run callbacks until the time-out, or for good; one that fails is told and does not end the node.
-
-    rclpy raises what a callback raised, its own too: a transition that the state does not allow, asked for over the
-    lifecycle service, would end the process.
-    """
-    try:
-        if timeout is None:
-            executor.spin()
-        else:
-            executor.spin_once(timeout_sec=timeout)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        raise
-    except Exception as error:
-        if node.context.ok():  # else it is the end, that rclpy came upon in the middle of its work
-            node.get_logger().error(f"in a callback: {_traceback(error)}")
-
-
-def _spin(node: BevNode) -> None:
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while rclpy.ok():
-            spin_some(node, executor)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # the ordinary end
-    finally:
-        executor.shutdown()

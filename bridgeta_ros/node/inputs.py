@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
 
@@ -16,17 +17,16 @@ from bridgeta_ros.node.calibration import LiveCalibration
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.parameters import NodeParameters
 from bridgeta_ros.pipeline import topics
-from bridgeta_ros.pipeline.cycles import CycleWatch
 from bridgeta_ros.pipeline.images import Picture, RawImage, packed
 from bridgeta_ros.pipeline.messages import stamp_ns
-from bridgeta_ros.pipeline.sync import ImageSet
+from bridgeta_ros.pipeline.sync import ImageSet, Synchroniser
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-_KEPT = 10  # images per camera that wait for those of the others
+_QUEUE = 10  # images per camera that wait for those of the others
 
 
 def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
@@ -36,6 +36,33 @@ def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
+
+
+class MessageFilterMatcher:
+    """Finds complete sets with the approximate-time policy of message_filters; a `Matcher` of messages with stamps."""
+
+    def __init__(self, names: Sequence[str], slop_ns: int) -> None:
+        self._filters = {name: SimpleFilter() for name in names}
+        # The library wants the images closer together than its slop; a set of exactly this slop counts here.
+        slop = (slop_ns + 1) / 1e9
+        self._synchronizer = ApproximateTimeSynchronizer(list(self._filters.values()), _QUEUE, slop)
+        self._synchronizer.registerCallback(self._take)
+        self._complete: ImageSet[Any] | None = None
+
+    def add(self, name: str, stamp_ns: int, item: Any) -> ImageSet[Any] | None:
+        """Take a message; return the set that it completes."""
+        self._complete = None
+        self._filters[name].signalMessage(item)
+        return self._complete
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        for queue in self._synchronizer.queues:
+            queue.clear()
+
+    def _take(self, *messages: Any) -> None:
+        items = dict(zip(self._filters, messages, strict=True))
+        self._complete = ImageSet(items, {name: stamp_ns(message.header) for name, message in items.items()})
 
 
 class CameraInputs:
@@ -61,11 +88,13 @@ class CameraInputs:
         self._on_set, self._on_rig, self._on_reset = on_set, on_rig, on_reset
         self._newest = 0  # stamp of the last set that was handed on
         slop_ns = round(settings.slop * 1e9)
-        self._cycles: CycleWatch[Any] = CycleWatch(names, slop_ns, settings.min_cameras or len(names))
-        self._sources = {name: SimpleFilter() for name in names}
-        # The library wants less than the slop; everywhere else here the slop itself will do.
-        self._sync = ApproximateTimeSynchronizer(list(self._sources.values()), _KEPT, settings.slop + 1e-9)
-        self._sync.registerCallback(self._complete)
+        self._sync: Synchroniser[Any] = Synchroniser(
+            names,
+            slop_ns,
+            minimum=settings.min_cameras or None,
+            matcher=MessageFilterMatcher(names, slop_ns),
+            patience_ns=slop_ns,
+        )
         self._subscriptions: list[Any] = []
         self._tf: Any = None
         self._subscribe(settings)
@@ -130,22 +159,16 @@ class CameraInputs:
         if not stamp:
             self._health.faults({name: "its header has no stamp"})
             return
-        if self._cycles.add(name, stamp, message):
-            self._go_back()
-        self._sources[name].signalMessage(message)
-        before = self._cycles.incomplete
-        partial_set = self._cycles.due()
-        self._health.count("incomplete", self._cycles.incomplete - before)
-        if partial_set is not None:
-            self._hand_on(partial_set)
-
-    def _complete(self, *messages: Any) -> None:
-        # An exception here would leave the synchronizer locked for good.
-        items = dict(zip(self._names, messages, strict=True))
-        stamps = {name: stamp_ns(message.header) for name, message in items.items()}
-        self._cycles.used(stamps)
-        self._health.count("complete")
-        self._hand_on(ImageSet(items, stamps))
+        before = asdict(self._sync.counts)
+        sets = self._sync.add(name, stamp, message)
+        after = asdict(self._sync.counts)
+        for event in ("complete", "incomplete", "resets"):
+            self._health.count(event, after[event] - before[event])
+        if after["resets"] > before["resets"]:
+            self._newest = 0
+            self._on_reset()
+        for images in sets:
+            self._hand_on(images)
 
     def _hand_on(self, images: ImageSet[Any]) -> None:
         if images.newest_ns <= self._newest:
@@ -153,14 +176,6 @@ class CameraInputs:
             return
         self._newest = images.newest_ns
         self._on_set(images, cast(int, self._node.get_clock().now().nanoseconds))
-
-    def _go_back(self) -> None:
-        """A bag began anew or a clock was set: what waits is of another time."""
-        for queue in self._sync.queues:
-            queue.clear()
-        self._newest = 0
-        self._health.count("resets")
-        self._on_reset()
 
 
 def cv_bridge_decoder() -> Any:

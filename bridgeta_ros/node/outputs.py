@@ -28,7 +28,7 @@ _HELD = 5  # results that wait for their place in the local map
 
 
 class Outputs:
-    """The publishers of a configured node; the engine's `Publisher`. `settings` is read at each result."""
+    """The publishers of a configured node; the worker's `Publisher`. `settings` is read at each result."""
 
     def __init__(self, node: LifecycleNode, grid: BevGrid, settings: Callable[[], NodeParameters]) -> None:
         self.grid = grid

@@ -17,7 +17,7 @@ from bridgeta_ros.pipeline.sync import ImageSet
 
 
 class Publisher(Protocol):
-    """What the engine asks of the node, from the worker's thread."""
+    """What the worker asks of the node, from its thread."""
 
     def wanted(self) -> bool:
         """Whether anybody is interested in results."""
@@ -39,7 +39,7 @@ class _Job:
     handed: float  # seconds of the performance counter, at that moment
 
 
-class Engine:
+class Worker:
     """Runs sets of image messages. A set that comes while another is worked on, or before the calibration, waits; a
     newer one replaces it.
 

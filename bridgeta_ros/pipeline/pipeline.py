@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -19,12 +19,11 @@ from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry import images
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
-from bridgeta_core.geometry.transforms import ImageFit
+from bridgeta_core.geometry.transforms import ImageFit, invert, project, transform
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.images import EncodedImage, Picture, RawImage, raw_to_rgb
-from bridgeta_ros.pipeline.visibility import seen_cells
 
-_KEPT_VIEWS = 8  # sets of cameras, as many as the runtime keeps plans for
+_CACHED_VIEWS = 8  # sets of cameras, as many as the runtime caches lift plans for
 
 
 class BevRuntime(Protocol):
@@ -112,15 +111,29 @@ def _attempt(step: Callable[[_Lens, Any], Picture], lens: _Lens, item: Any) -> P
     return BridgeTAError(what + kind, where=f"camera {lens.camera.name}", fix=fix)
 
 
+def seen_cells(
+    rig: Rig, fits: Sequence[ImageFit], grid: BevGrid, depth_min: float, depth_max: float
+) -> NDArray[np.bool_]:
+    """Return the cells `[Y, X]` that the cameras look at.
+
+    The centre of such a cell, on the ground (z = 0 of the base frame), lies in the network input of a camera and
+    between the two depths in metres. What hides it, such as a vehicle, is not considered.
+    """
+    x, y = grid.centres()
+    ground = np.stack((*np.meshgrid(x, y), np.zeros(grid.shape)), axis=-1)
+    seen = np.zeros(grid.shape, dtype=np.bool_)
+    for camera, fit in zip(rig.cameras, fits, strict=True):
+        pixels, depth = project(fit.matrix @ camera.intrinsics, transform(invert(camera.ego_T_cam), ground))
+        inside = ((pixels >= -0.5) & (pixels < np.array(fit.size) - 0.5)).all(axis=-1)
+        seen |= inside & (depth >= depth_min) & (depth <= depth_max)
+    return seen
+
+
 class _View(NamedTuple):
     """Some cameras of a rig, and the cells `[Y, X]` that they look at."""
 
     rig: Rig
     seen: NDArray[np.bool_]
-
-
-def _view(rig: Rig, seen: Mapping[str, NDArray[np.bool_]], names: tuple[str, ...]) -> _View:
-    return _View(rig.select(names), np.logical_or.reduce([seen[name] for name in names]))
 
 
 @dataclass(frozen=True)
@@ -176,11 +189,11 @@ class BevPipeline:
         fits = runtime.fits(rig)
         self._lenses = {c.name: _Lens(c, fit, to_rgb) for c, fit in zip(rig.cameras, fits, strict=True)}
         lift, grid = runtime.info.model.lift, runtime.grid
-        seen = {
+        self._seen = {
             name: seen_cells(rig.select((name,)), (lens.fit,), grid, lift.depth_min, lift.depth_max)
             for name, lens in self._lenses.items()
         }
-        self._view: Callable[[tuple[str, ...]], _View] = lru_cache(_KEPT_VIEWS)(partial(_view, rig, seen))
+        self._views: dict[tuple[str, ...], _View] = {}
         self.seen = self._view(rig.names).seen
         self._pool = ThreadPoolExecutor(min(count, workers or os.cpu_count() or 1), thread_name_prefix="decode")
 
@@ -250,6 +263,16 @@ class BevPipeline:
         return BevResult(
             probabilities, view.seen, prepared.stamp_ns, latencies, prepared.cameras, dict(prepared.faults)
         )
+
+    def _view(self, names: tuple[str, ...]) -> _View:
+        """Return the rig of some cameras and what they see; the last few are cached."""
+        view = self._views.pop(names, None)
+        if view is None:
+            view = _View(self.rig.select(names), np.logical_or.reduce([self._seen[name] for name in names]))
+        self._views[names] = view  # last, as the one used last
+        if len(self._views) > _CACHED_VIEWS:
+            del self._views[next(iter(self._views))]
+        return view
 
     def run(self, pictures: Mapping[str, EncodedImage | RawImage], stamp_ns: int) -> BevResult:
         """`prepare` and `infer` in one."""

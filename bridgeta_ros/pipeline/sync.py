@@ -1,153 +1,242 @@
-"""Sets of messages of one moment, one of each camera, from streams with their own stamps."""
+"""Sets of images of one moment, one of each camera, from streams with their own stamps."""
 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from bridgeta_core.utils.errors import BridgeTAError
 
 T = TypeVar("T")
 
 DEFAULT_SLOP = 0.06  # s; a nuScenes cycle spreads over 42.6 ms, and 73 ms is the least that mixes two of them
+_SECOND = 1_000_000_000  # ns
 
 
 @dataclass(frozen=True)
 class ImageSet(Generic[T]):
-    """One item of each camera, with their stamps in nanoseconds."""
+    """The images of one moment by camera, with their stamps in nanoseconds."""
 
     items: Mapping[str, T]
     stamps: Mapping[str, int]
 
     @property
     def newest_ns(self) -> int:
-        """The stamp of the set: that of its newest item."""
+        """The stamp of the set: that of its newest image."""
         return max(self.stamps.values())
 
     @property
     def spread_ns(self) -> int:
-        """Between the oldest and the newest item."""
+        """Time between the oldest and the newest image."""
         return self.newest_ns - min(self.stamps.values())
 
 
-@dataclass
-class SyncCounts:
-    """What became of the messages: sets handed out, cycles that lacked cameras, messages that were no use."""
+class Matcher(Protocol[T]):
+    """Finds complete sets."""
 
-    complete: int = 0
-    incomplete: int = 0
-    late: int = 0  # messages as old as one already used of their camera, duplicates among them
-    resets: int = 0
+    def add(self, name: str, stamp_ns: int, item: T) -> ImageSet[T] | None:
+        """Take an image of a camera; return the set that it completes."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all images."""
+        ...
 
 
 @dataclass(order=True)
 class _Entry(Generic[T]):
-    stamp: int
+    stamp_ns: int
     item: T = field(compare=False)
 
 
-@dataclass
-class _Cycle:
-    """Unused messages that belong together: the remains of one incomplete set."""
+class ApproximateTimeMatcher(Generic[T]):
+    """Finds complete sets without ROS: the newest images whose stamps lie within `slop_ns` of each other.
 
-    oldest: int
-    newest: int
-    names: set[str]
+    A set comes out with the image that completes it. No image is used twice. Images may come out of order. A camera
+    that falls silent costs `depth` images of memory per other camera.
+    """
+
+    def __init__(self, names: Sequence[str], slop_ns: int, depth: int = 10) -> None:
+        self._slop, self._depth = slop_ns, depth
+        self._queues: dict[str, list[_Entry[T]]] = {name: [] for name in names}
+        self._used: dict[str, int] = {}  # newest stamp of each camera that left its queue
+
+    def add(self, name: str, stamp_ns: int, item: T) -> ImageSet[T] | None:
+        """Take an image; return the set that it completes. Ignore duplicates, and what is older than a used one."""
+        queue = self._queues[name]
+        entry = _Entry(stamp_ns, item)
+        if stamp_ns <= self._used.get(name, stamp_ns - 1) or entry in queue:
+            return None
+        insort(queue, entry)
+        images = self._match()
+        self._drop(name, len(queue) - self._depth)
+        return images
+
+    def clear(self) -> None:
+        """Forget all images."""
+        for queue in self._queues.values():
+            queue.clear()
+        self._used.clear()
+
+    def _match(self) -> ImageSet[T] | None:
+        queues = self._queues
+        while all(queues.values()):
+            # Whatever is older than this cannot be in a set: one camera has nothing as old any more.
+            pivot = max(queue[0].stamp_ns for queue in queues.values())
+            stale = {name: _count_until(queue, pivot - self._slop - 1) for name, queue in queues.items()}
+            if any(stale.values()):
+                for name, count in stale.items():
+                    self._drop(name, count)
+                continue
+            for name, queue in queues.items():
+                self._drop(name, _count_until(queue, pivot) - 1)
+            chosen = {name: queue[0] for name, queue in queues.items()}
+            for name in queues:
+                self._drop(name, 1)
+            return ImageSet(
+                {name: entry.item for name, entry in chosen.items()},
+                {name: entry.stamp_ns for name, entry in chosen.items()},
+            )
+        return None
+
+    def _drop(self, name: str, count: int) -> None:
+        """Remove the oldest `count` images of a camera; none if the count is not positive."""
+        if count > 0:
+            queue = self._queues[name]
+            self._used[name] = queue[count - 1].stamp_ns
+            del queue[:count]
+
+
+def _count_until(queue: Sequence[_Entry[T]], stamp_ns: int) -> int:
+    return bisect_right(queue, stamp_ns, key=lambda entry: entry.stamp_ns)
+
+
+@dataclass
+class SyncCounts:
+    """What became of the images."""
+
+    complete: int = 0  # sets with all cameras
+    incomplete: int = 0  # cycles that were over without all cameras, whether handed out or not
+    late: int = 0  # images as old as a used one of their camera, duplicates among them
+    resets: int = 0  # times that stamps went back
 
 
 class Synchroniser(Generic[T]):
-    """Approximate-time synchronisation without ROS.
+    """Sorts the images of several cameras into sets, and counts the cycles that lack cameras.
 
-    A set is handed out as soon as it is complete: one item of each camera, their stamps within `slop_ns` of each
-    other, the newest that fit. No item is used twice. Items may come out of order. Stamps of a camera that go back
-    by more than `reset_ns` (a bag that loops, a clock that jumps) start everything anew. A camera that falls silent
-    costs `depth` items of memory per other camera. The result depends on the sequence of calls only.
+    `matcher` finds the complete sets; without one, an `ApproximateTimeMatcher` does. Of the cycles that it leaves
+    over, those with at least `minimum` cameras are sets as well; None wants complete sets only.
+
+    A cycle is the images within `slop_ns` of its first one. It is over when each camera that it lacks has sent a later
+    image, or when any image is later by another `patience_ns`: images of different cameras do not arrive in the order
+    of their stamps. With enough cameras it is a set as soon as every camera that sends at all has sent. A camera that
+    has been silent for `silent_ns` is not waited for. A stamp of a camera that goes back by more than `reset_ns` (a
+    bag that loops, a clock that jumps) makes it forget all images.
+
+    All times are stamps in nanoseconds, so the speed of playback does not matter: the result depends on the sequence
+    of calls only. Raises BridgeTAError for no cameras, a negative slop, and a minimum that they cannot meet.
     """
 
     def __init__(
         self,
         names: Sequence[str],
-        slop_ns: int = round(DEFAULT_SLOP * 1e9),
+        slop_ns: int = round(DEFAULT_SLOP * _SECOND),
         *,
-        reset_ns: int = 1_000_000_000,
-        depth: int = 10,
+        minimum: int | None = None,
+        matcher: Matcher[T] | None = None,
+        patience_ns: int = _SECOND,
+        silent_ns: int = _SECOND,
+        reset_ns: int = _SECOND,
     ) -> None:
         if not names or slop_ns < 0:
             raise BridgeTAError(f"synchroniser of {list(names)} with a slop of {slop_ns} ns", exit_code=2)
+        if minimum is not None and not 1 <= minimum <= len(names):
+            raise BridgeTAError(f"sets of at least {minimum} of the cameras {list(names)} cannot be made", exit_code=2)
         self.counts = SyncCounts()
-        self._slop, self._reset, self._depth = slop_ns, reset_ns, depth
-        self._queues: dict[str, list[_Entry[T]]] = {name: [] for name in names}
-        self._used: dict[str, int] = {}  # newest stamp of each camera that left its queue
-        self._latest: dict[str, int] = {}  # newest stamp of each camera that came in
-        self._cycle: _Cycle | None = None
+        self._names, self._slop, self._minimum = tuple(names), slop_ns, minimum
+        self._matcher: Matcher[T] = matcher or ApproximateTimeMatcher(names, slop_ns)
+        self._patience, self._silent, self._reset = patience_ns, silent_ns, reset_ns
+        self._waiting: dict[str, dict[int, T]] = {name: {} for name in names}
+        self._used: dict[str, int] = {}  # newest stamp of each camera that no longer waits
+        self._latest: dict[str, int] = {}  # newest stamp of each camera
+        self._first = 0  # stamp of the first image of all
 
-    def add(self, name: str, stamp_ns: int, item: T) -> ImageSet[T] | None:
-        """Take an item; return the set that it completes, if it does."""
+    def add(self, name: str, stamp_ns: int, item: T) -> list[ImageSet[T]]:
+        """Take an image; return the sets that are ready: the one it completes, then one that lacks cameras."""
         if stamp_ns < self._latest.get(name, stamp_ns) - self._reset:
-            self.reset()
-            self.counts.resets += 1
-        queue = self._queues[name]
-        entry = _Entry(stamp_ns, item)
-        place = bisect_right(queue, entry)
-        if stamp_ns <= self._used.get(name, stamp_ns - 1) or (place and queue[place - 1].stamp == stamp_ns):
+            self._forget()
+        if stamp_ns in self._waiting[name] or stamp_ns <= self._used.get(name, stamp_ns - 1):
             self.counts.late += 1
-            return None
-        insort(queue, entry)
-        self._latest[name] = max(stamp_ns, self._latest.get(name, stamp_ns))
-        result = self._complete()
-        if len(queue) > self._depth:
-            self._discard({name: len(queue) - self._depth})
-        return result
-
-    def _complete(self) -> ImageSet[T] | None:
-        queues = self._queues
-        while all(queues.values()):
-            # Whatever is older than this cannot be in a set: one camera has nothing as old any more.
-            pivot = max(queue[0].stamp for queue in queues.values())
-            stale = {n: bisect_right(q, pivot - self._slop - 1, key=_stamp) for n, q in queues.items()}
-            if any(stale.values()):
-                self._discard(stale)
-                continue
-            self._discard({n: bisect_right(q, pivot, key=_stamp) - 1 for n, q in queues.items()})
-            chosen = {name: queue.pop(0) for name, queue in queues.items()}
-            stamps = {name: entry.stamp for name, entry in chosen.items()}
-            self._used.update(stamps)
+        else:
+            if not self._latest:
+                self._first = stamp_ns
+            self._latest[name] = max(stamp_ns, self._latest.get(name, stamp_ns))
+            self._waiting[name][stamp_ns] = item
+        ready = []
+        complete = self._matcher.add(name, stamp_ns, item)
+        if complete is not None:
             self.counts.complete += 1
-            return ImageSet({name: entry.item for name, entry in chosen.items()}, stamps)
-        return None
-
-    def _discard(self, counts: Mapping[str, int]) -> None:
-        """Drop the first items of the queues, and count the incomplete sets that they were."""
-        gone: list[tuple[int, str]] = []
-        for name, count in counts.items():
-            if count > 0:
-                gone += [(entry.stamp, name) for entry in self._queues[name][:count]]
-                del self._queues[name][:count]
-                self._used[name] = max(self._used.get(name, gone[-1][0]), gone[-1][0])
-        for stamp, name in sorted(gone):
-            cycle = self._cycle
-            if cycle is not None and name not in cycle.names:
-                oldest, newest = min(cycle.oldest, stamp), max(cycle.newest, stamp)
-                if newest - oldest <= self._slop:
-                    cycle.oldest, cycle.newest = oldest, newest
-                    cycle.names.add(name)
-                    continue
-            self._cycle = _Cycle(stamp, stamp, {name})
-            self.counts.incomplete += 1
+            self._take(complete.stamps)
+            ready.append(complete)
+        partial = self._partial()
+        if partial is not None:
+            ready.append(partial)
+        return ready
 
     def flush(self) -> None:
-        """The streams have ended: what still waits is incomplete."""
-        self._discard({name: len(queue) for name, queue in self._queues.items()})
+        """Count the cycles that still wait as incomplete: the streams have ended."""
+        while any(self._waiting.values()):
+            self._take(self._first_cycle())
+            self.counts.incomplete += 1
 
-    def reset(self) -> None:
-        """Forget all stamps, as after a jump of the clock; the counts stay."""
+    def _forget(self) -> None:
         self.flush()
+        self._matcher.clear()
         self._used.clear()
         self._latest.clear()
-        self._cycle = None
+        self.counts.resets += 1
 
+    def _partial(self) -> ImageSet[T] | None:
+        """Remove the cycles that are over; return the newest of them that has enough cameras."""
+        result = None
+        while any(self._waiting.values()):
+            stamps = self._first_cycle()
+            enough = self._minimum is not None and len(stamps) >= self._minimum
+            awaited = self._sending() - stamps.keys()
+            at_once = enough and len(stamps) < len(self._names) and not awaited
+            if not at_once and not self._is_over(min(stamps.values()) + self._slop, awaited):
+                break
+            items = self._take(stamps)
+            self.counts.incomplete += 1
+            if enough:
+                result = ImageSet(items, stamps)
+        return result
 
-def _stamp(entry: _Entry[T]) -> int:
-    return entry.stamp
+    def _first_cycle(self) -> dict[str, int]:
+        """Return the stamps by camera of the oldest cycle that waits."""
+        oldest = {name: min(items) for name, items in self._waiting.items() if items}
+        end = min(oldest.values()) + self._slop
+        return {name: stamp for name, stamp in oldest.items() if stamp <= end}
+
+    def _take(self, stamps: Mapping[str, int]) -> dict[str, T]:
+        """Remove the images of these stamps; return those that were waiting."""
+        items = {}
+        for name, stamp in stamps.items():
+            if stamp in self._waiting[name]:
+                items[name] = self._waiting[name].pop(stamp)
+            self._used[name] = max(stamp, self._used.get(name, stamp))
+        return items
+
+    def _is_over(self, end: int, awaited: set[str]) -> bool:
+        """Whether a cycle that ends at this stamp can get no more images."""
+        newest = max(self._latest.values())
+        if newest > end + self._patience:
+            return True
+        return newest > end and all(self._latest.get(name, end) > end for name in awaited)
+
+    def _sending(self) -> set[str]:
+        """The cameras that are worth waiting for."""
+        newest = max(self._latest.values())
+        return {name for name in self._names if self._latest.get(name, self._first) >= newest - self._silent}

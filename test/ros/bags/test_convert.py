@@ -21,7 +21,7 @@ from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.images import decode_and_fit
 from bridgeta_core.geometry.transforms import invert, project, rigid, transform
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.bags.convert import write_scene_bag
+from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
 from bridgeta_ros.bags.io import create_bag, open_bag
 from bridgeta_ros.bags.replay import replay
 
@@ -154,9 +154,8 @@ def test_messages_are_in_the_order_of_their_stamps(bag):
 
 @pytest.mark.parametrize(("storage", "suffix"), [("mcap", "mcap"), ("sqlite3", "db3")])
 def test_humble_gets_its_own_version_in_either_storage(real_root, tmp_path, storage, suffix):
-    content = write_scene_bag(
-        real_root, VERSION, SCENE, tmp_path / "b", storage=storage, distro="humble", lidar=False, progress=False
-    )
+    settings = SceneBagSettings(storage, "humble", lidar=False)
+    content = write_scene_bag(real_root, VERSION, SCENE, tmp_path / "b", settings, progress=False)
     text = (tmp_path / "b" / "metadata.yaml").read_text()
     assert "version: 8" in text
     assert f"- b.{suffix}" in text
@@ -222,20 +221,17 @@ def test_a_truncated_lidar_file_stops_the_bag_with_its_path(broken, tmp_path):
         write_scene_bag(broken, VERSION, SCENE, tmp_path / "out", progress=False)
 
 
-def test_without_a_map_expansion_there_is_a_bag_without_ground_truth_unless_it_is_asked_for(broken, tmp_path):
+def test_without_a_map_expansion_the_bag_has_no_ground_truth(broken, tmp_path):
     replace(broken, "maps/expansion/singapore-onenorth.json", None)
     content = write_scene_bag(broken, VERSION, SCENE, tmp_path / "out", progress=False)
     assert not any("ground_truth" in topic for topic in content.counts)
     assert "no map expansion of singapore-onenorth" in content.remarks[0]
-    with pytest.raises(BridgeTAError, match="map expansion is missing"):
-        write_scene_bag(broken, VERSION, SCENE, tmp_path / "other", ground_truth=True, progress=False)
 
 
 def test_an_older_map_expansion_is_refused(broken, tmp_path):
     replace(broken, "maps/expansion/singapore-onenorth.json", b'{"version": "1.2"}')
     with pytest.raises(BridgeTAError, match=r"v1\.2"):
         write_scene_bag(broken, VERSION, SCENE, tmp_path / "out", progress=False)
-    write_scene_bag(broken, VERSION, SCENE, tmp_path / "out", ground_truth=False, progress=False)
 
 
 def test_an_existing_bag_is_kept_unless_it_may_be_replaced(tmp_path):

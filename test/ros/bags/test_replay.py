@@ -21,13 +21,13 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import create_bag, open_bag
-from bridgeta_ros.bags.replay import replay
+from bridgeta_ros.bags.replay import ReplaySettings, replay
 from bridgeta_ros.bags.summary import ReplaySummary
 from bridgeta_ros.pipeline import messages, topics
 
 
 def run(bag: Path, out: Path, runtime: FakeRuntime | None = None, **options) -> ReplaySummary:
-    return replay(bag, out, runtime or FakeRuntime(), progress=False, **options)
+    return replay(bag, out, runtime or FakeRuntime(), ReplaySettings(**options), progress=False)
 
 
 def contents(path: Path):

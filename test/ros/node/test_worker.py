@@ -18,7 +18,7 @@ from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.parameters import DiagnosticsParameters
-from bridgeta_ros.node.worker import Engine
+from bridgeta_ros.node.worker import Worker
 from bridgeta_ros.pipeline import messages
 from bridgeta_ros.pipeline.pipeline import BevResult
 from bridgeta_ros.pipeline.status import ERROR, OK, WARN
@@ -88,7 +88,7 @@ class Broken(FakeRuntime):
 
 
 class Bench:
-    """An engine with all that it talks to, the publisher being the bench itself."""
+    """A worker with all that it talks to, the publisher being the bench itself."""
 
     def __init__(self, runtime: FakeRuntime | None = None, minimum: int = 2, rig: Rig | None = RIG) -> None:
         self.runtime = runtime or FakeRuntime()
@@ -97,7 +97,7 @@ class Bench:
         self.stages: queue.Queue[Mapping[str, float]] = queue.Queue()
         self.reports: list[BaseException] = []
         self.health = Health(RIG.names, minimum, lambda: DiagnosticsParameters(expected_rate=0.0))
-        self.engine = Engine(
+        self.worker = Worker(
             self.runtime,
             self,
             self.health,
@@ -106,7 +106,7 @@ class Bench:
             minimum=minimum,
             max_rate=lambda: self.rate,
         )
-        self.engine.set_rig(rig)
+        self.worker.set_rig(rig)
 
     def wanted(self) -> bool:
         return self.interest
@@ -121,7 +121,7 @@ class Bench:
         self.stages.put(stages)
 
     def offer(self, number: int, **data: bytes) -> None:
-        self.engine.offer(images(number, **data), START + (number + 7) * MS)
+        self.worker.offer(images(number, **data), START + (number + 7) * MS)
 
     def next(self) -> int:
         """Milliseconds after START of the next result."""
@@ -141,19 +141,19 @@ class Bench:
 
 @pytest.fixture
 def new() -> Iterator[Callable[..., Bench]]:
-    """Benches whose engines are started, and stopped at the end; none leaves a thread."""
+    """Benches whose workers are started, and stopped at the end; none leaves a thread."""
     before, made = set(threading.enumerate()), []
 
     def make(*args: Any, **options: Any) -> Bench:
         made.append(Bench(*args, **options))
-        made[-1].engine.start()
+        made[-1].worker.start()
         return made[-1]
 
     yield make
     for bench in made:
         if isinstance(bench.runtime, Gate):
             bench.runtime.go.release(100)
-        bench.engine.stop()
+        bench.worker.stop()
     assert set(threading.enumerate()) <= before
 
 
@@ -163,7 +163,7 @@ def threads(before: set[threading.Thread], name: str) -> list[threading.Thread]:
 
 def test_a_set_goes_through_to_the_publisher(new):
     bench = new()
-    bench.engine.offer(images(0, brightness=200), START)
+    bench.worker.offer(images(0, brightness=200), START)
     result = bench.results.get(timeout=PATIENCE)
     assert result.stamp_ns == START
     assert result.cameras == RIG.names
@@ -190,7 +190,7 @@ def test_a_set_that_is_to_be_forgotten_is_not_run_and_not_called_replaced(new):
     bench.offer(1)
     assert bench.runtime.entered.acquire(timeout=PATIENCE)
     bench.offer(2)
-    bench.engine.forget()
+    bench.worker.forget()
     bench.offer(3)
     bench.runtime.go.release(2)
     assert [bench.next(), bench.next()] == [1, 3]
@@ -251,7 +251,7 @@ def test_with_fewer_cameras_asked_for_an_image_that_cannot_be_used_costs_only_it
 def test_with_fewer_cameras_asked_for_a_set_without_a_camera_is_run(new):
     bench = new(minimum=1)
     whole = images(1)
-    bench.engine.offer(ImageSet({"cam_back": whole.items["cam_back"]}, {"cam_back": START}), START)
+    bench.worker.offer(ImageSet({"cam_back": whole.items["cam_back"]}, {"cam_back": START}), START)
     assert bench.results.get(timeout=PATIENCE).cameras == ("cam_back",)
     bench.counted("partial", 1)
 
@@ -265,7 +265,7 @@ def test_a_rig_of_fewer_cameras_than_the_minimum_takes_all_of_them(new, minimum)
 
 def test_a_message_that_is_none_costs_its_set(new):
     bench = new()
-    bench.engine.offer(ImageSet({"cam_front": object()}, {"cam_front": START}), START)
+    bench.worker.offer(ImageSet({"cam_front": object()}, {"cam_front": START}), START)
     bench.counted("failed", 1)
     bench.offer(2)
     assert bench.next() == 2
@@ -289,7 +289,7 @@ def test_without_a_calibration_the_newest_set_waits_for_it_and_the_others_are_co
     bench.offer(1)
     bench.offer(2)
     bench.counted("uncalibrated", 1)
-    bench.engine.set_rig(RIG)
+    bench.worker.set_rig(RIG)
     assert bench.next() == 2
 
 
@@ -305,7 +305,7 @@ def test_another_calibration_is_used_from_the_next_set_on_and_the_old_threads_en
     assert bench.next() == 1
     old = threads(before, "decode")
     assert old
-    bench.engine.set_rig(OTHER_RIG)
+    bench.worker.set_rig(OTHER_RIG)
     eventually(lambda: not any(thread.is_alive() for thread in old))
     bench.offer(2)
     assert bench.results.get(timeout=PATIENCE).cameras == OTHER_RIG.names
@@ -317,7 +317,7 @@ def test_a_calibration_that_is_taken_away_ends_the_pipeline_with_its_threads(new
     bench = new()
     bench.offer(1)
     assert bench.next() == 1
-    bench.engine.set_rig(None)
+    bench.worker.set_rig(None)
     eventually(lambda: not threads(before, "decode"))
     bench.offer(2)
     bench.offer(3)
@@ -331,8 +331,8 @@ def test_another_network_is_used_from_the_next_set_on(new):
     assert bench.next() == 1
     used = len(bench.runtime.rigs)
     other = FakeRuntime()
-    bench.engine.set_runtime(other)
-    assert bench.engine.runtime is other
+    bench.worker.set_runtime(other)
+    assert bench.worker.runtime is other
     bench.offer(2)
     assert bench.next() == 2
     assert len(bench.runtime.rigs) == used
@@ -344,7 +344,7 @@ def test_a_network_is_swapped_while_a_set_is_worked_on(new):
     bench.offer(1)
     assert bench.runtime.entered.acquire(timeout=PATIENCE)
     other = FakeRuntime()
-    bench.engine.set_runtime(other)
+    bench.worker.set_runtime(other)
     bench.offer(2)
     bench.runtime.go.release()
     assert [bench.next(), bench.next()] == [1, 2]
@@ -365,9 +365,9 @@ def test_a_calibration_that_no_pipeline_can_be_made_for_is_tried_once_until_some
     assert bench.health.counts.failed == 1
     if cure == "rig":
         runtime.where = ""
-        bench.engine.set_rig(OTHER_RIG)
+        bench.worker.set_rig(OTHER_RIG)
     else:
-        bench.engine.set_runtime(FakeRuntime())
+        bench.worker.set_runtime(FakeRuntime())
     bench.offer(4)
     assert bench.next() == 4
 
@@ -388,7 +388,7 @@ def test_while_nobody_subscribes_the_network_rests(new):
     runtime = Broken()
     bench = Bench(runtime)
     bench.interest = False
-    bench.engine.start()
+    bench.worker.start()
     try:
         for number in (1, 2):
             bench.offer(number)
@@ -401,7 +401,7 @@ def test_while_nobody_subscribes_the_network_rests(new):
         bench.counted("published", 1)
         assert bench.says() == (OK, "publishing")
     finally:
-        bench.engine.stop()
+        bench.worker.stop()
 
 
 def test_no_more_sets_are_run_than_the_rate_allows_and_it_may_change_at_any_time(new):
@@ -425,7 +425,7 @@ def test_a_stop_leaves_no_thread(new):
     bench.offer(1)
     assert bench.next() == 1
     assert threads(before, "bev_worker")
-    bench.engine.stop()
+    bench.worker.stop()
     assert set(threading.enumerate()) <= before
 
 
@@ -435,9 +435,9 @@ def test_a_stop_waits_for_the_set_in_work_and_drops_the_one_that_waits(new):
     bench.offer(1)
     assert bench.runtime.entered.acquire(timeout=PATIENCE)
     bench.offer(2)
-    stopper = threading.Thread(target=bench.engine.stop)
+    stopper = threading.Thread(target=bench.worker.stop)
     stopper.start()
-    eventually(lambda: bench.engine._job is None)
+    eventually(lambda: bench.worker._job is None)
     assert threads(before, "bev_worker")
     bench.runtime.go.release(2)
     stopper.join(PATIENCE)
@@ -448,19 +448,19 @@ def test_a_stop_waits_for_the_set_in_work_and_drops_the_one_that_waits(new):
     assert bench.health.counts.published == 1
 
 
-def test_an_engine_that_never_started_can_be_stopped():
+def test_a_worker_that_never_started_can_be_stopped():
     bench = Bench()
-    bench.engine.stop()
-    bench.engine.stop()
+    bench.worker.stop()
+    bench.worker.stop()
 
 
-def test_an_engine_that_was_stopped_can_be_started_again(new):
+def test_a_worker_that_was_stopped_can_be_started_again(new):
     bench = new()
     bench.offer(1)
     assert bench.next() == 1
     for number in (2, 3):
-        bench.engine.stop()
-        bench.engine.start()
+        bench.worker.stop()
+        bench.worker.start()
         bench.offer(number)
         assert bench.next() == number
 
@@ -469,7 +469,7 @@ def test_many_starts_and_stops_leave_nothing_behind():
     before = set(threading.enumerate())
     bench = Bench()
     for number in range(30):
-        bench.engine.start()
+        bench.worker.start()
         bench.offer(number)
-        bench.engine.stop()
+        bench.worker.stop()
     assert set(threading.enumerate()) <= before

@@ -24,8 +24,7 @@ from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import invert, rigid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message, raw_to_rgb
-from bridgeta_ros.pipeline.pipeline import BevPipeline
-from bridgeta_ros.pipeline.visibility import seen_cells
+from bridgeta_ros.pipeline.pipeline import BevPipeline, seen_cells
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 

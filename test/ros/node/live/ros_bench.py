@@ -26,6 +26,7 @@ from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_ros.node import bev_node as node_module
 from bridgeta_ros.node.bev_node import BevNode
 from bridgeta_ros.node.factory import RosFactory
+from bridgeta_ros.node.main import spin_some
 from bridgeta_ros.pipeline import messages, topics
 
 __all__ = ["AHEAD", "BACK", "GRID", "RIG", "SIZE", "Bench", "K", "Vehicle", "jpeg", "spin_until"]
@@ -183,7 +184,7 @@ class Bench:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not stop.is_set():
-            node_module.spin_some(node, executor, 0.05)
+            spin_some(node, executor, 0.05)
         executor.remove_node(node)
         executor.shutdown()
 

@@ -288,7 +288,7 @@ class TestServices:
         assert bench.set_parameter(node, "weights", "others").successful
         answer = bench.call(Trigger, "/bev_node/reload")
         assert answer.success, answer.message
-        assert node._engine.runtime.weights == "others"
+        assert node._worker.runtime.weights == "others"
         vehicle = bench.vehicle()
         bench.drive(vehicle, lambda: bench.listener.stamps())
 
@@ -299,7 +299,7 @@ class TestServices:
         from bridgeta_ros.node import bev_node as node_module
 
         node = bench.start()
-        old = node._engine.runtime
+        old = node._worker.runtime
 
         def fail(*_: object) -> None:
             raise BridgeTAError("is truncated", where="w.safetensors")
@@ -308,7 +308,7 @@ class TestServices:
         answer = bench.call(Trigger, "/bev_node/reload")
         assert not answer.success
         assert answer.message == "w.safetensors: is truncated"
-        assert node._engine.runtime is old
+        assert node._worker.runtime is old
 
     def test_reload_refuses_weights_for_other_cameras(self, bench: Any) -> None:
         from ros_bench import NodeRuntime
