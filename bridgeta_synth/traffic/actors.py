@@ -1,4 +1,4 @@
-"""Who and what is annotated: categories, sizes and manners of vehicles, people and things, as nuScenes has them."""
+"""Actors, which are annotated: categories, sizes and manners of vehicles, people and objects, as in nuScenes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from bridgeta_synth.world.solids import Colour, SolidList
 
 Span = tuple[float, float]
 
-# Slower than this, metres per second, counts as standing.
-_MOVING = 0.2
+_MOVING = 0.2  # m/s; anything slower counts as standing
 
 _CAR_COLOURS: tuple[Colour, ...] = (
     *((0.85, 0.86, 0.88),) * 4,
@@ -50,9 +49,9 @@ _BARRIERS: tuple[Colour, ...] = ((0.62, 0.61, 0.58), (0.82, 0.16, 0.1), (0.88, 0
 
 @dataclass(frozen=True)
 class Model:
-    """A sort of actor: nuScenes category, manner, spans of width, length and height in metres, body and colours.
+    """A kind of actor: nuScenes category, manner, ranges of width, length and height in metres, body and colours.
 
-    `axles` holds the distance between axles and between wheels in shares of length and width; without it the actor
+    `axles` holds the distance between axles and between wheels as shares of length and width; an actor without it
     stands upright on the ground.
     """
 
@@ -206,12 +205,11 @@ MODELS: dict[str, Model] = {
 
 @dataclass(frozen=True, eq=False)
 class Actor:
-    """Something that is annotated: a nuScenes category, (width, length, height) in metres, and its motion, of the
-    point on the ground below its middle.
+    """Something that is annotated: a nuScenes category, (width, length, height) in metres, and a motion.
 
-    `manner` says which attributes it takes: `vehicle`, `parked`, `ridden`, `riderless` (a cycle without a rider),
-    `pedestrian`, `sitting` or `object`. `colour` and `seed` vary its body; actors of one `party`, such as a truck and
-    its trailer, stay together.
+    The motion is that of the point on the ground below the middle. `manner` says which attributes the actor takes:
+    `vehicle`, `parked`, `ridden`, `riderless` (a cycle without a rider), `pedestrian`, `sitting` or `object`. `colour`
+    and `seed` vary its body. Actors of one `party`, such as a truck and its trailer, stay together.
     """
 
     category: str
@@ -224,7 +222,7 @@ class Actor:
     party: int = -1
 
     def attribute(self, time: float) -> str | None:
-        """The nuScenes attribute at a time; None for things that have none."""
+        """Return the nuScenes attribute at a time; None for objects, which have none."""
         if self.manner in _ATTRIBUTES:
             return _ATTRIBUTES[self.manner]
         moving = self.motion.speed(time) > _MOVING
@@ -234,16 +232,16 @@ class Actor:
 
     @property
     def is_still(self) -> bool:
-        """Whether it stays in its place all the time."""
+        """Whether it never moves."""
         return self.motion.is_still
 
     def add_body(self, into: SolidList, owner: int) -> None:
-        """Add its solids, in its own frame, as those of the actor with the index `owner`."""
+        """Add its solids, in its own frame, as those of actor `owner`."""
         width, length, height = self.size
         self.model.build(Body(into, owner, self.seed), (length, width, height), self.colour)
 
 
-# Lets some actors together into a scene if there is room for them, and tells whether.
+# Admits actors to a scene, all of them or none, and returns whether there was room.
 Admit = Callable[[list[Actor]], bool]
 
 _ATTRIBUTES: dict[str, str | None] = {
@@ -257,7 +255,7 @@ _ATTRIBUTES: dict[str, str | None] = {
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """An actor that has a model, a size and looks but no motion yet."""
+    """An actor without a motion: a model, a size, a colour and a seed."""
 
     model: Model
     size: tuple[float, float, float]
@@ -265,14 +263,14 @@ class Draft:
     seed: int
 
     def with_motion(self, motion: Motion, manner: str | None = None, party: int = -1) -> Actor:
-        """The actor with its motion; `manner` replaces the model's."""
+        """Return the actor with a motion; `manner` replaces the model's."""
         model = self.model
         manner = manner or model.manner
         return Actor(model.category, self.size, motion, manner, model, self.colour, self.seed, party)
 
 
 def draft_actor(name: str, rng: np.random.Generator) -> Draft:
-    """A draft of the model of that name."""
+    """Draw size and looks of an actor of the model `name`."""
     model = MODELS[name]
     width, length, height = (round(float(rng.uniform(*span)), 3) for span in (model.width, model.length, model.height))
     colour = model.colours[int(rng.integers(len(model.colours)))]

@@ -1,4 +1,4 @@
-"""Which oriented rectangles on the ground overlap, of things that stand and of things that move."""
+"""Find which oriented rectangles on the ground overlap, moving or at rest."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from bridgeta_synth.world.town.town import Town
 
 Floats = NDArray[np.float64]
 
-# What begins higher above the ground, in metres, as the crowns of trees, stands in nobody's way; nor what is lower.
+# Metres above the ground: solids whose base is higher, such as crowns of trees, or whose top is lower block nobody.
 _OVERHEAD, _LOW = 1.3, 0.3
 
 
 def overlaps(one: Floats, other: Floats, one_half: Floats, other_half: Floats) -> NDArray[np.bool_]:
-    """Whether rectangles overlap, `[n]`: x, y, yaw of either `[3, n]`, and half lengths and widths `[2, n]`.
+    """Return whether rectangles overlap, `[n]`, from x, y, yaw `[3, n]` and half lengths and widths `[2, n]` of both.
 
-    Two convex shapes are apart when some side of either has the other wholly beyond it (separating axes).
+    Two convex shapes are apart if the other lies wholly beyond some side of one of them (separating axes).
     """
     dx, dy = other[0] - one[0], other[1] - one[1]
     turn = other[2] - one[2]
@@ -33,10 +33,10 @@ def overlaps(one: Floats, other: Floats, one_half: Floats, other_half: Floats) -
 def find_overlaps(
     one: Floats, one_half: Floats, other: Floats, other_half: Floats, pairs: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether the two of each pair ever overlap, `[pairs]`.
+    """Return whether the two of each pair ever overlap, `[pairs]`.
 
-    `one [n, 3, t]` and `other [m, 3, t]` hold x, y, yaw at the same times (or at a single one, t = 1, of what stands),
-    `one_half [n, 2]` and `other_half [m, 2]` half lengths and widths, and `pairs [p, 2]` indices into both.
+    `one [n, 3, t]` and `other [m, 3, t]` hold x, y, yaw at the same times (t = 1 for what stands), `one_half [n, 2]`
+    and `other_half [m, 2]` half lengths and widths, and `pairs [p, 2]` indices into both.
     """
     result = np.zeros(len(pairs), dtype=bool)
     if not len(pairs):
@@ -47,7 +47,7 @@ def find_overlaps(
     high = np.minimum(one[:, :2].max(axis=2)[i], other[:, :2].max(axis=2)[j])
     near = np.flatnonzero(((low - high) < reach[:, None]).all(axis=1))
     i, j, reach = i[near], j[near], reach[near]
-    # Places first: most pairs that share a stretch are never there together.
+    # Distances first: most pairs with overlapping bounds are never there together.
     dx, dy = (one[i, axis] - other[j, axis] for axis in (0, 1))
     pair, step = np.nonzero(dx * dx + dy * dy < np.square(reach)[:, None])
     i, j = i[pair], j[pair]
@@ -59,7 +59,7 @@ def find_overlaps(
 
 
 class Obstacles:
-    """What stands in a town within `reach` metres of places `[n, 2]`: houses, trunks, poles and the like."""
+    """The solids of a town that block traffic within `reach` metres of places `[n, 2]`: houses, trunks, poles."""
 
     def __init__(self, town: Town, places: Points, reach: float) -> None:
         solids = town.solids
@@ -73,7 +73,7 @@ class Obstacles:
         self._half = np.stack((np.maximum(solids.front[near], solids.back[near]), solids.side[near]), axis=1)
 
     def hit(self, tracks: Floats, half: Floats) -> NDArray[np.bool_]:
-        """Which of tracks `[n, 3, t]` with half lengths and widths `[n, 2]` ever run into something, `[n]`."""
+        """Return which tracks `[n, 3, t]` with half lengths and widths `[n, 2]` ever hit an obstacle, `[n]`."""
         reach = np.hypot(*half.T)[:, None] + np.hypot(*self._half.T)
         low, high = tracks[:, :2].min(axis=2)[:, None], tracks[:, :2].max(axis=2)[:, None]
         places = self._tracks[:, :2, 0]
@@ -84,9 +84,9 @@ class Obstacles:
 
 
 class OccupiedGround:
-    """The ground with all that has been let onto it so far, at the times of `[t]` samples.
+    """The ground and all that has been admitted to it so far, at `[t]` times.
 
-    It begins with `tracks [n, 3, t]` and half lengths and widths `[n, 2]`; between any two there are `margin` metres.
+    It begins with `tracks [n, 3, t]` and half lengths and widths `[n, 2]`; `margin` metres stay free between any two.
     """
 
     def __init__(self, obstacles: Obstacles, tracks: Floats, half: Floats, margin: float) -> None:
@@ -94,18 +94,18 @@ class OccupiedGround:
         self.tracks, self.half = tracks, half
 
     def admit(self, tracks: Floats, half: Floats) -> bool:
-        """Let some more in, tracks `[k, 3, t]` or `[k, 3, 1]`, if none of them runs into anything; tells whether."""
+        """Admit tracks `[k, 3, t]` or `[k, 3, 1]` if none of them hits anything; return whether."""
         grown = half + self._margin
-        count, more = len(self.tracks), len(tracks)
-        with_others = np.stack(np.meshgrid(np.arange(more), np.arange(count), indexing="ij"), axis=-1).reshape(-1, 2)
-        each_other = np.argwhere(np.triu(np.ones((more, more), dtype=bool), 1))
+        count, new = len(self.tracks), len(tracks)
+        with_others = np.stack(np.meshgrid(np.arange(new), np.arange(count), indexing="ij"), axis=-1).reshape(-1, 2)
+        each_other = np.argwhere(np.triu(np.ones((new, new), dtype=bool), 1))
         if (
             self._obstacles.hit(tracks, grown).any()
             or find_overlaps(tracks, grown, self.tracks, self.half, with_others).any()
             or find_overlaps(tracks, grown, tracks, half, each_other).any()
         ):
             return False
-        whole = np.broadcast_to(tracks, (more, *self.tracks.shape[1:]))
+        whole = np.broadcast_to(tracks, (new, *self.tracks.shape[1:]))
         self.tracks, self.half = np.concatenate((self.tracks, whole)), np.concatenate((self.half, half))
         return True
 
@@ -113,10 +113,10 @@ class OccupiedGround:
 def select_compatible(
     tracks: Floats, half: Floats, party: NDArray[np.int64], blocked: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Which of many can stay so that nobody overlaps anybody, `[n]`; earlier ones have precedence.
+    """Select tracks so that none overlap, `[n]`; earlier ones have precedence.
 
-    `tracks [n, 3, t]`, `half [n, 2]` as above. Members of one `party` (-1: none) may touch each other and go together;
-    those `blocked` go anyway.
+    `tracks [n, 3, t]`, `half [n, 2]` as above. Members of one `party` (-1: none) may overlap and are removed together;
+    those `blocked` are removed in any case.
     """
     count = len(tracks)
     apart = (party[:, None] != party) | (party < 0)

@@ -1,9 +1,9 @@
-"""How traffic moves along its routes: drivers keep their distance, give way and wait, so that nobody runs into anybody.
+"""Drive traffic along its routes: drivers keep their distance, give way and wait, so that nobody collides.
 
 Following is the intelligent driver model (Treiber, Hennecke and Helbing, "Congested traffic states in empirical
 observations and microscopic simulations", Physical Review E 62, 2000): acceleration a (1 - (v / v0)^4 - (s* / s)^2)
-with the gap s to the one in front and s* = s0 + v T + v dv / (2 sqrt(a b)). Where routes come together or cross, the
-one who gets there first goes first, and the other sees it, or the edge of the crossing, as what is in front.
+with the gap s to the vehicle in front and s* = s0 + v T + v dv / (2 sqrt(a b)). Where routes merge or cross, whoever
+arrives first goes first; to the other one, that vehicle or the edge of the crossing is in front.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from bridgeta_synth.world.streets.shapes import at_distance
 Floats = NDArray[np.float64]
 
 STEP = 0.2
-_COMFORT = 2.2  # metres per second squared, as T, a, b and s0 above
-_GAP = 2.0
-_HARDEST = 7.0
-_SIDEWAYS = 2.0  # acceleration in bends
-_FIRM = 4.5  # who would have to brake harder for an edge drives on
-_NOTICE = 30.0  # metres before a place where lanes come together at which others there are heeded
+_COMFORT = 2.2  # b above, m/s2
+_GAP = 2.0  # s0 above, metres
+_HARDEST = 7.0  # most deceleration, m/s2
+_SIDEWAYS = 2.0  # lateral acceleration in bends, m/s2
+_FIRM = 4.5  # m/s2; whoever would have to brake harder before a line drives on
+_NOTICE = 30.0  # metres before a merge at which others are heeded
 
 
 @dataclass(frozen=True, eq=False)
 class Driver:
-    """A vehicle on a route: at distance `start` (of its middle) with `speed` m/s; it wishes to go `cruise` m/s.
+    """A vehicle on a route: its middle at distance `start`, with `speed` and the desired speed `cruise`, m/s.
 
-    `front` and `back` are metres from its middle to its ends, what it tows included. One with `cruise` 0 stays.
+    `front` and `back` are metres from its middle to its ends, a trailer included. With `cruise` 0 it stays. `headway`
+    (s) and `acceleration` (m/s2) are T and a above.
     """
 
     route: Route
@@ -55,11 +56,11 @@ class Gates:
         self.rows: list[tuple[int, float, float, float, float]] = []
 
     def add(self, who: int, at: float, opens: float, length: float, period: float) -> None:
-        """A gate that opens again and again, as a traffic signal."""
+        """Add a gate that opens periodically, like a traffic signal."""
         self.rows.append((who, at, opens, length, period))
 
     def close(self, who: int, at: float, since: float, until: float) -> None:
-        """A gate that is closed once."""
+        """Add a gate that is closed once."""
         self.add(who, at, until, _EVER - (until - since), _EVER)
 
 
@@ -67,26 +68,26 @@ _EVER = 1e6
 
 
 def speed_limits(route: Route, cruise: float, end: float) -> Floats:
-    """Speeds in m/s for every metre of a route up to `end`: slower in bends, and in time before them, `[n]`."""
+    """Return speed limits, m/s, for every metre of a route up to `end`, lower in and before bends: `[n]`."""
     s = np.arange(0.0, end + 2.0)
     here = at_distance(route.path, np.concatenate((s - 2.0, s, s + 2.0)))
     before, middle, after = np.split(here, 3)
     one, two = middle - before, after - middle
     turn = np.arctan2(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0], (one * two).sum(axis=1))
     curvature = np.abs(turn) / 2.0
-    # An extent of 5 m: a bend is felt by the whole vehicle, and a kink in a sampled line is not a bend.
+    # Averaged over 5 m, the length of a vehicle: a kink in a sampled line is not a bend.
     curvature = np.convolve(np.pad(curvature, 2, mode="edge"), np.full(5, 0.2), mode="valid")
     limit = np.minimum(cruise, np.sqrt(_SIDEWAYS / np.maximum(curvature, 1e-3)))
-    # The square of the speed grows by at most 2 b per metre before a bend: a running minimum of what is left after it.
+    # Back from a bend the square of the speed rises by at most 2 b per metre: a running minimum.
     ramp = 2 * 1.5 * s
     square = np.minimum.accumulate((limit**2 + ramp)[::-1])[::-1] - ramp
     return np.sqrt(np.maximum(square, 0.25))
 
 
 def drive(streets: Streets, drivers: list[Driver], gates: Gates, times: Floats, warm_up: float) -> Floats:
-    """Distances along their routes of all drivers at `times`, `[drivers, t]`, after `warm_up` seconds of traffic.
+    """Drive; return the distances of all drivers along their routes at `times`, `[drivers, t]`.
 
-    `times` ascend; the drivers are where they start at times[0] - warm_up.
+    `times` ascend. The drivers are at their starts at times[0] - warm_up.
     """
     begin, count = float(times[0]) - warm_up, len(drivers)
     steps = int(np.ceil((float(times[-1]) - begin) / STEP)) + 1
@@ -108,7 +109,7 @@ def drive(streets: Streets, drivers: list[Driver], gates: Gates, times: Floats, 
 
 
 class _Crowd:
-    """All drivers at one time: distances `s` of their middles along their routes and speeds `v`, both `[n]`."""
+    """All drivers at one time: distances `s` of their middles along their routes, and speeds `v`, both `[n]`."""
 
     def __init__(self, drivers: list[Driver], meet: Meetings, gates: Gates, limits: Floats) -> None:
         def column(name: str) -> Floats:
@@ -118,21 +119,21 @@ class _Crowd:
         self._front, self._back, self._headway, self._pull = map(column, ("front", "back", "headway", "acceleration"))
         self._stays = column("cruise") == 0
         self._limits, self._meet = limits, meet
-        # What a route's end does not let pass, nobody passes.
+        # Nobody passes the end of a route.
         ends = np.array([d.route.length for d in drivers]) - 0.5
         who, at, *self._gates = np.array(gates.rows, dtype=np.float64).reshape(-1, 5).T
         self._gate_who = np.concatenate((who.astype(np.int64), np.arange(len(drivers))))
         self._gate_at = np.concatenate((at, ends))
 
     def advance(self, time: float) -> Floats:
-        """Move all on by one step; returns their accelerations."""
+        """Advance all drivers by one step; return their accelerations, m/s2."""
         s, v = self.s, self.v
         nose, tail = s + self._front, s - self._back
         row = np.minimum(np.maximum(s, 0).astype(np.int64), self._limits.shape[1] - 1)
         wish = self._limits[np.arange(len(s)), row]
         free = np.where(v <= wish, self._pull * (1 - (v / wish) ** 4), -np.minimum(_COMFORT, (v - wish) / 0.5))
-        hold, held_at = self._at_gates(time, nose)
-        who, gap, other = self._at_meetings(nose, tail, held_at)
+        hold, held_at = self._wait_at_gates(time, nose)
+        who, gap, other = self._heed_others(nose, tail, held_at)
         who, gap = np.concatenate((who, hold[0])), np.concatenate((gap, hold[1]))
         other = np.concatenate((other, np.zeros(len(hold[0]))))
         mine = v[who]
@@ -147,8 +148,8 @@ class _Crowd:
         self.v = np.maximum(v + acceleration * STEP, 0.0)
         return acceleration
 
-    def _at_gates(self, time: float, nose: Floats) -> tuple[tuple[NDArray[np.int64], Floats], Floats]:
-        """Who waits for a closed gate and the gap to it; and per driver where the nearest such gate is (inf: none)."""
+    def _wait_at_gates(self, time: float, nose: Floats) -> tuple[tuple[NDArray[np.int64], Floats], Floats]:
+        """Return who waits for a closed gate, the gap to it, and per driver the nearest such gate (inf: none)."""
         opens, length, period = self._gates
         shut = np.mod(time - opens, period) >= length
         closed = np.concatenate((shut, np.ones(len(nose), dtype=bool)))
@@ -160,11 +161,11 @@ class _Crowd:
         chosen = closed & (gap > -0.6) & ~late
         held_at = np.full(len(nose), np.inf)
         np.minimum.at(held_at, who[chosen], self._gate_at[chosen])
-        # The model stops at its least gap from what is in front; a bumper comes closer to a line.
+        # The model stops at its least gap; a bumper comes closer to a line than to a vehicle.
         return (who[chosen], gap[chosen] + _GAP - 0.3), held_at
 
-    def _at_meetings(self, nose: Floats, tail: Floats, held_at: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
-        """Who has somebody in front, the gaps to those, and their speeds."""
+    def _heed_others(self, nose: Floats, tail: Floats, held_at: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
+        """Return who has a vehicle in front, the gap to it, and its speed."""
         m, v = self._meet, self.v
         i, j = m.one, m.other
         over = (tail[i] > m.a1) | (tail[j] > m.b1) | (m.a0 - nose[i] > 90.0)
@@ -178,11 +179,11 @@ class _Crowd:
         inside = to_b < 0
         coming = (to_b < _NOTICE) & (to_a < _NOTICE) & (held_at[j] > m.b0[near])
         follows = ((kind == FOLLOW) & inside & first) | ((kind == MERGE) & first & (inside | coming))
-        # Before the lanes have come together nobody needs to brake at once for somebody beside.
+        # Before the lanes merge nobody needs to brake at once for a vehicle beside.
         early = np.maximum(to_a, 0.0) * (kind == MERGE)
         gap = np.maximum(gap, np.minimum(early, 0.25 * early + 1.0))
 
-        # At crossings: whoever is in it, or can no longer stop before it, goes first; then whoever gets there first.
+        # Where routes cross, whoever can no longer stop goes first, then whoever arrives first.
         bound_i, bound_j = (speed**2 > 2 * _FIRM * np.maximum(to, 0.0) for speed, to in ((vi, to_a), (vj, to_b)))
         time_i, time_j = (np.maximum(to, 0) / np.maximum(speed, 2.5) for speed, to in ((vi, to_a), (vj, to_b)))
         sooner = (time_j < time_i) | ((time_j == time_i) & (j < i))

@@ -1,4 +1,4 @@
-"""Who drives in a scene: the ego vehicle on its route, the vehicles around it, and how all of them move."""
+"""The vehicles of a scene: the ego vehicle on its route, the traffic around it, and their motions."""
 
 from __future__ import annotations
 
@@ -49,26 +49,26 @@ _HITCH = {"bendy bus": 0.35}
 
 @dataclass(frozen=True, eq=False)
 class EgoPlan:
-    """How the ego vehicle sets out: on `route` at distance `start`, wishing to go `cruise` m/s (0: it stands)."""
+    """The plan of the ego vehicle: from distance `start` along `route` at `cruise` m/s (0: it stands)."""
 
     route: Route
     start: float
     cruise: float
 
     def track(self, seconds: float) -> Points:
-        """Points `[n, 2]` of its way for some seconds, 4 m apart, 30 m at least."""
+        """Return points `[n, 2]` of its way for some seconds, 4 m apart, over at least 30 m."""
         return at_distance(self.route.path, self.start + np.arange(0.0, max(30.0, self.cruise * seconds), 4.0))
 
 
 def plan_ego(town: Town, streets: Streets, duration: float, rng: np.random.Generator) -> EgoPlan:
-    """A start on a lane inside the town's interior, and a route that is long enough."""
+    """Draw a start on a lane inside the town's interior, and a route that is long enough."""
     lanes = town.lanes.lanes
     middles = np.array([lane[len(lane) // 2] for lane in lanes])
     lengths = np.array([streets.length((k, -1)) for k in range(len(lanes))])
     inside = shapely.contains_xy(town.interior, *middles.T) & (lengths > 14)
     inside &= [len(after) > 0 for after in town.lanes.successors]
     if not inside.any():
-        raise BridgeTAError(f"{town.location} has no lane inside its interior that a scene could start on")
+        raise BridgeTAError(f"{town.location} has no lane in its interior on which a scene could start")
     weight = np.where(inside, lengths, 0.0)
     stands = rng.random() < 0.055
     best: EgoPlan | None = None
@@ -90,7 +90,7 @@ def plan_ego(town: Town, streets: Streets, duration: float, rng: np.random.Gener
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """A vehicle before it drives off: on a lane at a distance, with what it tows."""
+    """The start of a vehicle: on a lane at a distance, with what it tows."""
 
     lane: int
     s: float
@@ -118,9 +118,9 @@ def drive_fleet(
     times: Floats,
     rng: np.random.Generator,
 ) -> tuple[Motion, list[Actor]]:
-    """The motion of the ego vehicle (of its rear axle) and about `count` vehicles that drive on `lanes`.
+    """Drive the ego vehicle and about `count` others on `lanes`.
 
-    `times` are those of the motions' samples.
+    Returns the motion of the ego vehicle's rear axle and the other vehicles, sampled at `times`.
     """
     ego_lane = ego.route.segments[0][0]
     starts = _draw_starts(streets, ego, ego_lane, lanes, count, rng)
@@ -162,8 +162,9 @@ def drive_fleet(
 
 
 def _draw_green_times(ego: EgoPlan, end: float, rng: np.random.Generator) -> dict[int, float]:
-    """When signals along the ego vehicle's route are to turn green, by lane: mostly in time or after a short wait, and
-    after the `end` of the scene if it stands.
+    """Draw when the signals along the ego vehicle's route turn green, by lane.
+
+    Mostly they do in time or after a short wait; if the ego vehicle stands, after the `end` of the scene.
     """
     route, result = ego.route, {}
     if ego.cruise == 0:
@@ -176,7 +177,7 @@ def _draw_green_times(ego: EgoPlan, end: float, rng: np.random.Generator) -> dic
 
 
 def _draw_lane_offset(start: _Start, kerb: int, rng: np.random.Generator) -> float:
-    """How far to the left of a lane's centre somebody drives; `kerb` is +1 where the kerb is to the left."""
+    """Draw the offset of a vehicle to the left of its lane's centre, metres; `kerb` is +1 with the kerb on the left."""
     aside = float(np.clip(rng.normal(0, 0.13), -0.28, 0.28))
     if start.name == "cyclist":
         return kerb * 0.9 + aside
@@ -186,9 +187,9 @@ def _draw_lane_offset(start: _Start, kerb: int, rng: np.random.Generator) -> flo
 def _draw_starts(
     streets: Streets, ego: EgoPlan, ego_lane: int, lanes: list[int], count: int, rng: np.random.Generator
 ) -> list[_Start]:
-    """Vehicles on lanes, alone and in platoons, with room between them."""
+    """Draw the starts of vehicles on lanes, alone and in platoons, with room between them."""
     open_lanes = [lane for lane in lanes if lane not in streets.closed]
-    # More where the ego vehicle goes than farther away.
+    # More vehicles near the ego vehicle's way than farther away.
     way = ego.track(20.0)[::3]
     away = [np.linalg.norm(streets.points((k, -1))[::4, None] - way, axis=-1).min() for k in open_lanes]
     lengths = np.array([streets.length((lane, -1)) for lane in open_lanes])
@@ -197,7 +198,7 @@ def _draw_starts(
     starts: list[_Start] = []
 
     def place(lane: int, s: float, cruise: float) -> float:
-        """Put a vehicle there if there is room; returns how far the next must stay behind."""
+        """Place a vehicle if there is room; return its length."""
         name = str(rng.choice(names, p=shares))
         towed = None
         if rng.random() < _TOWED.get(name, 0.0):
@@ -211,23 +212,23 @@ def _draw_starts(
             at - back - (s + start.front) > 2.5 if at > s else s - start.back - (at + front) > 2.5
             for at, front, back in others
         )
-        # What it tows must be on the lane, too: other routes may come from elsewhere.
+        # A trailer must be on the lane as well: other routes may join behind it.
         if room and start.back + 1.0 < s < streets.stop_distance(lane) - start.front:
             starts.append(start)
         return start.front + start.back
 
-    def cruise() -> float:
+    def draw_cruise() -> float:
         return float(rng.uniform(6.5, FASTEST))
 
     if rng.random() < 0.6:
-        place(ego_lane, ego.start + float(rng.uniform(9, 32)), cruise())
+        place(ego_lane, ego.start + float(rng.uniform(9, 32)), draw_cruise())
     if rng.random() < 0.5:
-        place(ego_lane, ego.start - float(rng.uniform(8, 22)), cruise())
+        place(ego_lane, ego.start - float(rng.uniform(8, 22)), draw_cruise())
     for _ in range(4 * count):
         if len(starts) >= count or not open_lanes:
             break
         pick = int(rng.choice(len(open_lanes), p=weight / weight.sum()))
-        s, lane, pace = float(rng.uniform(3, lengths[pick])), open_lanes[pick], cruise()
+        s, lane, pace = float(rng.uniform(3, lengths[pick])), open_lanes[pick], draw_cruise()
         platoon = 1 + int(rng.integers(1, 5)) * int(rng.random() < 0.35)
         for _ in range(platoon):
             s -= place(lane, s, pace) + float(rng.uniform(3, 9))
@@ -235,7 +236,7 @@ def _draw_starts(
 
 
 def _safe_speed(start: _Start, starts: list[_Start], streets: Streets, ego: EgoPlan, ego_lane: int) -> float:
-    """A speed at which somebody can still halt behind the one in front and before the end of the lane."""
+    """Return a speed from which a vehicle can stop behind the one in front and before the end of its lane."""
     ahead = [o.s - o.back for o in starts if o.lane == start.lane and o.s > start.s]
     if ego_lane == start.lane and ego.start > start.s:
         ahead.append(ego.start - EGO_SIZE[1] / 2)

@@ -1,4 +1,4 @@
-"""Where things are over time: motions in the plane, and poses on the ground that are interpolated between samples."""
+"""Motions in the plane over time, and poses on the ground interpolated between samples."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ LEAD = 0.5
 
 
 def sample_times(duration: float) -> Floats:
-    """The times of a motion's samples in seconds since the first keyframe, `[steps]`."""
+    """Return the times of a motion's samples, seconds since the first keyframe, `[steps]`."""
     return -LEAD + STEP * np.arange(math.ceil((duration + 2 * LEAD) / STEP) + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """A movement in the plane: x and y in global metres and yaw in radians without jumps, each `[steps]`, sampled at
-    `sample_times`. What stands still has one sample.
+    """A motion in the plane: x and y in global metres and yaw in radians without jumps, each `[steps]`.
+
+    It is sampled at `sample_times`; a motion at rest has one sample.
     """
 
     x: Floats
@@ -34,15 +35,15 @@ class Motion:
 
     @classmethod
     def still(cls, x: float, y: float, yaw: float) -> Motion:
-        """Something that stays where it is."""
+        """Build a motion at rest."""
         return cls(np.array([x]), np.array([y]), np.array([yaw]))
 
     @classmethod
     def along(cls, path: Points, distance: Floats, base: float, lateral: float = 0.0, forward: float = 0.0) -> Motion:
-        """The middle of something whose axles, `base` metres apart, follow a path `[n, 2]`.
+        """Build the motion of the middle between two axles, `base` metres apart, that follow a path `[n, 2]`.
 
-        `distance [steps]` is how far along the path it has come; before and after its ends the path goes on straight.
-        `lateral` moves all to the left, `forward` moves the point that is tracked ahead of the middle.
+        `distance [steps]` is the distance along the path, which is extended straight beyond its ends. `lateral` moves
+        everything to the left; `forward` moves the tracked point ahead of the middle.
         """
         s = arc_length(path)
         ends = []
@@ -66,34 +67,34 @@ class Motion:
         return len(self.x) == 1
 
     def at(self, times: Floats) -> tuple[Floats, Floats, Floats]:
-        """x, y and yaw (each `[t]`) at times in seconds since the first keyframe."""
+        """Return x, y and yaw, each `[t]`, at times in seconds since the first keyframe."""
         grid = -LEAD + STEP * np.arange(len(self.x))
         return np.interp(times, grid, self.x), np.interp(times, grid, self.y), np.interp(times, grid, self.yaw)
 
     def speed(self, time: float) -> float:
-        """Metres per second."""
+        """Return the speed at a time, m/s."""
         x, y, _ = self.at(np.array([time - STEP, time + STEP]))
         return math.hypot(x[1] - x[0], y[1] - y[0]) / (2 * STEP)
 
     def sampled(self, steps: int) -> Floats:
-        """x, y and yaw of `steps` samples, `[3, steps]`."""
+        """Return x, y and yaw of `steps` samples, `[3, steps]`."""
         return np.stack([np.broadcast_to(v, steps) if self.is_still else v for v in (self.x, self.y, self.yaw)])
 
 
 class Tracks:
-    """Poses of many over time, from samples `poses [n, steps, 4, 4]` that are STEP seconds apart.
+    """Poses of `n` bodies over time, from samples `poses [n, steps, 4, 4]` that are STEP seconds apart.
 
-    Between samples places are linear; the forward and up axes are, too, and are made orthonormal again.
+    Places and the forward and up axes are interpolated linearly, and the axes are made orthonormal again.
     """
 
     def __init__(self, poses: Floats) -> None:
-        # Place, forward axis and up axis beside each other: one look-up fetches all.
+        # Place, forward and up axis side by side, so that one look-up fetches all.
         self._samples = np.ascontiguousarray(
             np.concatenate((poses[..., :3, 3], poses[..., :3, 0], poses[..., :3, 2]), axis=-1)
         )
 
     def poses(self, times: float | Floats) -> Floats:
-        """global_T_body `[n, 4, 4]` at seconds since the first keyframe: one time for all, or `[n]` times."""
+        """Return global_T_body `[n, 4, 4]` at seconds since the first keyframe: one time for all, or `[n]` times."""
         count, steps = self._samples.shape[:2]
         place = np.broadcast_to((np.asarray(times, dtype=np.float64) + LEAD) / STEP, (count,))
         place = np.clip(place, 0, max(0.0, steps - 1.0))

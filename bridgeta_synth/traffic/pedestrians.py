@@ -1,4 +1,4 @@
-"""People on foot: on footpaths alone, in company or in groups, and over crossings, for which traffic waits."""
+"""Pedestrians: on footpaths, alone or in company, and over crossings, for which traffic waits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from bridgeta_synth.world.town.town import Town
 
 Floats = NDArray[np.float64]
 
-_ROW = 1.4  # metres between those who cross behind each other
+_ROW = 1.4  # metres between rows of people who cross
 _WAITING_GAP = 0.7  # metres from the kerb at which people wait to cross
-_BASE = 0.5  # metres over which somebody's heading follows a path
+_BASE = 0.5  # metres of a path that decide about a heading
 
 
 @dataclass(frozen=True, eq=False)
 class Crossing:
-    """People who cross a street along `path [n, 2]`, between distances `enter` and `leave` of which they are on the
-    carriageway, and from when to when traffic has to let them.
+    """People who cross a street along `path [n, 2]` at `pace` m/s.
+
+    Between distances `enter` and `leave` they are on the carriageway. Traffic gives way from time `since` to `until`.
     """
 
     path: Points
@@ -35,12 +36,12 @@ class Crossing:
 
     @property
     def line(self) -> Points:
-        """The two points where they step down and up, `[2, 2]`."""
+        """The two points at the kerbs, `[2, 2]`."""
         return at_distance(self.path, np.array([self.enter, self.leave]))
 
 
 def plan_crossings(town: Town, track: Points, count: int, duration: float, rng: np.random.Generator) -> list[Crossing]:
-    """Up to `count` crossings near the `track [n, 2]` of the ego vehicle with the times at which people walk there."""
+    """Plan when people walk over up to `count` crossings near the `track [n, 2]` of the ego vehicle."""
     middles = np.array([line.mean(axis=0) for line in town.crossings]).reshape(-1, 2)
     near = [k for k in range(len(middles)) if np.linalg.norm(track - middles[k], axis=1).min() < 45]
     chosen = [near[k] for k in rng.permutation(len(near))[:count]]
@@ -50,18 +51,18 @@ def plan_crossings(town: Town, track: Points, count: int, duration: float, rng: 
         length = float(arc_length(line)[-1])
         pace = float(rng.uniform(1.1, 1.6))
         begin = float(rng.uniform(-3.0, max(1.0, duration - 4.0)))
-        before, after = (_nearest_footpath(town, end, rng) for end in (line[0], line[-1]))
+        before, after = (_follow_footpath(town, end, rng) for end in (line[0], line[-1]))
         path = np.concatenate((before[::-1], line, after))
         enter = float(arc_length(np.concatenate((before[::-1], line[:1])))[-1])
         result.append(Crossing(path, enter, enter + length, pace, begin - 1.0, begin + length / pace + 1.5))
     return result
 
 
-def _nearest_footpath(town: Town, end: Points, rng: np.random.Generator) -> Points:
-    """From the end of a crossing on along the nearest footpath, `[n, 2]`, at most 25 m; nothing where there is none."""
+def _follow_footpath(town: Town, end: Points, rng: np.random.Generator) -> Points:
+    """Return a path from a crossing's end along the nearest footpath, `[n, 2]`, at most 25 m; empty without one."""
     best: tuple[float, Points] | None = None
     for path in town.footpaths:
-        # A point of a footpath 1 m away decides; most of them are far.
+        # Skip footpaths that are far away, as most are.
         if abs(path[0, 0] - end[0]) > 150 or abs(path[0, 1] - end[1]) > 150:
             continue
         distance = np.linalg.norm(path - end, axis=1)
@@ -76,16 +77,13 @@ def _nearest_footpath(town: Town, end: Points, rng: np.random.Generator) -> Poin
 def add_crossing_people(
     crossing: Crossing, times: Floats, rng: np.random.Generator, wet: bool, admit: Admit
 ) -> list[Actor]:
-    """Those who wait for a crossing and walk over it; they wait and go on beyond it as far as there is a footpath.
-
-    `admit` tells whether there is room for some more and lets them in.
-    """
+    """Add people who come to a crossing, wait, walk over it, and walk on as far as there is a footpath."""
     result = []
     count = 1 + int(rng.poisson(1.4))
     end, depth = float(arc_length(crossing.path)[-1]), _ROW * ((count - 1) // 3)
     go = crossing.since + 1.0
     walked = np.maximum(times - go, 0.0) * crossing.pace
-    # On the way to the crossing before that, as long as the path reaches back.
+    # Before that they walk to the crossing, from as far back as the path reaches.
     came = np.minimum(times - go + float(rng.uniform(1.0, 8.0)), 0.0) * crossing.pace
     front = np.clip(crossing.enter - _WAITING_GAP + walked + came, min(depth, end), end)
     for number in range(count):
@@ -110,14 +108,14 @@ def add_passers_by(
     wet: bool,
     admit: Admit,
 ) -> list[Actor]:
-    """About `count` people on the footpaths near a `track [n, 2]`: who walks, who stands in a group, who sits."""
+    """Add about `count` people on footpaths near a `track [n, 2]`: walking, standing in groups, sitting."""
     near: list[Points] = []
     weight: list[float] = []
     for path in town.footpaths:
         distance = np.linalg.norm(path[::4, None] - track[::8], axis=-1).min(axis=1)
         if distance.min() < 65 and len(path) > 8:
             near.append(path)
-            # The number of its points that are near, more of those beside the track.
+            # A soft count of the points near the track.
             weight.append(float((np.exp(-distance / 30)).sum()))
     result: list[Actor] = []
     if not near:
@@ -144,7 +142,7 @@ def _draft_walker(rng: np.random.Generator, wet: bool) -> Draft:
 
 
 def _draw_walkers(path: Points, times: Floats, rng: np.random.Generator, wet: bool) -> list[Actor]:
-    """One or more people who walk together along a path; some stop on the way."""
+    """Draw one or more people who walk together along a path; some stop on the way."""
     path = path if rng.random() < 0.5 else path[::-1]
     length = float(arc_length(path)[-1])
     kind = rng.random()
@@ -164,7 +162,7 @@ def _draw_walkers(path: Points, times: Floats, rng: np.random.Generator, wet: bo
     room = length - walked[-1] - 2.0
     if room <= 1.0:
         return []
-    # Most stay on the right, so that those who come towards each other pass.
+    # Most stay on the right, so that people who meet pass each other.
     start, aside = float(rng.uniform(1.0, room)), float(rng.uniform(-0.9, 0.1))
     result = []
     for name, (ahead, left) in zip(names, places, strict=True):
@@ -174,7 +172,7 @@ def _draw_walkers(path: Points, times: Floats, rng: np.random.Generator, wet: bo
 
 
 def _draw_group(path: Points, rng: np.random.Generator, wet: bool) -> list[Actor]:
-    """One to five people who stand about a place and look at each other, or at the street."""
+    """Draw one to five people who stand around a place and face each other."""
     x, y = _draw_place(path, rng, 0.9)
     count = 1 + int(rng.integers(0, 5)) * int(rng.random() < 0.6)
     radius = 0.0 if count == 1 else max(0.5, 0.2 * count)

@@ -1,4 +1,4 @@
-"""What cycles, people and things by the road are made of, as `bodies` has it for vehicles."""
+"""Build the bodies of cycles, people and street objects, as `vehicles` does those of vehicles."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _CONE: Colour = (0.92, 0.34, 0.08)
 
 
 def bicycle(body: Body, size: Size, colour: Colour) -> None:
-    """A bicycle on its own."""
+    """Build a bicycle without a rider."""
     length, width, height = size
     _bicycle_frame(body, length, width, height, colour)
 
 
 def _bicycle_frame(body: Body, length: float, width: float, height: float, colour: Colour, main: bool = True) -> None:
-    """Wheels, frame, handlebar and saddle up to a height."""
+    """Build wheels, frame, handlebar and saddle up to a height."""
     radius = min(0.35, 0.2 * length)
     for x in (0.5 * length - radius, radius - 0.5 * length):
         body.wheel(x, radius, 0.07)
@@ -27,7 +27,7 @@ def _bicycle_frame(body: Body, length: float, width: float, height: float, colou
 
 
 def _rider(body: Body, seat: float, width: float, height: float, x: float, colour: Colour, helmet: Colour) -> None:
-    """Somebody who sits at x and bends forward, from the pedals to a height."""
+    """Build a rider who sits at x and bends forward, from the pedals to a height."""
     head = 0.27
     torso = height - head - seat + 0.04
     for y in (0.14, -0.14):
@@ -39,7 +39,7 @@ def _rider(body: Body, seat: float, width: float, height: float, x: float, colou
 
 
 def bicycle_rider(body: Body, size: Size, colour: Colour) -> None:
-    """A bicycle with its rider."""
+    """Build a bicycle with its rider."""
     length, width, height = size
     _bicycle_frame(body, length, width, 1.02, (0.2, 0.22, 0.25), main=False)
     _rider(body, 0.88, width - 0.06, height, -0.18, colour, (0.75, 0.75, 0.72))
@@ -49,21 +49,21 @@ def _motorcycle_frame(body: Body, length: float, width: float, height: float, co
     radius = 0.29
     for x in (0.5 * length - radius, radius - 0.5 * length):
         body.wheel(x, radius, 0.14)
-    engine = (0.66 * length, 0.32, 0.42)
-    body.box(CYCLE, (0, 0, 0.3), engine, colour, lean=(0.3, 0.25, 0.05), main=main)
+    block = (0.66 * length, 0.32, 0.42)
+    body.box(CYCLE, (0, 0, 0.3), block, colour, lean=(0.3, 0.25, 0.05), main=main)
     body.box(CYCLE, (-0.18 * length, 0, 0.7), (0.36 * length, 0.26, 0.12), DARK)
     body.box(CYCLE, (0.27 * length, 0, 0.66), (0.18, 0.3, height - 0.72), colour, lean=(0.1, 0.1, 0.1))
     body.box(CYCLE, (0.24 * length, 0, height - 0.06), (0.1, width, 0.06), DARK)
 
 
 def motorcycle(body: Body, size: Size, colour: Colour) -> None:
-    """A motorcycle on its own."""
+    """Build a motorcycle without a rider."""
     length, width, height = size
     _motorcycle_frame(body, length, width, height, colour, True)
 
 
 def motorcycle_rider(body: Body, size: Size, colour: Colour) -> None:
-    """A motorcycle with its rider; every other one carries a box."""
+    """Build a motorcycle with its rider; every other one carries a box."""
     length, width, height = size
     _motorcycle_frame(body, length, width, 1.08, colour, False)
     cloth = (0.14, 0.14, 0.16) if body.seed % 3 else (0.45, 0.1, 0.1)
@@ -73,7 +73,7 @@ def motorcycle_rider(body: Body, size: Size, colour: Colour) -> None:
 
 
 def bicycle_rack(body: Body, size: Size, colour: Colour) -> None:
-    """Hoops in a row across the heading, most of them with a bicycle."""
+    """Build hoops in a row across the heading, most of them with a bicycle."""
     length, width, height = size
     slots = max(2, round(width / 0.62))
     pitch = (width - 0.5) / (slots - 1)
@@ -95,7 +95,7 @@ def _head(body: Body, height: float, tall: float, x: float = 0.02) -> None:
 
 
 def _person(body: Body, size: Size, colour: Colour, stride: bool, trousers: Colour | None = None) -> None:
-    """Legs, trunk, arms and head; the legs of one who strides stand apart."""
+    """Build legs, trunk, arms and head; with `stride` the legs are apart."""
     length, width, height = size
     legs, trunk, head = 0.48 * height, 0.385 * height, 0.15 * height
     tones = ((0.12, 0.13, 0.18), (0.2, 0.22, 0.3), (0.33, 0.3, 0.26), (0.08, 0.08, 0.09))
@@ -106,7 +106,7 @@ def _person(body: Body, size: Size, colour: Colour, stride: bool, trousers: Colo
         if not stride:
             body.box(CLOTH, (0, y, 0), (length, thick, legs), tone, lean=(*(((length - 0.2) / 2 / legs,) * 2), 0.01))
             continue
-        # One leg ahead, one behind: shins farther from the middle than thighs.
+        # One leg ahead, one behind; shins are farther from the middle than thighs.
         foot, ahead = 0.27, side * 0.5 * (length - 0.27)
         shin = (foot, 0.8 * thick, 0.55 * legs)
         lean = (0.12, 0.26, 0.01) if side < 0 else (0.3, 0.06, 0.01)
@@ -124,17 +124,17 @@ def _person(body: Body, size: Size, colour: Colour, stride: bool, trousers: Colo
 
 
 def walker(body: Body, size: Size, colour: Colour) -> None:
-    """Somebody who walks."""
+    """Build somebody who walks."""
     _person(body, size, colour, stride=True)
 
 
 def stander(body: Body, size: Size, colour: Colour) -> None:
-    """Somebody who stands."""
+    """Build somebody who stands."""
     _person(body, size, colour, stride=False)
 
 
 def worker(body: Body, size: Size, colour: Colour) -> None:
-    """A worker in a bright vest with a helmet."""
+    """Build a worker with a bright vest and a helmet."""
     length, width, height = size
     vest = (0.95, 0.42, 0.05) if body.seed % 2 else (0.75, 0.88, 0.12)
     _person(body, (length, width, height - 0.05), vest, stride=False, trousers=(0.16, 0.18, 0.3))
@@ -142,7 +142,7 @@ def worker(body: Body, size: Size, colour: Colour) -> None:
 
 
 def umbrella(body: Body, size: Size, colour: Colour) -> None:
-    """Somebody who walks under an umbrella."""
+    """Build somebody who walks under an umbrella."""
     length, width, height = size
     _person(body, (0.75, 0.55, height - 0.22), (0.2, 0.2, 0.24), stride=True)
     body.box(CYCLE, (0.14, 0.2, 0.5 * height), (0.03, 0.03, 0.45 * height), DARK)
@@ -150,7 +150,7 @@ def umbrella(body: Body, size: Size, colour: Colour) -> None:
 
 
 def sitter(body: Body, size: Size, colour: Colour) -> None:
-    """Somebody who sits on a stone bench."""
+    """Build somebody who sits on a stone bench."""
     length, width, height = size
     seat = 0.45
     body.box(WALL, (-0.14, 0, 0), (length - 0.28, width, seat - 0.05), (0.6, 0.59, 0.56))
@@ -162,7 +162,7 @@ def sitter(body: Body, size: Size, colour: Colour) -> None:
 
 
 def stroller(body: Body, size: Size, colour: Colour) -> None:
-    """A stroller, hood to the back."""
+    """Build a stroller with its hood to the back."""
     length, width, height = size
     body.wheels((0.5 * length - 0.13, 0.13 - 0.5 * length), width, 0.13, 0.05)
     body.box(CLOTH, (0.02, 0, 0.32), (0.72 * length, width - 0.12, 0.34), colour, lean=(0.2, 0.1, 0), main=True)
@@ -171,7 +171,7 @@ def stroller(body: Body, size: Size, colour: Colour) -> None:
 
 
 def scooter_rider(body: Body, size: Size, colour: Colour) -> None:
-    """Somebody on a kick scooter."""
+    """Build somebody on a kick scooter."""
     length, width, height = size
     for x in (0.5 * length - 0.1, 0.1 - 0.5 * length):
         body.wheel(x, 0.1, 0.05)
@@ -186,7 +186,7 @@ def scooter_rider(body: Body, size: Size, colour: Colour) -> None:
 
 
 def cone(body: Body, size: Size, colour: Colour) -> None:
-    """A traffic cone on its foot."""
+    """Build a traffic cone on its foot."""
     length, width, height = size
     body.box(CONE, (0, 0, 0), (length, width, 0.05), RUBBER)
     base = 0.78 * min(length, width)
@@ -195,14 +195,14 @@ def cone(body: Body, size: Size, colour: Colour) -> None:
 
 
 def drum(body: Body, size: Size, colour: Colour) -> None:
-    """A traffic drum."""
+    """Build a traffic drum."""
     length, width, height = size
     body.box(CONE, (0, 0, 0), (length, width, 0.08), RUBBER)
     body.box(CONE, (0, 0, 0.08), (0.86 * length, 0.86 * width, height - 0.08), _CONE, lean=(0.06,) * 3, main=True)
 
 
 def jersey_barrier(body: Body, size: Size, colour: Colour) -> None:
-    """A barrier of concrete or of plastic filled with water, long across its heading."""
+    """Build a barrier of concrete or water-filled plastic, long across its heading."""
     length, width, height = size
     body.box(BARRIER, (0, 0, 0), (length, width, 0.25 * height), colour)
     lean = 0.32 * length / (0.75 * height)
@@ -210,7 +210,7 @@ def jersey_barrier(body: Body, size: Size, colour: Colour) -> None:
 
 
 def board_barrier(body: Body, size: Size, colour: Colour) -> None:
-    """Boards between two feet, long across its heading."""
+    """Build a barrier of boards between two feet, long across its heading."""
     length, width, height = size
     for y in (0.44 * width, -0.44 * width):
         body.box(BARRIER, (0, y, 0), (length, 0.07, 0.08), RUBBER)
@@ -220,7 +220,7 @@ def board_barrier(body: Body, size: Size, colour: Colour) -> None:
 
 
 def wheeled_bin(body: Body, size: Size, colour: Colour) -> None:
-    """A bin on two wheels."""
+    """Build a bin on two wheels."""
     length, width, height = size
     body.wheels((0.1 - 0.5 * length,), width, 0.1, 0.06)
     body.box(BIN, (0.02, 0, 0.06), (length - 0.04, width - 0.02, height - 0.12), colour, main=True)
@@ -228,7 +228,7 @@ def wheeled_bin(body: Body, size: Size, colour: Colour) -> None:
 
 
 def debris(body: Body, size: Size, colour: Colour) -> None:
-    """A full bag or a box on the road."""
+    """Build a full bag or a box."""
     if body.seed % 2:
         body.ball(BIN, (0, 0, 0), size, DARK, main=True)
     else:

@@ -1,4 +1,4 @@
-"""What stands by the road: parked vehicles, bicycle racks, bins, rows of barriers and construction sites."""
+"""Actors beside the traffic: parked vehicles, bicycle racks, bins, rows of barriers and construction sites."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance,
 from bridgeta_synth.world.town.town import Town
 
 _BETWEEN = 0.25  # metres between the barriers of a row
-_CLEAR = 3.5  # metres around crossings where nothing is put
+_CLEAR = 3.5  # metres around crossings that stay free
 _PARKED = ("saloon", "hatchback", "suv", "van", "pickup", "box truck", "motorcycle")
 _KERBSIDE = np.array((0.30, 0.24, 0.24, 0.11, 0.05, 0.03, 0.03))
 _OFF_ROAD = np.array((0.36, 0.27, 0.26, 0.07, 0.03, 0.0, 0.01))
 
 
 def park_vehicles(town: Town, track: Points, share: float, reach: float, rng: np.random.Generator) -> list[Actor]:
-    """Vehicles in the bays within `reach` metres of a `track [n, 2]`; a `share` of the bays is taken, more or less so
-    from row to row.
-    """
+    """Park vehicles in a `share` of the bays within `reach` metres of a `track [n, 2]`; rows differ in their share."""
     places = np.array([(bay.x, bay.y) for bay in town.bays]).reshape(-1, 2)
     if not len(places):
         return []
     distance = np.min([np.hypot(*(places - spot).T) for spot in track[::8]], axis=0)
     result = []
-    # Bays follow each other row by row.
+    # Bays are listed row by row.
     favour = np.repeat(rng.uniform(-0.3, 0.3, len(places) // 12 + 1), 12)
     for index in np.flatnonzero(distance < reach):
         bay = town.bays[index]
@@ -51,9 +49,9 @@ def _park_vehicle(bay: Bay, rng: np.random.Generator) -> Actor:
 
 
 def place_street_objects(town: Town, track: Points, share: float, rng: np.random.Generator) -> list[Actor]:
-    """Bicycle racks, parked bicycles and motorcycles, bins and rows of barriers on footpaths near a track.
+    """Place bicycle racks, bicycles, motorcycles, bins and rows of barriers on footpaths near a track.
 
-    A `share` of the 25 m stretches of footpaths has some; crossings are kept clear.
+    A `share` of the 25 m stretches of footpath has some; crossings stay clear.
     """
     result: list[Actor] = []
     crossings = np.concatenate([np.zeros((0, 2)), *town.crossings])
@@ -72,7 +70,7 @@ def place_street_objects(town: Town, track: Points, share: float, rng: np.random
 
 
 def _place_objects(path: Points, start: float, rng: np.random.Generator) -> list[Actor]:
-    """Some objects of one sort beside a path from a distance on."""
+    """Place some objects of one kind beside a path, from a distance on."""
     kind = rng.random()
     side = 1.0 if rng.random() < 0.5 else -1.0
     if kind < 0.22:
@@ -99,7 +97,7 @@ def _point_at(path: Points, s: float) -> Points:
 
 
 def _pose_beside(path: Points, s: float, lateral: float) -> tuple[float, float, float]:
-    """x, y and the heading of a path at a distance along it and aside of it."""
+    """Return x, y and the heading of a path at a distance along it and `lateral` metres to its left."""
     before, after = at_distance(path, np.array([s - 0.5, s + 0.5]))
     way = (after - before) / max(float(np.linalg.norm(after - before)), 1e-9)
     x, y = 0.5 * (before + after) + lateral * np.array((-way[1], way[0]))
@@ -107,7 +105,7 @@ def _pose_beside(path: Points, s: float, lateral: float) -> tuple[float, float, 
 
 
 def _place_barriers(path: Points, start: float, lateral: float, count: int, rng: np.random.Generator) -> list[Actor]:
-    """Barriers end to end along a path, all of one sort."""
+    """Place barriers end to end along a path, all of one kind."""
     name = "jersey barrier" if rng.random() < 0.6 else "board barrier"
     pattern = draft_actor(name, rng)
     second = draft_actor(name, rng).colour if rng.random() < 0.4 else pattern.colour
@@ -126,7 +124,7 @@ def _place_barriers(path: Points, start: float, lateral: float, count: int, rng:
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A construction site on a lane: from `start` to `end` metres along it; `side` is +1 where the kerb is left."""
+    """A construction site on a lane, from `start` to `end` metres; `side` is +1 where the kerb is on the left."""
 
     lane: int
     start: float
@@ -135,7 +133,7 @@ class Site:
 
 
 def choose_site(town: Town, lanes: list[int], avoid: set[int], track: Points, rng: np.random.Generator) -> Site | None:
-    """A stretch of a kerb lane near a track that is not among the lanes to `avoid`; None where there is none."""
+    """Choose a stretch of a kerb lane near a track, not among the lanes to `avoid`; None where there is none."""
     side = -town.driving_side
     for lane in rng.permutation(np.array(sorted(set(lanes) - avoid), dtype=np.int64))[:12].tolist():
         points = town.lanes.lanes[lane]
@@ -154,7 +152,7 @@ def choose_site(town: Town, lanes: list[int], avoid: set[int], track: Points, rn
 
 
 def equip_site(town: Town, site: Site, rng: np.random.Generator) -> list[Actor]:
-    """Cones or barriers around a site, a machine or a truck in it, and workers."""
+    """Equip a site with cones or barriers around it, a machine or a truck in it, and workers."""
     path = town.lanes.lanes[site.lane]
     kerb, inner = site.side * 1.3, -site.side * 1.3
     result = []
@@ -170,7 +168,7 @@ def equip_site(town: Town, site: Site, rng: np.random.Generator) -> list[Actor]:
         result.append(draft.with_motion(Motion.still(x, y, yaw + (math.pi if rng.random() < 0.3 else 0.0)), "parked"))
     name = "cone" if rng.random() < 0.75 else "drum"
     taper = 6.0
-    # Cones lead from the kerb over to the lane's inner edge, along it, and back.
+    # Cones lead from the kerb to the lane's inner edge, along it, and back.
     line = [(site.start, kerb), (site.start + taper, inner), (site.end - 0.5 * taper, inner), (site.end, kerb)]
     spots = np.concatenate([_space_out(a, b, 1.9) for a, b in itertools.pairwise(line)])
     barriers = rng.random() < 0.5
@@ -193,6 +191,6 @@ def equip_site(town: Town, site: Site, rng: np.random.Generator) -> list[Actor]:
 
 
 def _space_out(a: tuple[float, float], b: tuple[float, float], step: float) -> Points:
-    """Places (distance, lateral) from a to before b."""
+    """Return places (distance, lateral) from `a` to before `b`, about `step` metres apart."""
     count = max(1, round(math.hypot(b[0] - a[0], b[1] - a[1]) / step))
     return np.linspace(a, b, count, endpoint=False)

@@ -1,4 +1,4 @@
-"""Where traffic can drive near a place: lanes and the paths between them, routes over both, and where routes meet."""
+"""Routes over the lanes of a town and the paths between them, and where routes meet."""
 
 from __future__ import annotations
 
@@ -19,17 +19,14 @@ Floats = NDArray[np.float64]
 Segment = tuple[int, int]
 
 FOLLOW, MERGE, CROSS = range(3)
-# Centre lines closer than this, in metres, are a conflict: half the widths of two trucks.
-_CLEARANCE = 2.4
-_STOP_BEFORE_PAINT = 0.6
-_LAST_METRES = 25.0
+_CLEARANCE = 2.4  # metres: closer centre lines conflict, at half the widths of two trucks
+_STOP_BEFORE_PAINT = 0.6  # metres
+_LAST_METRES = 25.0  # metres of a lane on which its stop line is sought
 
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """Segments one after the other: `starts [k]` is the distance along `path [n, 2]` where each begins, and `length`
-    that where the last ends.
-    """
+    """A sequence of segments: each begins at a distance `starts [k]` along `path [n, 2]`, the last ends at `length`."""
 
     segments: tuple[Segment, ...]
     starts: Floats
@@ -41,7 +38,7 @@ class Route:
 class Zone:
     """Where two segments are too close for two vehicles: from `a0` to `a1` on one, from `b0` to `b1` on the other.
 
-    `kind` is FOLLOW where they part from one start, MERGE where they come together to one end, otherwise CROSS.
+    `kind` is FOLLOW where they diverge from one start, MERGE where they end in one point, otherwise CROSS.
     """
 
     kind: int
@@ -52,7 +49,7 @@ class Zone:
 
 
 class Streets:
-    """The lanes of a town and the paths between them; no route leads into lanes that are put into `closed`."""
+    """The lanes of a town and the paths between them; no route leads into lanes in `closed`."""
 
     def __init__(self, town: Town) -> None:
         self._graph = town.lanes
@@ -65,7 +62,7 @@ class Streets:
         )
 
     def nearby(self, track: Points, reach: float) -> list[int]:
-        """The lanes that come within `reach` metres of a track `[n, 2]`."""
+        """List the lanes that come within `reach` metres of a track `[n, 2]`."""
         lanes = self._graph.lanes
         points = np.concatenate(lanes)
         owner = np.repeat(np.arange(len(lanes)), [len(lane) for lane in lanes])
@@ -77,26 +74,26 @@ class Streets:
         return near
 
     def successors(self, lane: int) -> list[Segment]:
-        """The paths that lead on from a lane."""
+        """List the paths that lead on from a lane."""
         return [(lane, k) for k, (to, _) in enumerate(self._graph.successors[lane]) if to not in self.closed]
 
     def points(self, segment: Segment) -> Points:
-        """The centre line of a segment."""
+        """Return the centre line of a segment."""
         lane, successor = segment
         return self._graph.lanes[lane] if successor < 0 else self._graph.successors[lane][successor][1]
 
     def length(self, segment: Segment) -> float:
-        """Metres along a segment."""
+        """Return the length of a segment, metres."""
         if segment not in self._lengths:
             self._lengths[segment] = float(arc_length(self.points(segment))[-1])
         return self._lengths[segment]
 
     def target(self, segment: Segment) -> int:
-        """The lane into which the path of a lane to a successor leads."""
+        """Return the lane into which the path of a lane to a successor leads."""
         return self._graph.successors[segment[0]][segment[1]][0]
 
     def draw_route(self, lane: int, length: float, rng: np.random.Generator) -> Route:
-        """A random route of at least `length` metres from the start of a lane, shorter where it can go no further."""
+        """Draw a route of at least `length` metres from the start of a lane, shorter where lanes end."""
         segments: list[Segment] = [(lane, -1)]
         total = self.length((lane, -1))
         while total < length:
@@ -111,7 +108,7 @@ class Streets:
         count, last = 0, np.full(2, np.inf)
         for segment in segments:
             points = self.points(segment)
-            # Where segments join, a point is not repeated.
+            # Do not repeat the point where segments join.
             joined = bool(np.hypot(*(points[0] - last)) < 1e-6)
             first.append(count - joined)
             pieces.append(points[joined:])
@@ -122,7 +119,7 @@ class Streets:
         return Route(tuple(segments), s[first], path, float(s[-1]))
 
     def stop_distance(self, lane: int) -> float:
-        """Where on a lane a front bumper halts before the junction at its end: distance from the lane's start."""
+        """Return the distance along a lane at which a front bumper stops before the junction at its end."""
         if lane not in self._stops:
             self._stops[lane] = self._find_stop(lane)
         return self._stops[lane]
@@ -130,7 +127,7 @@ class Streets:
     def _find_stop(self, lane: int) -> float:
         points = self.points((lane, -1))
         s = arc_length(points)
-        # Densely along the last metres, so that no polygon is stepped over.
+        # Dense, so that no polygon is missed.
         at = np.arange(max(0.0, s[-1] - _LAST_METRES), s[-1], 0.25)
         xy = np.stack((np.interp(at, s, points[:, 0]), np.interp(at, s, points[:, 1])), axis=1)
         spots = shapely.points(xy)
@@ -143,7 +140,7 @@ class Streets:
         return max(1.0, float(s[-1]) - 1.0)
 
     def zone(self, one: Segment, other: Segment) -> Zone | None:
-        """Where two segments are in conflict, if they are."""
+        """Return where two segments conflict, if they do."""
         key = (one, other)
         if key not in self._zones:
             zone = self._find_zone(one, other)
@@ -168,10 +165,10 @@ class Streets:
 
 @dataclass(frozen=True, eq=False)
 class Meetings:
-    """Where pairs of routes meet, one row for either's view: `one [m]` looks at `other [m]`.
+    """Where pairs of routes meet, one row per direction of view: `one [m]` looks at `other [m]`.
 
-    On its own route `one` is in the conflict from `a0` to `a1`, on its route `other` from `b0` to `b1`. For FOLLOW and
-    MERGE, `shift` added to a distance on the other's route gives that on one's own.
+    On its route `one` is in the conflict from `a0` to `a1`, on its own `other` from `b0` to `b1`. For FOLLOW and MERGE,
+    a distance on the route of `other` plus `shift` is the distance on the route of `one`.
     """
 
     kind: NDArray[np.int64]
@@ -185,7 +182,7 @@ class Meetings:
 
 
 def find_meetings(streets: Streets, routes: list[Route]) -> Meetings:
-    """All places where routes share segments, come together, part or cross."""
+    """Find all places where routes share segments, merge, diverge or cross."""
     uses: dict[Segment, list[tuple[int, float]]] = defaultdict(list)
     for index, route in enumerate(routes):
         for segment, start in zip(route.segments, route.starts, strict=True):
@@ -197,12 +194,12 @@ def find_meetings(streets: Streets, routes: list[Route]) -> Meetings:
             rows += [(FOLLOW, i, j, a, a + length, b, b + length, a - b) for j, b in users if j != i]
     segments = list(uses)
     lines = np.array([LineString(streets.points(s)) for s in segments], dtype=object)
-    # Two lanes side by side are no conflict: one of the two leads across a junction.
+    # Two lanes side by side do not conflict: one of the two segments leads across a junction.
     across = np.array([k for k, (_, successor) in enumerate(segments) if successor >= 0], dtype=np.int64)
     pairs = STRtree(lines).query(lines[across], predicate="dwithin", distance=_CLEARANCE)
     for p, q in zip(across[pairs[0]].tolist(), pairs[1].tolist(), strict=True):
         one, other = segments[p], segments[q]
-        # A lane and its own way on are one path.
+        # A lane and its own path onwards do not conflict.
         if one == other or _are_consecutive(streets, one, other):
             continue
         rows += _meeting_rows(streets, uses, one, other)
@@ -216,7 +213,7 @@ def find_meetings(streets: Streets, routes: list[Route]) -> Meetings:
 def _meeting_rows(
     streets: Streets, uses: dict[Segment, list[tuple[int, float]]], one: Segment, other: Segment
 ) -> list[tuple[float, ...]]:
-    """Rows of `Meetings` for the users of a segment that look at those of another."""
+    """Return the rows of `Meetings` in which users of one segment look at those of another."""
     zone = streets.zone(one, other)
     if zone is None:
         return []

@@ -1,4 +1,4 @@
-"""What happens in a scene: where the ego vehicle drives, who else moves or stands, and where all are at a time."""
+"""A scene: the way of the ego vehicle, the actors around it, the light, and all poses at any time."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from bridgeta_synth.world.town.town import Town
 
 Floats = NDArray[np.float64]
 
-# Actors that never come this near to the ego vehicle, in metres, are left out.
-_SIGHT = 105.0
-_MOST = 170
+_SIGHT = 105.0  # metres; actors that never come this near to the ego vehicle are left out
+_MOST = 170  # actors
 _MARGIN = 0.12  # metres between actors
-_EVERY = 2  # collisions are looked for at every second sample of the motions
+_EVERY = 2  # collisions are sought at every second sample of the motions
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One scene: a town, the ego motion (of its rear axle), the actors, their bodies in their own frames
-    (`Solids.owner` = actor), the light and how the cameras, by channel, see in it.
+    """A scene in a town.
+
+    `ego` is the motion of the rear axle, `bodies` are the actors' solids in their own frames (`Solids.owner` is the
+    actor), `looks` the looks of the cameras by channel.
     """
 
     index: int
@@ -59,15 +60,15 @@ class Scene:
         object.__setattr__(self, "_ego_track", Tracks(poses[None]))
 
     def ego_pose(self, time: float) -> Matrix:
-        """global_T_ego at a time: the middle of the rear axle on the ground, with roll and pitch."""
+        """Return global_T_ego at a time: the middle of the rear axle on the ground, with roll and pitch."""
         return np.asarray(self._ego_track.poses(time)[0])
 
     def poses(self, times: float | Floats) -> Floats:
-        """global_T_actor `[actors, 4, 4]` at one time or a time per actor: on the ground below the actors' middles."""
+        """Return global_T_actor `[actors, 4, 4]` at one time or a time per actor: on the ground below their middles."""
         return self._tracks.poses(times)
 
     def observed_poses(self, time: float) -> Floats:
-        """`poses` of each actor when the LiDAR sweep stamped `time` passed it; that is what is annotated."""
+        """Return the pose of each actor when the LiDAR sweep stamped `time` passes it, which is annotated."""
         ego, poses = self.ego_pose(time), self.poses(time)
         if not len(poses):
             return poses
@@ -76,7 +77,7 @@ class Scene:
         return self.poses(time + facts.sweep_delay(np.arctan2(y, x)))
 
     def describe(self) -> str:
-        """A line about the scene, in the manner of nuScenes' scene table; it names night and rain."""
+        """Describe the scene in a line like those of nuScenes' scene table; night and rain are named."""
         words = list(self.light.keywords())
         _, _, yaw = self.ego.at(np.arange(0.0, self.duration + 0.01, 0.5))
         speeds = np.array([self.ego.speed(t) for t in np.arange(0.0, self.duration + 0.01, 0.5)])
@@ -90,13 +91,13 @@ class Scene:
         manners = [a.manner for a in self.actors]
         people = manners.count("pedestrian")
         vehicles = manners.count("vehicle")
-        words += [text for text, tells in self._features(manners) if tells]
+        words += [text for text, holds in self._list_features(manners) if holds]
         words.append("many pedestrians" if people > 14 else "pedestrians" if people > 2 else "few people")
         words.append("dense traffic" if vehicles > 24 else "traffic" if vehicles > 5 else "little traffic")
         text = ", ".join(words)
         return text[0].upper() + text[1:]
 
-    def _features(self, manners: list[str]) -> list[tuple[str, bool]]:
+    def _list_features(self, manners: list[str]) -> list[tuple[str, bool]]:
         names = [a.category for a in self.actors]
         return [
             ("many parked cars", manners.count("parked") > 15),
@@ -109,7 +110,7 @@ class Scene:
 
 
 def _ground_poses(town: Town, actors: tuple[Actor, ...], steps: int) -> Floats:
-    """global_T_actor `[actors, steps, 4, 4]` on the ground."""
+    """Return global_T_actor `[actors, steps, 4, 4]` on the ground."""
     poses = np.zeros((len(actors), steps, 4, 4))
     poses[:] = np.eye(4)
     for still in (True, False):
@@ -127,7 +128,7 @@ def _ground_poses(town: Town, actors: tuple[Actor, ...], steps: int) -> Floats:
 def _wheeled_poses(
     town: Town, actors: tuple[Actor, ...], chosen: list[int], x: Floats, y: Floats, yaw: Floats
 ) -> Floats:
-    """Poses `[n, t, 4, 4]` of what stands on wheels: on the carriageway, or parked on a footpath beside it."""
+    """Return poses `[n, t, 4, 4]` on wheels: on the carriageway, or parked on a footpath beside it."""
     shares = np.array([actors[k].model.axles for k in chosen])
     size = np.array([actors[k].size for k in chosen])
     result = town.terrain.pose(x, y, yaw, (shares[:, 0] * size[:, 1])[:, None], (shares[:, 1] * size[:, 0])[:, None])
@@ -138,7 +139,7 @@ def _wheeled_poses(
 
 
 def _upright_poses(town: Town, x: Floats, y: Floats, yaw: Floats) -> Floats:
-    """Poses `[n, t, 4, 4]` of what stands upright on the ground, on footpaths as on carriageways."""
+    """Return upright poses `[n, t, 4, 4]` on the ground, on footpaths as on carriageways."""
     result = np.zeros((*x.shape, 4, 4))
     result[..., 0, 0] = result[..., 1, 1] = np.cos(yaw)
     result[..., 1, 0] = np.sin(yaw)
@@ -150,13 +151,13 @@ def _upright_poses(town: Town, x: Floats, y: Floats, yaw: Floats) -> Floats:
 
 
 def build_scene(town: Town, seed: Seed, index: int, duration: float, weather: str = "mixed") -> Scene:
-    """The scene `index` of a seed in its town; equal arguments give an equal scene."""
+    """Build the scene `index` of a seed in its town; equal arguments give an equal scene."""
     rng = np.random.default_rng([*seed, 2, index])
     appearance = np.random.default_rng([*seed, 7, index])
     light = draw_light(appearance, weather)
     looks = {camera.channel: draw_look(appearance, light) for camera in facts.CAMERAS}
     wet, quiet = light.rain > 0, 0.5 if light.kind == "night" else 1.0
-    # How much goes on: few scenes are empty, few are crowded.
+    # Few scenes are empty, few are crowded.
     busy = float(rng.beta(1.6, 1.8))
     times, streets = sample_times(duration), Streets(town)
     plan = plan_ego(town, streets, duration, rng)
@@ -175,12 +176,12 @@ def build_scene(town: Town, seed: Seed, index: int, duration: float, weather: st
     for crossing in crossings:
         add_crossing_people(crossing, times, rng, wet, stage.admit)
     objects = equip_site(town, site, rng) if site is not None else []
-    objects += park_vehicles(town, stage.seen, float(rng.uniform(0.05, 0.95)), 80.0, rng)
-    objects += place_street_objects(town, stage.seen, float(rng.uniform(0.0, 0.35)), rng)
+    objects += park_vehicles(town, stage.ego_track, float(rng.uniform(0.05, 0.95)), 80.0, rng)
+    objects += place_street_objects(town, stage.ego_track, float(rng.uniform(0.0, 0.35)), rng)
     for actor in objects:
         stage.admit([actor])
     people = int(rng.gamma(1.3, 25.0) * (0.3 + busy) * quiet * (0.6 if wet else 1.0))
-    add_passers_by(town, stage.seen, min(people, 80), times, rng, wet, stage.admit)
+    add_passers_by(town, stage.ego_track, min(people, 80), times, rng, wet, stage.admit)
     actors = stage.nearest(_MOST)
     bodies = SolidList()
     for owner, actor in enumerate(actors):
@@ -189,23 +190,23 @@ def build_scene(town: Town, seed: Seed, index: int, duration: float, weather: st
 
 
 class _Stage:
-    """The actors of a scene: those who come near the ego vehicle and never touch it, each other or what stands there.
+    """The actors of a scene: they come near the ego vehicle and never touch it, each other or what stands there.
 
-    `seen [n, 2]` are places of the ego vehicle, half a second apart.
+    `ego_track [n, 2]` are places of the ego vehicle, half a second apart.
     """
 
     def __init__(self, town: Town, ego: Motion, steps: int) -> None:
         self._steps = steps
         x, y, yaw = ego.sampled(steps)
-        self.seen = np.stack((x, y), axis=1)[::10]
+        self.ego_track = np.stack((x, y), axis=1)[::10]
         middle = 0.5 * EGO_BASE
         own = np.stack((x + middle * np.cos(yaw), y + middle * np.sin(yaw), yaw))[None, :, ::_EVERY]
-        self._obstacles = Obstacles(town, self.seen, _SIGHT + 20)
+        self._obstacles = Obstacles(town, self.ego_track, _SIGHT + 20)
         self._ground = OccupiedGround(self._obstacles, own, np.array([EGO_SIZE[1::-1]]) / 2, _MARGIN)
         self._actors: list[Actor] = []
 
     def admit_traffic(self, vehicles: list[Actor]) -> None:
-        """Take those vehicles in traffic that get through; parties together."""
+        """Admit the vehicles in traffic that touch nothing; parties together."""
         away = np.array([self._distance_to_ego(a) for a in vehicles])
         tracks = np.concatenate((self._ground.tracks, *([self._sample(a)] for a in vehicles)))
         half = np.concatenate((self._ground.half, _half_sizes(vehicles)))
@@ -217,7 +218,7 @@ class _Stage:
         self._actors += [a for a, stays in zip(vehicles, keeps[1:], strict=True) if stays]
 
     def admit(self, actors: list[Actor]) -> bool:
-        """Take some actors if all of them are near and touch nothing."""
+        """Admit actors if all of them are near and touch nothing; return whether."""
         if any(self._distance_to_ego(a) > _SIGHT for a in actors):
             return False
         if not self._ground.admit(np.stack([self._sample(a) for a in actors]), _half_sizes(actors)):
@@ -226,7 +227,7 @@ class _Stage:
         return True
 
     def nearest(self, most: int) -> list[Actor]:
-        """All actors, in the order in which they came; without the farthest if there are more than `most`."""
+        """Return at most `most` actors in the order of their admission, without the farthest."""
         away = np.array([self._distance_to_ego(a) for a in self._actors])
         return [self._actors[k] for k in np.sort(np.argsort(away, kind="stable")[:most])]
 
@@ -234,11 +235,11 @@ class _Stage:
         return actor.motion.sampled(self._steps)[:, ::_EVERY]
 
     def _distance_to_ego(self, actor: Actor) -> float:
-        """The least distance to the ego vehicle, metres, within half a second."""
+        """Return the least distance to the ego vehicle, metres, at samples half a second apart."""
         x, y, _ = actor.motion.sampled(self._steps)[:, ::10]
-        return float(np.hypot(x - self.seen[:, 0], y - self.seen[:, 1]).min())
+        return float(np.hypot(x - self.ego_track[:, 0], y - self.ego_track[:, 1]).min())
 
 
 def _half_sizes(actors: list[Actor]) -> Floats:
-    """Half lengths and widths, `[n, 2]`."""
+    """Return half lengths and widths, `[n, 2]`."""
     return np.array([(a.size[1], a.size[0]) for a in actors]).reshape(-1, 2) / 2

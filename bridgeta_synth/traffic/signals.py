@@ -1,4 +1,4 @@
-"""Traffic signals and people on crossings as gates: when traffic may enter junctions and pass crossings."""
+"""Traffic signals and people on crossings, as gates that say when traffic may pass."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bridgeta_synth.world.town.town import Town
 
 _CLEAR = 3.5  # seconds between the green of one street and that of the other
 _LAMP_REACH = 8.0  # metres from a junction within which its signals stand
-_CROSSING_HALF = 2.0
-_STOP_LINE_REACH = 9.0
+_CROSSING_HALF = 2.0  # metres
+_STOP_LINE_REACH = 9.0  # metres before a crossing within which traffic stops at a stop line instead
 
 
 @dataclass(frozen=True)
 class Signal:
-    """A signal at the end of a lane: green for `green` seconds of every `period` from time `opens` on."""
+    """A signal at the end of a lane: green for the first `green` seconds of every `period` from time `opens` on."""
 
     opens: float
     green: float
@@ -35,9 +35,9 @@ class Signal:
 def draw_signals(
     town: Town, streets: Streets, lanes: list[int], opens: dict[int, float], rng: np.random.Generator
 ) -> dict[int, Signal]:
-    """The signals at the ends of lanes, by lane, at junctions where signals stand.
+    """Draw the signals at the ends of lanes, by lane, at junctions where signals stand.
 
-    The two streets of a junction are green in turns; `opens` says when the signals of some lanes turn green.
+    The two streets of a junction are green in turn; `opens` says when the signals of some lanes turn green.
     """
     junctions = [p for p, yes in zip(town.polygons["road_segment"], town.intersections, strict=True) if yes]
     lamps = town.solids.place[town.solids.kind == LAMP][:, :2]
@@ -65,7 +65,7 @@ def draw_signals(
             headings[lane] = math.atan2(way[1], way[0])
         axis = headings[entered[junction][0]]
         street = {lane: int(abs(math.cos(heading - axis)) < math.sqrt(0.5)) for lane, heading in headings.items()}
-        # The first of them that the ego vehicle comes to decides.
+        # The first signal on the ego vehicle's route decides.
         for lane in [lane for lane in opens if lane in street][:1]:
             first = opens[lane] - street[lane] * period / 2
         for lane, number in street.items():
@@ -74,7 +74,7 @@ def draw_signals(
 
 
 def add_signals(gates: Gates, who: int, route: Route, streets: Streets, signals: dict[int, Signal]) -> None:
-    """The gates of a vehicle at the signals along its route."""
+    """Add the gates of a vehicle at the signals along its route."""
     for (lane, successor), start in zip(route.segments, route.starts, strict=True):
         if successor < 0 and lane in signals and lane != route.segments[-1][0]:
             signal = signals[lane]
@@ -82,7 +82,7 @@ def add_signals(gates: Gates, who: int, route: Route, streets: Streets, signals:
 
 
 def add_crossings(gates: Gates, routes: list[Route], streets: Streets, crossings: list[Crossing]) -> None:
-    """The gates of all vehicles before crossings while people walk there."""
+    """Add the gates of all vehicles before crossings while people walk there."""
     paths = np.concatenate([r.path for r in routes])
     owner = np.repeat(np.arange(len(routes)), [len(r.path) for r in routes])
     distance = np.concatenate([arc_length(r.path) for r in routes])
@@ -98,7 +98,7 @@ def add_crossings(gates: Gates, routes: list[Route], streets: Streets, crossings
 
 
 def _stop_before(route: Route, streets: Streets, enters: float) -> float:
-    """Where to halt before a crossing that is entered at a distance: at a stop line shortly before it, if any."""
+    """Return where to stop before a crossing entered at a distance: at a stop line shortly before it, if any."""
     index = int(np.searchsorted(route.starts, enters, side="right")) - 1
     lane, successor = route.segments[index]
     if successor < 0:

@@ -1,4 +1,4 @@
-"""What vehicles are made of: solids in the frame of their actor.
+"""Build the bodies of vehicles: solids in the frame of their actor.
 
 An actor's frame has its origin on the ground below the middle of the actor, x forward, y left and z up. Every builder
 fills a box of `size` (length, width, height) around that origin to its faces, so that the box is the annotation.
@@ -22,7 +22,7 @@ _MACHINE: Colour = (0.86, 0.62, 0.10)
 
 
 class Body:
-    """Adds solids of one actor: `owner` is its index and `seed` varies the look of its solids."""
+    """The body of one actor: `owner` is the actor's index, `seed` varies the look of its solids."""
 
     def __init__(self, into: SolidList, owner: int, seed: int) -> None:
         self._into, self.owner, self.seed = into, owner, seed
@@ -30,26 +30,26 @@ class Body:
     def box(
         self, kind: int, at: Size, size: Size, colour: Colour, lean: Lean = (0.0, 0.0, 0.0), main: bool = False
     ) -> None:
-        """A tapered box: `at` is the middle of its base."""
+        """Add a tapered box: `at` is the middle of its base."""
         self._into.add(kind, at, size, colour, lean=lean, seed=self.seed, owner=self.owner, main=main)
 
     def ball(self, kind: int, at: Size, size: Size, colour: Colour, main: bool = False) -> None:
-        """An ellipsoid: `at` is its lowest point."""
+        """Add an ellipsoid: `at` is its lowest point."""
         self._into.add(kind, at, size, colour, seed=self.seed, owner=self.owner, main=main, is_round=True)
 
     def wheels(self, xs: tuple[float, ...], width: float, radius: float, tyre: float = 0.24) -> None:
-        """A wheel at either side of a vehicle for every x."""
+        """Add a wheel on either side of a vehicle for every x."""
         for x in xs:
             for y in (0.5 * (width - tyre) - 0.01, -0.5 * (width - tyre) + 0.01):
                 self.ball(WHEEL, (x, y, 0.0), (2 * radius, tyre, 2 * radius), RUBBER)
 
     def wheel(self, x: float, radius: float, tyre: float) -> None:
-        """A wheel of a cycle."""
+        """Add a wheel of a cycle."""
         self.ball(WHEEL, (x, 0.0, 0.0), (2 * radius, tyre, 2 * radius), RUBBER)
 
 
 def _car(body: Body, size: Size, colour: Colour, waist: float, cabin: tuple[float, float], lean: Lean) -> None:
-    """A car with its waist at a share of its height and a cabin of (length, middle) in shares of its length."""
+    """Build a car with its waist at a share of its height and a cabin (length, middle) in shares of its length."""
     length, width, height = size
     rise = waist * height
     body.wheels((0.31 * length, -0.29 * length), width, 0.235 * min(height, 1.5))
@@ -60,39 +60,39 @@ def _car(body: Body, size: Size, colour: Colour, waist: float, cabin: tuple[floa
 
 
 def saloon(body: Body, size: Size, colour: Colour) -> None:
-    """A car with a boot."""
+    """Build a car with a boot."""
     _car(body, size, colour, 0.56, (0.62, -0.06), (1.0, 0.75, 0.25))
 
 
 def hatchback(body: Body, size: Size, colour: Colour) -> None:
-    """A short car without a boot."""
+    """Build a short car without a boot."""
     _car(body, size, colour, 0.56, (0.68, -0.14), (0.95, 0.4, 0.22))
 
 
 def suv(body: Body, size: Size, colour: Colour) -> None:
-    """A tall car."""
+    """Build a tall car."""
     _car(body, size, colour, 0.58, (0.70, -0.13), (0.75, 0.22, 0.16))
 
 
 def van(body: Body, size: Size, colour: Colour) -> None:
-    """A van: little bonnet, upright tail."""
+    """Build a van: a short bonnet and an upright tail."""
     _car(body, size, colour, 0.54, (0.88, -0.055), (0.55, 0.05, 0.08))
 
 
 def pickup(body: Body, size: Size, colour: Colour) -> None:
-    """A pickup: a cabin before an open bed."""
+    """Build a pickup: a cabin before an open bed."""
     _car(body, size, colour, 0.54, (0.42, 0.03), (0.7, 0.15, 0.16))
 
 
 def patrol_car(body: Body, size: Size, colour: Colour) -> None:
-    """A police car with its lights on the roof."""
+    """Build a police car with lights on the roof."""
     length, width, height = size
     _car(body, (length, width, height - 0.1), colour, 0.58, (0.66, -0.08), (0.85, 0.45, 0.2))
     body.box(LAMPHEAD, (-0.08 * length, 0, height - 0.1), (0.25, 0.6 * width, 0.1), (0.15, 0.25, 0.85))
 
 
 def ambulance(body: Body, size: Size, colour: Colour) -> None:
-    """A box behind a van's cab, with lights on it."""
+    """Build a box with lights behind a van's cab."""
     length, width, height = size
     _lorry_cab(body, size, colour, 0.34, 0.72)
     box = 0.64 * length
@@ -101,7 +101,7 @@ def ambulance(body: Body, size: Size, colour: Colour) -> None:
 
 
 def _lorry_cab(body: Body, size: Size, colour: Colour, share: float, tall: float) -> None:
-    """Cab and wheels of a truck: the cab's shares of its length and height."""
+    """Build cab and wheels of a truck; `share` and `tall` are the cab's shares of its length and height."""
     length, width, height = size
     radius = 0.48 if length > 7 else 0.4
     rear = (-0.33 * length,) if length < 7.5 else (-0.27 * length, -0.27 * length - 2.3 * radius)
@@ -113,7 +113,7 @@ def _lorry_cab(body: Body, size: Size, colour: Colour, share: float, tall: float
 
 
 def box_truck(body: Body, size: Size, colour: Colour) -> None:
-    """A closed box behind a cab."""
+    """Build a closed box behind a cab."""
     length, width, height = size
     cab = min(2.1, 0.3 * length)
     _lorry_cab(body, size, colour, cab / length, 0.8)
@@ -122,7 +122,7 @@ def box_truck(body: Body, size: Size, colour: Colour) -> None:
 
 
 def tipper(body: Body, size: Size, colour: Colour) -> None:
-    """A tipping skip behind a tall cab."""
+    """Build a tipping skip behind a tall cab."""
     length, width, height = size
     cab = 2.0
     _lorry_cab(body, size, colour, cab / length, 1.0)
@@ -133,7 +133,7 @@ def tipper(body: Body, size: Size, colour: Colour) -> None:
 
 
 def trailer(body: Body, size: Size, colour: Colour) -> None:
-    """A trailer's box on its rear axles."""
+    """Build the box of a trailer on rear axles."""
     length, width, height = size
     body.wheels((-0.24 * length, -0.24 * length - 1.15), width, 0.48, 0.3)
     body.box(WALL, (0, 0, 0.75), (0.94 * length, 0.4 * width, 0.35), DARK)
@@ -141,14 +141,14 @@ def trailer(body: Body, size: Size, colour: Colour) -> None:
 
 
 def bus(body: Body, size: Size, colour: Colour) -> None:
-    """A city bus, or a section of one."""
+    """Build a city bus, or a section of one."""
     length, width, height = size
     body.wheels((0.28 * length, -0.26 * length), width, 0.48, 0.28)
     body.box(BUS, (0, 0, 0.3), (length, width, height - 0.3), colour, lean=(0.04, 0.02, 0.02), main=True)
 
 
 def loader(body: Body, size: Size, colour: Colour) -> None:
-    """A wheel loader with its bucket down."""
+    """Build a wheel loader with its bucket down."""
     length, width, height = size
     body.wheels((0.14 * length, -0.3 * length), width, 0.11 * length, 0.45)
     rear = (0.62 * length, 0.62 * width, 0.34 * height)
@@ -162,7 +162,7 @@ def loader(body: Body, size: Size, colour: Colour) -> None:
 
 
 def excavator(body: Body, size: Size, colour: Colour) -> None:
-    """A tracked excavator with its arm bent before it."""
+    """Build a tracked excavator with a bent arm before it."""
     length, width, height = size
     rear = 0.5 * length
     for y in (0.5 * width - 0.25, 0.25 - 0.5 * width):

@@ -19,7 +19,7 @@ class CameraLook:
     exposure: factor on top of the automatic exposure.
     white_balance: factors of red, green and blue.
     saturation: 1 leaves colours as they are, 0 makes grey.
-    vignetting: share of the light that is missing in the corners.
+    vignetting: share of the light that the corners lack.
     sharpness: above 0 sharpens as cameras do, below 0 blurs (-0.2: about one pixel).
     glare: share of the light that the lens scatters.
     noise: standard deviation of the noise in display values (0-1) at daylight exposure.
@@ -45,7 +45,7 @@ def draw_look(rng: np.random.Generator, light: Light) -> CameraLook:
     warm, green = rng.normal(0, 0.025, 2)
     dark = light.kind == "night"
     count = int(rng.poisson(3 + 16 * light.rain)) if light.rain > 0 else 0
-    # Many small ones and few large ones.
+    # Many small drops and few large ones.
     radii = 0.004 + 0.022 * rng.random(count) ** 3
     places = rng.random((count, 2)) * (1.0, 0.5625)
     return CameraLook(

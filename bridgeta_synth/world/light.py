@@ -1,7 +1,7 @@
 """The light and the weather of a scene: sun, sky, haze, street lamps, and how wet everything is.
 
 Colours are linear RGB in one unit throughout: the radiance of a white diffuse surface that the noon sun shows alone is
-about 3. A `Light` says what shines; exposure and the other doings of a camera are in `camera_look`.
+about 3. Exposure and all else that a camera does are in `camera_look`.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _LAMPS: tuple[Colour, ...] = ((1.0, 0.60, 0.24), (1.0, 0.78, 0.52), (0.95, 0.92,
 
 @dataclass(frozen=True)
 class Light:
-    """What shines in a scene and what the air and the rain do to it.
+    """The light and the weather of a scene.
 
     kind: clear, overcast, dusk or night.
     sun: unit vector towards the sun, never lower than 5 degrees, so that shadows have an end.
     sun_colour: radiance of a white diffuse surface that faces the sun.
     sky_colour, horizon_colour: radiance of the sky at the zenith and at the horizon.
     cloud: share of the sky that is clouded, 0 to 1.
-    haze: metres after which 63 % of what is seen is haze.
-    lamps: street lamps and headlights are on; lamp_colour is that of the street lamps.
+    haze: metres after which haze makes up 63 % of what is seen.
+    lamps: whether street lamps and headlights are on; lamp_colour: that of the street lamps.
     wet: how wet the ground is, 0 to 1; rain: how hard it rains, 0 to 1.
     """
 
@@ -59,7 +59,7 @@ class Light:
         return red, green, blue
 
     def keywords(self) -> list[str]:
-        """What a scene's description says of the light and the weather, for example ["night", "rain"]."""
+        """List the words for light and weather in a scene's description, for example ["night", "rain"]."""
         words = [] if self.kind == "clear" else [self.kind]
         if self.rain > 0:
             words.append("rain")
@@ -69,7 +69,10 @@ class Light:
 
 
 def draw_light(rng: np.random.Generator, weather: str = "mixed") -> Light:
-    """The light of a scene: of any kind for "mixed", with rain for "rain", otherwise of the kind that is named."""
+    """Draw the light of a scene: any kind for "mixed", with rain for "rain", otherwise of the named kind.
+
+    Raises BridgeTAError for an unknown weather.
+    """
     if weather not in WEATHERS:
         known = ", ".join(WEATHERS)
         raise BridgeTAError(f"there is no weather '{weather}', it must be one of {known}", exit_code=2)
@@ -91,7 +94,7 @@ def draw_light(rng: np.random.Generator, weather: str = "mixed") -> Light:
     sky: Colour
     horizon: Colour
     if kind == "clear":
-        # The lower the sun, the redder and the weaker.
+        # The lower the sun, the redder and weaker its light.
         low = 1 - math.sin(elevation)
         strength = 3.3 * (1 - 0.45 * low)
         sun_colour = (strength, strength * (0.97 - 0.10 * low), strength * (0.92 - 0.28 * low))
@@ -116,21 +119,21 @@ def draw_light(rng: np.random.Generator, weather: str = "mixed") -> Light:
         horizon = (0.0060 * glow, 0.0050 * glow, 0.0044 * glow)
         cloud, haze, lamps = float(rng.uniform(0.0, 1.0)), float(rng.uniform(300, 900)), True
     if raining:
-        # Rain clouds: dim, grey, and a veil before everything far.
+        # Rain clouds dim and grey the light and veil the distance.
         dim = 0.75 - 0.3 * rain
-        sun_colour = _scaled(sun_colour, 0.35 if kind == "clear" else 0.0)
-        sky, horizon = _grey(sky, dim), _grey(horizon, dim)
+        sun_colour = _scale(sun_colour, 0.35 if kind == "clear" else 0.0)
+        sky, horizon = _to_grey(sky, dim), _to_grey(horizon, dim)
         cloud, haze = max(cloud, 0.9), haze * (0.9 - 0.4 * rain)
         lamps = lamps or rain > 0.5
     return Light(kind, sun, sun_colour, sky, horizon, cloud, haze, lamps, lamp_colour, wet, rain)
 
 
-def _scaled(colour: Colour, factor: float) -> Colour:
+def _scale(colour: Colour, factor: float) -> Colour:
     return colour[0] * factor, colour[1] * factor, colour[2] * factor
 
 
-def _grey(colour: Colour, factor: float) -> Colour:
-    """A colour dimmed and pulled three quarters of the way to grey."""
+def _to_grey(colour: Colour, factor: float) -> Colour:
+    """Dim a colour and shift it three quarters of the way to grey."""
     mean = sum(colour) / 3
     red, green, blue = (factor * (0.25 * value + 0.75 * mean) for value in colour)
     return red, green, blue

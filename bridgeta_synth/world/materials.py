@@ -1,7 +1,7 @@
-"""Materials: numbers, colours and LiDAR reflectivity of what lies on the ground, and reflectivity of what stands on it.
+"""Materials of the ground: numbers, colours and LiDAR reflectivity; and the reflectivity of solids.
 
-Colours are linear albedos (0: black, 1: white), as measured for dry surfaces; display colours `c` relate to them by
-`linear`. Reflectivity is the HDL-32E's scale: 0-100 for diffuse surfaces, up to 255 for retroreflectors.
+Colours are linear albedos (0: black, 1: white), as measured for dry surfaces; `linear` converts display colours to
+them. Reflectivity is the HDL-32E's scale: 0-100 for diffuse surfaces, up to 255 for retroreflectors.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRASS, DIRT, CONCRETE, PAVING, KERB, ASPHALT, PATCH, CARPARK, WHITE, YELLOW, ZEBRA = range(11)
-# Paint that the traffic has worn; dark joints, skid marks and removed paint, which look like lines and are in no map.
+# Worn paint; dark joints, skid marks and removed paint, which look like lines and are in no map.
 WHITE_WORN, YELLOW_WORN, ZEBRA_WORN, SEAM, TYRE, REMOVED_PAINT = range(11, 17)
 GRAVEL, COBBLE, ASPHALT_OLD = range(17, 20)
 # Painted kerbs, brick paving, iron covers, planted beds and cracks.
 KERB_WHITE, KERB_BLACK, KERB_YELLOW, BRICK, IRON, BED, CRACK = range(20, 27)
 
 ALBEDO_SCALE = 0.85
-"""The albedo that a stored value of 255 means."""
+"""The albedo of a stored value of 255."""
 
 
 class Material(NamedTuple):
-    """Linear albedo, how much it varies from place to place (a share), and the reflectivity for LiDAR (0-255)."""
+    """Linear albedo, the share by which it varies from place to place, and the LiDAR reflectivity (0-255)."""
 
     albedo: tuple[float, float, float]
     spread: float
@@ -47,7 +47,7 @@ MATERIALS: tuple[Material, ...] = (
     Material((0.560, 0.560, 0.540), 0.10, 60),  # worn zebra
     Material((0.030, 0.030, 0.032), 0.10, 4),  # seam
     Material((0.035, 0.035, 0.036), 0.10, 6),  # tyre mark
-    Material((0.330, 0.325, 0.310), 0.10, 20),  # ghost
+    Material((0.330, 0.325, 0.310), 0.10, 20),  # removed paint
     Material((0.260, 0.240, 0.205), 0.35, 20),  # gravel
     Material((0.210, 0.195, 0.180), 0.20, 22),  # cobble
     Material((0.190, 0.187, 0.180), 0.16, 14),  # old asphalt
@@ -63,23 +63,22 @@ MATERIALS: tuple[Material, ...] = (
 MARKS = frozenset(
     (WHITE, YELLOW, ZEBRA, WHITE_WORN, YELLOW_WORN, ZEBRA_WORN, SEAM, TYRE, REMOVED_PAINT, CRACK),
 )
-"""What is laid thinly over a material and lets it through where it is worn."""
+"""Thin layers on another material, which shows where they are worn."""
 
 ROUGH = frozenset((GRASS, DIRT, GRAVEL, BED))
-"""What water sinks into: these neither shine nor carry puddles."""
+"""Materials that absorb water: they neither shine nor hold puddles."""
 
-# Reflectivity of solids by kind, in the order of the kinds in `solids`. Sheeting of signs, cones and barriers sends
-# light back to where it came from.
+# Reflectivity of solids by kind, in the order of the kinds in `solids`. Signs, cones and barriers are retroreflective.
 _FACADE_TO_CARGO = (28, 18, 35, 20, 4, 14, 22, 18, 20, 35, 40, 12, 45)
 _WALL_TO_FENCE = (26, 16, 210, 120, 90, 24, 18, 20, 22)
 _SOLIDS = np.array(_FACADE_TO_CARGO + _WALL_TO_FENCE, dtype=np.float32)
 
 
 def linear(display: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear values of display values in [0, 1] (a gamma of 2.2)."""
+    """Convert display values in [0, 1] to linear ones (a gamma of 2.2)."""
     return np.power(np.clip(display, 0.0, None), 2.2)
 
 
 def lidar_reflectivity(kinds: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Reflectivity (0-255) `[n]` of solids of `kinds [n]`."""
+    """Look up the reflectivity (0-255) `[n]` of solids of `kinds [n]`."""
     return _SOLIDS[kinds]

@@ -1,8 +1,8 @@
-"""The solid bodies of the world: tapered boxes and ellipsoids.
+"""The solids of the world: tapered boxes and ellipsoids.
 
 In its own frame (x forward, y left, z up from the base) a tapered box is the set
 x + lean_front z <= front, -x + lean_back z <= back, |y| + lean_side z <= side, 0 <= z <= height:
-with its leaning sides it serves as a wall, a roof, a car's body or its cabin.
+its leaning sides make walls, roofs, bodies and cabins of cars.
 An ellipsoid has half axes (front, side, height / 2) and its centre half its height above the base.
 """
 
@@ -45,10 +45,9 @@ Colour = tuple[float, float, float]
 class Solids:
     """A struct of arrays over `n` solids; lengths in metres, colours in [0, 1].
 
-    `x`, `y`, `z` are the middle of the base and the columns of `axes [n, 3, 3]` the solid's axes, both in the frame
-    that the solids are given in. `owner` is the index of the actor that a solid belongs to (-1: scenery) and `main`
-    marks the one solid of an actor whose pixels decide about its visibility. `seed` varies the look of solids of one
-    `kind`.
+    `x`, `y`, `z` are the middle of the base, and the columns of `axes [n, 3, 3]` are the solid's axes, in a common
+    frame. `owner` is the index of the actor that a solid belongs to (-1: scenery). `main` marks the one solid of an
+    actor whose pixels decide about its visibility. `seed` varies the look of solids of one `kind`.
     """
 
     x: NDArray[np.float64]
@@ -78,16 +77,16 @@ class Solids:
         return np.stack((self.x, self.y, self.z), axis=-1)
 
     def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Solids:
-        """The solids of an index or mask."""
+        """Select solids by an index or mask."""
         return Solids(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     @classmethod
     def join(cls, parts: list[Solids]) -> Solids:
-        """All solids of several sets in order."""
+        """Join several sets of solids in order."""
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     def transform(self, poses: NDArray[np.float64]) -> Solids:
-        """Solids given in their actors' frames, put where the actors are: `poses [actors, 4, 4]` global_T_actor."""
+        """Move solids from their actors' frames to the global one: `poses [actors, 4, 4]` are global_T_actor."""
         pose = poses[self.owner]
         rotation = pose[:, :3, :3]
         place = np.einsum("nij,nj->ni", rotation, self.place) + pose[:, :3, 3]
@@ -97,9 +96,8 @@ class Solids:
         return Solids(**values)
 
     def corners(self) -> NDArray[np.float64]:
-        """Corners of the boxes around the solids, `[n, 8, 3]`: four at the base, then four at the top."""
-        # From the middle of the base to the sides, along the solid's own axes; written out, which is several times as
-        # fast as products of many small matrices.
+        """Return the corners of the boxes around the solids, `[n, 8, 3]`: four at the base, then four at the top."""
+        # Written out along the solids' axes: several times as fast as products of many small matrices.
         ahead, left, up = (self.axes[:, None, :, i] for i in range(3))
         x = np.stack((self.front, self.front, -self.back, -self.back), axis=1)[..., None]
         y = np.stack((self.side, -self.side, -self.side, self.side), axis=1)[..., None]
@@ -108,7 +106,7 @@ class Solids:
 
 
 class SolidList:
-    """Collects solids one by one."""
+    """A list of solids that grows one by one."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[float, ...]] = []
@@ -130,8 +128,10 @@ class SolidList:
         main: bool = False,
         is_round: bool = False,
     ) -> None:
-        """Append an upright solid: `centre` is the middle of its base, `size` its length, width and height, `lean` how
-        many metres the front, the back and either side come in per metre of height.
+        """Append an upright solid.
+
+        `centre` is the middle of its base, `size` its length, width and height, `lean` how many metres the front, the
+        back and either side recede per metre of height.
         """
         length, width, height = size
         self._rows.append(
@@ -140,7 +140,7 @@ class SolidList:
         self._colours.append(colour)
 
     def build(self) -> Solids:
-        """The struct of arrays."""
+        """Build the struct of arrays."""
         rows = np.array(self._rows, dtype=np.float64).reshape(-1, 16)
         axes = np.zeros((len(rows), 3, 3))
         axes[:, 0, 0] = axes[:, 1, 1] = np.cos(rows[:, 3])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 MAX_SLOPE = 0.06
 _STEP = 2.0
 _WAVES = 28
-# A crest and the next dip are about half a wavelength apart, so that some lie within 50 m.
+# Metres. A crest and the next dip are about half a wavelength apart, so that some lie within 50 m.
 _WAVELENGTHS = (75.0, 220.0)
 
 
@@ -20,8 +20,7 @@ class Terrain:
     """Heights of the carriageways' level over global x and y, all in metres.
 
     `heights [rows, columns]` float32 are nodes at `origin` + `step` * (column, row). Between nodes the surface is
-    bilinear, beyond the outermost ones it goes on level. Everything asks this one surface: the renderer, the poses of
-    vehicles, the bases of houses.
+    bilinear; beyond the outermost ones it is level. Renderer, poses of vehicles and bases of houses share this surface.
     """
 
     heights: NDArray[np.float32]
@@ -37,7 +36,7 @@ class Terrain:
         origin: tuple[float, float] = (0.0, 0.0),
         margin: float = 240.0,
     ) -> Terrain:
-        """Random hills over `extent` (width, height) from `origin` on, and `margin` metres around.
+        """Draw random hills over `extent` (width, height) from `origin`, and `margin` metres around.
 
         A sum of plane waves of random direction and phase whose steepest slope is `relief` times 6 %; 0 is flat.
         """
@@ -48,7 +47,7 @@ class Terrain:
         shape = (_WAVES,)
         length = np.exp(rng.uniform(math.log(_WAVELENGTHS[0]), math.log(_WAVELENGTHS[1]), shape))
         direction, phase = rng.uniform(0, 2 * np.pi, shape), rng.uniform(0, 2 * np.pi, shape)
-        # Amplitudes as long as the waves make all of them equally steep.
+        # Amplitudes proportional to wavelengths make all waves equally steep.
         share = rng.uniform(0.3, 1.0, shape)
         heights = np.zeros((rows, columns))
         for wave in range(_WAVES):
@@ -61,7 +60,7 @@ class Terrain:
         return cls(heights.astype(np.float32), _STEP, start)
 
     def height(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Heights `[...]` at places `[..., 2]`."""
+        """Return heights `[...]` at places `[..., 2]`."""
         rows, columns = self.heights.shape
         u = np.clip((xy[..., 0] - self.origin[0]) / self.step, 0, columns - 1.000001)
         v = np.clip((xy[..., 1] - self.origin[1]) / self.step, 0, rows - 1.000001)
@@ -80,10 +79,10 @@ class Terrain:
         length: NDArray[np.float64] | float = 2.8,
         width: NDArray[np.float64] | float = 1.6,
     ) -> NDArray[np.float64]:
-        """global_T_body `[..., 4, 4]` of vehicles whose four wheels stand on the ground, `length` and `width` apart.
+        """Return global_T_body `[..., 4, 4]` of vehicles whose four wheels stand on the ground, `length` by `width` apart.
 
-        The origin lies midway between the wheels at (x, y), as high as they are on average; x points forward, z up
-        from the plane of the wheels. All arguments broadcast.
+        The origin is midway between the wheels at (x, y), at their mean height; x points forward, z up from the plane
+        of the wheels. All arguments broadcast.
         """
         x, y, yaw, length, width = np.broadcast_arrays(
             *(np.asarray(v, dtype=np.float64) for v in (x, y, yaw, length, width))
