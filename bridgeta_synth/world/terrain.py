@@ -79,7 +79,7 @@ class Terrain:
         length: NDArray[np.float64] | float = 2.8,
         width: NDArray[np.float64] | float = 1.6,
     ) -> NDArray[np.float64]:
-        """Return global_T_body `[..., 4, 4]` of vehicles whose four wheels stand on the ground, `length` by `width` apart.
+        """Return global_T_body `[..., 4, 4]` of vehicles with four wheels on the ground, `length` by `width` apart.
 
         The origin is midway between the wheels at (x, y), at their mean height; x points forward, z up from the plane
         of the wheels. All arguments broadcast.

@@ -84,7 +84,7 @@ def test_followers_keep_order_and_distance(gaps: list[float], speeds: list[float
 
 @given(start=st.floats(20, 120), speed=st.floats(0, 12))
 @settings(max_examples=25, deadline=None)
-def test_a_driver_halts_closely_before_a_closed_gate_and_drives_on_when_it_opens(start: float, speed: float) -> None:
+def test_a_driver_stops_at_a_gate_until_it_opens(start: float, speed: float) -> None:
     streets, gates = _straight(), Gates()
     gates.close(0, 180.0, -100.0, 12.0)
     driver = _driver(streets, 0, start, speed)
@@ -100,14 +100,14 @@ def test_a_driver_halts_closely_before_a_closed_gate_and_drives_on_when_it_opens
     assert acceleration.max() < 2.0
 
 
-def test_who_cannot_stop_for_a_signal_that_changes_drives_on() -> None:
+def test_a_driver_too_near_to_stop_passes_a_closing_signal() -> None:
     streets, gates = _straight(), Gates()
     gates.close(0, 110.0, 0.0, 30.0)
     distance = drive(streets, [_driver(streets, 0, 100.0, 12.0)], gates, _TIMES, 0.0)[0]
     assert distance[-1] > 200
 
 
-def test_a_route_that_ends_is_not_left() -> None:
+def test_a_driver_stops_at_the_end_of_the_route() -> None:
     streets = _straight(120.0)
     driver = _driver(streets, 0, 20.0, 10.0)
     distance = drive(streets, [driver], Gates(), _TIMES, 0.0)[0]
@@ -116,7 +116,7 @@ def test_a_route_that_ends_is_not_left() -> None:
 
 @given(start=st.floats(80, 128), other=st.floats(80, 128), speed=st.floats(2, 11), cruise=st.floats(6, 13))
 @settings(max_examples=40, deadline=None)
-def test_routes_that_cross_are_crossed_one_after_the_other(
+def test_crossing_routes_are_passed_one_after_the_other(
     start: float, other: float, speed: float, cruise: float
 ) -> None:
     streets = _crossroads()
@@ -130,7 +130,7 @@ def test_routes_that_cross_are_crossed_one_after_the_other(
 
 @given(start=st.floats(80, 128), other=st.floats(80, 128), speed=st.floats(2, 11))
 @settings(max_examples=40, deadline=None)
-def test_routes_that_come_together_zip(start: float, other: float, speed: float) -> None:
+def test_merging_routes_are_passed_one_after_the_other(start: float, other: float, speed: float) -> None:
     streets = _crossroads()
     one = _driver(streets, 0, start, min(speed, math.sqrt(3 * (138 - start))), 10.0, last=1)
     two = _driver(streets, 2, other, min(speed, math.sqrt(3 * (138 - other))), 10.0, last=1)
@@ -162,7 +162,7 @@ def test_meetings_are_seen_from_both_sides() -> None:
 
 
 @pytest.mark.parametrize("radius", [8.0, 15.0, 40.0])
-def test_bends_are_taken_at_two_metres_per_second_squared_sideways(radius: float) -> None:
+def test_bends_limit_lateral_acceleration_to_two_m_s2(radius: float) -> None:
     angle = np.linspace(0, math.pi / 2, 100)
     bend = np.array([60.0, radius]) + radius * np.stack((np.sin(angle), -np.cos(angle)), axis=1)
     streets = _streets([resample(np.concatenate((_line((0, 0), (59, 0)), bend)), 1.0)], {})

@@ -37,7 +37,7 @@ def test_both_axles_follow_the_path_at_the_speed_of_travel(radius: float, speed:
     assert motion.speed(2.0) == pytest.approx(expected, rel=0.01)
 
 
-def test_a_path_goes_on_straight_before_and_after_its_ends() -> None:
+def test_a_path_is_extended_straight_beyond_its_ends() -> None:
     path = np.array([[0.0, 0.0], [10.0, 0.0]])
     motion = Motion.along(path, np.array([-3.0, 5.0, 14.0]), 2.0, lateral=0.5)
     np.testing.assert_allclose(motion.x, (-3, 5, 14), atol=1e-12)
@@ -45,7 +45,7 @@ def test_a_path_goes_on_straight_before_and_after_its_ends() -> None:
     np.testing.assert_allclose(motion.yaw, 0, atol=1e-12)
 
 
-def test_what_stands_is_everywhere_at_all_times_in_its_place() -> None:
+def test_a_motion_at_rest_stays_in_its_place() -> None:
     still = Motion.still(3.0, 4.0, 0.5)
     assert still.is_still
     assert still.speed(1.0) == 0
@@ -66,7 +66,7 @@ def _tracks(seed: int) -> tuple[Tracks, np.ndarray]:
 
 @given(seed=st.integers(0, 50), time=st.floats(-LEAD, 4 + LEAD))
 @settings(max_examples=20, deadline=None)
-def test_poses_between_samples_are_rigid_and_lie_between_them(seed: int, time: float) -> None:
+def test_poses_between_samples_are_rigid_and_between_them(seed: int, time: float) -> None:
     tracks, samples = _tracks(seed)
     poses = tracks.poses(time)
     rotation = poses[:, :3, :3]
@@ -80,7 +80,7 @@ def test_poses_between_samples_are_rigid_and_lie_between_them(seed: int, time: f
     assert (np.linalg.norm(poses - low, axis=(1, 2)) <= between + 1e-3).all()
 
 
-def test_poses_at_samples_are_the_samples_and_every_actor_may_have_its_own_time() -> None:
+def test_poses_equal_the_samples_at_their_times() -> None:
     tracks, samples = _tracks(1)
     np.testing.assert_allclose(tracks.poses(float(_TIMES[30])), samples[:, 30], atol=1e-9)
     times = np.array([0.0, 1.0, 2.0, 3.0, 3.21])
@@ -89,7 +89,7 @@ def test_poses_at_samples_are_the_samples_and_every_actor_may_have_its_own_time(
         np.testing.assert_array_equal(mixed[actor], tracks.poses(float(time))[actor])
 
 
-def test_times_beyond_the_samples_give_the_first_and_the_last_pose() -> None:
+def test_times_beyond_the_samples_give_the_end_poses() -> None:
     tracks, samples = _tracks(2)
     np.testing.assert_allclose(tracks.poses(-100.0), samples[:, 0], atol=1e-12)
     np.testing.assert_allclose(tracks.poses(100.0), samples[:, -1], atol=1e-12)

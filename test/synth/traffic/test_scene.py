@@ -1,4 +1,4 @@
-"""Scenes: nobody overlaps anybody, all stand on the ground, and tables and motions tell the same."""
+"""In scenes no actors overlap, all stand on the ground, and attributes match motions."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def test_nobody_overlaps_anybody_at_any_time(scenes: list[Scene]) -> None:
             assert not apart.any(), (scene.index, time, one[apart], other[apart])
 
 
-def test_scenes_differ_in_how_much_goes_on(scenes: list[Scene]) -> None:
+def test_scenes_differ_in_how_busy_they_are(scenes: list[Scene]) -> None:
     counts = [len(scene.actors) for scene in scenes]
     assert min(counts) >= 5
     assert max(counts) <= 170
     assert max(counts) > 1.5 * min(counts)
 
 
-def test_vehicles_stand_on_their_wheels_and_all_else_upright_on_the_ground(scenes: list[Scene]) -> None:
+def test_vehicles_stand_on_wheels_and_all_else_upright(scenes: list[Scene]) -> None:
     for scene, time in itertools.product(scenes[:4], (0.0, 5.03, 11.0)):
         town, poses = scene.town, scene.poses(time)
         for actor, pose in zip(scene.actors, poses, strict=True):
@@ -116,7 +116,7 @@ def test_attributes_match_the_motions_of_the_poses(scenes: list[Scene]) -> None:
     assert {"vehicle.moving", "vehicle.stopped", "vehicle.parked", "pedestrian.moving", "pedestrian.standing"} <= seen
 
 
-def test_the_ego_vehicle_starts_inside_the_town_and_drives_moderately(scenes: list[Scene]) -> None:
+def test_the_ego_vehicle_starts_in_town_and_drives_moderately(scenes: list[Scene]) -> None:
     times = np.arange(0.0, _DURATION, 0.1)
     for scene in scenes:
         speed = np.array([scene.ego.speed(t) for t in times])
@@ -140,7 +140,7 @@ def test_traffic_keeps_to_the_paved_ground(scenes: list[Scene]) -> None:
     assert outside < 0.05 * total
 
 
-def test_a_scene_is_observed_when_the_sweep_passes(scenes: list[Scene]) -> None:
+def test_observed_poses_are_those_when_the_sweep_passes(scenes: list[Scene]) -> None:
     scene = scenes[1]
     time = 4.0
     ego, observed = scene.ego_pose(time), scene.observed_poses(time)
@@ -156,7 +156,7 @@ def test_a_scene_is_observed_when_the_sweep_passes(scenes: list[Scene]) -> None:
     np.testing.assert_array_equal(observed[still], scene.poses(time)[still])
 
 
-def test_descriptions_tell_night_and_rain(town: Town) -> None:
+def test_descriptions_name_night_and_rain(town: Town) -> None:
     for weather in ("night", "rain", "clear"):
         scene = build_scene(town, _SEED, 3, 2.0, weather)
         text = scene.describe().lower()
@@ -166,7 +166,7 @@ def test_descriptions_tell_night_and_rain(town: Town) -> None:
         assert set(scene.looks) == {camera.channel for camera in facts.CAMERAS}
 
 
-def test_equal_arguments_give_an_equal_scene_and_another_index_another(town: Town, scenes: list[Scene]) -> None:
+def test_equal_arguments_give_an_equal_scene(town: Town, scenes: list[Scene]) -> None:
     again = build_scene(town, _SEED, 2, _DURATION)
     assert again.light == scenes[2].light
     assert again.describe() == scenes[2].describe()

@@ -23,7 +23,7 @@ def test_night_and_rain_are_about_as_frequent_as_in_nuscenes() -> None:
 
 @given(st.integers(0, 10_000), st.sampled_from(WEATHERS))
 @settings(max_examples=100, deadline=None)
-def test_every_light_is_one_that_can_shine(seed: int, weather: str) -> None:
+def test_every_light_is_physically_plausible(seed: int, weather: str) -> None:
     light = draw_light(np.random.default_rng(seed), weather)
     assert math.hypot(*light.sun) == pytest.approx(1)
     assert light.sun[2] >= math.sin(math.radians(5)) - 1e-9
@@ -40,7 +40,7 @@ def test_every_light_is_one_that_can_shine(seed: int, weather: str) -> None:
 
 
 @pytest.mark.parametrize("weather", ["clear", "overcast", "dusk", "night"])
-def test_a_named_weather_is_what_is_drawn(weather: str) -> None:
+def test_a_named_weather_gives_its_kind(weather: str) -> None:
     rng = np.random.default_rng(1)
     assert {draw_light(rng, weather).kind for _ in range(50)} == {weather}
 
@@ -52,7 +52,7 @@ def test_rain_comes_by_day_and_by_night() -> None:
     assert {light.kind for light in lights} == {"clear", "overcast", "dusk", "night"}
 
 
-def test_the_words_of_a_scene_tell_night_and_rain() -> None:
+def test_keywords_name_night_and_rain() -> None:
     rng = np.random.default_rng(3)
     for _ in range(300):
         light = draw_light(rng)
@@ -72,6 +72,6 @@ def test_days_are_brighter_than_dusk_and_dusk_than_night() -> None:
     assert min(brightness("dusk")) > max(brightness("night"))
 
 
-def test_an_unknown_weather_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_weather_is_an_error_that_lists_the_known() -> None:
     with pytest.raises(BridgeTAError, match=r"snow.*overcast"):
         draw_light(np.random.default_rng(0), "snow")

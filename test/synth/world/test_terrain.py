@@ -18,13 +18,13 @@ def _terrain(seed: int = 4, relief: float = 1.0) -> Terrain:
 
 @given(seed=st.integers(0, 1000), relief=st.floats(0.05, 1.0))
 @settings(max_examples=15, deadline=None)
-def test_the_steepest_slope_is_the_relief_times_six_percent(seed: int, relief: float) -> None:
+def test_the_steepest_slope_is_six_percent_times_the_relief(seed: int, relief: float) -> None:
     terrain = _terrain(seed, relief)
     dy, dx = np.gradient(terrain.heights.astype(np.float64), terrain.step)
     assert np.hypot(dx, dy).max() == pytest.approx(relief * MAX_SLOPE, rel=1e-3)
 
 
-def test_crests_and_dips_lie_within_fifty_metres_of_each_other() -> None:
+def test_crests_and_dips_are_within_fifty_metres() -> None:
     terrain = _terrain()
     x = np.arange(0, 300, 2.0)
     for y in range(0, 200, 20):
@@ -33,11 +33,11 @@ def test_crests_and_dips_lie_within_fifty_metres_of_each_other() -> None:
         assert np.diff(turns * 2.0).mean() < 100
 
 
-def test_no_relief_is_flat() -> None:
+def test_zero_relief_is_flat() -> None:
     assert not _terrain(relief=0.0).heights.any()
 
 
-def test_heights_are_those_of_the_nodes_and_level_beyond_them() -> None:
+def test_heights_match_the_nodes_and_are_level_beyond_them() -> None:
     terrain = _terrain()
     rows, columns = terrain.heights.shape
     x = terrain.origin[0] + terrain.step * np.arange(columns)

@@ -22,7 +22,7 @@ SHAPES = ("LRL", "LSL", "LSR", "RLR", "RSL", "RSR")
     lengths=st.lists(st.floats(0.5, 30), min_size=3, max_size=3),
     pose=st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.floats(-3, 3)),
 )
-def test_points_of_a_path_are_the_devkits(
+def test_path_points_equal_the_devkits(
     shape: str, radius: float, lengths: list[float], pose: tuple[float, float, float]
 ) -> None:
     devkit = pytest.importorskip("nuscenes.map_expansion.arcline_path_utils")
@@ -70,7 +70,7 @@ def test_lanes_follow_each_other_across_connectors(content: dict[str, Any]) -> N
     assert successors[1] == successors[2] == ()
 
 
-def test_connectors_in_a_circle_lead_nowhere_for_ever(content: dict[str, Any]) -> None:
+def test_circular_connectors_lead_nowhere(content: dict[str, Any]) -> None:
     content["connectivity"]["c"]["outgoing"] = ["c"]
     _, successors = read_lanes(content)
     assert [j for j, _ in successors[0]] == [2]

@@ -56,7 +56,7 @@ def test_left_is_left_and_right_is_right() -> None:
     assert way[0] * to_left[1] - way[1] * to_left[0] > 0
 
 
-def test_a_turned_strip_is_the_same_lane_the_other_way_round() -> None:
+def test_a_reversed_strip_is_the_same_lane() -> None:
     strip = find_strip(Polygon([(0, 0), (40, 0), (40, 3.5), (0, 3.5)]))
     assert strip is not None
     turned = strip.reversed()
@@ -66,7 +66,7 @@ def test_a_turned_strip_is_the_same_lane_the_other_way_round() -> None:
     assert shapely.equals(turned.outline.normalize(), strip.outline.normalize())
 
 
-def test_a_lane_wider_than_long_runs_along_the_divider_beside_it() -> None:
+def test_a_lane_wider_than_long_runs_along_its_divider() -> None:
     short = Polygon([(0, 0), (2.5, 0), (2.5, 4.0), (0, 4.0)])
     strip = find_strip(short, LineString([(-10, 4.0), (10, 4.0)]))
     assert strip is not None
@@ -84,5 +84,5 @@ def test_a_lane_that_widens_keeps_its_ends() -> None:
 @pytest.mark.parametrize(
     "outline", [Polygon([(0, 0), (30, 0), (0, 20)]), Polygon([(0, 0), (30, 0.05), (60, 0), (30, -0.05)])]
 )
-def test_what_has_no_two_ends_is_no_lane(outline: Polygon) -> None:
+def test_an_outline_without_two_ends_is_no_lane(outline: Polygon) -> None:
     assert find_strip(outline) is None

@@ -91,7 +91,7 @@ def test_repeated_corners_do_no_harm(street: Expansion, tmp_path: Path) -> None:
     np.testing.assert_allclose(lanes[0][:, 1], 298.25)
 
 
-def test_dividers_stop_lines_and_segments_are_told_apart(street: Expansion, tmp_path: Path) -> None:
+def test_dividers_stop_lines_and_segments_are_grouped(street: Expansion, tmp_path: Path) -> None:
     dashes = [{"node_token": "", "segment_type": "SINGLE_DASHED_WHITE"}] * 3
     street.line("lane_divider", [(0, 0), (9, 0)], lane_divider_segments=[*dashes, {"segment_type": "NIL"}])
     street.line("lane_divider", [(0, 5), (9, 5)], lane_divider_segments=[])
@@ -122,7 +122,7 @@ def test_recorded_centre_lines_are_taken_as_they_are(street: Expansion, tmp_path
     np.testing.assert_allclose(lanes[0][[0, -1]], [(400, 299), (100, 299)], atol=1e-9)
 
 
-def test_the_stretch_lies_on_the_canvas_where_the_lanes_are(street: Expansion, tmp_path: Path) -> None:
+def test_the_window_lies_on_the_canvas_around_the_lanes(street: Expansion, tmp_path: Path) -> None:
     city = street.write(tmp_path)
     for seed in range(8):
         x0, y0, x1, y1 = city.draw_window(np.random.default_rng(seed), 250.0).bounds
@@ -132,11 +132,11 @@ def test_the_stretch_lies_on_the_canvas_where_the_lanes_are(street: Expansion, t
         assert 0 <= y0 < 300 < y1 <= 600
 
 
-def test_a_small_city_is_taken_as_a_whole(street: Expansion, tmp_path: Path) -> None:
+def test_the_window_of_a_small_city_is_all_of_it(street: Expansion, tmp_path: Path) -> None:
     assert street.write(tmp_path).draw_window(np.random.default_rng(0), 2000.0).bounds == (0, 0, 900, 600)
 
 
-def test_a_city_without_lanes_is_told(tmp_path: Path) -> None:
+def test_a_city_without_lanes_is_an_error(tmp_path: Path) -> None:
     bare = Expansion()
     bare.area("drivable_area", box(0, 0, 9, 9))
     with pytest.raises(BridgeTAError, match="no lanes") as error:
@@ -154,7 +154,7 @@ def test_a_city_without_lanes_is_told(tmp_path: Path) -> None:
         ({"connectivity": [], "arcline_path_3": {"lane-polygon-1": [{}]}}, "KeyError"),
     ],
 )
-def test_what_is_no_expansion_v1_3_is_told(
+def test_a_file_that_is_no_expansion_v1_3_is_an_error(
     street: Expansion, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     street.content.update(change)
@@ -162,7 +162,7 @@ def test_what_is_no_expansion_v1_3_is_told(
         street.write(tmp_path)
 
 
-def test_an_absent_expansion_is_told(tmp_path: Path) -> None:
+def test_an_absent_expansion_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BridgeTAError, match="missing"):
         City.read(tmp_path, CITY)
 
@@ -188,14 +188,14 @@ def test_a_lane_that_leaves_and_comes_back_keeps_its_longest_part() -> None:
     np.testing.assert_allclose(cut[0][[0, -1]], [(30, 0), (30, 40)], atol=1)
 
 
-def test_ways_that_soon_end_are_taken_only_where_there_is_no_other() -> None:
+def test_dead_ends_remain_only_without_another_way() -> None:
     lanes = [ray((0, 0), (50, 0)), ray((50, 0), (60, 0)), ray((50, 0), (50, 200)), ray((90, 0), (95, 0))]
     nowhere = np.zeros((2, 2))
     successors = (((1, nowhere), (2, nowhere)), (), (), ((1, nowhere),))
     assert [[j for j, _ in follow] for follow in drop_dead_ends(lanes, successors)] == [[2], [], [], [1]]
 
 
-def test_a_circle_goes_on_for_ever() -> None:
+def test_a_circle_is_no_dead_end() -> None:
     lanes = [ray((0, 0), (10, 0)), ray((10, 0), (0, 0)), ray((10, 0), (60, 0))]
     step = np.zeros((2, 2))
     assert [[j for j, _ in follow] for follow in drop_dead_ends(lanes, (((1, step), (2, step)), ((0, step),), ()))] == [

@@ -44,7 +44,7 @@ def following(crossroads: tuple[dict[str, Strip], BaseGeometry]) -> dict[str, se
     return {name: {names[j] for j, _ in follow} for name, follow in zip(names, successors, strict=True)}
 
 
-def test_lanes_go_straight_on_and_turn_from_and_into_the_outermost_lane(
+def test_turns_lead_from_outermost_to_outermost_lane(
     crossroads: tuple[dict[str, Strip], BaseGeometry],
 ) -> None:
     follows = following(crossroads)
@@ -53,14 +53,14 @@ def test_lanes_go_straight_on_and_turn_from_and_into_the_outermost_lane(
     assert follows["e1 in"] == {"w1 out", "n1 out"}
 
 
-def test_what_leaves_the_junction_and_goes_nowhere_has_no_successor(
+def test_lanes_that_leave_the_junction_have_no_successor(
     crossroads: tuple[dict[str, Strip], BaseGeometry],
 ) -> None:
     follows = following(crossroads)
     assert all(not follows[name] for name in follows if name.endswith("out"))
 
 
-def test_paths_lead_from_end_to_start_smoothly_and_on_the_road(
+def test_paths_are_smooth_and_stay_on_the_road(
     crossroads: tuple[dict[str, Strip], BaseGeometry],
 ) -> None:
     strips, road = list(crossroads[0].values()), crossroads[1]
@@ -86,7 +86,7 @@ def test_a_lane_that_meets_another_leads_into_it() -> None:
     assert successors[1] == ()
 
 
-def test_nothing_leads_through_a_block_or_over_other_lanes() -> None:
+def test_no_path_crosses_a_block_or_other_lanes() -> None:
     one, between, other = lane((0, 0), (20, 0)), lane((22, 0), (34, 0)), lane((36, 0), (60, 0))
     assert [j for j, _ in connect([one, between, other], box(-1, -2, 61, 2))[0]] == [1]
     gap = unary_union([box(-1, -2, 20, 2), box(36, -2, 61, 2)])

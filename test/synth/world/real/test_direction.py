@@ -50,7 +50,7 @@ def test_lanes_beyond_a_median_run_the_other_way(driving_side: int) -> None:
     assert (sure > 0.3).all()
 
 
-def test_a_lane_straight_on_beyond_a_junction_runs_the_same_way() -> None:
+def test_a_lane_straight_across_a_junction_runs_the_same_way() -> None:
     street = lanes((0, 0, 40, 3.5), (0, 3.5, 40, 7), (65, 0, 100, 3.5))
     road = unary_union([box(0, 0, 65, 7), box(60, 0, 100, 3.5)])
     found, _ = orient_strips(street, Surroundings(LineString([(0, 3.5), (40, 3.5)]), NOTHING, NOTHING, road), 1)
@@ -65,12 +65,12 @@ def test_lanes_end_at_their_stop_line() -> None:
     assert (sure > 0.3).all()
 
 
-def test_a_lane_about_which_nothing_is_known_is_not_sure() -> None:
+def test_without_evidence_the_direction_is_unsure() -> None:
     _, sure = orient_strips(lanes((0, 0, 40, 3.5)), Surroundings(NOTHING, NOTHING, NOTHING, box(-50, -50, 90, 60)), 1)
     assert sure[0] < 0.05
 
 
-def test_the_outcome_does_not_depend_on_how_the_outlines_run() -> None:
+def test_the_order_of_outline_points_does_not_matter() -> None:
     street = lanes((0, 0, 80, 3.5), (0, 3.5, 80, 7))
     around = Surroundings(LineString([(0, 3.5), (80, 3.5)]), NOTHING, NOTHING, box(0, 0, 80, 7))
     one, _ = orient_strips(street, around, 1)

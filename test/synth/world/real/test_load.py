@@ -92,7 +92,7 @@ def test_recorded_lanes_are_those_that_were_written(source: Town, town: Town) ->
         assert {j for j, _ in loaded} <= {j for j, _ in written}
 
 
-def test_without_records_lanes_and_directions_are_found_from_the_outlines(source: Town, bare_town: Town) -> None:
+def test_outlines_give_lanes_and_directions_without_records(source: Town, bare_town: Town) -> None:
     written = [LineString(lane) for lane in source.lanes.lanes]
     tree = shapely.STRtree(written)
     found, wrong = set(), 0
@@ -109,7 +109,7 @@ def test_without_records_lanes_and_directions_are_found_from_the_outlines(source
 
 
 @pytest.mark.parametrize("which", ["town", "bare_town"])
-def test_ways_lead_from_lane_to_lane(which: str, request: pytest.FixtureRequest) -> None:
+def test_paths_lead_from_lane_to_lane(which: str, request: pytest.FixtureRequest) -> None:
     town: Town = request.getfixturevalue(which)
     for lane, follow in zip(town.lanes.lanes, town.lanes.successors, strict=True):
         for j, path in follow:
@@ -134,7 +134,7 @@ def test_equal_seeds_give_equal_towns_and_others_do_not(recorded_root: Path) -> 
     assert not np.array_equal(one.solids.place, other.solids.place)
 
 
-def test_a_stretch_is_cut_out_in_the_citys_coordinates(recorded_root: Path, town: Town) -> None:
+def test_a_window_has_the_citys_coordinates(recorded_root: Path, town: Town) -> None:
     stretch = load_town(recorded_root, CITY, SEED, 0, extent=300.0)
     assert stretch.canvas == town.canvas
     x0, y0, x1, y1 = shapely.union_all(stretch.polygons["drivable_area"]).bounds
@@ -177,7 +177,7 @@ def test_bays_lie_in_car_parks(town: Town) -> None:
     assert all(carparks.contains(Point(bay.x, bay.y)) for bay in town.bays)
 
 
-def test_what_the_map_does_not_know_is_seen_but_not_written(
+def test_missing_walkways_are_seen_but_not_written(
     tmp_path: Path, source: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(source.polygons, "walkway", [])
@@ -190,19 +190,19 @@ def test_what_the_map_does_not_know_is_seen_but_not_written(
     assert len(read_layers(content, ["drivable_area"])["drivable_area"]) == len(town.polygons["drivable_area"])
 
 
-def test_a_city_that_nuscenes_has_not_is_told(tmp_path: Path) -> None:
+def test_an_unknown_city_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BridgeTAError, match="atlantis") as error:
         load_town(tmp_path, "atlantis", SEED, 0)
     assert CITY in str(error.value)
 
 
-def test_an_absent_expansion_is_told(tmp_path: Path) -> None:
+def test_an_absent_expansion_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BridgeTAError, match="map expansion is missing"):
         load_town(tmp_path, CITY, SEED, 0)
 
 
 @pytest.mark.parametrize("location", CITIES)
-def test_a_real_citys_layers_are_kept_around_its_lanes(real_root: Path, location: str) -> None:
+def test_a_real_window_has_the_citys_layers(real_root: Path, location: str) -> None:
     town = load_town(real_root, location, SEED, 0, extent=300.0)
     assert len(town.lanes.lanes) > 10
     shapes = read_layers(read_expansion(real_root, location), ["drivable_area", "lane"])
@@ -216,7 +216,7 @@ def test_a_real_citys_layers_are_kept_around_its_lanes(real_root: Path, location
 
 
 @pytest.mark.parametrize("location", CITIES[:2])
-def test_in_real_cities_the_other_direction_is_beyond_the_road_divider(real_root: Path, location: str) -> None:
+def test_real_road_dividers_lie_on_the_inner_side_of_lanes(real_root: Path, location: str) -> None:
     town = load_town(real_root, location, SEED, 0, extent=600.0)
     dividers = shapely.union_all(town.lines["road_divider"])
     agree = []
@@ -231,12 +231,12 @@ def test_in_real_cities_the_other_direction_is_beyond_the_road_divider(real_root
     assert np.mean(agree) > 0.9
 
 
-def test_real_stretches_differ_by_seed(real_root: Path) -> None:
+def test_real_windows_differ_by_seed(real_root: Path) -> None:
     lows = {load_town(real_root, CITIES[0], (seed, 0), 0, extent=120.0).terrain.origin for seed in range(3)}
     assert len(lows) > 1
 
 
-def test_polygons_across_the_border_fall_into_valid_parts(recorded_root: Path) -> None:
+def test_polygons_across_the_border_are_cut_into_valid_parts(recorded_root: Path) -> None:
     stretch = load_town(recorded_root, CITY, SEED, 0, extent=180.0)
     assert all(
         isinstance(shape, Polygon) and shape.is_valid for shapes in stretch.polygons.values() for shape in shapes

@@ -30,7 +30,7 @@ def test_bays_lie_inside_and_apart(length: float, depth: float, turn: float) -> 
 @pytest.mark.parametrize(
     ("depth", "count", "across"), [(2.5, 5, False), (5.2, 11, True), (16.0, 22, True), (26.5, 33, True)]
 )
-def test_rows_and_aisles_by_depth(depth: float, count: int, across: bool) -> None:
+def test_depth_decides_about_rows_and_aisles(depth: float, count: int, across: bool) -> None:
     bays = [found.bay for found in find_bays(box(0, 0, 30, depth))]
     assert len(bays) == count
     # Cars stand along the kerb in a narrow strip, and side by side elsewhere.
@@ -43,7 +43,7 @@ def test_slivers_hold_no_cars() -> None:
     assert find_bays(Polygon([(0, 0), (6, 0), (0, 4)])) == []
 
 
-def test_lines_part_a_bay_from_its_neighbours() -> None:
+def test_lines_lie_between_neighbouring_bays() -> None:
     one, following = find_bays(box(0, 0, 30, 5.2))[:2]
     np.testing.assert_allclose(one.lines[1], following.lines[0])
     for line in one.lines:

@@ -28,7 +28,7 @@ def test_footpaths_keep_inside_walkways_and_off_their_edges() -> None:
     assert 0.9 < steps.mean() < 1.1
 
 
-def test_what_is_too_narrow_to_walk_on_has_no_footpath() -> None:
+def test_narrow_walkways_have_no_footpath() -> None:
     assert find_footpaths(box(0, 0, 80, 1.2)) == []
     assert find_footpaths(Polygon()) == []
 

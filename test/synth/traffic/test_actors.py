@@ -1,4 +1,4 @@
-"""Bodies of actors fill their boxes, and actors have nuScenes' categories and attributes."""
+"""Bodies fill their boxes, and actors have nuScenes' categories and attributes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_body_lies_in_its_box_and_fills_it(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_solids_keep_their_shape_up_to_their_top(name: str) -> None:
+def test_solids_only_taper_towards_their_top(name: str) -> None:
     solids = _solids(draft_actor(name, np.random.default_rng(2)).with_motion(Motion.still(0, 0, 0)))
     lean = np.stack((solids.lean_front, solids.lean_back, solids.lean_side))
     # A side that leans outwards would leave the base's outline, by which rays are culled.
@@ -56,7 +56,7 @@ def test_solids_keep_their_shape_up_to_their_top(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_one_solid_of_a_body_decides_about_its_visibility(name: str) -> None:
+def test_one_solid_of_a_body_is_the_main_one(name: str) -> None:
     solids = _solids(draft_actor(name, np.random.default_rng(3)).with_motion(Motion.still(0, 0, 0)))
     assert solids.main.sum() == 1
     assert (solids.owner == 5).all()

@@ -1,4 +1,4 @@
-"""Towns: whole, valid, and what lies and stands where."""
+"""Built towns are whole and valid, and everything lies and stands in its place."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from shapely.geometry import LineString, Point, box
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_synth.world import materials
 from bridgeta_synth.world.solids import BIN, FACADE, FENCE, HEDGE, LAMP, LAMPHEAD, POLE, SIGN, WALL
-from bridgeta_synth.world.streets.marking import DASHED, DOUBLE, SOLID, Marks, arrow, bicycle, place_symbol
-from bridgeta_synth.world.streets.shapes import outlines, parts, rectangle
+from bridgeta_synth.world.streets.shapes import rectangle
 from bridgeta_synth.world.town.builder import build_town
-from bridgeta_synth.world.town.buildings import add_buildings, add_enclosures
-from bridgeta_synth.world.town.street_furniture import Furnisher
 from bridgeta_synth.world.town.town import Town
 
-# (seed, split), location, traffic keeps right, junctions
+# (seed, split), whether traffic keeps right, junctions
 _TOWNS = (
     ((0, 0), True, 16),
     ((2, 1), True, 12),
@@ -52,7 +49,7 @@ def test_all_shapes_are_valid_and_within_the_canvas(town: Town) -> None:
     assert {material for material, _ in town.surface} <= set(range(len(materials.MATERIALS)))
 
 
-def test_every_class_is_there(town: Town) -> None:
+def test_every_map_class_is_present(town: Town) -> None:
     for map_class in CLASSES:
         assert any(len(town.polygons.get(name, ())) + len(town.lines.get(name, ())) for name in map_class.layers)
 
@@ -68,7 +65,7 @@ def test_drivable_ground_is_paved_and_walkways_are_not(town: Town) -> None:
         assert area.difference(drivable).area < 0.01 * area.area, layer
 
 
-def test_the_kerb_lifts_all_that_is_not_paved(town: Town) -> None:
+def test_unpaved_ground_lies_a_kerb_higher(town: Town) -> None:
     rng = np.random.default_rng(0)
     places = rng.uniform(0, town.canvas, (400, 2))
     step = town.height(places) - town.terrain.height(places)
@@ -76,7 +73,7 @@ def test_the_kerb_lifts_all_that_is_not_paved(town: Town) -> None:
     np.testing.assert_allclose(step, np.where(inside(town.paved, places), 0.0, town.kerb), atol=1e-9)
 
 
-def test_lanes_and_the_ways_between_them_stay_a_car_s_half_width_from_the_kerb(town: Town) -> None:
+def test_lanes_and_paths_stay_half_a_car_from_the_kerb(town: Town) -> None:
     room = town.paved.buffer(-0.85)
     shapely.prepare(room)
     paths = [*town.lanes.lanes, *(path for ways in town.lanes.successors for _, path in ways)]
@@ -133,7 +130,7 @@ def test_no_solid_floats(town: Town) -> None:
     assert (solids.z[standing] <= middle[standing] + 0.01).all()
 
 
-def test_lamps_hang_over_the_ground_at_their_heads(town: Town) -> None:
+def test_lamps_are_at_the_lamp_heads_above_the_ground(town: Town) -> None:
     heads = town.solids.place[town.solids.kind == LAMPHEAD]
     np.testing.assert_allclose(np.sort(town.lamps[:, 0]), np.sort(heads[:, 0]))
     above = town.lamps[:, 2] - town.height(town.lamps[:, :2])
@@ -146,8 +143,8 @@ def test_scenes_start_away_from_the_rim(town: Town) -> None:
     assert sum(town.interior.contains(Point(lane[len(lane) // 2])) for lane in town.lanes.lanes) >= 8
 
 
-def test_dividers_are_painted_where_the_map_has_them_but_for_repairs(town: Town) -> None:
-    """Paint lies within 35 cm of every divider; not everywhere along it, since dashes leave gaps."""
+def test_dividers_of_the_map_are_painted(town: Town) -> None:
+    """Paint lies within 35 cm of every divider; not everywhere along it, because of dashes and repairs."""
     paint = (materials.WHITE, materials.YELLOW, materials.WHITE_WORN, materials.YELLOW_WORN)
     lines = shapely.union_all([shape for material, shape in town.surface if material in paint])
     shapely.prepare(lines)
@@ -156,9 +153,9 @@ def test_dividers_are_painted_where_the_map_has_them_but_for_repairs(town: Town)
         assert shapely.dwithin(lines, places, 0.35).mean() > 0.2
 
 
-def test_a_road_without_a_centre_line_has_no_road_divider_and_no_paint_there() -> None:
-    """Over some towns there are two-way roads without one, and what looks like a divider but is none."""
-    bare, ghosts = 0, 0
+def test_roads_without_a_centre_line_have_no_road_divider() -> None:
+    """Some two-way roads lack a centre line, and some marks look like a divider but are none."""
+    bare, lookalikes = 0, 0
     for seed in range(2):
         town = build_town((seed, 2), 1, "boston-seaport", True, 0.0, 12)
         dividers = shapely.union_all(town.lines["road_divider"] + town.lines["lane_divider"])
@@ -166,81 +163,15 @@ def test_a_road_without_a_centre_line_has_no_road_divider_and_no_paint_there() -
             bare += dividers.distance(town.polygons["road_segment"][index]) > 0.5
         for material, shape in town.surface:
             if material in (materials.REMOVED_PAINT, materials.SEAM, materials.TYRE) and shape.length > 8:
-                ghosts += shape.centroid.distance(dividers) > 0.3
+                lookalikes += shape.centroid.distance(dividers) > 0.3
     assert bare >= 2
-    assert ghosts > 30
+    assert lookalikes > 30
 
 
-def test_equal_seeds_give_equal_towns_and_splits_and_indices_others() -> None:
+def test_seed_split_and_index_decide_the_town() -> None:
     a, b, c, d = (build_town((7, split), index, "x", True, 1.0, 8) for split, index in ((0, 0), (0, 0), (1, 0), (0, 1)))
     assert all(p.equals_exact(q, 0) for (_, p), (_, q) in zip(a.surface, b.surface, strict=True))
     np.testing.assert_array_equal(a.solids.place, b.solids.place)
     np.testing.assert_array_equal(a.terrain.heights, b.terrain.heights)
     assert a.canvas != c.canvas
     assert a.canvas != d.canvas
-
-
-def test_lines_are_painted_in_their_styles() -> None:
-    points = np.stack((np.arange(0.0, 31.0), np.zeros(31)), axis=1)
-    expected = {SOLID: 30.0, DOUBLE: 60.0, DASHED: 4 * 3.0}
-    for style, length in expected.items():
-        marks = Marks(np.random.default_rng(0))
-        marks.paint(points, style, materials.WHITE, 0.0, 0.1)
-        built = marks.build()
-        assert {material for material, _ in built} == {materials.WHITE}
-        assert sum(shape.area for _, shape in built) == pytest.approx(0.1 * length, rel=1e-6)
-    worn = Marks(np.random.default_rng(0))
-    worn.paint(points, SOLID, materials.YELLOW, 1.0)
-    assert {material for material, _ in worn.build()} == {materials.YELLOW_WORN}
-
-
-def test_symbols_point_along_the_lane() -> None:
-    left, right = arrow(frozenset({"left"})), arrow(frozenset({"right"}))
-    assert left.centroid.y > 0 > right.centroid.y
-    assert arrow(frozenset({"straight"})).bounds[2] > 1.9
-    turned = place_symbol(left, 10.0, 5.0, np.pi)
-    assert turned.centroid.y < 5
-    assert turned.area == pytest.approx(left.area)
-    assert all(piece.is_valid for piece in bicycle())
-
-
-def test_outlines_have_the_area_on_their_left() -> None:
-    area = box(0, 0, 40, 30).difference(box(10, 10, 30, 20))
-    rings = outlines(area)
-    assert len(rings) == 2
-    for ring in rings:
-        way = ring[6] - ring[5]
-        left = ring[5] + 0.5 * np.array((-way[1], way[0]))
-        assert area.contains(Point(left))
-
-
-def test_parts_lie_on_the_millimetre_grid_and_are_valid() -> None:
-    bow_tie = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10.00049)])
-    found = parts(bow_tie)
-    assert all(p.is_valid for p in found)
-    corners = np.concatenate([np.asarray(p.exterior.coords) for p in found])
-    np.testing.assert_allclose(corners, np.round(corners, 3), atol=1e-9)
-
-
-def test_a_furnisher_needs_no_town() -> None:
-    """Along the outline of any area it builds on the outside, on the ground that it is told of."""
-    area = box(0, 0, 120, 60)
-    into = Furnisher(lambda xy: 5.0 + 0.05 * xy[..., 0], np.random.default_rng(3))
-    add_buildings(into, outlines(area), area)
-    add_enclosures(into, outlines(area), area)
-    into.add_street_lamps(outlines(area), area)
-    into.add_street_trees(outlines(area), area)
-    into.add_small_objects(outlines(area), area)
-    into.add_signal(3.0, -1.0, 0.0)
-    solids, lamps = into.build()
-    feet = shapely.polygons(solids.corners()[:, :4, :2])
-    houses = solids.kind == FACADE
-    assert houses.sum() > 8
-    assert len(lamps)
-    assert (shapely.area(shapely.intersection(feet[houses], area)) < 0.01).all()
-    walls = np.isin(solids.kind, (WALL, HEDGE, FENCE))
-    low = (5.0 + 0.05 * solids.corners()[walls, :4, 0]).min(axis=1)
-    assert (solids.z[walls] <= low + 1e-6).all()
-    # A signal's lamps are on its back: its front looks away from where it faces.
-    signal = solids.take(solids.kind == LAMP)
-    np.testing.assert_allclose(signal.axes[0, :2, 0], (-1.0, 0.0), atol=1e-9)
