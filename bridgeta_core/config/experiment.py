@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -113,8 +113,40 @@ class TeacherConfig:
 
 
 @dataclass
+class AugmentConfig:
+    """Random changes of training frames: of the world with all cameras, points and labels, and of single images."""
+
+    flip: bool = setting(True, "mirror the world left-right half of the time")
+    flip_x: bool = setting(False, "mirror the world front-back half of the time too")
+    rotate: float = setting(0.0, "turn the world about the ego origin by up to this angle, degrees", ge=0, le=180)
+    scale: float = setting(0.0, "make the world larger or smaller by up to this share", ge=0, le=0.5)
+    translate: float = setting(
+        0.0, "shift the world in x and in y by a normal deviate of this size, metres", ge=0, le=10
+    )
+    colour: float = setting(0.2, "change brightness, contrast and saturation by up to this share", ge=0, le=1)
+    image_resize: list[float] = setting(
+        [],
+        "resize each image by a factor in this range [low, high], relative to the scale of model.image, and cut it "
+        "at a random horizontal place; empty: neither",
+        ge=0.1,
+        le=10,
+    )
+    image_flip: bool = setting(False, "mirror each image alone left-right half of the time")
+    image_rotate: float = setting(0.0, "turn each image by up to this angle, degrees", ge=0, le=180)
+
+    def overrides_to_disable(self) -> list[str]:
+        """List the `key=value` overrides of an experiment that turn off every change that is on."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        off = {bool: "false", float: "0", int: "0", list: "[]"}
+        return [f"data.augment.{name}={off[type(value)]}" for name, value in values.items() if value]
+
+
+@dataclass
 class DataConfig:
     """Where the samples come from."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {f.name: f"augment.{f.name}" for f in fields(AugmentConfig)}
+    """Keys of older files, and what they are called now."""
 
     source: str = setting(
         "nuscenes", "what reads both roots: nuscenes, or module:Class for data of your own, see docs/own_data.md"
@@ -145,21 +177,7 @@ class DataConfig:
     )
     batch_size: int = setting(8, "samples per step and process", ge=1)
     workers: int = setting(4, "loader processes; 0 loads in the training process", ge=0, le=256)
-    flip: bool = setting(True, "train: mirror the world left-right half of the time (images, cameras and labels)")
-    rotate: float = setting(0.0, "train: turn the BEV by up to this angle, degrees", ge=0, le=180)
-    scale: float = setting(0.0, "train: make the world larger or smaller by up to this share", ge=0, le=0.5)
-    translate: float = setting(0.0, "train: shift the BEV by a normal deviate of this size, metres", ge=0, le=10)
-    colour: float = setting(0.2, "train: random brightness, contrast and saturation, relative", ge=0, le=1)
-    flip_x: bool = setting(False, "train: mirror the world front-back half of the time too")
-    image_resize: list[float] = setting(
-        [],
-        "train: resize each image by a factor in this range [low, high], relative to the scale of model.image, and cut "
-        "it at a random horizontal place; empty: neither",
-        ge=0.1,
-        le=10,
-    )
-    image_flip: bool = setting(False, "train: mirror each image alone left-right half of the time")
-    image_rotate: float = setting(0.0, "train: turn each image by up to this angle, degrees", ge=0, le=180)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     balance: bool = setting(False, "train: draw samples with rare classes more often")
 
 

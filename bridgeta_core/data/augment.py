@@ -5,13 +5,14 @@ labels with it, exactly; and every image is resized, cut, mirrored and turned by
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.config.experiment import AugmentConfig
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import ImageFit, Matrix, invert
@@ -23,55 +24,43 @@ _MIRROR_CAMERA = np.diag([-1.0, 1.0, 1.0, 1.0])  # of the optical frame: x to th
 
 @dataclass(frozen=True)
 class Augment:
-    """What may be changed of the world: mirror left-right half of the time, and with `flip_x` front-back too, turn by
-    up to `rotate` degrees about the ego origin, scale by up to the share `scale`, shift by a normal deviate of
-    `translate` metres in x and in y, and change brightness, contrast and saturation by up to the share `colour`.
+    """Draws the random changes that the settings allow.
 
-    And of every image by itself, which leaves the world as it is: resize by a factor between the two of
-    `image_resize`, relative to the scale without augmentation, and cut at a random horizontal place (no factors: do
-    neither), mirror left-right half of the time if `image_flip`, and turn by up to `image_rotate` degrees.
-
-    A change depends on nothing but (seed, epoch, sample), so a resumed run sees what an unbroken one does. Raises
-    BridgeTAError (exit code 2) when `image_resize` is no range.
+    A change depends on (seed, epoch, sample) alone, so that a resumed run sees what an unbroken one does. Raises
+    BridgeTAError (exit code 2) when `image_resize` is not a range.
     """
 
-    flip: bool = True
-    rotate: float = 0.0
-    colour: float = 0.0
+    settings: AugmentConfig
     seed: int = 0
-    scale: float = 0.0
-    translate: float = 0.0
-    flip_x: bool = False
-    image_resize: Sequence[float] = ()
-    image_flip: bool = False
-    image_rotate: float = 0.0
 
     def __post_init__(self) -> None:
-        if len(self.image_resize) not in (0, 2) or list(self.image_resize) != sorted(self.image_resize):
+        factors = self.settings.image_resize
+        if len(factors) not in (0, 2) or factors != sorted(factors):
             raise BridgeTAError(
-                f"data.image_resize = {list(self.image_resize)} is no range of factors",
+                f"data.augment.image_resize = {factors} is not a range of factors",
                 fix="Give the smallest and the largest, such as [0.8, 1.15], or [] for none",
                 exit_code=2,
             )
 
     def draw(self, epoch: int, sample: int) -> Change:
-        """The change of one sample's world in one epoch."""
-        random = np.random.default_rng((self.seed, epoch, sample))
+        """Draw the change of one sample's world in one epoch."""
+        settings, random = self.settings, np.random.default_rng((self.seed, epoch, sample))
         flip = random.random() < 0.5
-        angle = math.radians(random.uniform(-self.rotate, self.rotate))
-        brightness, contrast, saturation = random.uniform(1 - self.colour, 1 + self.colour, 3).tolist()
-        # What came later is drawn later, so that without it a seed draws what it always drew.
-        scale = random.uniform(1 - self.scale, 1 + self.scale)
-        x, y = random.normal(0, self.translate, 2).tolist()
-        flip = self.flip and flip
-        if self.flip_x and random.random() < 0.5:
-            # Mirrored front-back is half a turn, then mirrored left-right.
+        angle = math.radians(random.uniform(-settings.rotate, settings.rotate))
+        brightness, contrast, saturation = random.uniform(1 - settings.colour, 1 + settings.colour, 3).tolist()
+        # Newer changes are drawn later: without them a seed draws the same as before.
+        scale = random.uniform(1 - settings.scale, 1 + settings.scale)
+        x, y = random.normal(0, settings.translate, 2).tolist()
+        flip = settings.flip and flip
+        if settings.flip_x and random.random() < 0.5:
+            # A front-back mirror is half a turn, then a left-right mirror.
             flip, angle = not flip, angle + math.pi
         return Change(flip, angle, brightness, contrast, saturation, scale, (x, y))
 
     def draw_fits(self, fits: Mapping[str, ImageFit], epoch: int, sample: int) -> dict[str, ImageFit]:
-        """How the images of one sample become network inputs in one epoch, each by a draw of its own, from how they do
-        without augmentation.
+        """Draw how the images of one sample become network inputs in one epoch, each by a draw of its own.
+
+        `fits` are those without augmentation.
         """
         # A stream of its own, so that the world's draws do not depend on the cameras.
         random = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, sample), spawn_key=(1,)))
@@ -79,11 +68,11 @@ class Augment:
 
     def _draw_fit(self, fit: ImageFit, random: np.random.Generator) -> ImageFit:
         factor, place, side, turn = random.random(4).tolist()
-        if self.image_resize:
-            low, high = self.image_resize
+        if self.settings.image_resize:
+            low, high = self.settings.image_resize
             fit = fit.resize(low + (high - low) * factor, place)
-        angle = math.radians(self.image_rotate * (2 * turn - 1))
-        return replace(fit, mirrored=self.image_flip and side < 0.5, angle=angle)
+        angle = math.radians(self.settings.image_rotate * (2 * turn - 1))
+        return replace(fit, mirrored=self.settings.image_flip and side < 0.5, angle=angle)
 
 
 @dataclass(frozen=True)

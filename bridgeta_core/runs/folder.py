@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from bridgeta_core.config.experiment import Experiment, to_mapping
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.settings import rename_old_keys
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,13 @@ class RunFolder:
             raise BridgeTAError("already holds a run", where=where, fix=fix, exit_code=2)
         if resume and not self.last.exists():
             raise BridgeTAError("has no checkpoint to resume from", where=where, fix="Leave out --resume", exit_code=2)
-        if resume and yaml.safe_load(self.settings.read_text()) != to_mapping(experiment):
+        if resume and self._read_settings() != to_mapping(experiment):
             raise BridgeTAError(
                 "is a run with other settings", where=where, fix=f"Resume with those of {self.settings}", exit_code=2
             )
+
+    def _read_settings(self) -> dict[str, Any]:
+        return rename_old_keys(Experiment, yaml.safe_load(self.settings.read_text()), self.settings, announce=False)
 
     def describe(self, experiment: Experiment) -> None:
         """Write the settings."""

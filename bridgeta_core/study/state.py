@@ -12,6 +12,7 @@ import yaml
 from bridgeta_core.config.experiment import Experiment, to_mapping
 from bridgeta_core.study.plan import Run
 from bridgeta_core.utils.errors import BridgeTAError, join_first
+from bridgeta_core.utils.settings import rename_old_keys
 
 SETTINGS, RECORD, CHECKPOINT = "experiment.yaml", "run.json", "checkpoints/last.ckpt"
 
@@ -58,7 +59,8 @@ def deviations(folder: Path, planned: Experiment, kind: str) -> list[str]:
         return []
     # Not as an Experiment, which takes long to build for hundreds of runs; what an older run does not name was default.
     written = yaml.safe_load(path.read_text())
-    have = _flat(to_mapping(Experiment())) | _flat(written if isinstance(written, dict) else {})
+    written = rename_old_keys(Experiment, written, path, announce=False) if isinstance(written, dict) else {}
+    have = _flat(to_mapping(Experiment())) | _flat(written)
     want = _flat(to_mapping(planned))
     if _same_teacher(str(have["distill.teacher"]), str(want["distill.teacher"])):
         have["distill.teacher"] = want["distill.teacher"]

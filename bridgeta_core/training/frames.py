@@ -23,18 +23,6 @@ from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.sampling import MixedBatches, Selection, balanced, evenly, presence
 from bridgeta_core.utils.errors import BridgeTAError
 
-_OFF = {
-    "flip": "false",
-    "rotate": "0",
-    "scale": "0",
-    "translate": "0",
-    "colour": "0",
-    "flip_x": "false",
-    "image_resize": "[]",
-    "image_flip": "false",
-    "image_rotate": "0",
-}
-
 
 class PartlyLabelled(Dataset[Frame]):
     """Frames of which only those at the positions `labelled` show their labels; the others know nothing."""
@@ -66,18 +54,7 @@ class Frames(lightning.LightningDataModule):
         super().__init__()
         data, train = experiment.data, experiment.train
         self.experiment, self.processes = experiment, processes
-        augment = Augment(
-            flip=data.flip,
-            rotate=data.rotate,
-            colour=data.colour,
-            scale=data.scale,
-            translate=data.translate,
-            seed=train.seed,
-            flip_x=data.flip_x,
-            image_resize=data.image_resize,
-            image_flip=data.image_flip,
-            image_rotate=data.image_rotate,
-        )
+        augment = Augment(data.augment, train.seed)
         chosen = Selection.of(open_dataset(data.source, data.train_root, data.version), data, unlabelled)
         common = data.cameras, experiment.model.image, experiment.grid
         rest = lidar, experiment.labels, data.source
@@ -116,11 +93,10 @@ class Frames(lightning.LightningDataModule):
         `val` are returned for points or taps to be added. Raises BridgeTAError (exit code 2) when frames are augmented.
         """
         data = self.experiment.data
-        changes = {name: getattr(data, name) for name in _OFF}
-        if any(changes.values()):
+        if changes := data.augment.overrides_to_disable():
             raise BridgeTAError(
                 "data.cache keeps frames as they are, but augmentation changes them",
-                fix=f"Leave out data.cache, or set {' '.join(f'data.{n}={_OFF[n]}' for n, v in changes.items() if v)}",
+                fix=f"Leave out data.cache, or set {' '.join(changes)}",
                 exit_code=2,
             )
         kept = {

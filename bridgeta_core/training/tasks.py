@@ -147,8 +147,9 @@ def kept_plans(data: DataConfig) -> int:
     """How many calibrations' plans are kept. A fleet has few calibrations, and mirroring the world doubles them; but
     where every sample or image is changed by its own amount, no plan is of use again, and at full scale one has 50 MB.
     """
-    world = data.rotate or data.scale or data.translate
-    return data.batch_size if world or data.image_resize or data.image_flip or data.image_rotate else 64
+    augment = data.augment
+    world = augment.rotate or augment.scale or augment.translate
+    return data.batch_size if world or augment.image_resize or augment.image_flip or augment.image_rotate else 64
 
 
 class StudentTask(MapTask):

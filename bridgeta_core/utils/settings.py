@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from bridgeta_core.utils.errors import BridgeTAError
 
 T = TypeVar("T")
+
+_announced: set[str] = set()  # former keys whose new name was printed
 
 
 def setting(default: Any, help: str, *, ge: float | None = None, le: float | None = None, among: Sequence = ()) -> Any:
@@ -56,20 +60,77 @@ def _check_ranges(value: Any, path: str, where: object) -> None:
                 raise BridgeTAError(f"{name} = {element} must be {bounds}", where=where, exit_code=2)
 
 
+def rename_old_keys(
+    cls: type, content: Mapping[str, Any], where: object = None, *, announce: bool = True
+) -> dict[str, Any]:
+    """Copy nested plain settings, with the keys of older files under their present names.
+
+    A settings class names its old keys in the class attribute `RENAMED`: old name to new name, relative to the class.
+    With `announce` each new name is printed to stderr, once. Raises BridgeTAError (exit code 2) for a setting that is
+    there under both names.
+    """
+    result = copy.deepcopy(dict(content))
+    for old, new in _renamed_keys(cls).items():
+        *parents, key = old.split(".")
+        holder = _descend(result, parents)
+        if holder is None or key not in holder:
+            continue
+        *parents, new_key = new.split(".")
+        target = _descend(result, parents, create=True)
+        if target is None:
+            continue
+        if new_key in target:
+            raise BridgeTAError(f"{old} is the former name of {new}: give only {new}", where=where, exit_code=2)
+        target[new_key] = holder.pop(key)
+        if announce:
+            _announce(old, new)
+    return result
+
+
+def _renamed_keys(cls: type) -> dict[str, str]:
+    """Map the former keys of a settings class and of those nested in it to the present ones, both dotted."""
+    renamed: dict[str, str] = dict(getattr(cls, "RENAMED", {}))
+    for name, kind in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            renamed |= {f"{name}.{old}": f"{name}.{new}" for old, new in _renamed_keys(kind).items()}
+    return renamed
+
+
+def _descend(content: dict[str, Any], keys: Sequence[str], create: bool = False) -> dict[str, Any] | None:
+    node: Any = content
+    for key in keys:
+        if create:
+            node.setdefault(key, {})
+        node = node.get(key)
+        if not isinstance(node, dict):
+            return None
+    return cast("dict[str, Any]", node)
+
+
+def _announce(old: str, new: str) -> None:
+    if old not in _announced:
+        _announced.add(old)
+        print(f"bridgeta: the setting {old} is now called {new}", file=sys.stderr)
+
+
 def from_mapping(cls: type[T], content: Mapping[str, Any], overrides: Sequence[str] = (), where: object = None) -> T:
     """Build a settings dataclass from nested mappings and `a.b=value` overrides.
 
     Raises BridgeTAError (exit code 2) that names the key for an unknown key, a wrong type or a value out of range.
     """
+    renamed = _renamed_keys(cls)
     try:
-        node = cast(DictConfig, OmegaConf.structured(cls))
+        node = OmegaConf.structured(cls)
         _open_for_writing(node)
-        node = cast(DictConfig, OmegaConf.merge(node, OmegaConf.create(dict(content))))
+        node = OmegaConf.merge(node, OmegaConf.create(rename_old_keys(cls, content, where)))
         for override in overrides:
             if "=" not in override:
                 raise BridgeTAError(f"{override!r} is not of the form key=value", where="command line", exit_code=2)
             where = "command line"
-            node = cast(DictConfig, OmegaConf.merge(node, OmegaConf.from_dotlist([override])))
+            name, _, value = override.partition("=")
+            if name in renamed:
+                _announce(name, renamed[name])
+            node = OmegaConf.merge(node, OmegaConf.from_dotlist([f"{renamed.get(name, name)}={value}"]))
         result = cast(T, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
+from bridgeta_core.config.experiment import AugmentConfig, ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import FrameDataset, collate
 from bridgeta_core.data.maps.expansion import load_layers
@@ -23,6 +23,11 @@ VERSION, CAMERAS = "v1.0-mini", ("CAM_BACK", "CAM_FRONT")
 IMAGE = ImageConfig(width=48, height=32, margin=1.0)
 GRID = BevGrid(-30, 30, -20, 20, 1.0)
 KEYFRAME = LidarConfig(sweeps=0, ego_radius=0.0)
+
+
+def augmenting(seed=0, **changes):
+    """Build what draws these changes alone."""
+    return Augment(AugmentConfig(**{"flip": True, "colour": 0.0, **changes}), seed)
 
 
 def dataset(root, scenes="all", augment=None, cameras=CAMERAS, **more):
@@ -57,7 +62,7 @@ def test_points_are_in_the_ego_frame_and_follow_the_augmentation(small_root):
     np.testing.assert_allclose(plain.points[:, :3], transform(record.ego_T_sensor, read[:, :3]), atol=1e-4)
     np.testing.assert_array_equal(plain.points[:, 3], read[:, 3])
     assert (plain.points[:, 4] == 0).all()
-    data = dataset(small_root, augment=Augment(rotate=90, scale=0.3, translate=2.0), lidar=KEYFRAME)
+    data = dataset(small_root, augment=augmenting(rotate=90, scale=0.3, translate=2.0), lidar=KEYFRAME)
     epoch = next(e for e in range(9) if data.augment.draw(e, 0).flip)
     data.set_epoch(epoch)
     change = data.augment.draw(epoch, 0)
@@ -107,7 +112,7 @@ def test_a_label_stays_under_its_point_whatever_the_change(small_root):
     """Points deep inside a labelled area, or far from any, are so in every augmented frame."""
     import shapely
 
-    data, augment = dataset(small_root), Augment(rotate=180, scale=0.3, translate=3.0)
+    data, augment = dataset(small_root), augmenting(rotate=180, scale=0.3, translate=3.0)
     raster, sample = data.maps["singapore-onenorth"], data.sample(0)
     areas = shapely.union_all(load_layers(small_root, "singapore-onenorth")["carpark_area"])
     points = np.random.default_rng(0).uniform((-60, -60, 0), (60, 60, 0), (4000, 3))
@@ -128,7 +133,7 @@ def test_a_label_stays_under_its_point_whatever_the_change(small_root):
 
 def test_a_point_is_seen_by_every_augmented_camera_at_the_mirrored_pixel(small_root):
     plain = dataset(small_root)[0]
-    data = dataset(small_root, augment=Augment(rotate=180, scale=0.4, translate=3.0))
+    data = dataset(small_root, augment=augmenting(rotate=180, scale=0.4, translate=3.0))
     for epoch in range(6):
         data.set_epoch(epoch)
         frame, change = data[0], data.augment.draw(epoch, 0)
@@ -144,7 +149,9 @@ def test_a_point_is_seen_by_every_augmented_camera_at_the_mirrored_pixel(small_r
 
 
 def test_images_are_augmented_each_by_itself_and_their_intrinsics_with_them(small_root):
-    augment = Augment(flip=False, image_resize=(0.8, 1.2), image_flip=True, image_rotate=10.0)
+    augment = Augment(
+        AugmentConfig(flip=False, image_resize=[0.8, 1.2], image_flip=True, image_rotate=10.0, colour=0.0)
+    )
     data = dataset(small_root, augment=augment)
     sample, plain = data.sample(1), dataset(small_root)[1]
     data.set_epoch(3)
@@ -160,7 +167,7 @@ def test_images_are_augmented_each_by_itself_and_their_intrinsics_with_them(smal
 
 
 def test_an_epoch_decides_the_augmentation_also_in_living_workers(small_root):
-    data = dataset(small_root, augment=Augment(rotate=45, colour=0.3, image_rotate=5.0))
+    data = dataset(small_root, augment=augmenting(rotate=45, colour=0.3, image_rotate=5.0))
     loader = DataLoader(data, 4, collate_fn=collate, num_workers=1, persistent_workers=True)
     seen = []
     for epoch in (0, 1, 0):
@@ -208,7 +215,7 @@ def test_lines_narrower_than_a_cell_are_refused_with_both_keys(small_root):
 
 
 def test_lines_as_wide_as_a_cell_may_be_scaled(small_root):
-    augment = Augment(scale=0.4)
+    augment = augmenting(scale=0.4)
     data = dataset(small_root, augment=augment, labels=LabelConfig(mode="exact", line_width=1.0))
     assert min(augment.draw(0, i).scale for i in range(4)) < 0.9
     assert all(data[i].masks[5].any() for i in (0, 1))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from bridgeta_core.config.experiment import ImageConfig, LabelConfig
+from bridgeta_core.config.experiment import AugmentConfig, ImageConfig, LabelConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.maps.raster import MapRaster
@@ -56,7 +56,7 @@ def test_frames_that_are_not_augmented_take_them(small_root, tmp_path, never_ras
     plain = dataset(small_root, None)
     all_labels(dataset(small_root, tmp_path))
     never_rasterised()
-    for augment in (None, Augment(flip=False, colour=0.3)):
+    for augment in (None, Augment(AugmentConfig(flip=False, colour=0.3))):
         data = dataset(small_root, tmp_path, augment=augment)
         frames = [data[i] for i in range(4)]
     with pytest.raises(AssertionError, match="rasterised again"):
@@ -65,7 +65,7 @@ def test_frames_that_are_not_augmented_take_them(small_root, tmp_path, never_ras
 
 
 def test_augmented_frames_have_labels_of_their_own(small_root, tmp_path):
-    augment = Augment(rotate=30, scale=0.2, translate=1.0)
+    augment = Augment(AugmentConfig(rotate=30, scale=0.2, translate=1.0, colour=0.0))
     fresh, kept = (dataset(small_root, folder, augment=augment) for folder in (None, tmp_path))
     for i in range(4):
         assert torch.equal(kept[i].masks, fresh[i].masks)

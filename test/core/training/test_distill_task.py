@@ -166,7 +166,7 @@ def test_a_head_that_does_not_fit_the_teachers_is_refused(two_scenes, teacher):
 
 
 def test_with_the_cache_neither_points_nor_the_teacher_are_needed(distil, tmp_path, monkeypatch):
-    off = ["data.flip=false", "data.colour=0", "train.epochs=1", *AT_ONCE]
+    off = ["data.augment.flip=false", "data.augment.colour=0", "train.epochs=1", *AT_ONCE]
     cache = f"data.cache={tmp_path / 'cache'}"
     distil(*off, folder=tmp_path / "plain")
     distil(*off, cache, folder=tmp_path / "first")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bridgeta_core.config.experiment import AugmentConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
@@ -22,8 +23,8 @@ def test_every_setting_of_augmentation_reaches_the_training_frames_and_none_the_
         "image_flip": True,
         "image_rotate": 4.0,
     }
-    frames = Frames(two_scenes(*(f"data.{k}={v}" for k, v in changes.items()), "train.seed=7"), Processes())
-    assert frames.training.augment == Augment(**changes, seed=7)
+    frames = Frames(two_scenes(*(f"data.augment.{k}={v}" for k, v in changes.items()), "train.seed=7"), Processes())
+    assert frames.training.augment == Augment(AugmentConfig(**changes), seed=7)
     assert frames.validation.augment is None
     assert not frames.training[0].images.equal(frames.validation[0].images)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridgeta_core.config.experiment import DataConfig
+from bridgeta_core.config.experiment import AugmentConfig, DataConfig
 from bridgeta_core.deploy.weights import save_weights
 from bridgeta_core.training.tasks import StudentTask, TeacherTask, kept_plans
 from bridgeta_core.training.teacher_weights import load_teacher
@@ -53,5 +53,5 @@ def test_another_architecture_and_another_network_are_refused_by_name(two_scenes
     ],
 )
 def test_plans_are_not_hoarded_where_every_sample_has_its_own(change):
-    assert kept_plans(DataConfig(batch_size=8, **change)) == 8
-    assert kept_plans(DataConfig(batch_size=8, flip=True, flip_x=True)) > 16
+    assert kept_plans(DataConfig(batch_size=8, augment=AugmentConfig(**change))) == 8
+    assert kept_plans(DataConfig(batch_size=8, augment=AugmentConfig(flip=True, flip_x=True))) > 16

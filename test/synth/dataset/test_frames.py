@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgeta_core.config.experiment import ImageConfig, LidarConfig
+from bridgeta_core.config.experiment import AugmentConfig, ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import Frame, FrameDataset, collate
 from bridgeta_core.geometry.grid import BevGrid
@@ -27,7 +27,16 @@ GRID = BevGrid(-30.0, 50.0, -40.0, 40.0, 0.5)
 CAMERAS = ("CAM_FRONT", "CAM_BACK_LEFT")
 KEYFRAME = LidarConfig(sweeps=0)
 AUGMENT = Augment(
-    rotate=20.0, seed=5, scale=0.1, translate=0.5, image_resize=(0.8, 1.2), image_flip=True, image_rotate=5.4
+    AugmentConfig(
+        rotate=20.0,
+        scale=0.1,
+        translate=0.5,
+        colour=0.0,
+        image_resize=[0.8, 1.2],
+        image_flip=True,
+        image_rotate=5.4,
+    ),
+    seed=5,
 )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
+from bridgeta_core.config.experiment import AugmentConfig, ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.geometry.grid import BevGrid
@@ -68,7 +68,7 @@ def test_kept_frames_are_those_of_the_dataset(small_root, cached):
 
 
 def test_kept_frames_are_never_augmented(small_root, folder, cached):
-    augmented = dataset(small_root, augment=Augment(flip=True, rotate=20))
+    augmented = dataset(small_root, augment=Augment(AugmentConfig(flip=True, rotate=20, colour=0.0)))
     assert same(CachedFrames(augmented, folder)[1], cached[1])
     assert augmented.augment is not None
 
@@ -164,9 +164,11 @@ def test_taps_beyond_half_precision_are_an_error(small_root, tmp_path):
 
 
 def test_augmentation_must_be_off(two_scenes, tmp_path):
-    with pytest.raises(BridgeTAError, match=r"set data\.flip=false data\.colour=0$") as caught:
+    with pytest.raises(BridgeTAError, match=r"set data\.augment\.flip=false data\.augment\.colour=0$") as caught:
         train_student(two_scenes(f"data.cache={tmp_path / 'cache'}"), tmp_path / "run")
     assert caught.value.exit_code == 2
-    cache = [f"data.cache={tmp_path / 'cache'}", "data.flip=false", "data.colour=0"]
-    with pytest.raises(BridgeTAError, match=r"set data\.flip_x=false data\.image_resize=\[\]$"):
-        train_student(two_scenes(*cache, "data.image_resize=[0.9,1.1]", "data.flip_x=true"), tmp_path / "run")
+    cache = [f"data.cache={tmp_path / 'cache'}", "data.augment.flip=false", "data.augment.colour=0"]
+    with pytest.raises(BridgeTAError, match=r"set data\.augment\.flip_x=false data\.augment\.image_resize=\[\]$"):
+        train_student(
+            two_scenes(*cache, "data.augment.image_resize=[0.9,1.1]", "data.augment.flip_x=true"), tmp_path / "run"
+        )
