@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from bridgeta_core.data.maps.expansion import read_layers
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
+from bridgeta_core.data.nuscenes.index_cache import list_versions
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import rigid
@@ -66,7 +67,7 @@ def pose(x: float, y: float, yaw: float) -> NDArray[np.float64]:
 
 def of_keyframes(root: Path) -> Tally:
     tally, rasters = Tally(root.name), {}
-    version = next(p.name for p in sorted(root.glob("v1.0-*")) if p.is_dir())
+    version = list_versions(root)[0]
     for sample in NuScenesDataset(root, version):
         if sample.location not in rasters:
             rasters[sample.location] = MapRaster.load(root, sample.location)

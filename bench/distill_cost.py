@@ -29,6 +29,7 @@ from torch import nn
 from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.data.frames import Batch, FrameDataset, collate
+from bridgeta_core.data.nuscenes.index_cache import list_versions
 from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.methods import METHODS, build_distiller
@@ -73,7 +74,7 @@ def load_batch(experiment: Experiment, root: Path | None) -> Batch:
     """The first frames of a root, or noise."""
     if root is None:
         return synthetic_batch(experiment)
-    version = next(path.name for path in sorted(root.glob("v1.0-*")) if path.is_dir())
+    version = list_versions(root)[0]
     data, lidar = experiment.data, experiment.teacher.lidar
     frames = FrameDataset(root, version, "all", data.cameras, experiment.model.image, experiment.grid, lidar=lidar)
     return collate([frames[i % len(frames)] for i in range(data.batch_size)])

@@ -135,7 +135,7 @@ def reductions(root: str, version: str) -> tuple[dict[str, list[float]], int]:
     frames = training_frames("nuscenes_swin_t", root, version, lidar=False)
     sample = frames.sample(0)
     data = {name: sample.record(name).read_bytes() for name in frames.cameras}
-    fits = dataset.image_fits(sample.rig(frames.cameras), frames.image)
+    fits = images.fit_images(sample.rig(frames.cameras), frames.image.size, frames.image.margin)
     chosen = images.reduction_for(next(iter(fits.values())))
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(5):

@@ -44,15 +44,17 @@ def say(text: str) -> None:
 
 
 def table_version(root: Path, version: str | None, source: str = "nuscenes") -> str:
-    """The folder of tables in a nuScenes root: `version`, or the only one that is there; other sources need none."""
+    """Return `version`, or the only table folder of a nuScenes root; other sources need none."""
     if version is not None or source != "nuscenes":
         return version or ""
-    found = sorted(p.name for p in root.glob("v1.0-*") if p.is_dir()) if root.is_dir() else []
-    if len(found) != 1:
-        what = f"has the table folders {', '.join(found)}" if found else "has no table folder v1.0-*"
-        fix = "Choose one with --version" if found else "Give the folder that holds v1.0-*, maps and samples"
+    from bridgeta_core.data.nuscenes.index_cache import list_versions
+
+    versions = list_versions(root)
+    if len(versions) != 1:
+        what = f"has the table folders {', '.join(versions)}" if versions else "has no table folder v1.0-*"
+        fix = "Choose one with --version" if versions else "Give the folder that holds v1.0-*, maps and samples"
         raise BridgeTAError(what, where=root, fix=fix, exit_code=2)
-    return found[0]
+    return versions[0]
 
 
 Version = Annotated[str | None, typer.Option(help="Folder of the tables, such as v1.0-mini; found when there is one.")]

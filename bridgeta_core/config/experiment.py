@@ -31,6 +31,11 @@ class ImageConfig:
     mean: list[float] = setting([0.485, 0.456, 0.406], "RGB mean of values in [0, 1] (ImageNet's)", ge=0, le=1)
     std: list[float] = setting([0.229, 0.224, 0.225], "RGB standard deviation (ImageNet's)", ge=1e-3, le=1)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        return self.width, self.height
+
 
 @dataclass
 class BackboneConfig:

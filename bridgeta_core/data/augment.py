@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from bridgeta_core.config.experiment import AugmentConfig
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import ImageFit, Matrix, invert
+from bridgeta_core.utils.arrays import Bytes
 from bridgeta_core.utils.errors import BridgeTAError
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -106,14 +106,14 @@ class Change:
         result[:2, 3] = self.shift
         return result
 
-    def images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def images(self, images: Bytes) -> Bytes:
         """Images `[N, h, w, 3]` RGB: colours changed alike in all cameras, and mirrored."""
         gains = (self.brightness, self.contrast, self.saturation)
         if gains != (1.0, 1.0, 1.0):
             images = self._recolour(images)
         return np.stack([cv2.flip(image, 1) for image in images]) if self.flip else images
 
-    def _recolour(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _recolour(self, images: Bytes) -> Bytes:
         """All three gains as one affine map of RGB: saturation about the grey of a pixel, contrast about the mean."""
         n, h, w, _ = images.shape
         flat = images.reshape(n * h, w, 3)
@@ -138,7 +138,7 @@ class Change:
         changed = self.world @ ego_T_cam
         return changed @ _MIRROR_CAMERA if self.flip else changed
 
-    def masks(self, raster: MapRaster, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
+    def masks(self, raster: MapRaster, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """Labels `[6, Y, X]` of the changed world, rasterised anew around the turned pose rather than resampled: on the
         part of the mirrored world that scaling and shifting bring under `grid`. Labels of mode `compatible` have lines
         as many cells wide as ever.

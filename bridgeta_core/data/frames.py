@@ -22,9 +22,9 @@ from bridgeta_core.data.label_cache import LabelCache
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.images import Image, decode_and_fit, planes
-from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.geometry.images import Image, fit_images, fit_intrinsics, planes
 from bridgeta_core.geometry.transforms import ImageFit
+from bridgeta_core.utils.arrays import Bytes, Flags
 from bridgeta_core.utils.errors import BridgeTAError
 
 logger = logging.getLogger(__name__)
@@ -156,12 +156,12 @@ class FrameDataset(Dataset[Frame]):
         """The indexed sample at a position of this dataset."""
         return self.dataset[self.positions[position]]
 
-    def labels(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def labels(self, position: int) -> tuple[Bytes, Flags]:
         """Masks `[6, Y, X]` and known `[6]` without augmentation, and without reading any image."""
         position = self.positions[position]
         return self._labels(position, self.dataset.scene_of(position).location, Change())
 
-    def _labels(self, position: int, city: str, change: Change) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def _labels(self, position: int, city: str, change: Change) -> tuple[Bytes, Flags]:
         """Masks and known of the sample at a position of the index."""
         raster = self.maps[city]
         if self._kept is not None and np.array_equal(change.world, np.eye(4)):
@@ -188,19 +188,13 @@ class FrameDataset(Dataset[Frame]):
             self._threads_are_set = True
         sample = self.sample(position)
         epoch, change = int(self._epoch), Change()
-        fits = image_fits(sample.rig(self.cameras), self.image)
+        fits = fit_images(sample.rig(self.cameras), self.image.size, self.image.margin)
         if self.augment:
             change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
-        images = [_read(sample.record(name), fit) for name, fit in fits.items()]
+        images = [sample.record(name).read_image(fit=fit) for name, fit in fits.items()]
         points = self._points(position, self.lidar) if self.lidar else None
         masks, known = self._labels(self.positions[position], sample.location, change)
         return make_frame(sample, fits, images, points, change, masks, known)
-
-
-def image_fits(rig: Rig, image: ImageConfig) -> dict[str, ImageFit]:
-    """How the images of every camera of a rig become network inputs, by channel in the rig's order."""
-    size = (image.width, image.height)
-    return {c.name: ImageFit.bottom((c.width, c.height), size, image.margin) for c in rig.cameras}
 
 
 def make_frame(
@@ -209,16 +203,16 @@ def make_frame(
     images: Sequence[Image],
     points: NDArray[np.float32] | None,
     change: Change,
-    masks: NDArray[np.uint8],
-    known: NDArray[np.bool_],
+    masks: Bytes,
+    known: Flags,
 ) -> Frame:
     """The changed frame of a sample from what its sensors gave: fitted RGB `images`, one `[h, w, 3]` per entry of
     `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them. `masks` are those of the changed world already.
     """
-    cameras = sample.rig(tuple(fits)).cameras
+    rig = sample.rig(tuple(fits))
     pixels = planes(change.images(np.stack(images)))
-    intrinsics = np.stack([fit.matrix @ c.intrinsics for fit, c in zip(fits.values(), cameras, strict=True)])
-    ego_T_cam = np.stack([camera.ego_T_cam for camera in cameras])
+    intrinsics = fit_intrinsics(rig, fits.values())
+    ego_T_cam = np.stack([camera.ego_T_cam for camera in rig.cameras])
     if points is not None:
         points = move(change.world, points)
     return Frame(
@@ -230,11 +224,3 @@ def make_frame(
         token=sample.token,
         points=None if points is None else torch.from_numpy(points),
     )
-
-
-def _read(record: SensorRecord, fit: ImageFit) -> Image:
-    data = record.read_bytes()
-    try:
-        return decode_and_fit(data, fit)
-    except BridgeTAError as error:
-        raise BridgeTAError(error.what, where=record.path, fix="Download and extract this file again") from error

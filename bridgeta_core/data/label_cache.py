@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bridgeta_core.config.experiment import LabelConfig
 from bridgeta_core.data.dataset import Dataset
@@ -17,11 +16,12 @@ from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import Scene
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.arrays import Bytes
 from bridgeta_core.utils.files import describe_file, hash_json, replace_when_done
 
 logger = logging.getLogger(__name__)
 
-Packed = NDArray[np.uint8]
+Packed = Bytes
 
 _LAYOUT = 1  # of the files and of what their bits mean; raise it when the rasterisers change
 
@@ -40,7 +40,7 @@ class LabelCache:
         self._shape = (len(CLASSES), *grid.shape)
         self._open: dict[str, Packed] = {}
 
-    def masks(self, position: int) -> NDArray[np.uint8]:
+    def masks(self, position: int) -> Bytes:
         """The masks `[6, Y, X]`, of 0 and 1, of the sample at a position of the dataset.
 
         Raises BridgeTAError when the folder cannot be written.

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridgeta_core.geometry.images import Image, decode, decode_and_fit
 from bridgeta_core.geometry.rig import Camera, Rig
-from bridgeta_core.geometry.transforms import Matrix
+from bridgeta_core.geometry.transforms import ImageFit, Matrix
 from bridgeta_core.utils.errors import BridgeTAError
 
 LIDAR = "LIDAR_TOP"
@@ -41,6 +42,17 @@ class SensorRecord:
                 where=self.path,
                 fix="Download and extract the nuScenes file blobs that hold it into the same root",
             ) from error
+
+    def read_image(self, *, fit: ImageFit | None = None, reduction: int = 1) -> Image:
+        """Decode the image to RGB `[H, W, 3]`, at 1/reduction of its size, or fitted to a network input by `fit`.
+
+        Raises BridgeTAError that names the file when it cannot be read or decoded.
+        """
+        data = self.read_bytes()
+        try:
+            return decode(data, reduction) if fit is None else decode_and_fit(data, fit)
+        except BridgeTAError as error:
+            raise BridgeTAError(error.what, where=self.path, fix="Download and extract this file again") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from bridgeta_core.config.experiment import ImageConfig
 from bridgeta_core.deploy.weights import WeightsInfo, load_student
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.images import fit_images, fit_intrinsics
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.model.lift import LiftPlan, PlanCache
@@ -73,14 +74,13 @@ class Runtime:
 
     def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
         """How each camera's image becomes a network input."""
-        size = (self.image.width, self.image.height)
-        return tuple(ImageFit.bottom((c.width, c.height), size, self.image.margin) for c in rig.cameras)
+        return tuple(fit_images(rig, self.image.size, self.image.margin).values())
 
     def plan(self, rig: Rig) -> LiftPlan:
         """The lift of a rig; made at its first use and after each change of a calibration."""
-        intrinsics = [fit.matrix @ c.intrinsics for fit, c in zip(self.fits(rig), rig.cameras, strict=True)]
+        intrinsics = fit_intrinsics(rig, self.fits(rig))
         poses = [c.ego_T_cam for c in rig.cameras]
-        return self._plans(torch.from_numpy(np.stack(intrinsics))[None], torch.from_numpy(np.stack(poses))[None])
+        return self._plans(torch.from_numpy(intrinsics)[None], torch.from_numpy(np.stack(poses))[None])
 
     def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
         """Class probabilities `[6, Y, X]` on `grid` of network inputs `[N, h, w, 3]` (RGB), in the order of the rig."""

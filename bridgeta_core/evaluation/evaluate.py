@@ -31,10 +31,9 @@ from bridgeta_core.evaluation.metric import (
 )
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError, lost_loader
 from bridgeta_core.utils.machine import resolve_device
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +209,7 @@ def _count_labels(dataset: FrameDataset, description: str) -> tuple[NDArray[np.i
     return positives, frames
 
 
-def _constant_iou(prior: Array, positives: NDArray[np.int64], frames: NDArray[np.int64], grid: BevGrid) -> IoU:
+def _constant_iou(prior: Floats, positives: NDArray[np.int64], frames: NDArray[np.int64], grid: BevGrid) -> IoU:
     """IoU of `prior >= t` `[6, Y, X]` against labels given as `positives` out of `frames` `[6]` samples per cell."""
     classes = len(CLASSES)
     best, threshold, half = (np.full(classes, np.nan) for _ in range(3))

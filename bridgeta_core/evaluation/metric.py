@@ -13,9 +13,8 @@ from torch import Tensor
 
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
-
-Array = NDArray[np.float64]
 
 THRESHOLDS = (0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65)
 RANGES = ((0.0, 20.0), (20.0, 35.0), (35.0, 50.0))
@@ -31,10 +30,10 @@ class IoU:
     are left out of the means.
     """
 
-    best: Array
-    threshold: Array
-    half: Array
-    by_range: Array
+    best: Floats
+    threshold: Floats
+    half: Floats
+    by_range: Floats
     notes: tuple[str, ...]
 
     @property
@@ -120,7 +119,7 @@ class MapIoU:
         )
 
 
-def intersection_over_union(true: Any, false: Any, positives: Any) -> Array:
+def intersection_over_union(true: Any, false: Any, positives: Any) -> Floats:
     """TP / (TP + FP + FN), NaN where no cell is labelled 1: `true` and `false` are the cells predicted 1, by label."""
     positives = np.asarray(positives, dtype=np.float64)
     return np.asarray(true / np.where(positives > 0, positives + false, np.nan), dtype=np.float64)
@@ -136,7 +135,7 @@ def range_labels() -> list[str]:
     return [f"{near:.0f}-{far:.0f} m" for near, far in RANGES]
 
 
-def by_range(values: Array) -> dict[str, float | None]:
+def by_range(values: Floats) -> dict[str, float | None]:
     """A value per range, for JSON."""
     return {label: plain(value) for label, value in zip(range_labels(), values, strict=True)}
 
@@ -153,7 +152,7 @@ def notes_on(known: NDArray[np.bool_], present: NDArray[np.bool_]) -> tuple[str,
     return tuple(notes)
 
 
-def mean(values: Array) -> float:
+def mean(values: Floats) -> float:
     """The mean of the values that are not NaN."""
     scored = values[~np.isnan(values)]
     return float(scored.mean()) if len(scored) else math.nan

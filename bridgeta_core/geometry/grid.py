@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -45,7 +46,7 @@ class BevGrid:
             round((self.x_max - self.x_min) / self.resolution),
         )
 
-    def centres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def centres(self) -> tuple[Floats, Floats]:
         """Cell centres in metres: x of every column `[X]` and y of every row `[Y]`."""
         rows, columns = self.shape
         return (
@@ -53,15 +54,25 @@ class BevGrid:
             self.y_min + (np.arange(rows) + 0.5) * self.resolution,
         )
 
-    def ranges(self) -> NDArray[np.float64]:
+    def ranges(self) -> Floats:
         """Distance of every cell centre from the ego origin in metres, `[Y, X]`."""
         x, y = self.centres()
         return np.hypot(x[None, :], y[:, None])
 
-    def to_cells(self, xy: NDArray[np.floating]) -> NDArray[np.float64]:
+    def to_cells(self, xy: NDArray[np.floating]) -> Floats:
         """Metres `[..., 2]` (x, y) to continuous cell coordinates `[..., 2]` (column, row); floor gives the cell."""
         return (np.asarray(xy, dtype=np.float64) - (self.x_min, self.y_min)) / self.resolution
 
-    def to_metres(self, cells: NDArray[np.floating]) -> NDArray[np.float64]:
+    def to_pixels(self, xy: NDArray[np.floating], size: tuple[int, int]) -> Floats:
+        """Map metres `[n, 2]` (x, y) to pixel coordinates `[n, 2]` (u, v) in a picture of the grid with forward up.
+
+        `size` is the picture's width and height. The centre of the top-left pixel is (0, 0).
+        """
+        width, height = size
+        u = (self.y_max - xy[:, 1]) / (self.y_max - self.y_min) * width
+        v = (self.x_max - xy[:, 0]) / (self.x_max - self.x_min) * height
+        return np.stack([u, v], axis=1) - 0.5
+
+    def to_metres(self, cells: NDArray[np.floating]) -> Floats:
         """The inverse of `to_cells`."""
         return np.asarray(cells, dtype=np.float64) * self.resolution + (self.x_min, self.y_min)

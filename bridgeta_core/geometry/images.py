@@ -3,29 +3,57 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
 
 Image = NDArray[np.uint8]
+Buffer = bytes | memoryview | NDArray[np.uint8]
 
 _REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
 _BILINEAR = 0.7  # the smallest scale at which two neighbours a pixel still take in nearly all of an image
 
 
-def decode(data: bytes | memoryview | NDArray[np.uint8], reduction: int = 1) -> Image:
+def fit_images(rig: Rig, size: tuple[int, int], margin: float) -> dict[str, ImageFit]:
+    """Fit the images of every camera of a rig to network inputs of `size` (width, height), by name in the rig's order.
+
+    `margin` is the resized width over the input width (see `ImageFit.bottom`).
+    """
+    return {camera.name: ImageFit.bottom((camera.width, camera.height), size, margin) for camera in rig.cameras}
+
+
+def fit_intrinsics(rig: Rig, fits: Iterable[ImageFit]) -> NDArray[np.float64]:
+    """Return the intrinsics `[N, 3, 3]` of the network inputs of a rig; `fits` are in the rig's order."""
+    return np.stack([fit.matrix @ camera.intrinsics for fit, camera in zip(fits, rig.cameras, strict=True)])
+
+
+def is_jpeg(data: Buffer) -> bool:
+    """Tell a JPEG by its first two bytes."""
+    return np.frombuffer(data, dtype=np.uint8)[:2].tobytes() == b"\xff\xd8"
+
+
+def is_truncated_jpeg(data: Buffer) -> bool:
+    """Tell whether a JPEG lacks its end marker.
+
+    OpenCV fills what is missing with grey and reports nothing. Some encoders write padding after the marker.
+    """
+    return is_jpeg(data) and b"\xff\xd9" not in np.frombuffer(data, dtype=np.uint8)[-64:].tobytes()
+
+
+def decode(data: Buffer, reduction: int = 1) -> Image:
     """Decode a JPEG or PNG to RGB `[H, W, 3]`, at 1/reduction of its size (1, 2 or 4).
 
-    Raises BridgeTAError when the data is empty, truncated or not an image. OpenCV fills what is missing of a
-    truncated JPEG with grey and says nothing, so the end marker is checked here.
+    Raises BridgeTAError when the data is empty, truncated or not an image.
     """
     buffer = np.frombuffer(data, dtype=np.uint8)
-    if buffer.size > 2 and buffer[0] == 0xFF and buffer[1] == 0xD8 and b"\xff\xd9" not in buffer[-64:].tobytes():
+    if buffer.size > 2 and is_truncated_jpeg(data):
         raise BridgeTAError(f"JPEG of {buffer.size} bytes is truncated (it has no end marker)")
     image = cv2.imdecode(buffer, _REDUCED[reduction]) if buffer.size else None
     if image is None:
@@ -83,7 +111,7 @@ def planes(images: Image) -> Image:
     return result
 
 
-def decode_and_fit(data: bytes | memoryview | NDArray[np.uint8], fit: ImageFit) -> Image:
+def decode_and_fit(data: Buffer, fit: ImageFit) -> Image:
     """Decode an encoded image at the coarsest sufficient scale and fit it to the network input `[h, w, 3]` RGB.
 
     Raises BridgeTAError as `decode` does, and when the image does not have the size that `fit` was made for.

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bridgeta_core.geometry.transforms import Matrix, rigid, transform
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -24,7 +24,7 @@ class Box:
     global_T_box: Matrix
     size: tuple[float, float, float]
 
-    def edges(self) -> list[NDArray[np.float64]]:
+    def edges(self) -> list[Floats]:
         """The wire frame as global polylines `[n, 3]`; a cross marks the front."""
         width, length, height = self.size
         x, y, z = length / 2, width / 2, height / 2

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from rich.progress import track
 
 from bridgeta_core.config.experiment import LabelConfig
@@ -18,7 +17,7 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import Image
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.view.drawing import INK, PAPER, QUIET, draw_map, paint_bev, write
+from bridgeta_core.view.drawing import INK, PAPER, QUIET, draw_map, find_pixels, paint_bev, write
 from bridgeta_core.view.sample import GAP, Scenery, arrange, beside, check_format, label, read_scenery, write_picture
 
 _COLUMNS = 2  # samples beside each other
@@ -130,18 +129,6 @@ def _labels(scenery: Scenery, side: int) -> Image:
     if scenery.points is not None and scenery.ground is not None:
         height = scenery.points[:, 2] - scenery.ground(scenery.points[:, :2])
         standing = scenery.points[(height > _LOW) & (height < _HIGH)]
-        v, u = _pixels(standing, scenery.grid, (picture.shape[0], picture.shape[1]))
+        u, v = find_pixels(standing, scenery.grid, (picture.shape[1], picture.shape[0]))[0].T
         picture[v, u] = INK
     return picture
-
-
-def _pixels(
-    points: NDArray[np.floating], grid: BevGrid, shape: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of points `[n, 3 + k]` in a view of `shape` with forward up; those beside it are left out."""
-    u = (grid.y_max - points[:, 1]) / (grid.y_max - grid.y_min) * shape[1]
-    v = (grid.x_max - points[:, 0]) / (grid.x_max - grid.x_min) * shape[0]
-    pixels = np.floor(np.stack([v, u])).astype(np.int64)
-    inside = ((pixels >= 0) & (pixels < np.array(shape)[:, None])).all(axis=0)
-    rows, columns = pixels[:, inside]
-    return rows, columns

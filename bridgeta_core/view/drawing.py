@@ -16,10 +16,10 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import Image
 from bridgeta_core.geometry.rig import Camera
 from bridgeta_core.geometry.transforms import Matrix, invert, transform
+from bridgeta_core.utils.arrays import Bytes, Flags, Floats, Ints
 
-Array = NDArray[np.float64]
 Colour = tuple[int, int, int]
-Wire = tuple[Colour, Sequence[Array]]  # polylines [n, 3] in the ego frame that are drawn in one colour
+Wire = tuple[Colour, Sequence[Floats]]  # polylines [n, 3] in the ego frame that are drawn in one colour
 
 NEAR = 0.5  # metres in front of a camera where lines are cut
 FAR = 60.0  # metres at which the colours of points in images end
@@ -33,7 +33,7 @@ _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 PAINT_ORDER = ("drivable_area", "carpark_area", "walkway", "ped_crossing", "stop_line", "divider")
 
 
-def project_lines(camera: Camera, cam_T_ego: Matrix, lines: Sequence[Array]) -> Array:
+def project_lines(camera: Camera, cam_T_ego: Matrix, lines: Sequence[Floats]) -> Floats:
     """Segments `[m, 2, 2]` in pixels of what the camera sees of ego-frame polylines.
 
     Cut at the near plane before they are projected, and at the image's border after that.
@@ -51,7 +51,7 @@ def project_lines(camera: Camera, cam_T_ego: Matrix, lines: Sequence[Array]) -> 
     return pixels
 
 
-def _cut(segments: Array, inside: Array) -> Array:
+def _cut(segments: Floats, inside: Floats) -> Floats:
     """The parts of segments `[m, 2, d]` where the linear function with the values `inside` `[m, 2]` is at least 0."""
     keep = (inside >= 0).any(axis=1)
     segments, inside = segments[keep], inside[keep]
@@ -62,7 +62,7 @@ def _cut(segments: Array, inside: Array) -> Array:
     return np.concatenate([inner, inner + share[:, None, None] * (outer - inner)], axis=1)
 
 
-def draw_map(image: Image, camera: Camera, lines: Mapping[str, Sequence[Array]], thickness: int = 2) -> None:
+def draw_map(image: Image, camera: Camera, lines: Mapping[str, Sequence[Floats]], thickness: int = 2) -> None:
     """Draw ego-frame polylines per class into an image of the camera, or into a resized copy of it, in place."""
     cam_T_ego = invert(camera.ego_T_cam)
     scale = image.shape[1] / camera.width
@@ -110,7 +110,7 @@ def colour_cells(values: NDArray[np.generic]) -> Image:
     return np.ascontiguousarray(canvas.round().astype(np.uint8).transpose(2, 1, 0)[::-1, ::-1])
 
 
-def depth_colours(depth: NDArray[np.floating]) -> NDArray[np.uint8]:
+def depth_colours(depth: NDArray[np.floating]) -> Bytes:
     """RGB `[n, 3]` of distances in metres: near is red, FAR and beyond blue."""
     return turbo(1 - 0.9 * np.sqrt(np.clip(depth / FAR, 0, 1)))  # the blue end itself is nearly black
 
@@ -131,13 +131,12 @@ def paint_points(points: NDArray[np.floating], grid: BevGrid, side: int, wires: 
     """Ego-frame points from above, coloured by their height from -1 m (blue) to 4 m (red), and coloured polylines."""
     width, height = _view_size(grid, side)
     canvas = np.full((height, width, 3), NIGHT, dtype=np.uint8)
-    pixels = np.floor(_bev_pixels(points[:, :2], grid, width, height) + 0.5).astype(int)
-    inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
+    pixels, inside = find_pixels(points, grid, (width, height))
     order = np.argsort(points[inside, 2])  # high points over low ones
-    x, y = pixels[inside][order].T
-    canvas[y, x] = turbo(np.clip((points[inside, 2][order] + 1) / 5, 0, 1))
+    u, v = pixels[order].T
+    canvas[v, u] = turbo(np.clip((points[inside, 2][order] + 1) / 5, 0, 1))
     for colour, lines in wires:
-        corners = [_fixed(_bev_pixels(line, grid, width, height)) for line in lines]
+        corners = [_fixed(grid.to_pixels(line, (width, height))) for line in lines]
         cv2.polylines(canvas, corners, False, colour, 1, cv2.LINE_AA, _SHIFT)
     _draw_vehicle(canvas, grid, ink=PAPER, paper=NIGHT)
     return canvas
@@ -150,11 +149,14 @@ def _view_size(grid: BevGrid, side: int) -> tuple[int, int]:
     return max(1, round(rows * scale)), max(1, round(columns * scale))
 
 
-def _bev_pixels(xy: NDArray[np.floating], grid: BevGrid, width: int, height: int) -> Array:
-    """Pixel coordinates `[n, 2]` of ego-frame metres; the centre of the top-left pixel is (0, 0)."""
-    u = (grid.y_max - xy[:, 1]) / (grid.y_max - grid.y_min) * width
-    v = (grid.x_max - xy[:, 0]) / (grid.x_max - grid.x_min) * height
-    return np.stack([u, v], axis=1) - 0.5
+def find_pixels(points: NDArray[np.floating], grid: BevGrid, size: tuple[int, int]) -> tuple[Ints, Flags]:
+    """Find the pixels `[m, 2]` (u, v) that ego-frame points `[n, 2 + k]` fall into in a view of `size` (width, height).
+
+    The second result tells which of the n points those are; the others lie beside the view.
+    """
+    pixels = np.floor(grid.to_pixels(points, size) + 0.5).astype(np.int64)
+    inside = ((pixels >= 0) & (pixels < size)).all(axis=1)
+    return pixels[inside], inside
 
 
 def _draw_vehicle(picture: Image, grid: BevGrid, ink: Colour = INK, paper: Colour = PAPER) -> None:
@@ -162,17 +164,17 @@ def _draw_vehicle(picture: Image, grid: BevGrid, ink: Colour = INK, paper: Colou
     height, width = picture.shape[:2]
     circle = np.linspace(0, 2 * np.pi, 181)
     lines = [radius * np.stack([np.cos(circle), np.sin(circle)], axis=1) for radius in RINGS]
-    corners = [_fixed(_bev_pixels(line, grid, width, height)) for line in lines]
+    corners = [_fixed(grid.to_pixels(line, (width, height))) for line in lines]
     cv2.polylines(picture, corners, True, QUIET, 1, cv2.LINE_AA, _SHIFT)
     for radius in RINGS:
-        u, v = _bev_pixels(np.array([[radius * np.cos(0.6), radius * np.sin(0.6)]]), grid, width, height)[0]
+        u, v = grid.to_pixels(np.array([[radius * np.cos(0.6), radius * np.sin(0.6)]]), (width, height))[0]
         if 0 <= u < width and 0 <= v < height:
             text, place = f"{radius:.0f} m", (int(u) + 2, int(v) - 2)
             cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, paper, 3, cv2.LINE_AA)
             write(picture, text, place, 0.4, ink)
     # The ego origin of nuScenes is on the rear axle of a car of 4.1 x 1.7 m.
     car = np.array([(3.1, 0), (-1, 0.95), (-0.4, 0), (-1, -0.95)])
-    cv2.fillPoly(picture, [_fixed(_bev_pixels(car, grid, width, height))], ink, cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(picture, [_fixed(grid.to_pixels(car, (width, height)))], ink, cv2.LINE_AA, _SHIFT)
 
 
 def write(picture: Image, text: str, at: tuple[int, int], size: float = 0.5, colour: Colour = INK) -> None:
@@ -180,13 +182,13 @@ def write(picture: Image, text: str, at: tuple[int, int], size: float = 0.5, col
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
-def turbo(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+def turbo(values: NDArray[np.floating]) -> Bytes:
     """RGB `[n, 3]` of values in [0, 1], from blue to red."""
     scale = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
     return scale[np.round(np.asarray(values) * 255).astype(np.uint8)]
 
 
-def _fixed(pixels: Array, scale: float = 1.0) -> NDArray[np.int32]:
+def _fixed(pixels: Floats, scale: float = 1.0) -> NDArray[np.int32]:
     """Fixed-point coordinates for OpenCV, of pixels in an image resized by `scale`."""
     resized = (pixels + 0.5) * scale - 0.5
     return np.round(resized * (1 << _SHIFT)).astype(np.int32)

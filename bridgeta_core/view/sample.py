@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from bridgeta_core.config.experiment import LabelConfig
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.images import Image, decode, decode_and_fit
+from bridgeta_core.geometry.images import Image
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import invert, transform
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
 from bridgeta_core.view.drawing import (
@@ -37,9 +38,8 @@ from bridgeta_core.view.drawing import (
 
 if TYPE_CHECKING:
     from bridgeta_core.data.maps.raster import MapRaster
-    from bridgeta_core.data.sample import Sample, SensorRecord
+    from bridgeta_core.data.sample import Sample
 
-Array = NDArray[np.float64]
 
 _FORMATS = (".png", ".jpg", ".jpeg")
 GAP = 12  # pixels between the parts of a picture
@@ -59,10 +59,10 @@ class Scenery:
     rig: Rig
     images: Sequence[Image]
     grid: BevGrid
-    lines: Mapping[str, Sequence[Array]] | None = None
+    lines: Mapping[str, Sequence[Floats]] | None = None
     boxes: Sequence[Wire] = ()
     points: NDArray[np.floating] | None = None
-    ground: Callable[[NDArray[np.floating]], Array] | None = None
+    ground: Callable[[NDArray[np.floating]], Floats] | None = None
     truth: NDArray[np.generic] | None = None
     prediction: NDArray[np.generic] | None = None
     known: Sequence[bool] = (True,) * len(CLASSES)
@@ -193,8 +193,7 @@ def write_sample_picture(
         runtime = Runtime(weights)
         grid, rig = runtime.grid, chosen.rig(runtime.info.cameras)
         inputs = [
-            _read_image(chosen.record(name), decode_and_fit, fit)
-            for name, fit in zip(rig.names, runtime.fits(rig), strict=True)
+            chosen.record(name).read_image(fit=fit) for name, fit in zip(rig.names, runtime.fits(rig), strict=True)
         ]
         prediction = runtime.infer(np.stack(inputs), rig)
     scenery = replace(
@@ -222,7 +221,7 @@ def read_scenery(sample: Sample, raster: MapRaster, grid: BevGrid, width: int | 
         record = sample.record(camera.name)
         cameras.append(replace(camera, ego_T_cam=invert(ego) @ record.global_T_ego @ camera.ego_T_cam))
         reduction = next(r for r in (4, 2, 1) if r == 1 or (width is not None and camera.width >= r * width))
-        images.append(_read_image(record, decode, reduction))
+        images.append(record.read_image(reduction=reduction))
     points = ground = None
     if LIDAR in sample.records:
         lidar = sample.record(LIDAR)
@@ -255,7 +254,7 @@ def write_picture(picture: Image, out: Path) -> None:
         temporary.write_bytes(encoded.tobytes())
 
 
-def _wires(root: str | Path, version: str, sample: str, global_T_ego: Array) -> list[Wire]:
+def _wires(root: str | Path, version: str, sample: str, global_T_ego: Floats) -> list[Wire]:
     """The annotated boxes of a sample as wire frames in the ego frame."""
     from bridgeta_core.view.boxes import read_boxes
 
@@ -265,12 +264,3 @@ def _wires(root: str | Path, version: str, sample: str, global_T_ego: Array) -> 
         colour = _BOX_COLOURS.get(box.category.split(".")[0], _BOX_COLOURS["other"])
         wires.append((colour, [transform(ego_T_global, line) for line in box.edges()]))
     return wires
-
-
-def _read_image(record: SensorRecord, decoder: Callable[..., Image], *arguments: object) -> Image:
-    """The decoder's result for a file; its error names the file."""
-    data = record.read_bytes()
-    try:
-        return decoder(data, *arguments)
-    except BridgeTAError as error:
-        raise BridgeTAError(error.what, where=record.path, fix="Download and extract this file again") from error

@@ -19,6 +19,7 @@ from bridgeta_core.data.pointcloud import read_lidar
 from bridgeta_core.data.sample import LIDAR, SensorRecord
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.images import is_jpeg, is_truncated_jpeg
 from bridgeta_core.geometry.rig import Camera
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import BagWriter, Distro, Storage, create_bag, progress_bar, qos
@@ -158,7 +159,7 @@ class _SceneWriter:
 
 def _whole_jpeg(record: SensorRecord) -> bytes:
     data = record.read_bytes()
-    if not data.startswith(b"\xff\xd8") or b"\xff\xd9" not in data[-64:]:
+    if not is_jpeg(data) or is_truncated_jpeg(data):
         raise BridgeTAError(
             f"is not a whole JPEG ({len(data)} bytes)", where=record.path, fix="Extract this nuScenes archive again"
         )

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset, Sampler
 
 from bridgeta_core.config.experiment import ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.frames import Frame, image_fits, make_frame
+from bridgeta_core.data.frames import Frame, make_frame
 from bridgeta_core.data.pointcloud import merge_sweeps
 from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.images import apply_fit
+from bridgeta_core.geometry.images import apply_fit, fit_images
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
@@ -115,7 +115,7 @@ class SyntheticFrames(Dataset[Frame]):
         opened = self._open_scene(scene)
         sample, times = opened.samples[keyframe], opened.times[keyframe]
         epoch, change = int(self._epoch), Change()
-        fits = image_fits(sample.rig(self.cameras), self.image)
+        fits = fit_images(sample.rig(self.cameras), self.image.size, self.image.margin)
         if self.augment:
             change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
         views = opened.renderer.render_cameras([(_CAMERAS[name], times[name]) for name in self.cameras])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.world.streets.shapes import Points
 from bridgeta_synth.world.town.town import Town
-
-Floats = NDArray[np.float64]
 
 # Metres above the ground: solids whose base is higher, such as crowns of trees, or whose top is lower block nobody.
 _OVERHEAD, _LOW = 1.3, 0.3

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.traffic.routes import CROSS, FOLLOW, MERGE, Meetings, Route, Streets, find_meetings
 from bridgeta_synth.world.streets.shapes import at_distance
-
-Floats = NDArray[np.float64]
 
 STEP = 0.2
 _COMFORT = 2.2  # b above, m/s2

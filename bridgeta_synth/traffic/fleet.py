@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.traffic.actors import Actor, Draft, draft_actor
 from bridgeta_synth.traffic.driving import Driver, Gates, drive
@@ -18,8 +18,6 @@ from bridgeta_synth.traffic.routes import Route, Streets
 from bridgeta_synth.traffic.signals import add_crossings, add_signals, draw_signals
 from bridgeta_synth.world.streets.shapes import Points, at_distance
 from bridgeta_synth.world.town.town import Town
-
-Floats = NDArray[np.float64]
 
 WARM_UP = 8.0
 FASTEST = 14.0

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.world.streets.shapes import Points, arc_length
-
-Floats = NDArray[np.float64]
 
 # Motions are sampled every STEP seconds from LEAD seconds before the first keyframe to LEAD after the last.
 STEP = 0.05

@@ -6,14 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.traffic.actors import Actor, Admit, Draft, draft_actor
 from bridgeta_synth.traffic.motion import Motion
 from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance
 from bridgeta_synth.world.town.town import Town
-
-Floats = NDArray[np.float64]
 
 _ROW = 1.4  # metres between rows of people who cross
 _WAITING_GAP = 0.7  # metres from the kerb at which people wait to cross

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString
 from shapely.strtree import STRtree
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.world.streets.shapes import Points, arc_length
 from bridgeta_synth.world.town.town import Town
 
-Floats = NDArray[np.float64]
 # A lane (its index, -1), or the path of a lane to one of its successors (index, number of the successor).
 Segment = tuple[int, int]
 

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bridgeta_core.geometry.transforms import Matrix
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.traffic.actors import Actor
@@ -22,8 +22,6 @@ from bridgeta_synth.world.camera_look import CameraLook, draw_look
 from bridgeta_synth.world.light import Light, draw_light
 from bridgeta_synth.world.solids import SolidList, Solids
 from bridgeta_synth.world.town.town import Town
-
-Floats = NDArray[np.float64]
 
 _SIGHT = 105.0  # metres; actors that never come this near to the ego vehicle are left out
 _MOST = 170  # actors

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bridgeta_core.config.experiment import Experiment, load
 from bridgeta_core.data.check.report import Report
@@ -18,6 +17,7 @@ from bridgeta_core.data.check.tables import OFFICIAL
 from bridgeta_core.data.nuscenes.dataset import ChannelFiles, NuScenesDataset, official_splits
 from bridgeta_core.data.nuscenes.index_cache import cache_folder
 from bridgeta_core.data.sample import LIDAR
+from bridgeta_core.utils.arrays import Flags
 from bridgeta_core.utils.errors import BridgeTAError, join_first
 
 _ABSENT, _EMPTY, _THERE = range(3)
@@ -32,8 +32,8 @@ class Channel:
     """The files of a channel as they lie on disk: `there` and `empty` are flags per file."""
 
     files: ChannelFiles
-    there: NDArray[np.bool_]
-    empty: NDArray[np.bool_]
+    there: Flags
+    empty: Flags
 
     @cached_property
     def is_used(self) -> bool:
@@ -50,7 +50,7 @@ class Channel:
         return not any((self.files.root / folder).is_dir() for folder in folders)
 
     @cached_property
-    def wanted(self) -> NDArray[np.bool_]:
+    def wanted(self) -> Flags:
         """The files that ought to be there: all of a channel that is used, but no sweeps where there are none."""
         if not self.is_used:
             return np.zeros(len(self.there), dtype=bool)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bridgeta_core.data.check.report import Report
 from bridgeta_core.data.maps.raster import MapRaster
-from bridgeta_core.data.nuscenes.index_cache import TABLES
+from bridgeta_core.data.nuscenes.index_cache import TABLES, list_versions
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.utils.errors import BridgeTAError, join_first
 
@@ -29,7 +29,7 @@ def find_version(root: Path, version: str | None, report: Report) -> str | None:
     if not root.is_dir():
         fix = "Give the nuScenes root, which holds samples/ and maps/"
         raise BridgeTAError("is not a folder", where=root, fix=fix, exit_code=2)
-    there = sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
+    there = list_versions(root)
     if version is not None and not (root / version).is_dir():
         fix = f"Use --version {' or '.join(there)}" if there else "Extract the metadata archive into this root"
         raise BridgeTAError(f"has no table folder {version}", where=root, fix=fix, exit_code=2)

@@ -19,9 +19,8 @@ from bridgeta_core.data.maps.expansion import LAYERS, LINE, POLYGON, MapShapes, 
 from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, yaw
+from bridgeta_core.utils.arrays import Bytes, Flags, Floats, Ints, Objects
 
-Array = NDArray[np.float64]
-Numbers = NDArray[np.int64]
 Corners = NDArray[np.int32]
 
 _CLASS = np.array([next(i for i, c in enumerate(CLASSES) if name in c.layers) for name in LAYERS])
@@ -36,7 +35,7 @@ class CompatibleMasks:
     def __init__(self, shapes: MapShapes) -> None:
         self._shapes = shapes
 
-    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
+    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
         patch, result = _Patch(global_T_ego, grid), np.zeros((len(CLASSES), *grid.shape), dtype=np.uint8)
         pieces, sources = patch.cut(self._shapes)
@@ -67,7 +66,7 @@ class BEVFusionMasks(CompatibleMasks):
     and to the left.
     """
 
-    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
+    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """The classes around a pose, in the layout that all masks have."""
         sideways = BevGrid(-grid.y_max, -grid.y_min, grid.x_min, grid.x_max, grid.resolution)
         drawn = super().masks(global_T_ego @ _EGO_T_RIGHT, sideways)  # columns to the right, rows ahead
@@ -94,7 +93,7 @@ class _Patch:
         outline = self._turn(corners + self._centre, self._sin)
         self._outline, self._low, self._high = shapely.polygons(outline), outline.min(axis=0), outline.max(axis=0)
 
-    def _turn(self, points: Array, sin: float) -> Array:
+    def _turn(self, points: Floats, sin: float) -> Floats:
         """Points turned around the patch's centre, forth by the `sin` of its angle and back by minus that.
 
         Term for term shapely.affinity.rotate.
@@ -105,21 +104,21 @@ class _Patch:
         turned_y = sin * px + cos * py + (y - x * sin - y * cos)
         return np.stack([turned_x, turned_y], axis=1)
 
-    def cut(self, shapes: MapShapes) -> tuple[NDArray[np.object_], Numbers]:
+    def cut(self, shapes: MapShapes) -> tuple[Objects, Ints]:
         """The parts of shapes inside the patch, and the position of the shape that each part is from."""
         near = shapes.near(self._low, self._high)
         kind = _KIND[shapes.layer[near]]
         inside, of = simple_parts(shapely.intersection(self._roughly(shapes.shapes[near]), self._outline), kind)
         return inside, near[of]
 
-    def outlines(self, polygons: NDArray[np.object_]) -> tuple[list[Corners], Numbers, NDArray[np.bool_]]:
+    def outlines(self, polygons: Objects) -> tuple[list[Corners], Ints, Flags]:
         """Rings in cells, rounded, the position in `polygons` that each is from, and whether it is a hole."""
         rings, owner, is_hole = polygon_rings(polygons)
         points, ring = shapely.get_coordinates(rings, return_index=True)
         cells = np.round(self._to_cells(self._to_local(points))).astype(np.int32)
         return split(cells, ring, len(rings)), owner, is_hole
 
-    def lines(self, lines: NDArray[np.object_]) -> tuple[list[Corners], Numbers]:
+    def lines(self, lines: Objects) -> tuple[list[Corners], Ints]:
         """Lines in cells, truncated, and the position in `lines` that each is from.
 
         The devkit cuts everything a second time in the patch's own frame. That moves a corner on the border by a
@@ -133,14 +132,14 @@ class _Patch:
         points, piece = shapely.get_coordinates(pieces, return_index=True)
         return split(self._to_cells(points).astype(np.int32), piece, len(pieces)), owner
 
-    def _to_local(self, points: Array) -> Array:
+    def _to_local(self, points: Floats) -> Floats:
         """Metres from the patch's centre along its sides."""
         return self._turn(points, -self._sin) - self._centre
 
-    def _to_cells(self, points: Array) -> Array:
+    def _to_cells(self, points: Floats) -> Floats:
         return (points + np.array(self._size) / 2) * self._scale
 
-    def _roughly(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    def _roughly(self, shapes: Objects) -> Objects:
         """The shapes, large polygons cut to a box around the patch, which is much cheaper than to the patch itself."""
         large = (shapely.get_type_id(shapes) == POLYGON) & (shapely.get_num_coordinates(shapes) > _LARGE)
         cut = shapely.clip_by_rect(shapes[large], *(self._low - 1), *(self._high + 1))

@@ -12,15 +12,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from bridgeta_core.data.maps.expansion import POLYGON, polygon_rings, simple_parts
 from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, yaw
-
-Array = NDArray[np.float64]
-Numbers = NDArray[np.int64]
+from bridgeta_core.utils.arrays import Bytes, Floats, Ints, Objects
 
 _TILE = 50.0  # metres: small tiles spare edges off the grid, large ones borders between tiles
 _TIE = 1e-9  # of a cell's area: an exact half is not lost to rounding
@@ -32,7 +29,7 @@ class ExactMasks:
     A class is the union of its layers, cut into tiles. Its pieces do not overlap, so that their areas add up.
     """
 
-    def __init__(self, shapes: Mapping[str, NDArray[np.object_]], line_width: float) -> None:
+    def __init__(self, shapes: Mapping[str, Objects], line_width: float) -> None:
         pieces = []
         for c in CLASSES:
             layers = (_widened(shapes[name], line_width) if name in LINE_LAYERS else shapes[name] for name in c.layers)
@@ -42,7 +39,7 @@ class ExactMasks:
         self._edges, owner = _edges(self._tree.geometries)
         self._starts = np.searchsorted(owner, np.arange(len(self._class) + 1))
 
-    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
+    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
         angle, origin = yaw(global_T_ego), global_T_ego[:2, 3]
         global_R_ego = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -59,7 +56,7 @@ class ExactMasks:
         return result
 
 
-def _covered(edges: Array, classes: Numbers, shape: tuple[int, int, int]) -> Array:
+def _covered(edges: Floats, classes: Ints, shape: tuple[int, int, int]) -> Floats:
     """The share of every cell that lies on the left of `edges` `[n, 2, 2]` (start and end, x and y), which run around
     areas of the `classes` `[n]`, counter-clockwise around the outside and clockwise around holes. `shape` is that of
     the result, classes, rows and columns.
@@ -84,7 +81,7 @@ def _covered(edges: Array, classes: Numbers, shape: tuple[int, int, int]) -> Arr
     return covered[:, :rows]
 
 
-def _cut(edges: Array, classes: Numbers, axis: int, end: int) -> tuple[Array, Numbers]:
+def _cut(edges: Floats, classes: Ints, axis: int, end: int) -> tuple[Floats, Ints]:
     """The edges in pieces, cut where their x (axis 0) or y (1) is one of the whole numbers from 0 to `end`."""
     a, b = edges[:, 0, axis], edges[:, 1, axis]
     first = np.maximum(np.floor(np.minimum(a, b)) + 1, 0)
@@ -102,12 +99,12 @@ def _cut(edges: Array, classes: Numbers, axis: int, end: int) -> tuple[Array, Nu
     return pieces, classes[owner]
 
 
-def _count_up(lengths: Numbers) -> Numbers:
+def _count_up(lengths: Ints) -> Ints:
     """0, 1, ... up to each of the lengths, one after the other."""
     return np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
 
 
-def _edges(polygons: NDArray[np.object_]) -> tuple[Array, Numbers]:
+def _edges(polygons: Objects) -> tuple[Floats, Ints]:
     """All edges `[n, 2, 2]` of simple polygons, each with its polygon on the left, and the position of that one."""
     rings, owner, is_hole = polygon_rings(polygons)
     points, ring = shapely.get_coordinates(rings, return_index=True)
@@ -119,11 +116,11 @@ def _edges(polygons: NDArray[np.object_]) -> tuple[Array, Numbers]:
     return edges, owner[ring]
 
 
-def _widened(lines: NDArray[np.object_], width: float) -> NDArray[np.object_]:
+def _widened(lines: Objects, width: float) -> Objects:
     return np.asarray(shapely.buffer(lines, width / 2, cap_style="flat"), dtype=object)
 
 
-def _tiled_union(areas: NDArray[np.object_]) -> NDArray[np.object_]:
+def _tiled_union(areas: Objects) -> Objects:
     """The union of some areas as simple polygons, each of which lies in one tile."""
     areas, _ = simple_parts(areas, POLYGON)
     # Into strips first, so that a polygon of many corners is cut along its length once rather than for every tile.
@@ -136,7 +133,7 @@ def _tiled_union(areas: NDArray[np.object_]) -> NDArray[np.object_]:
     return simple_parts(np.array(joined, dtype=object), POLYGON)[0]
 
 
-def _strips(areas: NDArray[np.object_], axis: int) -> tuple[NDArray[np.object_], Numbers, Numbers]:
+def _strips(areas: Objects, axis: int) -> tuple[Objects, Ints, Ints]:
     """Areas cut into strips of a tile's width across an axis: the polygons, and the strip and source of each one."""
     bounds = shapely.bounds(areas).reshape(-1, 4)
     first, last = (np.floor(bounds[:, k] / _TILE).astype(np.int64) for k in (axis, axis + 2))

@@ -13,9 +13,8 @@ import shapely
 from numpy.typing import NDArray
 
 from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
+from bridgeta_core.utils.arrays import Flags, Floats, Ints, Objects
 from bridgeta_core.utils.errors import BridgeTAError
-
-Array = NDArray[np.float64]
 
 MAP_VERSION = "1.3"
 _DOWNLOAD = "Download the map expansion v1.3 from nuscenes.org and extract it into maps/, so that this file exists"
@@ -28,7 +27,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
 
 
-def load_layers(root: str | Path, location: str, names: Sequence[str] = LAYERS) -> dict[str, NDArray[np.object_]]:
+def load_layers(root: str | Path, location: str, names: Sequence[str] = LAYERS) -> dict[str, Objects]:
     """The shapes of map layers from a city's map expansion below a nuScenes root.
 
     Raises BridgeTAError when the file is absent, truncated, older than v1.3, or refers to what it does not hold.
@@ -66,7 +65,7 @@ def read_expansion(root: str | Path, location: str) -> dict[str, Any]:
     return dict(content)
 
 
-def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> dict[str, NDArray[np.object_]]:
+def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> dict[str, Objects]:
     """The shapely polygons or lines, in global metres, of layers of a map expansion's content.
 
     Polygons that are not valid are repaired in the drivable area and left out elsewhere, as the devkit does.
@@ -94,7 +93,7 @@ def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> di
     return result
 
 
-def _areas(records: list[dict[str, Any]], nodes: Mapping[str, int], xy: Array) -> NDArray[np.object_]:
+def _areas(records: list[dict[str, Any]], nodes: Mapping[str, int], xy: Floats) -> Objects:
     """Polygons with their holes. Rings of fewer than three nodes enclose nothing and are left out."""
     records = [record for record in records if len(record["exterior_node_tokens"]) > 2]
     exteriors = _chains([record["exterior_node_tokens"] for record in records], nodes, xy, shapely.linearrings)
@@ -112,9 +111,7 @@ def _areas(records: list[dict[str, Any]], nodes: Mapping[str, int], xy: Array) -
     return areas
 
 
-def _chains(
-    chains: list[list[str]], nodes: Mapping[str, int], xy: Array, make: Callable[..., NDArray[np.object_]]
-) -> NDArray[np.object_]:
+def _chains(chains: list[list[str]], nodes: Mapping[str, int], xy: Floats, make: Callable[..., Objects]) -> Objects:
     """Rings or lines through the nodes of each chain of tokens."""
     if not chains:
         return np.empty(0, dtype=object)
@@ -131,19 +128,17 @@ class MapShapes:
     number in LAYERS of each one's layer.
     """
 
-    def __init__(self, by_layer: Mapping[str, NDArray[np.object_]]) -> None:
+    def __init__(self, by_layer: Mapping[str, Objects]) -> None:
         self.shapes = np.concatenate([np.asarray(by_layer[name], dtype=object) for name in LAYERS])
         self.layer = np.repeat(np.arange(len(LAYERS)), [len(by_layer[name]) for name in LAYERS])
         self._tree = shapely.STRtree(self.shapes)
 
-    def near(self, low: Array, high: Array) -> NDArray[np.int64]:
+    def near(self, low: Floats, high: Floats) -> Ints:
         """The positions of the shapes whose bounding boxes touch the box from `low` to `high`, each `[2]`, in order."""
         return np.sort(self._tree.query(shapely.box(*low, *high)))
 
 
-def simple_parts(
-    shapes: NDArray[np.object_], kind: int | NDArray[np.int64]
-) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+def simple_parts(shapes: Objects, kind: int | Ints) -> tuple[Objects, Ints]:
     """The simple polygons or lines in `shapes`, and the position in `shapes` that each is from.
 
     `kind` is POLYGON or LINE, for all shapes or for each.
@@ -157,7 +152,7 @@ def simple_parts(
     return parts[keep], index[keep]
 
 
-def polygon_rings(polygons: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.int64], NDArray[np.bool_]]:
+def polygon_rings(polygons: Objects) -> tuple[Objects, Ints, Flags]:
     """The rings of simple polygons, the position in `polygons` that each is from, and whether it is a hole."""
     if not shapely.get_num_interior_rings(polygons).any():  # this is much faster than get_rings
         count = len(polygons)
@@ -166,7 +161,7 @@ def polygon_rings(polygons: NDArray[np.object_]) -> tuple[NDArray[np.object_], N
     return rings, owner, np.append(False, owner[1:] == owner[:-1])
 
 
-def split(values: NDArray[Any], owner: NDArray[np.int64], count: int) -> list[NDArray[Any]]:
+def split(values: NDArray[Any], owner: Ints, count: int) -> list[NDArray[Any]]:
     """`values` in `count` consecutive pieces; `owner` is the sorted number of the piece of each value."""
     ends = np.searchsorted(owner, np.arange(count + 1)).tolist()
     return [values[start:end] for start, end in pairwise(ends)]

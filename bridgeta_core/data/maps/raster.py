@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from bridgeta_core.config.experiment import LabelConfig
 from bridgeta_core.data.maps.devkit import BEVFusionMasks, CompatibleMasks
@@ -16,8 +15,7 @@ from bridgeta_core.data.maps.expansion import LAYERS, LINE, POLYGON, MapShapes, 
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, invert, transform
-
-Array = NDArray[np.float64]
+from bridgeta_core.utils.arrays import Bytes, Floats, Objects
 
 _DRAPED = 2.0  # metres between the points of a line that follows the ground
 
@@ -29,9 +27,7 @@ class MapRaster:
     class c, which then is unknown rather than absent: neither train nor score on it.
     """
 
-    def __init__(
-        self, location: str, shapes: Mapping[str, NDArray[np.object_]], labels: LabelConfig | None = None
-    ) -> None:
+    def __init__(self, location: str, shapes: Mapping[str, Objects], labels: LabelConfig | None = None) -> None:
         labels = labels or LabelConfig()
         self.location = location
         self._shapes = MapShapes(shapes)
@@ -48,13 +44,13 @@ class MapRaster:
         """Read `maps/expansion/<location>.json` of a nuScenes root; errors are those of `load_layers`."""
         return cls(location, load_layers(root, location), labels)
 
-    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> NDArray[np.uint8]:
+    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
         return self._masks.masks(global_T_ego, grid)
 
     def polylines(
-        self, global_T_ego: Matrix, radius: float, height: Callable[[Array], Array] | None = None
-    ) -> dict[str, list[Array]]:
+        self, global_T_ego: Matrix, radius: float, height: Callable[[Floats], Floats] | None = None
+    ) -> dict[str, list[Floats]]:
         """Outlines and lines per class name, `[n, 3]` each in the ego frame, for drawing into cameras.
 
         Only what lies in the square of `radius` metres around the vehicle. The map has no heights: `height` gives
@@ -65,7 +61,7 @@ class MapRaster:
         low, high = centre - radius, centre + radius
         window = shapely.box(*low, *high)
         near = self._shapes.near(low, high)
-        result: dict[str, list[Array]] = {}
+        result: dict[str, list[Floats]] = {}
         for c in CLASSES:
             shapes = self._shapes.shapes[near[np.isin(self._shapes.layer[near], [LAYERS.index(n) for n in c.layers])]]
             is_area = shapely.get_type_id(shapes) == POLYGON
@@ -78,7 +74,7 @@ class MapRaster:
         return result
 
 
-def _on_ground(global_T_ego: Matrix, xy: Array, height: Callable[[Array], Array] | None) -> Array:
+def _on_ground(global_T_ego: Matrix, xy: Floats, height: Callable[[Floats], Floats] | None) -> Floats:
     """Points `[n, 3]` in the ego frame of global places `[n, 2]` on the ground."""
     ego_T_global = invert(global_T_ego)
     z = np.full(len(xy), global_T_ego[2, 3])

@@ -17,6 +17,7 @@ from bridgeta_core.data.nuscenes.index_cache import KeptColumns, load_columns
 from bridgeta_core.data.nuscenes.json_table import Columns
 from bridgeta_core.data.sample import LIDAR, Sample, Scene, SensorRecord
 from bridgeta_core.geometry.transforms import Matrix, rigid
+from bridgeta_core.utils.arrays import Flags, Floats, Ints
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -29,8 +30,8 @@ class ChannelFiles:
     channel: str
     root: Path
     paths: list[str]
-    is_keyframe: NDArray[np.bool_]
-    scene: NDArray[np.int64]
+    is_keyframe: Flags
+    scene: Ints
     size: NDArray[np.int32]
 
 
@@ -53,7 +54,7 @@ class NuScenesDataset(Dataset):
         names, descriptions, places = (_texts(columns[f"scene_{k}"]) for k in ("name", "description", "location"))
         spans = [range(first, past) for first, past in columns["scene_samples"].tolist()]
         super().__init__(root, list(map(Scene, names, descriptions, places, spans)))
-        self._lidar: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # by number of the scene
+        self._lidar: dict[int, tuple[Ints, Ints]] = {}  # by number of the scene
 
     def __reduce__(self) -> tuple[type[NuScenesDataset], tuple[Path, str, Columns]]:
         return type(self), (self.root, self.version, self._columns)
@@ -178,7 +179,7 @@ class NuScenesDataset(Dataset):
         first = max(last - limit, int(np.searchsorted(stamps, keyframe.stamp_us - SWEEP_WINDOW_US)))
         return [keyframe, *(self._record(int(row)) for row in rows[first:last][::-1])]
 
-    def _lidar_of_scene(self, scene: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _lidar_of_scene(self, scene: int) -> tuple[Ints, Ints]:
         """Rows of a scene's LiDAR records and their stamps in microseconds, by time."""
         if scene not in self._lidar:
             rows = np.arange(*self._columns["scene_records"][scene])
@@ -209,7 +210,7 @@ def _texts(column: NDArray[np.bytes_]) -> list[str]:
     return [text.decode() for text in column.tolist()]
 
 
-def _rigid(seven: NDArray[np.float64]) -> Matrix:
+def _rigid(seven: Floats) -> Matrix:
     return rigid(seven[:3], seven[3:])
 
 

@@ -99,6 +99,11 @@ def is_kept(root: Path, version: str) -> bool:
     return _kept(_folder(about), about) is not None
 
 
+def list_versions(root: Path) -> list[str]:
+    """List the table folders v1.0-* of a nuScenes root, sorted."""
+    return sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
+
+
 def cache_folder() -> Path:
     """Where derived files are kept: BRIDGETA_CACHE, else XDG_CACHE_HOME/bridgeta, else ~/.cache/bridgeta."""
     chosen = os.environ.get("BRIDGETA_CACHE")

@@ -77,3 +77,12 @@ def test_an_impossible_grid_is_refused(arguments, message):
 
 def test_an_extent_that_binary_fractions_miss_is_accepted():
     assert BevGrid(-51.2, 51.2, -51.2, 51.2, 0.4).shape == (256, 256)
+
+
+def test_a_view_shows_every_cell_where_forward_is_up_and_left_is_left():
+    grid = BevGrid(-20, 40, -15, 15, 0.5)
+    rows, columns = grid.shape
+    x, y = grid.centres()
+    row, column = np.mgrid[:rows, :columns].reshape(2, -1)
+    pixels = grid.to_pixels(np.stack([x[column], y[row]], axis=1), (rows, columns))
+    np.testing.assert_allclose(pixels, np.stack([rows - 1 - row, columns - 1 - column], axis=1), atol=1e-9)

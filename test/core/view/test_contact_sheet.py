@@ -86,6 +86,19 @@ def test_points_stand_where_they_are_from_above_without_those_of_the_ground():
     assert np.argwhere((bare != drawn).any(axis=2)).tolist() == [[40, 20]]
 
 
+def test_a_point_is_drawn_in_the_cell_of_the_label_below_it():
+    grid = BevGrid(-20, 40, -15, 15, 0.5)
+    x, y = grid.centres()
+    for row, column in ((0, 0), (59, 119), (17, 101)):
+        truth = np.zeros((6, *grid.shape))
+        truth[0, row, column] = 1
+        point = np.array([[x[column], y[row], 1.0]])
+        scenery = Scenery(Rig((camera(),)), [], grid, points=point, ground=lambda xy: 0 * xy[:, 0], truth=truth)
+        bare, drawn = (contactsheet._labels(s, 120) for s in (replace(scenery, points=None), scenery))
+        ((v, u),) = np.argwhere((bare != drawn).any(axis=2))
+        assert tuple(bare[v, u]) == CLASSES[0].colour
+
+
 def test_classes_that_the_map_does_not_know_are_named_and_no_caption_is_cut(monkeypatch):
     told = {}
     monkeypatch.setattr(contactsheet, "label", lambda picture, text: told.update({text: picture.shape[1]}))
