@@ -72,7 +72,7 @@ def of_keyframes(root: Path) -> Tally:
         if sample.location not in rasters:
             rasters[sample.location] = MapRaster.load(root, sample.location)
         raster = rasters[sample.location]
-        tally.add(raster.masks(sample.global_T_ego, GRID), raster.known)
+        tally.add(raster.rasterise(sample.global_T_ego, GRID), raster.known)
     return tally
 
 
@@ -87,7 +87,7 @@ def of_lanes(root: Path, count: int, rng: np.random.Generator) -> Tally:
         for index in rng.choice(len(lanes), count, p=area / area.sum()):
             x, y = place_in(lanes[index], rng)
             here = pose(x, y, heading(lanes[index]))
-            masks = raster.masks(here, GRID)
+            masks = raster.rasterise(here, GRID)
             rows, columns = np.nonzero(masks[0])
             cells = np.stack((GRID.centres()[0][columns], GRID.centres()[1][rows]), axis=1) @ here[:2, :2].T + (x, y)
             if shapely.contains_xy(known, cells[:, 0], cells[:, 1]).mean() >= KNOWN:
@@ -121,7 +121,7 @@ def of_towns(split: int, count: int, rng: np.random.Generator) -> Tally:
         for lane in rng.choice(len(middles), 8, p=length / length.sum()):
             route = town.lanes.draw_route(int(lane), 160.0, rng)[int(rng.integers(80)) :][:240:8]
             for (x, y), (ahead_x, ahead_y) in itertools.pairwise(route.tolist()):
-                tally.add(raster.masks(pose(x, y, math.atan2(ahead_y - y, ahead_x - x)), GRID), raster.known)
+                tally.add(raster.rasterise(pose(x, y, math.atan2(ahead_y - y, ahead_x - x)), GRID), raster.known)
     return tally
 
 

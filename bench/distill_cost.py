@@ -63,7 +63,7 @@ def synthetic_batch(experiment: Experiment, points: int = 30_000) -> Batch:
         images=torch.randint(256, (size, 6, 3, image.height, image.width), generator=generator, dtype=torch.uint8),
         intrinsics=(scale @ intrinsics).float().repeat(size, 1, 1, 1),
         ego_T_cam=poses.float().repeat(size, 1, 1, 1),
-        masks=masks.to(torch.uint8),
+        labels=masks.to(torch.uint8),
         known=torch.ones(size, len(CLASSES), dtype=torch.bool),
         tokens=[str(i) for i in range(size)],
         points=[torch.randn(points, 5, generator=generator).abs_() * spread - spread / 4 for _ in range(size)],
@@ -89,7 +89,7 @@ class Step:
         self.experiment, self.batch, self.teacher = experiment, batch, teacher
         self.student = Student(experiment.model, experiment.grid, pretrained=False).to(device).train()
         self.plan = self.student.plan(batch.intrinsics, batch.ego_T_cam)
-        self.labels = Labels(batch.masks, batch.known)
+        self.labels = Labels(batch.labels, batch.known)
         self.distiller: Distiller | None = None
         trained = list(self.student.parameters())
         if distilled:
@@ -109,7 +109,7 @@ class Step:
         gamma = self.experiment.train.gamma
         taps = self.teach() if self.distiller else None
         output = self.student(self.batch.images, self.plan)
-        loss = focal_loss(output.Z, self.batch.masks, self.batch.known, gamma)
+        loss = focal_loss(output.Z, self.batch.labels, self.batch.known, gamma)
         if self.distiller:
             context = Context(self.student, self.teacher, step=500, steps=1000, gamma=gamma)
             loss = loss + sum(self.distiller.losses(taps, output, self.labels, context).values())

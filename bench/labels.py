@@ -91,13 +91,13 @@ class City:
     def compare(self, folder: Path) -> None:
         """Time all ways of making the masks of every pose, and hold them against the devkit's."""
         cache = LabelCache(folder, _Poses(self), {self.name: self.compatible}, GRID, LabelConfig())  # type: ignore[arg-type]
-        cache.masks(0)  # writes the file
+        cache.read(0)  # writes the file
         for number, pose in enumerate(track(self.poses, description=self.name, console=console)):
             ways: dict[str, Callable[[], Any]] = {
                 "devkit": lambda p=pose: self.by_the_devkit(p),
-                "compatible": lambda p=pose: self.compatible.masks(p, GRID),
-                "exact": lambda p=pose: self.exact.masks(p, GRID),
-                "cached": lambda n=number: cache.masks(n),
+                "compatible": lambda p=pose: self.compatible.rasterise(p, GRID),
+                "exact": lambda p=pose: self.exact.rasterise(p, GRID),
+                "cached": lambda n=number: cache.read(n),
             }
             made: dict[str, Any] = {}
             for name, way in ways.items():
@@ -178,8 +178,8 @@ def show_lidar_centre(root: Path, version: str, cities: list[City]) -> None:
                 for city, pose in poses:
                     raster: MapRaster = getattr(city, mode)
                     reference = city.exact if mode == "exact" else city.compatible
-                    theirs = in_our_layout(reference.masks(pose @ ego_T_lidar, GRID))
-                    ours = raster.masks(pose, grid)
+                    theirs = in_our_layout(reference.rasterise(pose @ ego_T_lidar, GRID))
+                    ours = raster.rasterise(pose, grid)
                     both += (ours & theirs).sum(axis=(1, 2))
                     either += (ours | theirs).sum(axis=(1, 2))
                 iou = 100 * both[either > 0] / either[either > 0]
@@ -209,7 +209,7 @@ def show_whole_roots(roots: list[tuple[Path, str]]) -> None:
                     dataset = FrameDataset(root, version, "all", (), ImageConfig(), GRID, labels=settings)
                     start = time.process_time()
                     for position in range(len(dataset)):
-                        dataset.labels(position)
+                        dataset.read_labels(position)
                     times.append(time.process_time() - start)
                 size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
             cells = (f"{root}, {mode}", str(len(dataset)), *(f"{t:.2f}" for t in times), f"{size:.1f} MB")

@@ -49,7 +49,7 @@ STAGES: dict[str, list[tuple[Any, str]]] = {
     "decode": [(images, "decode")],
     "resize, cut, turn": [(images, "apply_fit")],
     "colours, mirror of the world": [(augment.Change, "images")],
-    "labels": [(augment.Change, "masks")],
+    "labels": [(augment.Change, "rasterise")],
     "read LiDAR": [(dataset, "read_lidar")],
     "merge and move LiDAR": [(dataset, "merge_sweeps"), (dataset, "move")],
 }

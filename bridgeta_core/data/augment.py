@@ -138,7 +138,7 @@ class Change:
         changed = self.world @ ego_T_cam
         return changed @ _MIRROR_CAMERA if self.flip else changed
 
-    def masks(self, raster: MapRaster, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
+    def rasterise(self, raster: MapRaster, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """Labels `[6, Y, X]` of the changed world, rasterised anew around the turned pose rather than resampled: on the
         part of the mirrored world that scaling and shifting bring under `grid`. Labels of mode `compatible` have lines
         as many cells wide as ever.
@@ -148,5 +148,5 @@ class Change:
         x, y = self.shift
         x_min, x_max = (grid.x_min - x) / self.scale, (grid.x_max - x) / self.scale
         y_min, y_max = sorted(((grid.y_min - y) / side, (grid.y_max - y) / side))
-        masks = raster.masks(pose, BevGrid(x_min, x_max, y_min, y_max, grid.resolution / self.scale))
+        masks = raster.rasterise(pose, BevGrid(x_min, x_max, y_min, y_max, grid.resolution / self.scale))
         return masks[:, ::-1] if self.flip else masks

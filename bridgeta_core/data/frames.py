@@ -35,14 +35,14 @@ class Frame:
     """One sample as the networks take it.
 
     `images` uint8 `[N, 3, h, w]` RGB; `intrinsics` float32 `[N, 3, 3]` of these images; `ego_T_cam` float32
-    `[N, 4, 4]`; `masks` uint8 `[6, Y, X]`; `known` bool `[6]`, False where the city's map says nothing of a class;
+    `[N, 4, 4]`; `labels` uint8 `[6, Y, X]`; `known` bool `[6]`, False where the city's map says nothing of a class;
     `points` float32 `[n, 5]` (x, y, z in metres in the ego frame, intensity 0-255, time lag in seconds).
     """
 
     images: Tensor
     intrinsics: Tensor
     ego_T_cam: Tensor
-    masks: Tensor
+    labels: Tensor
     known: Tensor
     token: str
     points: Tensor | None = None
@@ -61,7 +61,7 @@ class Batch:
     images: Tensor
     intrinsics: Tensor
     ego_T_cam: Tensor
-    masks: Tensor
+    labels: Tensor
     known: Tensor
     tokens: list[str]
     points: list[Tensor] | None = None
@@ -89,7 +89,7 @@ def collate(frames: Sequence[Frame]) -> Batch:
         images=torch.stack([frame.images for frame in frames]),
         intrinsics=torch.stack([frame.intrinsics for frame in frames]),
         ego_T_cam=torch.stack([frame.ego_T_cam for frame in frames]),
-        masks=torch.stack([frame.masks for frame in frames]),
+        labels=torch.stack([frame.labels for frame in frames]),
         known=torch.stack([frame.known for frame in frames]),
         tokens=[frame.token for frame in frames],
         points=points if len(points) == len(frames) else None,
@@ -103,7 +103,7 @@ class FrameDataset(Dataset[Frame]):
     the order of the network's camera axis. All maps are read at once, so that what is missing shows before training.
     Without `augment` a frame depends on nothing but its position. With `lidar` frames have points: of the keyframe and
     of as many earlier sweeps as the settings want and the scene has. A root that was extracted without its sweeps gives
-    the keyframe's points, and says so. `labels` tells how the map becomes masks, and where these may be kept.
+    the keyframe's points, and says so. `labels` tells how the map becomes labels, and where these may be kept.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class FrameDataset(Dataset[Frame]):
         cities = {scene.location for scene in self.dataset.scenes if any(i in chosen for i in scene.samples)}
         self.maps = {city: self.dataset.raster(city, self.label_config) for city in sorted(cities)}
         folder = self.label_config.cache
-        self._kept = LabelCache(folder, self.dataset, self.maps, grid, self.label_config) if folder else None
+        self._cache = LabelCache(folder, self.dataset, self.maps, grid, self.label_config) if folder else None
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
         self._threads_are_set = False
         if lidar and lidar.sweeps:
@@ -156,7 +156,7 @@ class FrameDataset(Dataset[Frame]):
         """The indexed sample at a position of this dataset."""
         return self.dataset[self.positions[position]]
 
-    def labels(self, position: int) -> tuple[Bytes, Flags]:
+    def read_labels(self, position: int) -> tuple[Bytes, Flags]:
         """Masks `[6, Y, X]` and known `[6]` without augmentation, and without reading any image."""
         position = self.positions[position]
         return self._labels(position, self.dataset.scene_of(position).location, Change())
@@ -164,11 +164,11 @@ class FrameDataset(Dataset[Frame]):
     def _labels(self, position: int, city: str, change: Change) -> tuple[Bytes, Flags]:
         """Masks and known of the sample at a position of the index."""
         raster = self.maps[city]
-        if self._kept is not None and np.array_equal(change.world, np.eye(4)):
-            masks = self._kept.masks(position)
+        if self._cache is not None and np.array_equal(change.world, np.eye(4)):
+            labels = self._cache.read(position)
         else:
-            masks = change.masks(raster, self.dataset.global_T_ego(position), self.grid)
-        return masks, np.array(raster.known)
+            labels = change.rasterise(raster, self.dataset.global_T_ego(position), self.grid)
+        return labels, np.array(raster.known)
 
     def _lidar_records(self, position: int, lidar: LidarConfig) -> list[SensorRecord]:
         """The keyframe's record, then those of earlier sweeps. Sweeps count only where there is a folder of them; that
@@ -193,8 +193,8 @@ class FrameDataset(Dataset[Frame]):
             change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
         images = [sample.record(name).read_image(fit=fit) for name, fit in fits.items()]
         points = self._points(position, self.lidar) if self.lidar else None
-        masks, known = self._labels(self.positions[position], sample.location, change)
-        return make_frame(sample, fits, images, points, change, masks, known)
+        labels, known = self._labels(self.positions[position], sample.location, change)
+        return make_frame(sample, fits, images, points, change, labels, known)
 
 
 def make_frame(
@@ -203,11 +203,11 @@ def make_frame(
     images: Sequence[Image],
     points: NDArray[np.float32] | None,
     change: Change,
-    masks: Bytes,
+    labels: Bytes,
     known: Flags,
 ) -> Frame:
     """The changed frame of a sample from what its sensors gave: fitted RGB `images`, one `[h, w, 3]` per entry of
-    `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them. `masks` are those of the changed world already.
+    `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them. `labels` are those of the changed world already.
     """
     rig = sample.rig(tuple(fits))
     pixels = planes(change.images(np.stack(images)))
@@ -219,7 +219,7 @@ def make_frame(
         images=torch.from_numpy(pixels),
         intrinsics=torch.from_numpy(change.intrinsics(intrinsics, pixels.shape[-1])).float(),
         ego_T_cam=torch.from_numpy(change.ego_T_cam(ego_T_cam)).float(),
-        masks=torch.from_numpy(np.ascontiguousarray(masks)),
+        labels=torch.from_numpy(np.ascontiguousarray(labels)),
         known=torch.from_numpy(known),
         token=sample.token,
         points=None if points is None else torch.from_numpy(points),

@@ -40,7 +40,7 @@ class LabelCache:
         self._shape = (len(CLASSES), *grid.shape)
         self._open: dict[str, Packed] = {}
 
-    def masks(self, position: int) -> Bytes:
+    def read(self, position: int) -> Bytes:
         """The masks `[6, Y, X]`, of 0 and 1, of the sample at a position of the dataset.
 
         Raises BridgeTAError when the folder cannot be written.
@@ -78,7 +78,7 @@ class LabelCache:
 
     def _write(self, path: Path, scene: Scene, poses: list[Any]) -> None:
         raster = self._maps[scene.location]
-        rows = np.stack([np.packbits(raster.masks(pose, self._grid)) for pose in poses])
+        rows = np.stack([np.packbits(raster.rasterise(pose, self._grid)) for pose in poses])
         with replace_when_done(path) as temporary, open(temporary, "wb") as file:
             np.save(file, rows)
 

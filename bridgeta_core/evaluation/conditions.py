@@ -53,13 +53,13 @@ class ConditionIoU:
         """The counts of all groups."""
         return torch.stack([metric.counts for metric in self.metrics])
 
-    def update(self, probabilities: Tensor, masks: Tensor, known: Tensor, tokens: Sequence[str]) -> None:
+    def update(self, probabilities: Tensor, labels: Tensor, known: Tensor, tokens: Sequence[str]) -> None:
         """Add a batch as `MapIoU.update` takes it, and the tokens of its samples."""
         groups = torch.tensor([self._groups.get(token, 0) for token in tokens])
         for group in groups.unique().tolist():
             rows = (groups == group).nonzero().squeeze(1)
             chosen = rows.to(probabilities.device)
-            self.metrics[group].update(probabilities[chosen], masks[chosen], known[chosen])
+            self.metrics[group].update(probabilities[chosen], labels[chosen], known[chosen])
             self.samples[group] += len(rows)
 
     def result(self, counts: Tensor, samples: Tensor) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def evaluate(
     start = time.monotonic()
     try:
         for batch in track(loader, description=f"Evaluating {subject}"):
-            metric.update(predict(batch), batch.masks, batch.known)
+            metric.update(predict(batch), batch.labels, batch.known)
     except RuntimeError as error:
         if (reason := lost_loader(error)) is None:
             raise
@@ -203,7 +203,7 @@ def _count_labels(dataset: FrameDataset, description: str) -> tuple[NDArray[np.i
     positives = np.zeros((len(CLASSES), *dataset.grid.shape), dtype=np.int64)
     frames = np.zeros(len(CLASSES), dtype=np.int64)
     for position in track(range(len(dataset)), description=description):
-        masks, known = dataset.labels(position)
+        masks, known = dataset.read_labels(position)
         positives[known] += masks[known]
         frames += known
     return positives, frames

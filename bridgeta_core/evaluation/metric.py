@@ -82,7 +82,7 @@ class MapIoU:
         """Start again."""
         self.counts = torch.zeros(self._shape, dtype=torch.int64)
 
-    def update(self, probabilities: Tensor, masks: Tensor, known: Tensor) -> None:
+    def update(self, probabilities: Tensor, labels: Tensor, known: Tensor) -> None:
         """Add a batch: probabilities `[B, 6, Y, X]` in [0, 1], labels of 0 and 1 alike, and known `[B, 6]`.
 
         A class unknown to a sample's map is not counted there. Raises BridgeTAError for values that are not finite.
@@ -93,7 +93,7 @@ class MapIoU:
         classes, ranges, levels, _ = self._shape
         level = torch.bucketize(probabilities.float().contiguous(), torch.tensor(THRESHOLDS, device=device), right=True)
         place = torch.arange(classes, device=device)[:, None, None] * ranges + self._range.to(device)
-        key = (place * levels + level) * 2 + masks.to(device, torch.int64)
+        key = (place * levels + level) * 2 + labels.to(device, torch.int64)
         counted = key[known.to(device, torch.bool)].flatten()
         counts = torch.bincount(counted, minlength=math.prod(self._shape))
         self.counts += counts.reshape(self._shape).to(self.counts.device)

@@ -112,7 +112,7 @@ class DistillTask(StudentTask):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The loss of a batch: the label loss, unless the student waits, and the distiller's terms."""
         context, taps = self.context(), self.teacher(batch)
-        labels = Labels(batch.masks, batch.known)
+        labels = Labels(batch.labels, batch.known)
         self.student.train(not context.warming)
         with torch.no_grad() if context.warming else nullcontext():
             student = self.student_taps(batch)
@@ -159,7 +159,7 @@ class DistillTask(StudentTask):
         if self.scores_assistant:
             logits = self.distiller.assistant_logits(self.teacher(batch), student, self.context())
             if logits is not None:
-                self.assistant.update(torch.sigmoid(logits.float()), batch.masks, batch.known)
+                self.assistant.update(torch.sigmoid(logits.float()), batch.labels, batch.known)
 
     def on_validation_epoch_end(self) -> None:
         """As for every network; and log the assistant's metric."""

@@ -34,7 +34,7 @@ class PartlyLabelled(Dataset[Frame]):
         frame = self._frames[position]
         if position in self._labelled:
             return frame
-        return replace(frame, masks=torch.zeros_like(frame.masks), known=torch.zeros_like(frame.known))
+        return replace(frame, labels=torch.zeros_like(frame.labels), known=torch.zeros_like(frame.known))
 
 
 class Frames(lightning.LightningDataModule):

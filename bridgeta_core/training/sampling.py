@@ -119,7 +119,7 @@ def presence(dataset: FrameDataset, positions: Sequence[int], hidden: bool = Fal
     """Which classes the labels at `positions` show, `[n, 6]`; rasterises every label, with a progress bar."""
     rows = np.zeros((len(positions), 6), dtype=bool)
     for row, position in zip(rows, track(positions, description="Counting classes", disable=hidden), strict=True):
-        masks, known = dataset.labels(position)
+        masks, known = dataset.read_labels(position)
         row[:] = masks.any(axis=(1, 2)) & known
     return rows
 

@@ -47,7 +47,7 @@ class MapTask(lightning.LightningModule):
 
     def label_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """The focal loss of a batch."""
-        return focal_loss(logits, batch.masks, batch.known, self.experiment.train.gamma)
+        return focal_loss(logits, batch.labels, batch.known, self.experiment.train.gamma)
 
     def on_train_epoch_start(self) -> None:
         """What is random in a network or a loss depends on seed, epoch and process alone, so a resumed run repeats it;
@@ -69,7 +69,7 @@ class MapTask(lightning.LightningModule):
     def count(self, logits: Tensor, batch: Batch) -> None:
         """Add the logits of a validation batch to loss and metric."""
         self.log("val/loss", self.label_loss(logits, batch), batch_size=len(batch.images), sync_dist=True)
-        self.metric.update(torch.sigmoid(logits.float()), batch.masks, batch.known, batch.tokens)
+        self.metric.update(torch.sigmoid(logits.float()), batch.labels, batch.known, batch.tokens)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metric over the whole validation set, of all processes, and keep it."""

@@ -234,7 +234,7 @@ def read_scenery(sample: Sample, raster: MapRaster, grid: BevGrid, width: int | 
         lines=raster.polylines(ego, FAR, ground),
         points=points,
         ground=ground,
-        truth=raster.masks(ego, grid),
+        truth=raster.rasterise(ego, grid),
         known=raster.known,
     )
 

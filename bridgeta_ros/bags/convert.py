@@ -151,7 +151,7 @@ class _SceneWriter:
 
     def write_ground_truth(self, ns: int, raster: MapRaster, global_T_ego: np.ndarray) -> None:
         """A grid per class: 100 where the map has it, 0 where not, -1 everywhere for a class that it does not know."""
-        for cls, mask, known in zip(CLASSES, raster.masks(global_T_ego, self._grid), raster.known, strict=True):
+        for cls, mask, known in zip(CLASSES, raster.rasterise(global_T_ego, self._grid), raster.known, strict=True):
             values = mask.astype(np.int8) * 100 if known else np.full(mask.shape, messages.UNKNOWN, dtype=np.int8)
             grid = messages.occupancy_grid(self._bag.factory, values, self._grid, ns, BASE_FRAME)
             self._write(f"{topics.GROUND_TRUTH}/{cls.name}", topics.OCCUPANCY_GRID, ns, grid, latched=True)

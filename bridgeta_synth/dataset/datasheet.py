@@ -65,7 +65,7 @@ class LabelCells:
     @classmethod
     def of(cls, town: Town, raster: MapRaster, global_T_ego: Matrix) -> LabelCells:
         """Collect the cells of the label grid around a pose, of which only x, y and yaw count."""
-        masks = raster.masks(global_T_ego, _GRID)
+        masks = raster.rasterise(global_T_ego, _GRID)
         x, y = (axis[_STRIDE // 2 :: _STRIDE] for axis in _GRID.centres())
         flat = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         forward = global_T_ego[:2, 0] / np.linalg.norm(global_T_ego[:2, 0])

@@ -125,7 +125,7 @@ class SyntheticFrames(Dataset[Frame]):
             sweep = opened.renderer.render_sweep(times[facts.LIDAR_CHANNEL])
             points = merge_sweeps([sample.record(facts.LIDAR_CHANNEL)], [sweep], self.lidar.ego_radius)
         raster = self.world.raster(self.world.city_of(scene))
-        masks = change.masks(raster, sample.global_T_ego, self.grid)
+        masks = change.rasterise(raster, sample.global_T_ego, self.grid)
         frame = make_frame(sample, fits, images, points, change, masks, np.array(raster.known))
         return frame.to(self.device)
 

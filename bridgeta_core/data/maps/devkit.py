@@ -35,7 +35,7 @@ class CompatibleMasks:
     def __init__(self, shapes: MapShapes) -> None:
         self._shapes = shapes
 
-    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
+    def rasterise(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
         patch, result = _Patch(global_T_ego, grid), np.zeros((len(CLASSES), *grid.shape), dtype=np.uint8)
         pieces, sources = patch.cut(self._shapes)
@@ -66,10 +66,10 @@ class BEVFusionMasks(CompatibleMasks):
     and to the left.
     """
 
-    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
+    def rasterise(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """The classes around a pose, in the layout that all masks have."""
         sideways = BevGrid(-grid.y_max, -grid.y_min, grid.x_min, grid.x_max, grid.resolution)
-        drawn = super().masks(global_T_ego @ _EGO_T_RIGHT, sideways)  # columns to the right, rows ahead
+        drawn = super().rasterise(global_T_ego @ _EGO_T_RIGHT, sideways)  # columns to the right, rows ahead
         return np.ascontiguousarray(drawn.transpose(0, 2, 1)[:, ::-1])
 
 

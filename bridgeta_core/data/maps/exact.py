@@ -39,7 +39,7 @@ class ExactMasks:
         self._edges, owner = _edges(self._tree.geometries)
         self._starts = np.searchsorted(owner, np.arange(len(self._class) + 1))
 
-    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
+    def rasterise(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
         angle, origin = yaw(global_T_ego), global_T_ego[:2, 3]
         global_R_ego = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

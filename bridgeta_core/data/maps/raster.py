@@ -44,9 +44,9 @@ class MapRaster:
         """Read `maps/expansion/<location>.json` of a nuScenes root; errors are those of `load_layers`."""
         return cls(location, load_layers(root, location), labels)
 
-    def masks(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
+    def rasterise(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
-        return self._masks.masks(global_T_ego, grid)
+        return self._masks.rasterise(global_T_ego, grid)
 
     def polylines(
         self, global_T_ego: Matrix, radius: float, height: Callable[[Floats], Floats] | None = None

@@ -91,7 +91,7 @@ class CachedFrames(Dataset[Frame]):
         with ArrayWriter(folder, len(scene.positions)) as writer:
             for frame in self._decode(scene, None, batch_size=None):
                 values = {name: getattr(frame, name).numpy() for name in ("images", "intrinsics", "ego_T_cam", "known")}
-                writer.put({**values, "masks": np.packbits(frame.masks.numpy())})
+                writer.put({**values, "masks": np.packbits(frame.labels.numpy())})
 
     def _decode(self, scene: _Scene, lidar: LidarConfig | None, **options: Any) -> Iterator[Any]:
         dataset = copy.copy(self._dataset)
@@ -125,7 +125,7 @@ class CachedFrames(Dataset[Frame]):
         masks = np.unpackbits(arrays["masks"][row], count=int(np.prod(shape))).reshape(shape)
         frame = Frame(
             **{name: _tensor(arrays, name, row) for name in ("images", "intrinsics", "ego_T_cam", "known")},
-            masks=torch.from_numpy(masks),
+            labels=torch.from_numpy(masks),
             token=self._tokens[position],
             points=torch.from_numpy(ragged_row(arrays, "points", row)) if "points" in arrays else None,
         )

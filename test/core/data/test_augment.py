@@ -106,7 +106,7 @@ def test_labels_are_found_where_the_changed_world_has_them(small_root, change, x
     raster = MapRaster.load(small_root, "singapore-onenorth")
     grid = BevGrid(-40, 30, -20, 45, 0.5)  # not symmetric about the vehicle
     pose = rigid((x, y, 0), (math.cos(heading / 2), 0, 0, math.sin(heading / 2)))
-    masks = change.masks(raster, pose, grid)
+    masks = change.rasterise(raster, pose, grid)
     assert masks.shape == (6, *grid.shape)
     areas = shapely.union_all(load_layers(small_root, "singapore-onenorth")["carpark_area"])
     outline = shapely.boundary(areas)
@@ -120,15 +120,15 @@ def test_labels_are_found_where_the_changed_world_has_them(small_root, change, x
 def test_a_flip_of_a_symmetric_grid_mirrors_the_rows(small_root):
     raster = MapRaster.load(small_root, "boston-seaport")
     pose = rigid((3, 4, 0), (0.9, 0, 0, 0.3))
-    plain = raster.masks(pose, BevGrid())
-    np.testing.assert_array_equal(Change(flip=True).masks(raster, pose, BevGrid()), plain[:, ::-1])
+    plain = raster.rasterise(pose, BevGrid())
+    np.testing.assert_array_equal(Change(flip=True).rasterise(raster, pose, BevGrid()), plain[:, ::-1])
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_shift_by_whole_cells_moves_the_labels_by_as_many(small_root, flip):
     raster = MapRaster.load(small_root, "boston-seaport")
     pose, grid = rigid((3, 4, 0), (1, 0, 0, 0)), BevGrid(-40, 30, -20, 45, 0.5)
-    plain, moved = (Change(flip=flip, shift=shift).masks(raster, pose, grid) for shift in ((0, 0), (-2.5, 4.0)))
+    plain, moved = (Change(flip=flip, shift=shift).rasterise(raster, pose, grid) for shift in ((0, 0), (-2.5, 4.0)))
     inner = np.s_[:, 10:-10, 10:-10]
     # Not all of them: the patch cuts long edges elsewhere, and where they are cut their ends are rounded to cells.
     assert (np.roll(plain, (8, -5), (1, 2))[inner] != moved[inner]).mean() < 0.003
@@ -139,8 +139,8 @@ def test_what_is_twice_as_large_is_labelled_on_twice_as_many_cells(small_root):
     """In a world of twice the size a cell of 0.5 m shows what one of 0.25 m did."""
     raster = MapRaster.load(small_root, "boston-seaport")
     pose = rigid((3, 4, 0), (0.9, 0, 0, 0.3))
-    twice = Change(scale=2.0).masks(raster, pose, BevGrid(-40, 40, -40, 40, 0.5))
-    np.testing.assert_array_equal(twice, raster.masks(pose, BevGrid(-20, 20, -20, 20, 0.25)))
+    twice = Change(scale=2.0).rasterise(raster, pose, BevGrid(-40, 40, -40, 40, 0.5))
+    np.testing.assert_array_equal(twice, raster.rasterise(pose, BevGrid(-20, 20, -20, 20, 0.25)))
 
 
 def test_half_of_the_draws_flip_and_angles_fill_their_range():
@@ -371,6 +371,6 @@ def test_images_points_labels_and_cameras_of_an_augmented_frame_agree(broken_roo
         rows, columns = np.indices(weight.shape)
         seen = np.array([(weight * columns).sum(), (weight * rows).sum()]) / weight.sum()
         np.testing.assert_allclose(seen, pixel, atol=0.25)
-        assert frame.masks[4, row, column] == (along < 8)
+        assert frame.labels[4, row, column] == (along < 8)
         labels.append(along < 8)
     assert min(labels.count(True), labels.count(False)) > 10

@@ -94,8 +94,8 @@ def test_frames_have_the_vehicles_cameras_and_the_maps_labels(root):
     x, y = GRID.centres()
     seen = shapely.contains_xy(ROAD, *np.meshgrid(x + 2.0, y + 1.0))  # the vehicle stands at (2, 1)
     inner = np.abs(y + 1.0) < 3  # the rasteriser rounds borders to cells
-    np.testing.assert_array_equal(frame.masks[0].numpy()[inner], seen[inner])
-    assert not frame.masks[0].numpy()[np.abs(y + 1.0) > 6].any()
+    np.testing.assert_array_equal(frame.labels[0].numpy()[inner], seen[inner])
+    assert not frame.labels[0].numpy()[np.abs(y + 1.0) > 6].any()
     assert frame.known.tolist() == [True, False, False, False, False, True]
 
 

@@ -47,11 +47,11 @@ def test_a_frame_holds_what_the_network_takes(small_root):
         np.testing.assert_allclose(frame.intrinsics[i], fit.matrix @ record.intrinsics, rtol=1e-6)
         np.testing.assert_allclose(frame.ego_T_cam[i], record.ego_T_sensor, rtol=1e-6)
     raster = MapRaster.load(small_root, "boston-seaport")
-    np.testing.assert_array_equal(frame.masks, raster.masks(sample.global_T_ego, GRID))
+    np.testing.assert_array_equal(frame.labels, raster.rasterise(sample.global_T_ego, GRID))
     assert tuple(frame.known.tolist()) == raster.known
     assert not frame.known.all()
     assert frame.points.shape == (50, 5)
-    kinds = (frame.images.dtype, frame.intrinsics.dtype, frame.ego_T_cam.dtype, frame.masks.dtype, frame.known.dtype)
+    kinds = (frame.images.dtype, frame.intrinsics.dtype, frame.ego_T_cam.dtype, frame.labels.dtype, frame.known.dtype)
     assert kinds == (torch.uint8, torch.float32, torch.float32, torch.uint8, torch.bool)
 
 
@@ -122,7 +122,7 @@ def test_a_label_stays_under_its_point_whatever_the_change(small_root):
     checked = 0
     for epoch in range(12):
         change = augment.draw(epoch, 0)
-        masks = change.masks(raster, sample.global_T_ego, GRID)
+        masks = change.rasterise(raster, sample.global_T_ego, GRID)
         column, row = np.floor(GRID.to_cells(transform(change.world, points)[:, :2])).astype(int).T
         seen = sure & (column >= 0) & (column < GRID.shape[1]) & (row >= 0) & (row < GRID.shape[0])
         np.testing.assert_array_equal(masks[4][row[seen], column[seen]], inside[seen])
@@ -162,7 +162,7 @@ def test_images_are_augmented_each_by_itself_and_their_intrinsics_with_them(smal
         picture = decode_and_fit(record.read_bytes(), fits[name])
         np.testing.assert_array_equal(frame.images[i].permute(1, 2, 0), picture)
         np.testing.assert_allclose(frame.intrinsics[i], fits[name].matrix @ record.intrinsics, rtol=1e-5, atol=1e-5)
-    for same in ("ego_T_cam", "masks"):
+    for same in ("ego_T_cam", "labels"):
         assert torch.equal(getattr(frame, same), getattr(plain, same))
 
 
@@ -176,7 +176,7 @@ def test_an_epoch_decides_the_augmentation_also_in_living_workers(small_root):
         seen.append(batch)
         torch.testing.assert_close(batch.images[1], data[1].images)
     assert torch.equal(seen[0].images, seen[2].images)
-    assert torch.equal(seen[0].masks, seen[2].masks)
+    assert torch.equal(seen[0].labels, seen[2].labels)
     assert not torch.equal(seen[0].ego_T_cam, seen[1].ego_T_cam)
     assert not torch.equal(seen[0].intrinsics, seen[1].intrinsics)
 
@@ -186,7 +186,7 @@ def test_batches_stack_frames_and_keep_points_apart(small_root):
     frames = [data[0], data[3]]
     batch = collate(frames)
     assert batch.images.shape == (2, 2, 3, 32, 48)
-    assert batch.masks.shape == (2, 6, *GRID.shape)
+    assert batch.labels.shape == (2, 6, *GRID.shape)
     assert batch.tokens == ["scene-0061-0", "scene-0103-1"]
     assert torch.equal(batch.known[1], frames[1].known)
     assert torch.equal(batch.points[1], frames[1].points)
@@ -200,10 +200,10 @@ def test_labels_are_made_as_the_settings_say(small_root):
     settings = LabelConfig(mode="exact", line_width=3.0)
     data = dataset(small_root, labels=settings)
     raster = MapRaster.load(small_root, "singapore-onenorth", settings)
-    expected = raster.masks(data.sample(0).global_T_ego, GRID)
-    np.testing.assert_array_equal(data[0].masks, expected)
-    np.testing.assert_array_equal(data.labels(0)[0], expected)
-    assert (expected != dataset(small_root).labels(0)[0]).any()
+    expected = raster.rasterise(data.sample(0).global_T_ego, GRID)
+    np.testing.assert_array_equal(data[0].labels, expected)
+    np.testing.assert_array_equal(data.read_labels(0)[0], expected)
+    assert (expected != dataset(small_root).read_labels(0)[0]).any()
 
 
 def test_lines_narrower_than_a_cell_are_refused_with_both_keys(small_root):
@@ -218,14 +218,14 @@ def test_lines_as_wide_as_a_cell_may_be_scaled(small_root):
     augment = augmenting(scale=0.4)
     data = dataset(small_root, augment=augment, labels=LabelConfig(mode="exact", line_width=1.0))
     assert min(augment.draw(0, i).scale for i in range(4)) < 0.9
-    assert all(data[i].masks[5].any() for i in (0, 1))
+    assert all(data[i].labels[5].any() for i in (0, 1))
 
 
 def test_labels_need_no_images(broken_root):
     for path in (broken_root / "samples").rglob("*.jpg"):
         path.unlink()
     data = dataset(broken_root, cameras=())
-    masks, known = data.labels(3)
+    masks, known = data.read_labels(3)
     assert masks.shape == (6, *GRID.shape)
     assert known.tolist() == [True, True, True, False, True, True]
 

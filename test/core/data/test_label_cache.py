@@ -26,7 +26,7 @@ def dataset(root, folder, grid=GRID, augment=None, cameras=("CAM_FRONT",), **lab
 
 
 def all_labels(data):
-    return np.stack([data.labels(i)[0] for i in range(len(data))])
+    return np.stack([data.read_labels(i)[0] for i in range(len(data))])
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def never_rasterised(monkeypatch):
     def forbidden(*_):
         raise AssertionError("rasterised again")
 
-    return lambda: monkeypatch.setattr(MapRaster, "masks", forbidden)
+    return lambda: monkeypatch.setattr(MapRaster, "rasterise", forbidden)
 
 
 @pytest.mark.parametrize("grid", [GRID, BevGrid(-5, 6, -3, 4, 1.0)], ids=["whole bytes", "a rest of bits"])
 @pytest.mark.parametrize("mode", ["compatible", "exact"])
 def test_kept_labels_are_those_of_the_map(small_root, tmp_path, never_rasterised, mode, grid):
     fresh = dataset(small_root, None, grid, mode=mode)
-    known = fresh.labels(3)[1]
+    known = fresh.read_labels(3)[1]
     built = all_labels(dataset(small_root, tmp_path, grid, mode=mode))
     assert built.any()
     np.testing.assert_array_equal(built, all_labels(fresh))
@@ -49,7 +49,7 @@ def test_kept_labels_are_those_of_the_map(small_root, tmp_path, never_rasterised
     never_rasterised()
     again = dataset(small_root, tmp_path, grid, mode=mode)
     np.testing.assert_array_equal(all_labels(again), built)
-    np.testing.assert_array_equal(again.labels(3)[1], known)
+    np.testing.assert_array_equal(again.read_labels(3)[1], known)
 
 
 def test_frames_that_are_not_augmented_take_them(small_root, tmp_path, never_rasterised):
@@ -61,14 +61,14 @@ def test_frames_that_are_not_augmented_take_them(small_root, tmp_path, never_ras
         frames = [data[i] for i in range(4)]
     with pytest.raises(AssertionError, match="rasterised again"):
         plain[0]
-    assert all(frame.masks.dtype == torch.uint8 for frame in frames)
+    assert all(frame.labels.dtype == torch.uint8 for frame in frames)
 
 
 def test_augmented_frames_have_labels_of_their_own(small_root, tmp_path):
     augment = Augment(AugmentConfig(rotate=30, scale=0.2, translate=1.0, colour=0.0))
     fresh, kept = (dataset(small_root, folder, augment=augment) for folder in (None, tmp_path))
     for i in range(4):
-        assert torch.equal(kept[i].masks, fresh[i].masks)
+        assert torch.equal(kept[i].labels, fresh[i].labels)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ class _Labels(torch.utils.data.Dataset):
         return len(self._data)
 
     def __getitem__(self, position):
-        return position, self._data.labels(position)[0]
+        return position, self._data.read_labels(position)[0]
 
 
 def test_a_loader_process_gets_the_folder_and_not_the_labels(small_root, tmp_path):
@@ -166,4 +166,4 @@ def test_a_folder_that_cannot_be_written_is_an_error(small_root, tmp_path):
     (tmp_path / "file").write_text("")
     data = dataset(small_root, tmp_path / "file")
     with pytest.raises(BridgeTAError, match=r"cannot be written .*permissions"):
-        data.labels(0)
+        data.read_labels(0)

@@ -21,7 +21,7 @@ def batch() -> dict[str, torch.Tensor]:
     shape = (4, 6, *GRID.shape)
     return {
         "probabilities": torch.rand(shape, generator=generator),
-        "masks": (torch.rand(shape, generator=generator) < 0.3).to(torch.uint8),
+        "labels": (torch.rand(shape, generator=generator) < 0.3).to(torch.uint8),
         "known": torch.tensor([True] * 5 + [False]).repeat(4, 1),
     }
 
@@ -53,7 +53,7 @@ def test_a_condition_is_the_metric_of_its_frames(batch, result, name, rows):
 
 def test_at_a_half_a_range_is_the_overlap_of_its_cells(batch, result):
     near = torch.from_numpy(GRID.ranges() < 20)
-    predicted, true = batch["probabilities"][:, 0, near] >= 0.5, batch["masks"][:, 0, near] > 0
+    predicted, true = batch["probabilities"][:, 0, near] >= 0.5, batch["labels"][:, 0, near] > 0
     expected = (predicted & true).sum() / (predicted | true).sum()
     assert 0.5 in THRESHOLDS
     assert result["classes"]["drivable_area"]["iou_by_range_at_0.5"]["0-20 m"] == pytest.approx(expected, abs=1e-6)

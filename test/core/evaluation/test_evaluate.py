@@ -27,13 +27,13 @@ def frames(small_root):
 
 
 def test_the_labels_themselves_score_one(frames):
-    report = evaluate(lambda batch: batch.masks.float(), frames, "labels", workers=0)
+    report = evaluate(lambda batch: batch.labels.float(), frames, "labels", workers=0)
     assert report.iou.miou == 1
     assert report.samples == 4
 
 
 def test_a_report_can_be_printed_stored_and_drawn(frames, tmp_path):
-    report = evaluate(lambda batch: batch.masks.float() * 0.42, frames, "faint labels", workers=0)
+    report = evaluate(lambda batch: batch.labels.float() * 0.42, frames, "faint labels", workers=0)
     content = json.loads(json.dumps(report.to_mapping(), allow_nan=False))
     assert content["miou"] == 1
     assert content["miou_at_0.5"] == 0
@@ -50,7 +50,7 @@ def test_a_report_can_be_printed_stored_and_drawn(frames, tmp_path):
 def test_a_report_says_which_labels_it_scores_against(small_root, frames):
     exact, image = config.LabelConfig(mode="exact"), ImageConfig(48, 32, margin=1.0)
     other = FrameDataset(small_root, VERSION, "all", ("CAM_FRONT",), image, GRID, labels=exact)
-    true = {other.sample(i).token: torch.tensor(other.labels(i)[0]) for i in range(len(other))}
+    true = {other.sample(i).token: torch.tensor(other.read_labels(i)[0]) for i in range(len(other))}
 
     def predict(batch):
         return torch.stack([true[token] for token in batch.tokens]).float()
@@ -68,7 +68,7 @@ def test_a_report_says_which_labels_it_scores_against(small_root, frames):
 
 def test_what_is_not_scored_is_null_a_dash_and_a_note(small_root, tmp_path):
     boston = FrameDataset(small_root, VERSION, "mini_val", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID)
-    report = evaluate(lambda batch: batch.masks.float(), boston, "labels", scenes="mini_val", workers=0)
+    report = evaluate(lambda batch: batch.labels.float(), boston, "labels", scenes="mini_val", workers=0)
     assert report.to_mapping()["classes"]["stop_line"]["iou"] is None
     assert report.to_mapping()["notes"] == ["not scored, unknown to these maps: stop_line"]
     assert report.iou.miou == 1
@@ -80,8 +80,8 @@ def test_the_constant_baseline_is_the_best_of_all_thresholds(small_root, frames)
     report = constant_baseline(
         small_root, VERSION, small_root, VERSION, "mini_val", train_scenes="mini_train", grid=GRID
     )
-    prior = np.mean([frames.labels(i)[0] for i in (0, 1)], axis=0)
-    labels = np.stack([frames.labels(i)[0] for i in (2, 3)]).astype(bool)
+    prior = np.mean([frames.read_labels(i)[0] for i in (0, 1)], axis=0)
+    labels = np.stack([frames.read_labels(i)[0] for i in (2, 3)]).astype(bool)
     for c, name in enumerate(CLASS_NAMES):
         if name == "stop_line":  # unknown to the map of mini_val
             assert math.isnan(report.iou.best[c])
@@ -137,5 +137,5 @@ def test_weights_are_scored_with_their_own_cameras_and_grid(small_root, tmp_path
     for frame in frames:
         with torch.inference_mode():
             plan = student.plan(frame.intrinsics[None], frame.ego_T_cam[None])
-            metric.update(student(frame.images[None], plan).Z.sigmoid(), frame.masks[None], frame.known[None])
+            metric.update(student(frame.images[None], plan).Z.sigmoid(), frame.labels[None], frame.known[None])
     np.testing.assert_allclose(report.iou.best, metric.result().best, atol=1e-3)

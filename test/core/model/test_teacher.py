@@ -190,7 +190,7 @@ def test_points_labels_and_cameras_put_a_place_into_the_same_cell(
     for layer in ("road_divider", "lane_divider"):
         sheet.line(layer, [(300, 300), (310, 300)])
     sheet.write(tmp_path, "boston-seaport")
-    mask = MapRaster.load(tmp_path, "boston-seaport").masks(np.eye(4), grid)[2]
+    mask = MapRaster.load(tmp_path, "boston-seaport").rasterise(np.eye(4), grid)[2]
     labelled = np.argwhere(mask).mean(0)
 
     # A level camera in the origin that looks straight at the place, and an image of one cell.

@@ -37,7 +37,7 @@ def test_frames_without_labels_show_none_and_have_their_share_of_every_batch(two
         labelled = batch.known.any(dim=1)
         assert [token.startswith("scene-0061") for token in batch.tokens] == labelled.tolist()
         assert labelled.sum() == 1
-        assert not batch.masks[~labelled].any()
+        assert not batch.labels[~labelled].any()
 
 
 def test_more_processes_than_validation_frames_are_refused(two_scenes):

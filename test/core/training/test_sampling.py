@@ -119,7 +119,7 @@ def test_samples_without_any_class_stay_when_there_is_nothing_to_balance():
 
 def test_a_class_is_present_where_its_mask_shows_it(small_root):
     dataset = FrameDataset(small_root, "v1.0-mini", "all", (), ImageConfig(), BevGrid(resolution=2.0))
-    expected = [dataset.labels(i)[0].reshape(6, -1).max(axis=1) > 0 for i in (3, 0)]
+    expected = [dataset.read_labels(i)[0].reshape(6, -1).max(axis=1) > 0 for i in (3, 0)]
     assert np.array_equal(presence(dataset, [3, 0]), expected)
 
 

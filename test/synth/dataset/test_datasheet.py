@@ -140,7 +140,7 @@ def test_the_sheet_names_the_settings_and_the_world(sheet: dict[str, Any]) -> No
 def test_class_shares_are_those_of_the_labels(synthetic_root: Path, sheet: dict[str, Any]) -> None:
     version = sheet["settings"]["version"]
     labels = FrameDataset(synthetic_root, version, "all", ["CAM_FRONT"], ImageConfig(), BevGrid())
-    masks = np.stack([labels.labels(i)[0] for i in range(len(labels))])
+    masks = np.stack([labels.read_labels(i)[0] for i in range(len(labels))])
     for i, name in enumerate(CLASS_NAMES):
         share = sheet["classes_within_50_m"][name]
         assert share["cells"] == pytest.approx(masks[:, i].mean(), abs=1e-5)

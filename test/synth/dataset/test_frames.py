@@ -58,7 +58,7 @@ def written(synthetic_root: Path, settings: SynthSettings) -> FrameDataset:
 
 def assert_equal_but_for_jpeg(ours: Frame, theirs: Frame) -> None:
     assert ours.token == theirs.token
-    for name in ("intrinsics", "ego_T_cam", "masks", "known", "points"):
+    for name in ("intrinsics", "ego_T_cam", "labels", "known", "points"):
         a, b = getattr(ours, name), getattr(theirs, name)
         assert a.dtype == b.dtype
         assert torch.equal(a, b), name
@@ -130,7 +130,7 @@ def test_a_gpu_renders_what_a_cpu_does(settings: SynthSettings, rendered: Synthe
     assert frame.images.device.type == "cuda"
     difference = (frame.images.cpu().int() - rendered[0].images.int()).abs().float()
     assert difference.mean() < 2
-    assert torch.equal(frame.masks.cpu(), rendered[0].masks)
+    assert torch.equal(frame.labels.cpu(), rendered[0].labels)
 
 
 @given(

@@ -108,7 +108,7 @@ def test_a_cell_is_set_when_at_least_half_of_its_area_is_covered():
     for seed in range(2):
         raster, shapes = random_raster(seed)
         at = pose(*PLACE, 0.3 + 1.1 * seed)
-        share, found = supersampled(shapes, at, GRID, 1.0), raster.masks(at, GRID).astype(bool)
+        share, found = supersampled(shapes, at, GRID, 1.0), raster.rasterise(at, GRID).astype(bool)
         expected = share >= 0.5
         agree += (found & expected).sum(axis=(1, 2))
         either += (found | expected).sum(axis=(1, 2))
@@ -123,8 +123,8 @@ def test_a_cell_is_set_when_at_least_half_of_its_area_is_covered():
 def test_turning_by_right_angles_turns_the_mask(seed, x, y, heading, turns):
     raster, _ = random_raster(seed)
     here = pose(*PLACE) @ pose(x, y, heading)
-    turned = raster.masks(here @ pose(heading=turns * math.pi / 2), SQUARE)
-    np.testing.assert_array_equal(np.rot90(turned, turns, axes=(2, 1)), raster.masks(here, SQUARE))
+    turned = raster.rasterise(here @ pose(heading=turns * math.pi / 2), SQUARE)
+    np.testing.assert_array_equal(np.rot90(turned, turns, axes=(2, 1)), raster.rasterise(here, SQUARE))
 
 
 @settings(max_examples=25, deadline=None)
@@ -133,8 +133,8 @@ def test_a_mirrored_map_has_a_mirrored_mask(seed, x, y, heading):
     raster, shapes = random_raster(seed)
     x, y = PLACE + np.array([x, y])
     mirrored = {k: [shapely.transform(s, lambda p: p * (1, -1)) for s in v] for k, v in shapes.items()}
-    found = exact(**mirrored).masks(pose(x, -y, -heading), SQUARE)
-    np.testing.assert_array_equal(found[:, ::-1], raster.masks(pose(x, y, heading), SQUARE))
+    found = exact(**mirrored).rasterise(pose(x, -y, -heading), SQUARE)
+    np.testing.assert_array_equal(found[:, ::-1], raster.rasterise(pose(x, y, heading), SQUARE))
 
 
 @settings(max_examples=25, deadline=None)
@@ -145,15 +145,15 @@ def test_driving_on_by_whole_cells_shifts_the_mask(seed, heading, columns, rows)
     there = here @ pose(columns * GRID.resolution, rows * GRID.resolution)
     wide = BevGrid(-30, 30, -25, 25, 0.5)
     top, left = 30 + rows, 30 + columns
-    expected = raster.masks(here, wide)[:, top : top + GRID.shape[0], left : left + GRID.shape[1]]
-    np.testing.assert_array_equal(raster.masks(there, GRID), expected)
+    expected = raster.rasterise(here, wide)[:, top : top + GRID.shape[0], left : left + GRID.shape[1]]
+    np.testing.assert_array_equal(raster.rasterise(there, GRID), expected)
 
 
 @settings(max_examples=25, deadline=None)
 @given(x=st.floats(-2000, 2000), y=st.floats(-2000, 2000), heading=HEADING)
 def test_a_covered_patch_is_full_without_seams(x, y, heading):
     raster = _everywhere()
-    masks = raster.masks(pose(x, y, heading), BevGrid())
+    masks = raster.rasterise(pose(x, y, heading), BevGrid())
     assert masks[CLASS_NAMES.index("walkway")].all()
     assert masks.sum() == masks[CLASS_NAMES.index("walkway")].size
 
@@ -164,7 +164,7 @@ def _everywhere():
 
 
 def mask(raster, name, grid=GRID):
-    return raster.masks(pose(), grid)[CLASS_NAMES.index(name)]
+    return raster.rasterise(pose(), grid)[CLASS_NAMES.index(name)]
 
 
 def test_half_a_cell_is_enough_and_less_is_not():
@@ -216,5 +216,5 @@ def test_holes_are_empty():
 
 def test_a_map_without_shapes_has_empty_masks_and_knows_nothing():
     raster = exact()
-    assert not raster.masks(pose(), GRID).any()
+    assert not raster.rasterise(pose(), GRID).any()
     assert raster.known == (False,) * len(CLASSES)

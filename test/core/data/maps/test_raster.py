@@ -32,7 +32,7 @@ def draw(sheet, tmp_path):
 
 
 def mask(raster, name, *, at=None, grid=None):
-    return raster.masks(pose() if at is None else at, grid or BevGrid())[CLASS_NAMES.index(name)]
+    return raster.rasterise(pose() if at is None else at, grid or BevGrid())[CLASS_NAMES.index(name)]
 
 
 def devkit_masks(devkit, at, grid):
@@ -60,7 +60,7 @@ def assert_equal_near_its_corners(raster, devkit, seed, count):
 
 def assert_equal_to_the_devkit(raster, devkit, at, grid):
     compared = 0
-    for c, ours, theirs in zip(CLASSES, raster.masks(at, grid), devkit_masks(devkit, at, grid), strict=True):
+    for c, ours, theirs in zip(CLASSES, raster.rasterise(at, grid), devkit_masks(devkit, at, grid), strict=True):
         if theirs is not None:
             np.testing.assert_array_equal(ours, theirs, err_msg=f"{c.name} at {at.tolist()}")
             compared += 1
@@ -186,7 +186,7 @@ def test_roll_and_pitch_do_not_matter(drawn):
     level = pose(10, 5, 0.7)
     tilted = level @ rigid((0, 0, 0.4), (1, 0.02, 0.03, 0))
     tilted = tilted @ rigid((0, 0, 0), (1, 0, 0, -math.tan((yaw(tilted) - yaw(level)) / 2)))
-    agree = drawn[0].masks(tilted, BevGrid()) == drawn[0].masks(level, BevGrid())
+    agree = drawn[0].rasterise(tilted, BevGrid()) == drawn[0].rasterise(level, BevGrid())
     assert agree.mean() > 0.999
 
 
@@ -234,7 +234,7 @@ def test_bevfusions_masks_are_the_devkits_along_the_lidars_axes(small_root, draw
         centred = rigid(middle, (1, 0, 0, 0))
         centred[:3, :3] = right[:3, :3]
         theirs = devkit_masks(devkit, centred, BevGrid(-30, 30, -40, 40, 0.5))
-        for c, ours, drawn_right in zip(CLASSES, raster.masks(at, grid), theirs, strict=True):
+        for c, ours, drawn_right in zip(CLASSES, raster.rasterise(at, grid), theirs, strict=True):
             if drawn_right is not None:
                 different = (ours != np.flipud(drawn_right.T)).mean()
                 assert different < (0.01 if c.name == "divider" else 1e-4), c.name  # the last bit of a pose may differ

@@ -56,7 +56,7 @@ def cached(small_root, folder, monkeypatch) -> CachedFrames:
     return CachedFrames(dataset(small_root), folder)
 
 
-def same(a, b, names=("images", "intrinsics", "ego_T_cam", "masks", "known")) -> bool:
+def same(a, b, names=("images", "intrinsics", "ego_T_cam", "labels", "known")) -> bool:
     return a.token == b.token and all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
 
 
