@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
-import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import flush, hold_lock, move_into_place, replace_when_done
 from bridgeta_synth.settings import WORLD_VERSION, SynthSettings
 
-logger = logging.getLogger(__name__)
-
-_STATE = "state.json"
+_STATE, _LOCK = "state.json", ".lock"
 
 
 class Checkpoint:
@@ -42,22 +37,23 @@ class Checkpoint:
         removal), or when another process is using it.
         """
         wanted = {"world": WORLD_VERSION, "device": device, "settings": asdict(settings)}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder):
+        if self.folder.exists():
+            self._read_state()  # refuse a folder of something else before anything is written to it
+        with hold_lock(self.folder / _LOCK, wait=False, busy="another process is writing here", fix="Wait for it"):
             found = self._read_state()
             if found is not None and found != wanted:
                 if not discard:
                     raise BridgeTAError(
                         f"is of an interrupted run that differs: {_describe_differences(found, wanted)}",
                         where=self.folder,
-                        fix="Repeat that run's command to go on with it, or remove the folder, or start anew with "
+                        fix="Repeat that run's command to go on with it, or remove the folder, or start again with "
                         "--overwrite",
                         exit_code=2,
                     )
-                for path in (self.finished, self.root):  # in this order a part is never without its files
+                for path in (self.finished, self.root):  # in this order no task is listed without its files
                     if path.exists():
                         shutil.rmtree(path)
-            write_durably(self.folder / _STATE, json.dumps(wanted, indent=2))
+            _write(self.folder / _STATE, json.dumps(wanted, indent=2))
             self.finished.mkdir(exist_ok=True)
             self.root.mkdir(exist_ok=True)
             yield
@@ -67,8 +63,8 @@ class Checkpoint:
             state = json.loads((self.folder / _STATE).read_text())
         except FileNotFoundError:
             state = None
-            if not any(path.suffix != ".tmp" for path in self.folder.iterdir()):
-                return None
+            if all(path.name == _LOCK or path.suffix in (".partial", ".tmp") for path in self.folder.iterdir()):
+                return None  # a run that stopped before it began
         except ValueError:
             state = None
         if not isinstance(state, dict) or "settings" not in state:
@@ -88,52 +84,19 @@ class Checkpoint:
     def save(self, name: str, content: dict[str, Any], files: Iterable[Path]) -> None:
         """Mark a task as finished, once its files are on the disk."""
         flush(*files)
-        write_durably(self.finished / f"{name}.json", json.dumps(content))
+        _write(self.finished / f"{name}.json", json.dumps(content))
 
     def publish(self) -> None:
         """Put the root in the place of `out` and remove the rest."""
         flush(self.root)
-        old = self.out.with_name(f".{self.out.name}.{uuid.uuid4().hex[:8]}.old")
-        if self.out.is_dir() and any(self.out.iterdir()):
-            os.rename(self.out, old)
-        os.rename(self.root, self.out)
+        move_into_place(self.root, self.out)
         flush(self.out.parent)
-        shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Write a file so that it is there in whole or not at all, even if the power fails."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    flush(temporary)
-    os.replace(temporary, path)
-    flush(path.parent)
-
-
-def flush(*paths: Path) -> None:
-    """Have the system put files, or the lists of what is in folders, on the disk."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BridgeTAError("another process is writing here", where=folder, fix="Wait for it") from error
-        except OSError as error:  # some network file systems have no locks
-            logger.warning("%s cannot be locked (%s): run only one synth there", folder, error.strerror)
-        yield
-    finally:
-        os.close(descriptor)
+def _write(path: Path, text: str) -> None:
+    with replace_when_done(path, durable=True) as temporary:
+        temporary.write_text(text)
 
 
 def _describe_differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:

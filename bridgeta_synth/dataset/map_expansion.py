@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString, Point, Polygon
 from shapely.strtree import STRtree
 
+from bridgeta_core.data.maps.expansion import expansion_path
 from bridgeta_synth.dataset.map_images import write_basemap, write_prior
 from bridgeta_synth.seeds import Seed, token
 from bridgeta_synth.world.streets.shapes import Points, arc_length, ribbon, tangents
@@ -200,7 +201,7 @@ class _ExpansionBuilder:
 
 def write_maps(root: Path, town: Town, seed: Seed) -> str:
     """Write all map files of a town below `root`; return the prior's token."""
-    expansion_file = root / "maps" / "expansion" / f"{town.location}.json"
+    expansion_file = expansion_path(root, town.location)
     expansion_file.parent.mkdir(parents=True, exist_ok=True)
     expansion_file.write_text(json.dumps(build_expansion(town, seed), separators=(",", ":")))
     prior_token = token(seed, "map", town.location)

@@ -13,8 +13,9 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import flush
 from bridgeta_core.utils.machine import resolve_device
-from bridgeta_synth.dataset.checkpoint import Checkpoint, flush
+from bridgeta_synth.dataset.checkpoint import Checkpoint
 from bridgeta_synth.dataset.datasheet import DATA_SHEET, DataSheet, Tally
 from bridgeta_synth.dataset.records import Record, make_map_record, make_vocabulary, name_scene
 from bridgeta_synth.dataset.tasks import Task, TaskWriter
