@@ -48,7 +48,7 @@ STAGES: dict[str, list[tuple[Any, str]]] = {
     "scenes: who drives where": [(world, "build_scene")],
     "scenes: ground, shadows, tables": [(render.SceneRenderer, "__init__")],
     "images: rays": [(render, "trace_views")],
-    "images: light and colour": [(Shader, "radiance")],
+    "images: light and colour": [(Shader, "compute_radiance")],
     "images: camera": [(render, "develop")],
     "images: visibility of actors": [(render.SceneRenderer, "_visibility")],
     "images: JPEG": [(cv2, "imencode")],

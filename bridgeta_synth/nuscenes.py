@@ -115,6 +115,9 @@ CAMERAS: tuple[CameraFacts, ...] = (
     ),
 )
 
+CAMERA_OF = {camera.channel: camera for camera in CAMERAS}
+"""The cameras by channel."""
+
 # (name, traffic keeps to the right)
 LOCATIONS: tuple[tuple[str, bool], ...] = (
     ("boston-seaport", True),

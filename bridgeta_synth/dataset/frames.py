@@ -28,13 +28,11 @@ from bridgeta_synth.dataset.world import LruCache, World
 from bridgeta_synth.render.renderer import SceneRenderer
 from bridgeta_synth.settings import SynthSettings
 
-_CAMERAS = {camera.channel: camera for camera in facts.CAMERAS}
-
 
 @dataclass(frozen=True, eq=False)
 class _OpenScene:
-    """A scene that is ready to be rendered, and the seconds since its first keyframe at which each sensor takes
-    each of its samples.
+    """A scene ready to be rendered, its samples, and at which second since the first keyframe each sensor takes
+    each.
     """
 
     renderer: SceneRenderer
@@ -57,16 +55,16 @@ class SyntheticFrames(Dataset[Frame]):
         settings: SynthSettings,
         image: ImageConfig,
         grid: BevGrid,
-        cameras: Sequence[str] = tuple(_CAMERAS),
+        cameras: Sequence[str] = tuple(facts.CAMERA_OF),
         device: str | torch.device = "cpu",
         lidar: LidarConfig | None = None,
         augment: Augment | None = None,
         open_scenes: int = 4,
     ) -> None:
-        unknown = [name for name in cameras if name not in _CAMERAS]
+        unknown = [name for name in cameras if name not in facts.CAMERA_OF]
         if unknown or not cameras:
             problem = f"there is no camera {', '.join(unknown)}" if unknown else "no cameras are chosen"
-            raise BridgeTAError(problem, fix=f"Choose among {', '.join(_CAMERAS)}", exit_code=2)
+            raise BridgeTAError(problem, fix=f"Choose among {', '.join(facts.CAMERA_OF)}", exit_code=2)
         if lidar and not settings.lidar:
             raise BridgeTAError("points need settings with lidar", exit_code=2)
         if lidar and lidar.sweeps:
@@ -99,9 +97,7 @@ class SyntheticFrames(Dataset[Frame]):
         return position // self.settings.keyframes
 
     def tags(self, position: int) -> tuple[str, ...]:
-        """Return which of the words `night` and `rain` the description of the sample's scene has, to split
-        results by.
-        """
+        """Return which of the words `night` and `rain` describe the sample's scene, to split results by."""
         return self._open_scene(self.scene_of(position)).tags
 
     def sample(self, position: int) -> Sample:
@@ -118,7 +114,7 @@ class SyntheticFrames(Dataset[Frame]):
         fits = fit_images(sample.rig(self.cameras), self.image.size, self.image.margin)
         if self.augment:
             change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
-        views = opened.renderer.render_cameras([(_CAMERAS[name], times[name]) for name in self.cameras])
+        views = opened.renderer.render_cameras([(facts.CAMERA_OF[name], times[name]) for name in self.cameras])
         images = [apply_fit(view.image, fit) for view, fit in zip(views, fits.values(), strict=True)]
         points = None
         if self.lidar:
@@ -154,7 +150,7 @@ class SyntheticFrames(Dataset[Frame]):
 
     def _record(self, records: SceneRecords, file: SensorFile, mount: Record) -> SensorRecord:
         """Make a sensor's record as reading the tables gives it, quaternions included."""
-        is_camera = file.channel in _CAMERAS
+        is_camera = file.channel in facts.CAMERA_OF
         width, height = self.settings.image_size if is_camera else (0, 0)
         return SensorRecord(
             channel=file.channel,

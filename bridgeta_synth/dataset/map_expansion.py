@@ -23,6 +23,11 @@ from bridgeta_synth.seeds import Seed, token
 from bridgeta_synth.world.streets.shapes import Points, arc_length, ribbon, tangents
 from bridgeta_synth.world.town.town import Town
 
+# Metres of a line per biarc: on roads with bends like ours it is exact to millimetres.
+_SPACING = 6.0
+_STRAIGHT = 1e-4
+_CONNECTOR_WIDTH = 3.2
+
 
 def build_expansion(town: Town, seed: Seed) -> dict[str, Any]:
     """Build the content of `maps/expansion/<location>.json`; coordinates in metres, rounded to millimetres."""
@@ -209,12 +214,6 @@ def write_maps(root: Path, town: Town, seed: Seed) -> str:
     write_prior(root / "maps" / f"{prior_token}.png", shapes, town.canvas)
     write_basemap(root / "maps" / "basemap" / f"{town.location}.png", town.surface, town.canvas)
     return prior_token
-
-
-# Metres of a line per biarc: on roads with bends like ours it is exact to millimetres.
-_SPACING = 6.0
-_STRAIGHT = 1e-4
-_CONNECTOR_WIDTH = 3.2
 
 
 def fit_arcs(points: Points) -> list[dict[str, Any]]:

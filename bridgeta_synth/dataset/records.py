@@ -24,6 +24,9 @@ _HOUR = {"clear": 10, "overcast": 13, "dusk": 19, "night": 21}  # local time at 
 _UTC_OFFSET = {"boston-seaport": -4}  # hours, in summer
 _SINGAPORE_OFFSET = 8
 
+Record = dict[str, Any]
+Tables = dict[str, list[Record]]
+
 
 @dataclass(frozen=True)
 class Log:
@@ -66,10 +69,6 @@ class Log:
             "date_captured": self.start.strftime("%Y-%m-%d"),
             "location": self.location,
         }
-
-
-Record = dict[str, Any]
-Tables = dict[str, list[Record]]
 
 
 def name_scene(index: int) -> str:

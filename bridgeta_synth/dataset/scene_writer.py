@@ -21,8 +21,6 @@ from bridgeta_synth.dataset.datasheet import LabelCells, Tally, find_visible
 from bridgeta_synth.dataset.records import SceneRecords, SensorFile
 from bridgeta_synth.render.renderer import CameraView, SceneRenderer
 
-_CAMERAS = {camera.channel: camera for camera in facts.CAMERAS}
-
 
 @dataclass(eq=False)
 class _Keyframe:
@@ -91,12 +89,13 @@ class SceneWriter:
         ]
 
     def _plan_shots(self) -> list[tuple[SensorFile, ...]]:
-        """Plan which files are rendered together, ordered by time: single files on a CPU; on other devices, the
-        files of all cameras that belong together.
+        """Plan which files are rendered together, ordered by time.
+
+        A CPU renders single files, other devices all cameras that belong together.
         """
         per_sensor = [list(self.records.iter_files(channel)) for channel in self.settings.channels]
         shots: list[tuple[SensorFile, ...]] = [(file,) for file in per_sensor[-1]] if self.settings.lidar else []
-        cameras = per_sensor[: len(_CAMERAS)]
+        cameras = per_sensor[: len(facts.CAMERA_OF)]
         if self.renderer.device.type == "cpu":
             shots += [(file,) for files in cameras for file in files]
         else:
@@ -107,7 +106,7 @@ class SceneWriter:
         """Render and write a shot. Return the views of a keyframe's cameras, or the points per actor of its sweep."""
         if shot[0].channel == facts.LIDAR_CHANNEL:
             return self._write_sweep(shot[0])
-        views = self.renderer.render_cameras([(_CAMERAS[file.channel], file.time) for file in shot])
+        views = self.renderer.render_cameras([(facts.CAMERA_OF[file.channel], file.time) for file in shot])
         for file, view in zip(shot, views, strict=True):
             quality = self.scene.looks[file.channel].jpeg_quality
             bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
@@ -133,13 +132,13 @@ class SceneWriter:
         pose = self.records.stored_ego_pose(k * facts.KEYFRAME_PERIOD_US / 1e6)
         around = LabelCells.of(self.scene.town, self.raster, pose)
         seen = np.zeros(len(around.places), dtype=bool)
-        none = np.zeros(len(self.scene.actors), dtype=np.int64)
-        visible, unoccluded = none.copy(), none.copy()
+        zeros = np.zeros(len(self.scene.actors), dtype=np.int64)
+        visible, unoccluded = zeros.copy(), zeros.copy()
         for file, view in keyframe.views:
-            camera = _CAMERAS[file.channel]
+            camera = facts.CAMERA_OF[file.channel]
             pose = self.scene.ego_pose(file.time) @ camera.ego_T_cam
             seen |= find_visible(around.places, pose, camera.intrinsics(*self.settings.image_size), view.depth)
             visible += view.visible
             unoccluded += view.unoccluded
         self._tally.add_keyframe(around, seen)
-        return Sighting(visible, unoccluded, none if keyframe.points is None else keyframe.points)
+        return Sighting(visible, unoccluded, zeros if keyframe.points is None else keyframe.points)

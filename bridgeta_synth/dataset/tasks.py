@@ -22,7 +22,7 @@ from bridgeta_synth.world.town.town import Town
 
 @dataclass(frozen=True)
 class Task:
-    """A scene to write or, with `scene` None, the maps of a city. `name` is that of the task's file in a checkpoint."""
+    """A scene to write or, with `scene` None, the maps of a city. `name` is that of its file in a checkpoint."""
 
     name: str
     city: int
@@ -55,7 +55,7 @@ class TaskWriter:
             following = pool.submit(self._prepare, tasks[0], advance)
             for task, after in zip(tasks, [*tasks[1:], None], strict=True):
                 try:
-                    with _named(task, self.checkpoint.folder):
+                    with _name_errors(task, self.checkpoint.folder):
                         prepared = following.result()
                         if after:
                             following = pool.submit(self._prepare, after, advance)
@@ -82,7 +82,7 @@ class TaskWriter:
 
 
 @contextmanager
-def _named(task: Task, folder: Path) -> Iterator[None]:
+def _name_errors(task: Task, folder: Path) -> Iterator[None]:
     """Make errors name the task that they concern."""
     try:
         yield

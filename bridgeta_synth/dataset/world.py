@@ -25,6 +25,9 @@ from bridgeta_synth.world.town.town import Town
 
 T = TypeVar("T")
 
+# A town has room for its scenes: this many junctions and two more per scene, within bounds.
+_JUNCTIONS, _FEWEST, _MOST = 24, 30, 120
+
 
 class LruCache(Generic[T]):
     """A cache that builds values by number and holds the last `size` that were used. Safe to use from several threads.
@@ -55,10 +58,6 @@ class LruCache(Generic[T]):
         return LruCache, (self._build, self._size)
 
 
-# A town has room for its scenes: this many junctions and two more per scene, within bounds.
-_JUNCTIONS, _FEWEST, _MOST = 24, 30, 120
-
-
 class World:
     """The towns and scenes of some settings. All depend on the settings alone, not on the order of access.
 
@@ -69,10 +68,9 @@ class World:
 
     def __init__(self, settings: SynthSettings, cached_towns: int = len(facts.LOCATIONS)) -> None:
         self.settings = settings
-        known = dict(facts.LOCATIONS)
-        names = _find_cities(Path(settings.maps)) if settings.maps is not None else tuple(known)
+        self._keeps_right = dict(facts.LOCATIONS)
+        names = _find_cities(Path(settings.maps)) if settings.maps is not None else tuple(self._keeps_right)
         self.locations = names[: settings.scenes]
-        self._keeps_right = known
         self.town = LruCache(self._make_town, cached_towns)
         self.raster = LruCache(self._make_raster, cached_towns)
 

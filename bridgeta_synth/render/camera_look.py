@@ -1,4 +1,4 @@
-"""Turn light into a picture as a camera does: exposure, white balance, lens, noise and tone.
+"""Turn light into an image as a camera does: exposure, white balance, lens, noise and tone.
 
 `develop` takes linear radiance to 8 bits in the order in which a camera does: the lens (drops, glare, vignetting), the
 exposure, the tone curve, sharpening, noise. Noise comes from a fixed table, so that it is equal on all devices.
@@ -27,8 +27,9 @@ _LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
 def develop(radiance: Tensor, look: CameraLook, light: Light, noise_seed: int) -> Tensor:
-    """Develop linear radiance `[h, w, 3]` into an image `[h, w, 3]` uint8; equal noise seeds (0 or more) give
-    equal noise.
+    """Develop linear radiance `[h, w, 3]` into an image `[h, w, 3]` uint8.
+
+    Equal noise seeds (0 or more) give equal noise.
     """
     height, width = radiance.shape[:2]
     image = radiance.permute(2, 0, 1).contiguous()
@@ -69,9 +70,7 @@ def develop(radiance: Tensor, look: CameraLook, light: Light, noise_seed: int) -
 
 
 def _expose(small: Tensor) -> Tensor:
-    """Compute the automatic exposure's factor for a frame, from the mean logarithm of luminance of its reduced
-    image.
-    """
+    """Compute the exposure factor of a frame from the mean logarithm of luminance of its reduced image."""
     red, green, blue = small.reshape(3, -1)
     luminance = _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
     # Highlights count no more than a white wall does: lamps must not darken the night.
@@ -93,9 +92,7 @@ def _tone_(plane: Tensor) -> None:
 
 
 def _sharpen_(image: Tensor, amount: float) -> None:
-    """Sharpen (amount > 0) or blur an image `[3, h, w]` in place by the difference of each pixel from its
-    neighbours.
-    """
+    """Sharpen (amount > 0) or blur an image `[3, h, w]`, in place, by how pixels differ from their neighbours."""
     if amount == 0:
         return
     for plane in image:
@@ -107,7 +104,7 @@ def _sharpen_(image: Tensor, amount: float) -> None:
 
 @lru_cache(maxsize=32)
 def _make_vignette(height: int, width: int, missing: float, device: torch.device) -> Tensor:
-    """Compute the share of the light that arrives, `[h, w]`: falls with the square of the distance from the centre."""
+    """Compute the share of the light that arrives, `[h, w]`, which falls with the squared distance from the centre."""
     v = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None] / (width / 2)
     u = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / (width / 2)
     corner = 1 + (height / width) ** 2

@@ -116,6 +116,6 @@ class Lidar:
         reflectivity, facing = torch.zeros_like(traced.distance), torch.ones_like(traced.distance)
         hit = (traced.distance < facts.LIDAR_RANGE[1]).nonzero()[:, 0]
         if len(hit):
-            reflectivity[hit], normal = shader.reflectivity(traced, hit)
+            reflectivity[hit], normal = shader.look_up_reflectivity(traced, hit)
             facing[hit] = (traced.direction[hit] * normal).sum(dim=1).abs().clamp(min=0.02)
         return reflectivity.cpu().numpy().astype(np.float64), facing.cpu().numpy().astype(np.float64)

@@ -32,6 +32,11 @@ _DITHER = 1 << 20
 _LIDAR_FOOTPRINT = 0.003
 # How far behind its edge the stone of a kerb is looked up.
 _KERB_DEPTH = 0.09
+# Stands for all rows of solids.
+_SOLID = 0
+
+# How much smaller the views of the mirrored scene are.
+_MIRROR_SCALE = 4
 
 
 class Shader:
@@ -59,7 +64,7 @@ class Shader:
         rng = np.random.default_rng([*seed, 5])
         self._dither = torch.from_numpy(rng.random(_DITHER, dtype=np.float32)).to(device)
 
-    def radiance(self, traced: Traced, times: Sequence[float]) -> Tensor:
+    def compute_radiance(self, traced: Traced, times: Sequence[float]) -> Tensor:
         """Compute linear radiance `[n, 3]` along the rays of `traced.views`, seen at `times`, one for each view.
 
         The result is a view of three planes `[3, n]`.
@@ -76,7 +81,7 @@ class Shader:
         _soften_edges(result, traced)
         return result.T
 
-    def reflectivity(self, traced: Traced, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def look_up_reflectivity(self, traced: Traced, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Look up LiDAR reflectivity (0-255) `[m]` and global unit normals `[m, 3]` where the `chosen [m]` rays hit.
 
         Water on the ground reduces the light that returns.
@@ -127,11 +132,11 @@ class Shader:
             start = chunk.start
             part = result[:, chunk]
             # Directions are stored as planes, so selecting from each is cheap.
-            for kind in (NOTHING, GROUND, KERB, 0):
-                found = ((row >= 0) if kind == 0 else (row == kind)).nonzero()[:, 0]
+            for kind in (NOTHING, GROUND, KERB, _SOLID):
+                found = ((row >= 0) if kind == _SOLID else (row == kind)).nonzero()[:, 0]
                 if not len(found) or (kind in (GROUND, KERB) and moving is None):
                     continue
-                if kind == 0:
+                if kind == _SOLID:
                     solid = traced.solids.solid_of(row.index_select(0, found))
                     found = found.index_select(0, sort_by_kind(looks.kind.index_select(0, solid)))
                 ray = found + start
@@ -146,7 +151,7 @@ class Shader:
                     pixel = reach * focal.index_select(0, view)
                     dither = self._dither.index_select(0, ray & (_DITHER - 1))
                     points = _end_points(traced, ray, direction, reach)
-                    if kind == 0:
+                    if kind == _SOLID:
                         step = direction * reach
                         hits = SolidHits.of(traced.solids, looks, row.index_select(0, found), step, way, pixel)
                         colour = shade(hits, points, lighting, self._static, headlights, view)
@@ -263,9 +268,6 @@ def _soften_edges(image: Tensor, traced: Traced) -> None:
         plane.index_copy_(0, chosen, 0.5 * plane.index_select(0, chosen) + 0.125 * around)
 
 
-_SCALE = 4
-
-
 def _mirror_views(views: Sequence[View], snapshots: Sequence[Snapshot]) -> list[View]:
     """Place small views as if the ground below the ego were a mirror, one for each view."""
     result = []
@@ -274,10 +276,10 @@ def _mirror_views(views: Sequence[View], snapshots: Sequence[Snapshot]) -> list[
         reflection = np.eye(4)
         reflection[:3, :3] -= 2 * np.outer(normal, normal)
         reflection[:3, 3] = 2 * normal * (normal @ place)
-        scale = np.diag((1 / _SCALE, 1 / _SCALE, 1.0))
+        scale = np.diag((1 / _MIRROR_SCALE, 1 / _MIRROR_SCALE, 1.0))
         # Resizing keeps the image's corners in place, not its pixels' centres.
-        scale[:2, 2] = 0.5 / _SCALE - 0.5
-        size = math.ceil(view.width / _SCALE), math.ceil(view.height / _SCALE)
+        scale[:2, 2] = 0.5 / _MIRROR_SCALE - 0.5
+        size = math.ceil(view.width / _MIRROR_SCALE), math.ceil(view.height / _MIRROR_SCALE)
         result.append(View(reflection @ view.global_T_cam, scale @ view.intrinsics, *size))
     return result
 
@@ -289,4 +291,4 @@ def _spread_reflection(image: Tensor, small: Traced, full: Traced) -> Tensor:
     image = image.view(3, -1, small.height, small.width).transpose(0, 1)
     for _ in range(2):
         image = functional.avg_pool2d(functional.pad(image, (0, 0, 3, 3), mode="replicate"), (7, 1), stride=1)
-    return enlarge(image, _SCALE, full.height, full.width).transpose(0, 1).reshape(3, -1)
+    return enlarge(image, _MIRROR_SCALE, full.height, full.width).transpose(0, 1).reshape(3, -1)

@@ -91,7 +91,7 @@ class SceneRenderer:
         ]
         solids = self.collect_solids([self.scene.poses(time) for time in times], egos[0][:2, 3])
         traced = trace_views(self.ground_shape, solids, views, self.device)
-        radiance = self.shader.radiance(traced, times)
+        radiance = self.shader.compute_radiance(traced, times)
         result = []
         for i, (camera, time) in enumerate(shots):
             part = radiance[i * width * height : (i + 1) * width * height]

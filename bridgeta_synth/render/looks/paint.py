@@ -25,6 +25,9 @@ FINE = 0.05
 PERIOD = 102.4
 PATTERN = 25.6
 
+_COUNT = 32
+_FINER = 3
+
 
 def make_noise(rng: np.random.Generator, size: int, cells: tuple[int, ...]) -> NDArray[np.float32]:
     """Make noise `[size, size]` with zero mean and unit deviation that tiles without seams."""
@@ -102,10 +105,6 @@ def _lay_stones(
     if joint:
         field[(down % tall == 0) | (across % wide == 0)] = joint
     return np.asarray(field, dtype=np.float32)
-
-
-_COUNT = 32
-_FINER = 3
 
 
 @dataclass(frozen=True, eq=False)

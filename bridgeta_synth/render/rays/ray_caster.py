@@ -24,6 +24,10 @@ GROUND, NOTHING, KERB = -1, -2, -3
 # Elements at a time on a CPU: the working set of one piece stays in a core's cache.
 _CHUNK = 1 << 16
 
+_EDGES = np.array(
+    [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)], dtype=np.int64
+)
+
 
 def iter_chunks(count: int, device: torch.device) -> Iterator[slice]:
     """Split `count` elements into slices: small ones that fit the cache of a CPU, or a single one on a GPU."""
@@ -193,11 +197,6 @@ def _pair_rays(
     ray += torch.arange(len(ray), device=device)
     row = torch.from_numpy(which).to(device)[box].repeat_interleave(wide)
     return ray, row
-
-
-_EDGES = np.array(
-    [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)], dtype=np.int64
-)
 
 
 def bound_in_image(

@@ -86,12 +86,12 @@ class Stage:
 
     def radiance(self, time: float = 0.0, cam: NDArray[np.float64] = AHEAD) -> Tensor:
         """Render `[h, w, 3]`."""
-        return self.shader.radiance(self.traced(time, cam), [time]).reshape(HEIGHT, WIDTH, 3)
+        return self.shader.compute_radiance(self.traced(time, cam), [time]).reshape(HEIGHT, WIDTH, 3)
 
     def at(self, x: float, y: float, time: float = 0.0) -> float:
         """Measure the mean radiance of the ground around a place, as the camera that looks ahead sees it."""
         traced = self.traced(time)
-        image = self.shader.radiance(traced, [time])
+        image = self.shader.compute_radiance(traced, [time])
         points = traced.points(torch.arange(WIDTH * HEIGHT))
         near = (torch.hypot(points[:, 0] - x, points[:, 1] - y) < 0.3 + 0.03 * x) & (traced.row == GROUND)
         assert near.any()
@@ -228,7 +228,7 @@ def test_edges_are_softened_but_nothing_else_is() -> None:
 def test_a_kerbs_face_shows_stone(grey_day: Stage) -> None:
     side = rigid((0.0, 2.0, 1.5), (0.7071, -0.7071, 0.0, 0.0))
     traced = grey_day.traced(cam=side)
-    image = grey_day.shader.radiance(traced, [0.0]).mean(dim=1)
+    image = grey_day.shader.compute_radiance(traced, [0.0]).mean(dim=1)
     face, road = (
         (traced.row == KERB),
         (traced.row == GROUND) & (traced.points(torch.arange(len(traced.row)))[:, 1] < 7.5),
@@ -243,7 +243,7 @@ def test_lidar_returns_are_strong_on_paint_and_weak_on_water() -> None:
         stage = Stage(light("overcast", wet=wet), solids((SIGN, (15.0, 4.0, 1.2), (0.05, 1.2, 1.2))))
         traced = stage.traced()
         chosen = (traced.row != NOTHING).nonzero()[:, 0]
-        reflectivity, normal = stage.shader.reflectivity(traced, chosen)
+        reflectivity, normal = stage.shader.look_up_reflectivity(traced, chosen)
         return reflectivity, normal, chosen, traced
 
     dry, normal, chosen, traced = returns(0.0)
