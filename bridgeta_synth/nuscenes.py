@@ -29,8 +29,9 @@ CAMERA_FRAMES_PER_KEYFRAME = 6
 
 
 def sweep_delay(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the seconds, in [-0.05, 0), between a sweep's stamp and when it passed an azimuth of the ego frame
-    (radians).
+    """Compute the seconds between a sweep's stamp and when it passed an azimuth of the ego frame (radians).
+
+    They lie in [-0.05, 0).
     """
     turned = np.mod(SWEEP_SEAM - azimuth, 2 * np.pi) / (2 * np.pi)
     return np.asarray((turned - 1) * (LIDAR_PERIOD_US / 1e6))
@@ -55,8 +56,9 @@ class CameraFacts:
         return rigid(self.translation, self.rotation)
 
     def intrinsics(self, width: int, height: int) -> Matrix:
-        """Compute 3x3 intrinsics at another image size; resizing keeps the image's corners, not its pixel
-        centres, in place.
+        """Compute 3x3 intrinsics at another image size.
+
+        Resizing keeps the image's corners, not its pixel centres, in place.
         """
         sx, sy = width / IMAGE_SIZE[0], height / IMAGE_SIZE[1]
         cx, cy = self.centre

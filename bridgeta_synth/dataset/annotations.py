@@ -30,9 +30,7 @@ class Sighting:
 
 
 def centre_box(pose: Matrix, size: tuple[float, float, float]) -> Matrix:
-    """Compute global_T_box, with its origin in the middle of the box, from global_T_actor, with its origin on the
-    ground.
-    """
+    """Compute global_T_box, its origin in the middle of the box, from global_T_actor, its origin on the ground."""
     result = pose.copy()
     result[:3, 3] += pose[:3, 2] * (size[2] / 2)
     return result

@@ -31,9 +31,7 @@ from bridgeta_synth.settings import SynthSettings
 
 @dataclass(frozen=True, eq=False)
 class _OpenScene:
-    """A scene ready to be rendered, its samples, and at which second since the first keyframe each sensor takes
-    each.
-    """
+    """A scene ready to be rendered: its samples, and each sensor's times in seconds since the first keyframe."""
 
     renderer: SceneRenderer
     samples: list[Sample]

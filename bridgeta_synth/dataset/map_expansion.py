@@ -240,9 +240,7 @@ def _measure_headings(points: Points) -> Points:
 
 
 def _find_joint(p: Points, t: Points, q: Points, u: Points) -> tuple[Points, Points]:
-    """Find where two arcs from p heading t to q heading u meet, and the heading there; both tangents are equally
-    long.
-    """
+    """Find where two arcs from p heading t to q heading u meet with equally long tangents, and the heading there."""
     v = q - p
     bend = 2 * (1 - float(t @ u))
     along = float(v @ (t + u))

@@ -71,8 +71,9 @@ def _write_layers(
 
 
 def write_png(path: Path, size: tuple[int, int], is_colour: bool, strips: Iterable[NDArray[np.uint8]]) -> None:
-    """Write a PNG of `size` (columns, rows) from strips of rows, grey `[n, columns]` or RGB `[n, columns, 3]`,
-    uint8.
+    """Write a PNG of `size` (columns, rows) from strips of rows, uint8.
+
+    Strips are grey `[n, columns]` or RGB `[n, columns, 3]`.
     """
     packer = zlib.compressobj(4)
 

@@ -108,8 +108,9 @@ def _run_tasks(checkpoint: Checkpoint, world: World, device: str, jobs: int, pro
 
 @contextmanager
 def _limit_threads() -> Iterator[None]:
-    """Use one thread per image and render as many images at a time as there are cores, which is faster than
-    several threads per image.
+    """Use one thread per image.
+
+    Rendering as many images at a time as there are cores is faster than several threads per image.
     """
     of_torch, of_cv2 = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)

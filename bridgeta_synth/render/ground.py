@@ -138,8 +138,7 @@ class Ground:
         return finest
 
     def look_up(self, x: Tensor, y: Tensor, along: Tensor, across_size: Tensor, dither: Tensor) -> Tensor:
-        """Look up albedo, reflectivity and light at places x, y `[n]`: `[8, n]` in [0, 1], in the order of the
-        channels.
+        """Look up albedo, reflectivity and light at places x, y `[n]`: `[8, n]` in [0, 1], channel by channel.
 
         A pixel covers `across_size [n]` metres across the line of sight and the stretch `along [2, n]` of ground along
         it, which several samples follow. `dither [n]` in [0, 1) blends neighbouring scales and jitters the samples

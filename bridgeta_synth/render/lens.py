@@ -25,8 +25,7 @@ def shrink(image: Tensor) -> Tensor:
 
 
 def spread_glare(small: Tensor, height: int, width: int) -> Tensor:
-    """Compute the light scattered in the lens, `[3, h, w]`: the image under a point spread with a core and a wide
-    skirt.
+    """Compute the light scattered in the lens, `[3, h, w]`: the image spread by a core and a wide skirt.
 
     The total light stays the same, so a share of the result can replace the same share of the image.
     """

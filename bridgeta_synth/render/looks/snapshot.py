@@ -57,8 +57,9 @@ class Lighting:
         return torch.tensor(colour, device=device)[:, None]
 
     def reflect(self, up: Tensor) -> Tensor:
-        """Estimate the radiance `[3, n]` from directions that climb by `up [n]` (-1 to 1): sky above the roofs, a
-        street below them.
+        """Estimate the radiance `[3, n]` from directions that climb by `up [n]` (-1 to 1).
+
+        Above the roofs it is that of the sky, below them that of a street.
         """
         device = up.device
         zenith, horizon = self.colour(self.light.sky_colour, device), self.colour(self.light.horizon_colour, device)

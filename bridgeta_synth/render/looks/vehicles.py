@@ -86,9 +86,7 @@ def paint_truck(s: SolidHits, lighting: Lighting) -> Look:
 
 
 def paint_cargo(s: SolidHits, lighting: Lighting) -> Look:
-    """Paint boxes of trucks, skips and the arms of machines: sheets with seams, some with a stripe, tail lamps
-    behind.
-    """
+    """Paint boxes of trucks, skips and arms of machines: sheets with seams, some with a stripe, and tail lamps."""
     large = (s.height > 1.5).float()
     seams = band((s.x / 1.2 + 100.5) % 1.0, 0.5, 0.01, s.footprint / 1.2) * s.on(LEFT, RIGHT)
     doors = band(s.y, 0.0, 0.015, s.footprint) * s.on(BACK)

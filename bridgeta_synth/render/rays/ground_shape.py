@@ -127,8 +127,9 @@ class GroundShape:
         return torch.stack((-slope_x * upright, -slope_y * upright, upright), dim=1)
 
     def intersect(self, origin: Tensor, directions: Tensor, width: int, height: int) -> GroundHits:
-        """Find the first hits of the rays of images: `origin [v, 3]`, `directions [v * height * width, 3]` row by
-        row.
+        """Find the first hits of the rays of images.
+
+        `origin [v, 3]`; `directions [v * height * width, 3]` row by row.
         """
         views = len(origin)
         # Planes of x, y and z: arithmetic on them is several times as fast as on interleaved triples.
@@ -301,8 +302,9 @@ def _split_into_cells(size: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rasterise_raised(paved: BaseGeometry, low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Rasterise the share (0-255) of every cell of _MASK_STEP that is not paved, `[rows, columns]`, row 0 at the
-    smallest y.
+    """Rasterise the share (0-255) of every cell of _MASK_STEP that is not paved.
+
+    Returns `[rows, columns]`, row 0 at the smallest y.
     """
     fine = _MASK_STEP / 4
     strip = 64

@@ -102,8 +102,9 @@ class SolidHits:
     def of(
         cls, tensors: SolidTensors, looks: SolidLooks, row: Tensor, step: Tensor, way: Tensor, footprint: Tensor
     ) -> SolidHits:
-        """Locate hits on the solids of rows `[n]`, `step [3, n]` metres from the rays' origin along unit
-        directions `way`.
+        """Locate hits on the solids of rows `[n]`.
+
+        They lie `step [3, n]` metres from the rays' origin along unit directions `way`.
         """
 
         def take(plane: Tensor) -> Tensor:
@@ -161,9 +162,7 @@ class SolidHits:
 def _find_faces(
     x: Tensor, y: Tensor, z: Tensor, front: Tensor, side: Tensor, height: Tensor, leans: list[Tensor], is_round: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Find the face of a tapered box that a place on its surface belongs to, and the unit normal in the solid's
-    frame.
-    """
+    """Find the face of a tapered box at a place on its surface, and the unit normal in the solid's frame."""
     lf, lb, ls = leans
     inset = side - ls * z
     gaps = (

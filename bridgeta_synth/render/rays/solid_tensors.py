@@ -71,8 +71,7 @@ class SolidTensors:
         return row % max(self.count, 1)
 
     def intersect(self, family: int, row: Tensor, directions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the ray parameters `[k]` at which rays enter the solids of rows `[k]`, and whether they do: bool
-        `[k]`.
+        """Compute where rays enter the solids of rows `[k]`, as ray parameters `[k]`, and whether they do, bool `[k]`.
 
         All solids are of one family. `directions` are the planes x, y and z of the rays, `[k]` each.
         """

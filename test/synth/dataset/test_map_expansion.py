@@ -149,7 +149,7 @@ def test_a_connector_too_short_for_an_area_has_none() -> None:
 
 
 def test_a_map_without_some_layers_is_written_without_them(town: Town) -> None:
-    """As maps of parts of real cities do."""
+    """Maps of parts of real cities lack layers."""
     bare = Town(LOCATION, -1, town.canvas, town.terrain, 0.15, town.paved)
     bare.polygons["drivable_area"] = town.polygons["drivable_area"]
     bare.polygons["ped_crossing"] = town.polygons["ped_crossing"]

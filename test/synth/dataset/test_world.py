@@ -96,8 +96,7 @@ def line_errors(
 
 
 def paint_error(image: NDArray[np.float32], pixels: NDArray[np.float64]) -> float | None:
-    """Measure by how many pixels the centre of a bright stripe, or of a pair, is off that of a profile `[73, 2]` of
-    pixels.
+    """Measure by how many pixels a bright stripe, or a pair, is off the centre of a profile `[73, 2]` of pixels.
 
     Returns None where no such stripe is visible.
     """
