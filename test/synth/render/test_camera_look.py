@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from bridgeta_synth.render.camera_look import develop
-from bridgeta_synth.render.lens import shrink, spread_glare
 from bridgeta_synth.world.camera_look import CameraLook, draw_look
 from bridgeta_synth.world.light import Light, draw_light
 
@@ -119,15 +117,6 @@ def test_images_do_not_depend_on_threads_or_memory_layout() -> None:
     planes = radiance.permute(2, 0, 1).contiguous()
     assert torch.equal(shown[0], develop(planes.permute(1, 2, 0), look, light("night", 0.7), 9))
     assert torch.equal(planes, before.permute(2, 0, 1))
-
-
-def test_glare_spreads_a_lamp_and_keeps_the_light() -> None:
-    dark = torch.full((3, 128, 160), 0.01)
-    dark[:, 60:68, 70:78] = 20.0
-    spread = spread_glare(shrink(dark), 128, 160)
-    assert float(spread.mean()) == pytest.approx(float(dark.mean()), rel=0.1)
-    assert float(spread[0, 64, 100]) > 1.5 * 0.01
-    assert float(spread[0, 64, 84]) > float(spread[0, 64, 120])
 
 
 def test_drops_change_what_is_under_them_and_nothing_else() -> None:
