@@ -18,10 +18,10 @@ from bridgeta_synth.world.light import Light
 
 _NOISE_SIZE = 1 << 20
 _CHUNK = 1 << 18
-# Radiance that comes out as a middle grey, and how far the automatic exposure follows the brightness of a frame:
-# part of the way, so that night stays night.
+# The exposed value of a middle grey, how far the automatic exposure follows the brightness of a frame (part of the way,
+# so that night stays night), and the usual mean luminance.
 _KEY, _FOLLOWS, _USUAL = 0.15, 0.66, 0.30
-# Sensors saturate where film would still tell white from white.
+# Sensors saturate where film would still distinguish whites.
 _WHITE = 1.07
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 
@@ -73,7 +73,7 @@ def _expose(small: Tensor) -> Tensor:
     """Compute the exposure factor of a frame from the mean logarithm of luminance of its reduced image."""
     red, green, blue = small.reshape(3, -1)
     luminance = _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
-    # Highlights count no more than a white wall does: lamps must not darken the night.
+    # Limit highlights to the luminance of white walls: lamps must not darken the night.
     mean = (luminance.clamp(0.0, 4.0) + 1e-4).log().mean().exp()
     return (_KEY / _USUAL) * (_USUAL / mean) ** _FOLLOWS
 

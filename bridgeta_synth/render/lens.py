@@ -104,9 +104,9 @@ def _prepare_drops(drops: Drops, height: int, width: int, device: torch.device) 
         stronger = here > cover[y0:y1, x0:x1]
         for target, value in (
             (cover, here),
-            # The rim of a drop is darker below and lighter above: it bends the sky down.
+            # A drop bends the sky down: its rim is darker below and lighter above.
             (bright, 1.0 + 0.12 * down - 0.25 * np.clip(out - 0.6, 0, 1)),
-            # A drop is a strong small lens: upside down and about a third of the view at once.
+            # A drop is a small strong lens: it shows about a third of the view, upside down.
             (look_x, cx - across * 0.16 * width),
             (look_y, cy - down * 0.16 * width),
         ):

@@ -18,7 +18,7 @@ def render_sky(way: Tensor, light: Light) -> Tensor:
     sx, sy, sz = light.sun
     toward = (way[0] * sx + way[1] * sy + way[2] * sz).clamp(min=0.0)
     if light.kind == "dusk":
-        # The last light stands where the sun went down.
+        # The last light is where the sun went down.
         low = (1 - up).clamp(min=0) ** 6
         colour = colour * (1 + 2.0 * low * toward * toward)
     covered = _draw_clouds(way, up, light.cloud)
@@ -50,7 +50,7 @@ def _draw_clouds(way: Tensor, up: Tensor, amount: float) -> tuple[Tensor, Tensor
     small = value_noise(x * 2.3 + 7, y * 2.3)
     thick = large + 0.5 * small + 0.22 * value_noise(x * 6.1, y * 6.1 + 3)
     cover = ((thick + 2.6 * amount - 1.55) * 1.1).clamp(0.0, 1.0)
-    # Towards the horizon clouds stand behind each other in the haze.
+    # Towards the horizon clouds are behind each other in the haze.
     return cover * (0.35 + 6 * up).clamp(max=1.0), thick.clamp(-1.2, 1.6)
 
 

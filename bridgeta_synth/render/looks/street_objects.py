@@ -42,7 +42,7 @@ def paint_hedge(s: SolidHits, lighting: Lighting) -> Look:
 
 def _speckle_leaves(s: SolidHits) -> Tensor:
     """Vary single leaves and bunches of them in brightness; each fades where a pixel covers several."""
-    # A little of the other axes in each keeps the cubes of the noise from lying level.
+    # Mix a little of the other axes into each, so that the cubes of the noise are not level.
     x, y, z = s.x + 0.31 * s.z, s.y + 0.27 * s.x, s.z - 0.23 * s.y
     single = speckle(x * 22 + s.seed, y * 22, z * 22) * (0.04 / s.footprint).clamp(max=1.0)
     bunch = speckle(x * 8 + s.seed, y * 8, z * 8) * (0.12 / s.footprint).clamp(max=1.0)
@@ -71,7 +71,7 @@ def paint_fence(s: SolidHits, lighting: Lighting) -> Look:
     """Paint slats, with darkness between them."""
     across = torch.where(s.front > s.side, s.x, s.y)
     pitch = 0.10 + 0.08 * s.trait[0]
-    # Where a slat is thinner than a pixel, only its share is left.
+    # Where slats are thinner than a pixel, only their mean is left.
     wide = s.footprint * s.facing.clamp(min=0.04).rsqrt()
     fade = (1.6 - wide / pitch).clamp(0, 1)
     gap = torch.lerp(torch.full_like(wide, 0.4), band((across / pitch + 100) % 1.0, 0.5, 0.2, wide / pitch), fade)

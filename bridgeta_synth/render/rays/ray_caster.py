@@ -21,7 +21,7 @@ from bridgeta_synth.render.rays.solid_tensors import SolidTensors
 from bridgeta_synth.world.solids import Solids
 
 GROUND, NOTHING, KERB = -1, -2, -3
-# Elements at a time on a CPU: the working set of one piece stays in a core's cache.
+# Elements at a time on a CPU: the working set of one chunk stays in a core's cache.
 _CHUNK = 1 << 16
 
 _EDGES = np.array(

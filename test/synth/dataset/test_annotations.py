@@ -40,7 +40,7 @@ def test_attributes_agree_with_motion(nusc: Any) -> None:
         if not record["next"]:
             continue
         there = nusc.get("sample_annotation", record["next"])
-        # Who stands at one keyframe may be on the way to the next.
+        # An actor that stands at one keyframe may move before the next.
         for token in set(record["attribute_tokens"]) & set(there["attribute_tokens"]):
             word = nusc.get("attribute", token)["name"].rpartition(".")[2]
             moved = float(np.linalg.norm(np.subtract(there["translation"], record["translation"])))

@@ -14,7 +14,7 @@ def test_a_worker_stays_in_its_town_while_work_is_left() -> None:
     assert [task.name for task in tasks[:5]] == [*boston, "maps-singapore-onenorth"]
     backlog = Backlog(tasks)
     taken = [backlog.take(city, [1]) for city in (None, 0, 0, 0, 0, 2, 2, 2)]
-    # Four parts are left in onenorth, but a worker is there already; three are in each of the other two.
+    # Four tasks are left in onenorth, but a worker is there already; three are in each of the other two.
     then = ["maps-singapore-hollandvillage", "scene-0003", "scene-0007", "maps-singapore-queenstown"]
     assert [task.name for task in taken if task] == [*boston, *then]
     rest = list(iter(lambda: backlog.take(3, [1]), None))

@@ -113,7 +113,7 @@ def test_images_do_not_depend_on_threads_or_memory_layout() -> None:
         torch.set_num_threads(threads)
     assert torch.equal(shown[0], shown[1])
     assert torch.equal(radiance, before)
-    # Planes in memory, as the painter hands them over, are the same picture.
+    # Planes in memory, as the shader returns them, give the same image.
     planes = radiance.permute(2, 0, 1).contiguous()
     assert torch.equal(shown[0], develop(planes.permute(1, 2, 0), look, light("night", 0.7), 9))
     assert torch.equal(planes, before.permute(2, 0, 1))
@@ -121,7 +121,7 @@ def test_images_do_not_depend_on_threads_or_memory_layout() -> None:
 
 def test_drops_change_what_is_under_them_and_nothing_else() -> None:
     radiance = ramp(90, 160)
-    # Without rain there are no streaks; the drops are put on the glass all the same.
+    # So little rain makes no streaks, but the drops are drawn all the same.
     dry = render(radiance, rain=1e-9)
     wet = render(radiance, rain=1e-9, drops=((0.5, 0.25, 0.05),))
     changed = (dry != wet).any(dim=-1).nonzero().float()
