@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
-
 import pytest
-from typer.testing import CliRunner
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.cli import app
-from bridgeta_synth.dataset.datasheet import DataSheet, Tally
 from bridgeta_synth.settings import SynthSettings
 
 
@@ -60,32 +53,3 @@ def test_cameras_run_at_12_hz_and_lidar_at_20_hz(
 ) -> None:
     settings = SynthSettings(scenes=1, duration=duration, keyframes_only=keyframes_only, lidar=lidar)
     assert settings.files_per_scene == files
-
-
-def test_the_command_line_sets_every_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def write(out: Path, settings: SynthSettings, **options: Any) -> DataSheet:
-        asked.update(options, out=out, settings=settings)
-        return DataSheet(settings, (), Tally(scenes=1, keyframes=1, cells=1))
-
-    monkeypatch.setattr("bridgeta_synth.dataset.writer.write_dataset", write)
-    options = "--scenes 3 --seed 5 --split val --duration 1.5 --version v1.0-mini --keyframes-only --image-scale 0.5"
-    more = f"--no-lidar --relief 0.25 --weather night --maps {tmp_path} --device cuda --jobs 7 --overwrite"
-    result = CliRunner().invoke(app, ["synth", "town", *options.split(), *more.split()])
-    assert result.exit_code == 0, result.output
-    expected = SynthSettings(
-        scenes=3,
-        seed=5,
-        split="val",
-        duration=1.5,
-        version="v1.0-mini",
-        keyframes_only=True,
-        image_scale=0.5,
-        lidar=False,
-        relief=0.25,
-        weather="night",
-        maps=str(tmp_path),
-    )
-    assert not [f.name for f in fields(expected) if f.name != "scenes" and getattr(expected, f.name) == f.default]
-    assert asked == {"out": Path("town"), "settings": expected, "device": "cuda", "jobs": 7, "overwrite": True}
