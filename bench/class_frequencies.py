@@ -1,13 +1,12 @@
-"""How frequent the map classes are: `python bench/class_frequencies.py [ROOT ...] [--lanes ROOT] [--towns 12]`.
+"""Measure how frequent the map classes are: `python bench/class_frequencies.py [ROOT ...] [--lanes ROOT] [--towns 12]`.
 
 Prints a Markdown table of the share of label cells (200 x 200 of 0.5 m) and of samples that have a class, for
 - every ROOT: around its keyframes,
-- every `--lanes ROOT`, a nuScenes root without enough drives: around places on the lanes of its cities, all parts of
-  their area alike, heading along the lane (the long side of the smallest rectangle around its outline). Of an extract
-  only those windows count in which at least 90 % of the drivable cells are within 10 m of one of its lanes, so that
-  lanes and dividers are not missing because they were not extracted. A class counts in those cities only whose map has
-  it, which in an extract does not mean that it is complete: see what the extract says of itself,
-- `--towns N`: around routes along lanes in the middle of N synthetic towns of every split, which needs no rendering.
+- every `--lanes ROOT`, a nuScenes root with few drives: around places on the lanes of its cities, drawn evenly over
+  their area, heading along the lane (the long side of the smallest rectangle around its outline). A window of an
+  extract counts only if at least 90 % of its drivable cells are within 10 m of a lane of the extract, so that no lanes
+  or dividers are missing. A class counts only in cities whose map has it; in an extract it may still be incomplete,
+- `--towns N`: around routes along lanes inside N synthetic towns of every split, without rendering.
 """
 
 from __future__ import annotations
@@ -47,14 +46,14 @@ class Tally:
         self.samples = np.zeros(len(CLASS_NAMES), dtype=int)
 
     def add(self, masks: NDArray[np.uint8], known: tuple[bool, ...]) -> None:
-        """Count a window's `masks [6, Y, X]` for the classes that are `known` there."""
+        """Count the `masks [6, Y, X]` of a window for the classes that are `known` there."""
         shares = masks.mean(axis=(1, 2))
         self.cells += shares
         self.present += shares > 0
         self.samples += np.array(known)
 
-    def row(self, c: int) -> tuple[str, str, str]:
-        """Cells and samples with class c in percent, and the samples counted."""
+    def format_row(self, c: int) -> tuple[str, str, str]:
+        """Format the cells and samples with class c in percent, and the samples counted."""
         count = self.samples[c]
         if not count:
             return "-", "-", "0"
@@ -65,7 +64,7 @@ def pose(x: float, y: float, yaw: float) -> NDArray[np.float64]:
     return rigid((x, y, 0.0), (math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)))
 
 
-def of_keyframes(root: Path) -> Tally:
+def count_keyframes(root: Path) -> Tally:
     tally, rasters = Tally(root.name), {}
     version = list_versions(root)[0]
     for sample in NuScenesDataset(root, version):
@@ -76,7 +75,7 @@ def of_keyframes(root: Path) -> Tally:
     return tally
 
 
-def of_lanes(root: Path, count: int, rng: np.random.Generator) -> Tally:
+def count_lanes(root: Path, count: int, rng: np.random.Generator) -> Tally:
     tally = Tally(f"{root.name}, lanes")
     for path in sorted((root / "maps" / "expansion").glob("*.json")):
         raster = MapRaster.load(root, path.stem)
@@ -85,8 +84,8 @@ def of_lanes(root: Path, count: int, rng: np.random.Generator) -> Tally:
         shapely.prepare(known)
         area = shapely.area(lanes)
         for index in rng.choice(len(lanes), count, p=area / area.sum()):
-            x, y = place_in(lanes[index], rng)
-            here = pose(x, y, heading(lanes[index]))
+            x, y = draw_place(lanes[index], rng)
+            here = pose(x, y, find_heading(lanes[index]))
             masks = raster.rasterise(here, GRID)
             rows, columns = np.nonzero(masks[0])
             cells = np.stack((GRID.centres()[0][columns], GRID.centres()[1][rows]), axis=1) @ here[:2, :2].T + (x, y)
@@ -95,7 +94,7 @@ def of_lanes(root: Path, count: int, rng: np.random.Generator) -> Tally:
     return tally
 
 
-def place_in(area: shapely.Polygon, rng: np.random.Generator) -> tuple[float, float]:
+def draw_place(area: shapely.Polygon, rng: np.random.Generator) -> tuple[float, float]:
     low_x, low_y, high_x, high_y = area.bounds
     while True:
         x, y = float(rng.uniform(low_x, high_x)), float(rng.uniform(low_y, high_y))
@@ -103,14 +102,14 @@ def place_in(area: shapely.Polygon, rng: np.random.Generator) -> tuple[float, fl
             return x, y
 
 
-def heading(area: shapely.Polygon) -> float:
+def find_heading(area: shapely.Polygon) -> float:
     sides = np.diff(np.asarray(area.minimum_rotated_rectangle.exterior.coords), axis=0)
     x, y = sides[np.argmax(np.hypot(*sides.T))]
     return math.atan2(y, x)
 
 
-def of_towns(split: int, count: int, rng: np.random.Generator) -> Tally:
-    """Routes of 120 m from lanes inside the towns, a sample every 4 m: about 20 s at 6 m/s, 2 Hz."""
+def count_towns(split: int, count: int, rng: np.random.Generator) -> Tally:
+    """Count along routes of 120 m from lanes inside towns, every 4 m: about 20 s at 6 m/s, 2 Hz."""
     tally = Tally(f"{SPLITS[split]} towns")
     for index in range(count):
         location, keep_right = facts.LOCATIONS[index % len(facts.LOCATIONS)]
@@ -133,14 +132,19 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=400, help="places per city for --lanes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    tallies = [of_keyframes(root) for root in options.roots]
-    tallies += [of_lanes(root, options.windows, np.random.default_rng(options.seed)) for root in options.lanes]
+    tallies = [count_keyframes(root) for root in options.roots]
+    tallies += [count_lanes(root, options.windows, np.random.default_rng(options.seed)) for root in options.lanes]
     if options.towns:
-        tallies += [of_towns(split, options.towns, np.random.default_rng(options.seed)) for split in range(len(SPLITS))]
+        tallies += [
+            count_towns(split, options.towns, np.random.default_rng(options.seed)) for split in range(len(SPLITS))
+        ]
     print("| class |" + "".join(f" {t.name}: % of cells | % of samples | samples |" for t in tallies))
     print("|---|" + "---:|---:|---:|" * len(tallies))
     for c, name in enumerate(CLASS_NAMES):
-        print(f"| {name} |" + "".join(f" {cells} | {share} | {n} |" for cells, share, n in (t.row(c) for t in tallies)))
+        print(
+            f"| {name} |"
+            + "".join(f" {cells} | {share} | {n} |" for cells, share, n in (t.format_row(c) for t in tallies))
+        )
 
 
 if __name__ == "__main__":

@@ -123,11 +123,11 @@ def select_compatible(
     hit = pairs[find_overlaps(tracks, half, tracks, half, pairs)]
     clash = np.zeros((count, count), dtype=bool)
     clash[hit[:, 0], hit[:, 1]] = True
-    keeps = ~blocked
+    stays = ~blocked
     members = [np.flatnonzero((party == party[k]) & (party >= 0)) for k in range(count)]
     for k in range(count):
-        if keeps[k] and (clash[:k, k] & keeps[:k]).any():
-            keeps[k] = False
-        if not keeps[k]:
-            keeps[members[k]] = False
-    return keeps
+        if stays[k] and (clash[:k, k] & stays[:k]).any():
+            stays[k] = False
+        if not stays[k]:
+            stays[members[k]] = False
+    return stays

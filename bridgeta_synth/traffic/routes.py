@@ -227,7 +227,7 @@ def _meeting_rows(
 
 
 def _are_consecutive(streets: Streets, one: Segment, other: Segment) -> bool:
-    """Whether one of two segments leads straight into the other."""
+    """Return whether one of two segments leads straight into the other."""
     for lane, path in ((one, other), (other, one)):
         if lane[1] < 0 <= path[1] and lane[0] in (path[0], streets.target(path)):
             return True

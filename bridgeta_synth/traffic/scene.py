@@ -211,9 +211,9 @@ class _Stage:
         party = np.array([-1, *(a.party for a in vehicles)])
         blocked = self._obstacles.hit(tracks, half) | np.concatenate(([False], away > _SIGHT))
         blocked[0] = False
-        keeps = select_compatible(tracks, half + 0.5 * _MARGIN, party, blocked)
-        self._ground = OccupiedGround(self._obstacles, tracks[keeps], half[keeps], _MARGIN)
-        self._actors += [a for a, stays in zip(vehicles, keeps[1:], strict=True) if stays]
+        selected = select_compatible(tracks, half + 0.5 * _MARGIN, party, blocked)
+        self._ground = OccupiedGround(self._obstacles, tracks[selected], half[selected], _MARGIN)
+        self._actors += [a for a, stays in zip(vehicles, selected[1:], strict=True) if stays]
 
     def admit(self, actors: list[Actor]) -> bool:
         """Admit actors if all of them are near and touch nothing; return whether."""

@@ -46,9 +46,9 @@ def draw_signals(
     for lane in lanes:
         for way in streets.successors(lane):
             points = streets.points(way)
-            found = tree.query(shapely.points(points[len(points) // 2]), predicate="dwithin", distance=1.0)
-            if len(found):
-                entered.setdefault(int(found[0]), []).append(lane)
+            crossed = tree.query(shapely.points(points[len(points) // 2]), predicate="dwithin", distance=1.0)
+            if len(crossed):
+                entered.setdefault(int(crossed[0]), []).append(lane)
                 break
     signals = {}
     for junction in sorted(entered):

@@ -62,14 +62,14 @@ def read_lanes(content: Mapping[str, Any]) -> tuple[list[Points], Successors]:
 
     def find_following(token: str, way: list[Points], depth: int) -> list[tuple[int, Points]]:
         """List the lanes that follow a token, each with the path to it, which begins with `way`."""
-        found: list[tuple[int, Points]] = []
+        result: list[tuple[int, Points]] = []
         for following in (follows.get(token) or {}).get("outgoing", []):
             if following in numbers:
                 number = numbers[following]
-                found.append((number, np.concatenate([*way, lanes[number][:1]])))
+                result.append((number, np.concatenate([*way, lanes[number][:1]])))
             elif depth and arcs.get(following):
-                found += find_following(following, [*way, lane_points(arcs[following])], depth - 1)
-        return found
+                result += find_following(following, [*way, lane_points(arcs[following])], depth - 1)
+        return result
 
     successors = []
     for token in numbers:

@@ -82,7 +82,7 @@ def _choose_successors(
 
 
 def _outermost(points: Points, heading: Points) -> NDArray[np.bool_]:
-    """Whether no lane of the same direction ends (or starts) to the right and to the left of each, `[2, n]`."""
+    """Return whether each has no lane of the same direction to its right and to its left, `[2, n]`."""
     gap = points[None] - points[:, None]
     along = (gap * heading[:, None]).sum(axis=-1)
     left = heading[:, None, 0] * gap[..., 1] - heading[:, None, 1] * gap[..., 0]
@@ -91,7 +91,7 @@ def _outermost(points: Points, heading: Points) -> NDArray[np.bool_]:
 
 
 def _is_free(path: Points, road: BaseGeometry, lanes: STRtree, own: tuple[int, int]) -> bool:
-    """Whether a path stays on the road and off lanes other than its `own` two."""
+    """Return whether a path stays on the road and off lanes other than its `own` two."""
     line = shapely.linestrings(path)
     if not shapely.contains(road, line):
         return False

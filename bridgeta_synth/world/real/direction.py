@@ -109,12 +109,12 @@ def _add_side_evidence(
             kerb = unmarked & (beside < 0) & ~shapely.contains_xy(around.drivable, edge + 0.8 * out)
             if kerb.any():
                 places = edge[kerb] + _MEDIAN[:, None, None] * out[kerb]
-                found, cosine = lanes.at(places, heading[kerb], i)
-                parallel = (found >= 0) & (np.abs(cosine) > _PARALLEL)
+                covering, cosine = lanes.at(places, heading[kerb], i)
+                parallel = (covering >= 0) & (np.abs(cosine) > _PARALLEL)
                 first, column = parallel.argmax(axis=0), np.arange(kerb.sum())
                 beyond = parallel.any(axis=0)
                 share = kerb.mean()
-                _tie(ties, i, found[first, column], cosine[first, column], beyond, -_BEYOND_MEDIAN * share)
+                _tie(ties, i, covering[first, column], cosine[first, column], beyond, -_BEYOND_MEDIAN * share)
                 to_left += share * (_BEYOND_MEDIAN * beyond.mean() - _OUTER_KERB * (~beyond).mean())
             ways[i] += side * driving_side * to_left
 

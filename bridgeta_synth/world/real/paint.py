@@ -37,8 +37,8 @@ class Traffic:
 
     def heading(self, place: Points) -> Points | None:
         """Return the unit heading `[2]` of the nearest lane; None where none is near."""
-        found = self._tree.query_nearest(shapely.points(place), max_distance=_NEAR, all_matches=False)
-        return self._headings[int(found[0])] if len(found) else None
+        nearest = self._tree.query_nearest(shapely.points(place), max_distance=_NEAR, all_matches=False)
+        return self._headings[int(nearest[0])] if len(nearest) else None
 
 
 class CityPainter:

@@ -83,12 +83,12 @@ def build_islands(road: Road, gaps: list[tuple[float, float]]) -> list[Polygon]:
         return []
     middle = (road.inner(True) + road.inner(False)) / 2
     half = road.profile.median / 2 - 0.25
-    found = []
+    areas = []
     for start, end in stretches_outside(road, gaps):
         if end - start > 10:
             line = Polygon(road.strip(start + 1.0 + half, end - 1.0 - half, middle + 0.02, middle - 0.02))
-            found.append(line.buffer(half, quad_segs=4))
-    return found
+            areas.append(line.buffer(half, quad_segs=4))
+    return areas
 
 
 def stretches_outside(road: Road, gaps: list[tuple[float, float]]) -> list[tuple[float, float]]:

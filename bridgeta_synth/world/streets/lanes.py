@@ -71,7 +71,7 @@ def _find_turns(network: RoadNetwork, road: int, ahead: bool) -> list[Turn]:
     here = network.roads[road]
     count = here.lanes(ahead)
     leaving = _heading(here.lane(ahead, 0)[-2:])
-    found: dict[int, list[Turn]] = {lane: [] for lane in range(count)}
+    by_lane: dict[int, list[Turn]] = {lane: [] for lane in range(count)}
     forced: list[tuple[LaneKey, float]] = []
     for arm in network.successors(road, ahead):
         angle = (arm.angle - leaving + math.pi) % (2 * math.pi) - math.pi
@@ -79,21 +79,21 @@ def _find_turns(network: RoadNetwork, road: int, ahead: bool) -> list[Turn]:
         if abs(angle) < STRAIGHT:
             for lane in range(count):
                 target = LaneKey(arm.road, arm.at_start, min(lane, last))
-                found[lane].append(Turn(LaneKey(road, ahead, lane), target, angle))
+                by_lane[lane].append(Turn(LaneKey(road, ahead, lane), target, angle))
                 forced.append((target, angle))
             continue
         to_kerb = angle * network.driving_side < 0
         target = LaneKey(arm.road, arm.at_start, 0 if to_kerb else last)
         forced.append((target, angle))
         lane = 0 if to_kerb else count - 1
-        found[lane].append(Turn(LaneKey(road, ahead, lane), target, angle))
-    for lane, own in found.items():
+        by_lane[lane].append(Turn(LaneKey(road, ahead, lane), target, angle))
+    for lane, own in by_lane.items():
         if not own:
             target, angle = min(
                 forced, key=lambda option: abs(lane - (0 if option[1] * network.driving_side < 0 else count))
             )
-            found[lane] = [Turn(LaneKey(road, ahead, lane), target, angle)]
-    return [turn for lane in range(count) for turn in found[lane]]
+            by_lane[lane] = [Turn(LaneKey(road, ahead, lane), target, angle)]
+    return [turn for lane in range(count) for turn in by_lane[lane]]
 
 
 def _heading(points: Points) -> float:

@@ -179,13 +179,13 @@ def _join_roads(nodes: Points, roads: list[Road], driving_side: int) -> RoadNetw
         head, tail = road.centre[6] - road.centre[0], road.centre[-7] - road.centre[-1]
         arms[road.start].append(Arm(road.index, True, math.atan2(head[1], head[0])))
         arms[road.end].append(Arm(road.index, False, math.atan2(tail[1], tail[0])))
-    around = {node: tuple(sorted(found, key=lambda arm: arm.angle)) for node, found in sorted(arms.items())}
+    around = {node: tuple(sorted(here, key=lambda arm: arm.angle)) for node, here in sorted(arms.items())}
     roads = _open_traps(roads, around)
     trims: dict[tuple[int, bool], float] = {}
-    for found in around.values():
-        trims |= _junction_reaches(roads, found)
+    for here in around.values():
+        trims |= _junction_reaches(roads, here)
     roads = [replace(road, trim=(trims[road.index, True], trims[road.index, False])) for road in roads]
-    outlines = {node: _junction_outline(roads, found) for node, found in around.items()}
+    outlines = {node: _junction_outline(roads, here) for node, here in around.items()}
     return RoadNetwork(nodes, around, tuple(roads), outlines, driving_side)
 
 

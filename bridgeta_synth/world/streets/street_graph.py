@@ -161,7 +161,7 @@ class StreetGraph:
         return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
 
     def _is_passed_by(self, face: list[int], ring: Points, position: int) -> bool:
-        """Whether a node of a face is a junction of three arms whose third is on the other side of the street."""
+        """Return whether a node of a face is a junction of three arms, the third across the street."""
         count = len(face)
         before, after = ring[position - 1] - ring[position], ring[(position + 1) % count] - ring[position]
         straight = float(before @ after) < -0.98 * float(np.hypot(*before) * np.hypot(*after))

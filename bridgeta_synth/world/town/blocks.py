@@ -184,11 +184,11 @@ def _draw_roadsides(
         half, (s0, s1) = road.width / 2, road.span
         for side in (1, -1):
             x, y, _ = road.pose((s0 + s1) / 2, side * (half + 1.0))
-            found = [i for i in tree.query(Point(x, y)) if blocks[i].area.contains(Point(x, y))]
+            beside = [i for i in tree.query(Point(x, y)) if blocks[i].area.contains(Point(x, y))]
             kind = rng.random()
-            if not found:
+            if not beside:
                 continue
-            block = blocks[found[0]]
+            block = blocks[beside[0]]
             if kind > road.profile.walkway:
                 without.append(Polygon(road.strip(s0 + 1, s1 - 1, side * (half - 0.5), side * (half + 6 + block.walk))))
             elif block.verge and kind < road.profile.verge * road.profile.walkway and s1 - s0 > 20:
@@ -201,22 +201,22 @@ def _draw_park_paths(
 ) -> list[BaseGeometry]:
     """Draw one or two paths across a park, from corner to corner of its walkway; their lines go to `paths`."""
     ring = np.asarray(block.area.exterior.coords)
-    found = []
+    areas = []
     for _ in range(int(rng.integers(1, 3))):
         start = int(rng.integers(len(ring)))
         distance = np.hypot(*(ring - ring[start]).T)
         line = LineString([ring[start], ring[int(np.argmax(distance))]]).intersection(inner.buffer(1.0))
         for piece in lines_of(line, 15.0):
             paths.append(piece)
-            found.append(LineString(piece).buffer(float(rng.uniform(1.0, 1.7)), cap_style="flat"))
-    return found
+            areas.append(LineString(piece).buffer(float(rng.uniform(1.0, 1.7)), cap_style="flat"))
+    return areas
 
 
 def _draw_plaza_paths(block: Block, rng: np.random.Generator) -> list[Points]:
     """Draw lines that people walk across a plaza."""
     corners = np.asarray(block.area.buffer(-2.0).exterior.coords)
-    found: list[Points] = []
+    lines: list[Points] = []
     for _ in range(4):
         a, b = corners[rng.integers(len(corners), size=2)]
-        found += lines_of(LineString([a, b]).intersection(block.area.buffer(-1.5)), 12.0)
-    return found
+        lines += lines_of(LineString([a, b]).intersection(block.area.buffer(-1.5)), 12.0)
+    return lines

@@ -48,7 +48,7 @@ class _Plots:
         self._circles = np.empty((64, 3))
 
     def hits(self, ring: Points) -> bool:
-        """Whether a rectangle comes within 3 cm of a plot."""
+        """Return whether a rectangle comes within 3 cm of a plot."""
         centre, count = ring.mean(axis=0), len(self.shapes)
         reach = float(np.hypot(*(ring[0] - centre))) + 0.03
         circles = self._circles[:count]
@@ -130,7 +130,8 @@ def _add_building(into: Furnisher, ring: Points, height: float) -> None:
     length, depth = float(np.hypot(*(ring[0] - ring[3]))), float(np.hypot(*(ring[0] - ring[1])))
     yaw = math.atan2(*(ring[0] - ring[3])[::-1])
     tint = np.array(into.palette.facades[int(rng.integers(len(into.palette.facades)))]) * rng.uniform(0.85, 1.1)
-    colour: Colour = tuple(float(v) for v in np.clip(tint, 0, 1))  # type: ignore[assignment]
+    red, green, blue = np.clip(tint, 0, 1).tolist()
+    colour: Colour = red, green, blue
     seed = int(rng.integers(1, 1 << 16))
     into.add((x, y), FACADE, (x, y, 0), (length, depth, height), colour, sunk=True, yaw=yaw, seed=seed)
     if height < _LOW and depth < 14 and rng.random() < 0.8:

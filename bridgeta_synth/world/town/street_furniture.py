@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import shapely
@@ -54,13 +55,13 @@ class Furnisher:
         size: tuple[float, float, float],
         colour: Colour,
         sunk: bool = False,
-        **options: object,
+        **options: Any,
     ) -> None:
         """Append a solid whose z counts from the ground at `anchor`; `options` are those of `SolidList.add`.
 
         A `sunk` solid reaches down to the lowest ground below its corners; its top stays.
         """
-        self._solids.add(kind, centre, size, colour, **options)  # type: ignore[arg-type]
+        self._solids.add(kind, centre, size, colour, **options)
         self._anchors.append(anchor)
         self._sunk.append(sunk)
 
@@ -70,7 +71,7 @@ class Furnisher:
         self._tree = None
 
     def is_free(self, points: Points, gap: float, taken: BaseGeometry) -> NDArray[np.bool_]:
-        """Whether each of `points [n, 2]` is at least `gap` metres from what is taken and from all plots, `[n]`."""
+        """Return which of `points [n, 2]` are at least `gap` metres from what is taken and from all plots."""
         spots = shapely.points(points)
         free = ~shapely.dwithin(taken, spots, gap)
         if self._plots:
@@ -139,23 +140,23 @@ class Furnisher:
 
         They come in runs of about `run` metres, of which a `share` stays.
         """
-        found = []
+        places = []
         shapely.prepare(taken)
         for ring in kerbs:
             length = float(arc_length(ring)[-1])
             s = np.arange(float(self.rng.uniform(0, step)), length, step)
             runs = np.floor((s + self.rng.uniform(0, run)) / run).astype(int)
-            kept = self.rng.random(int(length / run) + 3) < share
+            planted = self.rng.random(int(length / run) + 3) < share
             if not len(s):
                 continue
             here, ahead = at_distance(ring, s), at_distance(ring, np.minimum(s + 0.5, length))
             way = np.arctan2(*(ahead - here).T[::-1])
             points = here + out * np.stack((np.sin(way), -np.cos(way)), axis=1)
-            free = self.is_free(points, gap, taken) & kept[runs]
+            free = self.is_free(points, gap, taken) & planted[runs]
             for number in np.unique(runs[free]):
                 chosen = free & (runs == number)
-                found.append(([(float(x), float(y)) for x, y in points[chosen]], way[chosen].tolist()))
-        return found
+                places.append(([(float(x), float(y)) for x, y in points[chosen]], way[chosen].tolist()))
+        return places
 
     def add_groves(self, area: BaseGeometry, taken: BaseGeometry, density: float, gap: float = 2.5) -> None:
         """Scatter trees and bushes over an area, at most `density` per square metre, clear of what is `taken`."""
