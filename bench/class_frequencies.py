@@ -135,16 +135,13 @@ def main() -> None:
     tallies = [count_keyframes(root) for root in options.roots]
     tallies += [count_lanes(root, options.windows, np.random.default_rng(options.seed)) for root in options.lanes]
     if options.towns:
-        tallies += [
-            count_towns(split, options.towns, np.random.default_rng(options.seed)) for split in range(len(SPLITS))
-        ]
+        for split in range(len(SPLITS)):
+            tallies.append(count_towns(split, options.towns, np.random.default_rng(options.seed)))
     print("| class |" + "".join(f" {t.name}: % of cells | % of samples | samples |" for t in tallies))
     print("|---|" + "---:|---:|---:|" * len(tallies))
     for c, name in enumerate(CLASS_NAMES):
-        print(
-            f"| {name} |"
-            + "".join(f" {cells} | {share} | {n} |" for cells, share, n in (t.format_row(c) for t in tallies))
-        )
+        rows = [t.format_row(c) for t in tallies]
+        print(f"| {name} |" + "".join(f" {cells} | {share} | {n} |" for cells, share, n in rows))
 
 
 if __name__ == "__main__":

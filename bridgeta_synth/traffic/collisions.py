@@ -50,8 +50,8 @@ def find_overlaps(
     dx, dy = (one[i, axis] - other[j, axis] for axis in (0, 1))
     pair, step = np.nonzero(dx * dx + dy * dy < np.square(reach)[:, None])
     i, j = i[pair], j[pair]
-    steps = (np.minimum(step, track.shape[2] - 1) for track in (one, other))
-    first, second = (track[k, :, at].T for track, k, at in zip((one, other), (i, j), steps, strict=True))
+    first = one[i, :, np.minimum(step, one.shape[2] - 1)].T
+    second = other[j, :, np.minimum(step, other.shape[2] - 1)].T
     hit = overlaps(first, second, one_half[i].T, other_half[j].T)
     result[near[pair[hit]]] = True
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
@@ -117,7 +117,7 @@ def _place_barriers(path: Points, start: float, lateral: float, count: int, rng:
             break
         x, y, yaw = _pose_beside(path, s, lateral + float(rng.normal(0, 0.02)))
         # A barrier is long across its heading, as in nuScenes.
-        draft = type(pattern)(pattern.model, pattern.size, second if number % 2 else pattern.colour, pattern.seed)
+        draft = replace(pattern, colour=second if number % 2 else pattern.colour)
         result.append(draft.with_motion(Motion.still(x, y, yaw + math.pi / 2 + float(rng.normal(0, 0.02)))))
     return result
 

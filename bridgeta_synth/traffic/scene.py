@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -45,17 +46,18 @@ class Scene:
     bodies: Solids
     light: Light
     looks: dict[str, CameraLook]
-    _tracks: Tracks = field(init=False)
-    _ego_track: Tracks = field(init=False)
 
-    def __post_init__(self) -> None:
-        steps = len(sample_times(self.duration))
-        object.__setattr__(self, "_tracks", Tracks(_ground_poses(self.town, self.actors, steps)))
-        x, y, yaw = self.ego.sampled(steps)
+    @cached_property
+    def _tracks(self) -> Tracks:
+        return Tracks(_ground_poses(self.town, self.actors, len(sample_times(self.duration))))
+
+    @cached_property
+    def _ego_track(self) -> Tracks:
+        x, y, yaw = self.ego.sampled(len(sample_times(self.duration)))
         half = 0.5 * EGO_BASE
         poses = self.town.terrain.pose(x + half * np.cos(yaw), y + half * np.sin(yaw), yaw, EGO_BASE, EGO_TRACK)
         poses[:, :3, 3] -= half * poses[:, :3, 0]
-        object.__setattr__(self, "_ego_track", Tracks(poses[None]))
+        return Tracks(poses[None])
 
     def ego_pose(self, time: float) -> Matrix:
         """Return global_T_ego at a time: the middle of the rear axle on the ground, with roll and pitch."""

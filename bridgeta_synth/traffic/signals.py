@@ -66,8 +66,9 @@ def draw_signals(
         axis = headings[entered[junction][0]]
         street = {lane: int(abs(math.cos(heading - axis)) < math.sqrt(0.5)) for lane, heading in headings.items()}
         # The first signal on the ego vehicle's route decides.
-        for lane in [lane for lane in opens if lane in street][:1]:
-            first = opens[lane] - street[lane] * period / 2
+        decisive = next((lane for lane in opens if lane in street), None)
+        if decisive is not None:
+            first = opens[decisive] - street[decisive] * period / 2
         for lane, number in street.items():
             signals[lane] = Signal(first + number * period / 2, period / 2 - _CLEAR, period)
     return signals

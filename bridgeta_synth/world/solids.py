@@ -8,7 +8,7 @@ An ellipsoid has half axes (front, side, height / 2) and its centre half its hei
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,10 +90,8 @@ class Solids:
         pose = poses[self.owner]
         rotation = pose[:, :3, :3]
         place = np.einsum("nij,nj->ni", rotation, self.place) + pose[:, :3, 3]
-        values = dict(self.__dict__)
-        values["x"], values["y"], values["z"] = place.T.copy()
-        values["axes"] = np.einsum("nij,njk->nik", rotation, self.axes)
-        return Solids(**values)
+        x, y, z = place.T.copy()
+        return replace(self, x=x, y=y, z=z, axes=np.einsum("nij,njk->nik", rotation, self.axes))
 
     def corners(self) -> NDArray[np.float64]:
         """Return the corners of the boxes around the solids, `[n, 8, 3]`: four at the base, then four at the top."""

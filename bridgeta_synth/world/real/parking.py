@@ -12,13 +12,10 @@ from shapely.geometry import Polygon
 from bridgeta_synth.world.streets.kerbside import BAY_DEPTH, BAY_LENGTH, BAY_WIDTH, Bay
 from bridgeta_synth.world.streets.shapes import Points
 
-_AISLE = 6.0
-_LEAST, _LENGTHWISE, _ONE_ROW = (
-    1.8,
-    4.2,
-    8.0,
-)  # metres of depth: least, up to which cars stand lengthwise, up to which there is one row
-_CAR = 2.4  # metres: most depth of a bay lengthwise
+_AISLE = 6.0  # metres
+# Metres of depth: the least for any bay, below which cars stand lengthwise, and below which there is one row.
+_LEAST, _LENGTHWISE, _ONE_ROW = 1.8, 4.2, 8.0
+_CAR = 2.4  # metres: the most depth of a bay lengthwise
 
 
 @dataclass(frozen=True, eq=False)

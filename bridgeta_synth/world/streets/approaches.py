@@ -15,7 +15,7 @@ from bridgeta_synth.world.streets.network import RoadNetwork
 from bridgeta_synth.world.streets.roads import SHOULDER, Arm, Road
 from bridgeta_synth.world.streets.shapes import Points, lines_of
 
-_CROSSING_GAP, _STOP_GAP, _STOP_PAINT = 0.6, 1.0, 0.4
+_CROSSING_GAP, _STOP_GAP, _STOP_PAINT = 0.6, 1.0, 0.4  # metres
 _LONG = 80.0  # metres of road that a crossing between junctions needs
 
 

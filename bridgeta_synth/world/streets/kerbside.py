@@ -10,7 +10,7 @@ import numpy as np
 from shapely.geometry import Polygon
 
 from bridgeta_synth.world.materials import KERB_BLACK, KERB_WHITE, KERB_YELLOW, WHITE, YELLOW
-from bridgeta_synth.world.streets.marking import DASHED, Marks
+from bridgeta_synth.world.streets.marking import DASHED, SOLID, Marks
 from bridgeta_synth.world.streets.roads import Road
 from bridgeta_synth.world.streets.shapes import Points, rectangle
 
@@ -163,7 +163,7 @@ def _add_parking(
             marks.stroke(road.at(np.full(2, start + taper + i * step), ends), 0.1, WHITE, wear)
     if style > 0.45:
         edge = road.line(start + taper, start + length - taper, side * (half + 0.05))
-        marks.paint(edge, DASHED if style > 0.8 else "solid", WHITE, 0.4, 0.12)
+        marks.paint(edge, DASHED if style > 0.8 else SOLID, WHITE, 0.4, 0.12)
 
 
 def paint_kerbs(road: Road, sides: Sides, keep_left: bool, marks: Marks, rng: np.random.Generator) -> None:

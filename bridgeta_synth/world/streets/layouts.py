@@ -10,7 +10,7 @@ These are assumptions: walkways about 10 % (some 3 m on either side of most road
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,8 +94,7 @@ _DRAW: tuple[Callable[[np.random.Generator], Profile], ...] = (_lane, _one_way, 
 def draw_profile(street_class: int, rng: np.random.Generator) -> Profile:
     """Draw the profile of a street of a class, an index into `STREET_CLASSES`; widths in whole centimetres."""
     profile = _DRAW[street_class](rng)
-    values = {**profile.__dict__, "lane_width": round(profile.lane_width, 2), "median": round(profile.median, 2)}
-    return Profile(**values)
+    return replace(profile, lane_width=round(profile.lane_width, 2), median=round(profile.median, 2))
 
 
 @dataclass(frozen=True)
