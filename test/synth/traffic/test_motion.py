@@ -1,4 +1,4 @@
-"""Motions in the plane and the interpolation of poses."""
+"""Motions follow their paths, and poses are interpolated between samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The looks of cameras that are drawn for scenes."""
+"""The looks of cameras suit the weather."""
 
 from __future__ import annotations
 

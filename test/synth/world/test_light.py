@@ -1,4 +1,4 @@
-"""The light of scenes: what is drawn, how often, and what it is called."""
+"""The light of scenes is plausible, as frequent as in nuScenes, and named."""
 
 from __future__ import annotations
 

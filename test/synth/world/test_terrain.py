@@ -1,4 +1,4 @@
-"""Hills: smooth, no steeper than promised, and the ground on which vehicles stand."""
+"""Hills are smooth and as steep as stated, and vehicles stand on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded lanes: the points of arc-line paths are the devkit's, and connectors lead from lane to lane."""
+"""Recorded lanes: points of arc-line paths equal the devkit's, and connectors lead from lane to lane."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def straight(x: float, y: float, length: float) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def content() -> dict[str, Any]:
-    """Lane a leads over connector c into b, and straight into d; e has no centre line; ghosts are in no layer."""
+    """Lane a leads over connector c into b, and straight into d; e has no centre line; "absent" is in no layer."""
     return {
         "lane": [{"token": name} for name in "abde"],
         "lane_connector": [{"token": "c"}],
@@ -53,8 +53,8 @@ def content() -> dict[str, Any]:
             "d": straight(20, 0.5, 9),
         },
         "connectivity": {
-            "a": {"incoming": [], "outgoing": ["c", "d", "ghost"]},
-            "c": {"incoming": ["a"], "outgoing": ["b", "ghost"]},
+            "a": {"incoming": [], "outgoing": ["c", "d", "absent"]},
+            "c": {"incoming": ["a"], "outgoing": ["b", "absent"]},
             "b": {"incoming": ["c"], "outgoing": []},
         },
     }

@@ -1,4 +1,4 @@
-"""Lane outlines become strips; known bands come back whatever their shape and wherever their ring starts."""
+"""Lane outlines become strips, whatever their shape and wherever their ring starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Map expansions become layers, lanes and a stretch; what is broken in them is left out or told."""
+"""Map expansions become layers, lanes and a window; broken parts are left out or reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Across junctions: which lanes follow a lane, and that the paths between them can be driven."""
+"""Lanes follow each other across junctions, on paths that can be driven."""
 
 from __future__ import annotations
 

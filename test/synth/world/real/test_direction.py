@@ -1,4 +1,4 @@
-"""Directions of lanes: what dividers, medians, kerbs and other lanes say about them."""
+"""Dividers, medians, kerbs and other lanes decide about the directions of lanes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Towns from map expansions: the layers are the map's, the rest follows from them.
+"""Towns from map expansions have the layers of the map, and the rest follows from them.
 
-An expansion of a synthetic town serves as a map whose lanes, directions and areas are known; the real one is tried
-where it is present.
+The expansion of a synthetic town serves as a map with known lanes, directions and areas; a real one is tested where it
+is present.
 """
 
 from __future__ import annotations
@@ -135,19 +135,19 @@ def test_equal_seeds_give_equal_towns_and_others_do_not(recorded_root: Path) -> 
 
 
 def test_a_window_has_the_citys_coordinates(recorded_root: Path, town: Town) -> None:
-    stretch = load_town(recorded_root, CITY, SEED, 0, extent=300.0)
-    assert stretch.canvas == town.canvas
-    x0, y0, x1, y1 = shapely.union_all(stretch.polygons["drivable_area"]).bounds
+    part = load_town(recorded_root, CITY, SEED, 0, extent=300.0)
+    assert part.canvas == town.canvas
+    x0, y0, x1, y1 = shapely.union_all(part.polygons["drivable_area"]).bounds
     assert 200 < x1 - x0 <= 300
     assert 200 < y1 - y0 <= 300
     window = shapely.box(x0, y0, x1, y1)
     whole = shapely.union_all(town.polygons["drivable_area"]).intersection(window)
-    assert shapely.union_all(stretch.polygons["drivable_area"]).area == pytest.approx(whole.area, rel=1e-3)
-    assert window.contains(stretch.interior)
-    assert all(window.buffer(1e-6).contains(LineString(lane)) for lane in stretch.lanes.lanes)
-    # The hills reach around the stretch, not around the city.
-    low = np.array(stretch.terrain.origin)
-    high = low + stretch.terrain.step * (np.array(stretch.terrain.heights.shape[::-1]) - 1)
+    assert shapely.union_all(part.polygons["drivable_area"]).area == pytest.approx(whole.area, rel=1e-3)
+    assert window.contains(part.interior)
+    assert all(window.buffer(1e-6).contains(LineString(lane)) for lane in part.lanes.lanes)
+    # The hills reach around the window, not around the city.
+    low = np.array(part.terrain.origin)
+    high = low + part.terrain.step * (np.array(part.terrain.heights.shape[::-1]) - 1)
     assert (low < (x0, y0)).all()
     assert (high > (x1, y1)).all()
 
@@ -237,8 +237,6 @@ def test_real_windows_differ_by_seed(real_root: Path) -> None:
 
 
 def test_polygons_across_the_border_are_cut_into_valid_parts(recorded_root: Path) -> None:
-    stretch = load_town(recorded_root, CITY, SEED, 0, extent=180.0)
-    assert all(
-        isinstance(shape, Polygon) and shape.is_valid for shapes in stretch.polygons.values() for shape in shapes
-    )
-    assert all(isinstance(line, LineString) for lines in stretch.lines.values() for line in lines)
+    part = load_town(recorded_root, CITY, SEED, 0, extent=180.0)
+    assert all(isinstance(shape, Polygon) and shape.is_valid for shapes in part.polygons.values() for shape in shapes)
+    assert all(isinstance(line, LineString) for lines in part.lines.values() for line in lines)

@@ -15,7 +15,7 @@ from bridgeta_synth.world.town.street_furniture import Furnisher
 
 
 def test_furniture_follows_the_outline_of_any_area() -> None:
-    """Along the outline of any area it builds on the outside, on the ground that it is told of."""
+    """Furniture stands outside the outline, on ground of the given height."""
     area = box(0, 0, 120, 60)
     into = Furnisher(lambda xy: 5.0 + 0.05 * xy[..., 0], np.random.default_rng(3))
     add_buildings(into, outlines(area), area)
