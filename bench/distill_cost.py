@@ -1,10 +1,10 @@
 """What distillation costs: `python bench/distill_cost.py [--config tiny] [--root ROOT] [--repeats 7] [--threads 2]`.
 
-A training step (forward, losses, backward, clipping, AdamW) of the student alone and with every method, on one batch of
-the configuration: synthetic tensors, or the first frames of a nuScenes root. Steps of all methods take turns, so that
-a machine that slows down slows all of them. Peak memory is of a process of its own per method, which takes two steps:
-its resident set on a CPU, which includes the libraries, and what is allocated on a GPU. The last table compares what
-ships: a plain student's forward pass with a distilled one's, in pairs, both read back from their exported files.
+Times a training step (forward, losses, backward, clipping, AdamW) of the student alone and with every method, on one
+batch of the configuration: synthetic tensors, or the first frames of a nuScenes root. The methods take turns, so that
+a machine that slows down slows all of them. Peak memory is that of two steps in a process of their own per method: the
+resident set on a CPU, which includes the libraries, and what is allocated on a GPU. The last table compares what ships:
+the forward passes of a plain and a distilled student in pairs, both read back from their exported files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.methods import METHODS, build_distiller
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.model.losses import focal_loss
-from bridgeta_core.model.student import Student
+from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
 
 ALONE = "student alone"
@@ -46,13 +46,13 @@ VARIANTS = {
 }
 
 
-def ways() -> dict[str, list[str]]:
-    """Settings by the name of the row: the student alone, every method there is, and variants of some."""
+def list_rows() -> dict[str, list[str]]:
+    """List the settings by row: the student alone, every method, and variants of some."""
     return {ALONE: [], **{name: [f"distill.method={name}"] for name in METHODS}, **VARIANTS}
 
 
-def synthetic_batch(experiment: Experiment, points: int = 30_000) -> Batch:
-    """A batch of noise with the cameras of a car and `points` LiDAR points per sample."""
+def make_synthetic_batch(experiment: Experiment, points: int = 30_000) -> Batch:
+    """Make a batch of noise with the cameras of a car and `points` LiDAR points per sample."""
     generator = torch.Generator().manual_seed(0)
     size, image, grid = experiment.data.batch_size, experiment.model.image, experiment.grid
     intrinsics, poses = ring()
@@ -71,9 +71,9 @@ def synthetic_batch(experiment: Experiment, points: int = 30_000) -> Batch:
 
 
 def load_batch(experiment: Experiment, root: Path | None) -> Batch:
-    """The first frames of a root, or noise."""
+    """Load the first frames of a root, or make noise without one."""
     if root is None:
-        return synthetic_batch(experiment)
+        return make_synthetic_batch(experiment)
     version = list_versions(root)[0]
     data, lidar = experiment.data, experiment.teacher.lidar
     frames = FrameDataset(root, version, "all", data.cameras, experiment.model.image, experiment.grid, lidar=lidar)
@@ -81,7 +81,7 @@ def load_batch(experiment: Experiment, root: Path | None) -> Batch:
 
 
 class Step:
-    """A training step of a way of training, to be called over and over."""
+    """A training step of one row, to call repeatedly."""
 
     def __init__(self, experiment: Experiment, batch: Batch, teacher: Teacher, distilled: bool) -> None:
         torch.manual_seed(0)
@@ -94,25 +94,25 @@ class Step:
         trained = list(self.student.parameters())
         if distilled:
             self.distiller = build_distiller(experiment.distill, self.student, teacher).to(device)
-            self.distiller.prepare([self.teach()])
+            self.distiller.prepare([self.run_teacher()])
             trained += [p for p in self.distiller.parameters() if p.requires_grad]
         self.trained = trained
         self.optimiser = torch.optim.AdamW(trained, lr=1e-4)
 
     @torch.no_grad()
-    def teach(self):
-        """The teacher's taps."""
+    def run_teacher(self) -> Taps:
+        """Compute the teacher's taps."""
         return self.teacher(self.batch.images, self.plan, self.batch.points)
 
     def __call__(self) -> None:
         """Take the step."""
         gamma = self.experiment.train.gamma
-        taps = self.teach() if self.distiller else None
+        taps = self.run_teacher() if self.distiller else None
         output = self.student(self.batch.images, self.plan)
         loss = focal_loss(output.Z, self.batch.labels, self.batch.known, gamma)
         if self.distiller:
             context = Context(self.student, self.teacher, step=500, steps=1000, gamma=gamma)
-            loss = loss + sum(self.distiller.losses(taps, output, self.labels, context).values())
+            loss = loss + sum(self.distiller.compute_losses(taps, output, self.labels, context).values())
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained, self.experiment.train.clip)
@@ -120,18 +120,18 @@ class Step:
 
     @property
     def train_only(self) -> int:
-        """Parameters that are trained along and left behind."""
+        """Number of parameters that are trained with the student and not shipped."""
         return sum(p.numel() for p in self.distiller.parameters() if p.requires_grad) if self.distiller else 0
 
 
 def make_step(options: argparse.Namespace, name: str, batch: Batch, teacher: Teacher) -> Step:
-    """The step of a row."""
-    experiment = config.load(Experiment, options.config, [*options.set, *ways()[name]])
+    """Make the step of a row."""
+    experiment = config.load(Experiment, options.config, [*options.set, *list_rows()[name]])
     return Step(experiment, batch, teacher, distilled=name != ALONE)
 
 
 def make_teacher(options: argparse.Namespace) -> tuple[Batch, Teacher]:
-    """A batch and a teacher with random weights on the device."""
+    """Make a batch and a teacher with random weights on the device."""
     experiment = config.load(Experiment, options.config, options.set)
     teacher = Teacher(experiment.teacher, experiment.model, experiment.grid, pretrained=False)
     return load_batch(experiment, options.root).to(options.device), teacher.to(options.device).eval().requires_grad_(
@@ -139,8 +139,8 @@ def make_teacher(options: argparse.Namespace) -> tuple[Batch, Teacher]:
     )
 
 
-def peak_megabytes(options: argparse.Namespace, name: str) -> float:
-    """Peak memory of this process after two steps."""
+def measure_peak_megabytes(options: argparse.Namespace, name: str) -> float:
+    """Measure the peak memory of this process after two steps."""
     torch.set_num_threads(options.threads)
     step = make_step(options, name, *make_teacher(options))
     for _ in range(2):
@@ -150,8 +150,8 @@ def peak_megabytes(options: argparse.Namespace, name: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def clock(options: argparse.Namespace, call: Callable[[], object]) -> float:
-    """Milliseconds of a call and of what it makes the GPU do."""
+def time_call(options: argparse.Namespace, call: Callable[[], object]) -> float:
+    """Time a call and its work on the GPU, in milliseconds."""
 
     def whole() -> None:
         call()
@@ -161,20 +161,20 @@ def clock(options: argparse.Namespace, call: Callable[[], object]) -> float:
     return milliseconds(whole)
 
 
-def training(options: argparse.Namespace) -> tuple[Table, dict[str, Step]]:
-    """The table of training steps, and the steps."""
+def measure_training(options: argparse.Namespace) -> tuple[Table, dict[str, Step]]:
+    """Measure the training steps. Return their table, and the steps."""
     context = multiprocessing.get_context("spawn")
     peaks = {}
-    for name in ways():  # before this process grows: on Linux a child's peak begins with the size of its parent
+    for name in list_rows():  # before this process grows: on Linux a child's peak starts at the size of its parent
         with context.Pool(1) as pool:
-            peaks[name] = pool.apply(peak_megabytes, (options, name))
+            peaks[name] = pool.apply(measure_peak_megabytes, (options, name))
     batch, teacher = make_teacher(options)
-    steps = {name: make_step(options, name, batch, teacher) for name in ways()}
-    calls: dict[str, Callable[[], object]] = {**steps, "the teacher's forward pass": steps[ALONE].teach}
+    steps = {name: make_step(options, name, batch, teacher) for name in list_rows()}
+    calls: dict[str, Callable[[], object]] = {**steps, "the teacher's forward pass": steps[ALONE].run_teacher}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(options.repeats + 1):
         for name, call in calls.items():
-            elapsed = clock(options, call)
+            elapsed = time_call(options, call)
             if repeat:  # the first one warms up
                 times[name].append(elapsed)
     table = Table(box=box.MARKDOWN)
@@ -190,8 +190,8 @@ def training(options: argparse.Namespace) -> tuple[Table, dict[str, Step]]:
     return table, steps
 
 
-def latency(options: argparse.Namespace, steps: dict[str, Step]) -> Table:
-    """The table of the exported students' forward passes on one sample."""
+def measure_latency(options: argparse.Namespace, steps: dict[str, Step]) -> Table:
+    """Measure the exported students' forward passes on one sample."""
     table = Table(box=box.MARKDOWN)
     for column in (
         "exported student",
@@ -207,8 +207,7 @@ def latency(options: argparse.Namespace, steps: dict[str, Step]) -> Table:
         sizes = {}
         for name in (ALONE, "bridgeta"):
             step, path = steps[name], Path(folder) / f"{len(calls)}.safetensors"
-            student = step.distiller.export(step.student) if step.distiller else step.student
-            save_weights(path, student, step.experiment.data.cameras, {})
+            save_weights(path, step.student, step.experiment.data.cameras, {})
             sizes[name] = path.stat().st_size
             exported = load_student(path)[0].to(options.device).eval()
             batch = step.batch
@@ -216,9 +215,9 @@ def latency(options: argparse.Namespace, steps: dict[str, Step]) -> Table:
             calls[name] = torch.inference_mode()(lambda s=exported, p=plan, b=batch: s(b.images[:1], p))
         times: dict[str, list[float]] = {name: [] for name in calls}
         for repeat in range(-3, 10 * options.repeats):
-            # Whoever comes second finds warmer caches: they take turns at that too.
+            # The second one finds warmer caches, so the order alternates too.
             for name in sorted(calls, reverse=repeat % 2 == 0):
-                elapsed = clock(options, calls[name])
+                elapsed = time_call(options, calls[name])
                 if repeat >= 0:
                     times[name].append(elapsed)
     for name, values in times.items():
@@ -240,10 +239,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console(width=160)
-    table, steps = training(options)
+    table, steps = measure_training(options)
     console.print(table)
     console.print()
-    console.print(latency(options, steps))
+    console.print(measure_latency(options, steps))
     size = next(iter(steps.values())).batch.images.shape[0]
     on = read_cpu_name() if options.device == "cpu" else torch.cuda.get_device_name()
     console.print(

@@ -1,9 +1,9 @@
 """The sparse lift against the two classic ways, in one run: `python bench/lift.py [--repeats 7] [--threads 2]`.
 
 Full scale: 6 cameras x 118 depth bins x 32 x 88 image cells x 80 channels into 256 x 256 cells of 0.4 m. Both classic
-ways write the volume of depth times features and then sum it per BEV cell: by a cumulative sum over sorted points
-whose differences at the cells' borders are the sums (Lift-Splat, Philion & Fidler 2020), or by index_add_. They are
-given the points' cells and their sorted order for free; the sparse lift's counterpart is the plan, timed separately.
+ways write the volume of depth times features and then sum it per BEV cell: by a cumulative sum over sorted points,
+whose differences at the cells' borders are the sums (Lift-Splat, Philion & Fidler 2020), or by index_add_. They get
+the points' cells and their sorted order for free; the sparse lift's counterpart is the plan, which is timed apart.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FEATURE_SIZE, IMAGE_SIZE = (32, 88), (256, 704)  # (height, width)
 
 
 def ring() -> tuple[Tensor, Tensor]:
-    """Six cameras around a car much like nuScenes': network intrinsics [1, 6, 3, 3] and ego_T_cam [1, 6, 4, 4]."""
+    """Place six cameras around a car as in nuScenes: network intrinsics [1, 6, 3, 3] and ego_T_cam [1, 6, 4, 4]."""
     fit = ImageFit.bottom((1600, 900), (704, 256), 768 / 704)
     optical = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
     intrinsics, poses = [], []
@@ -44,7 +44,7 @@ def ring() -> tuple[Tensor, Tensor]:
 
 
 class Classic:
-    """What both classic ways need to know: the kept points of the volume [N, D, h, w], their cells, their order."""
+    """The two classic ways, with the points of the volume [N, D, h, w] inside the grid, their cells and their order."""
 
     def __init__(self, intrinsics: Tensor, ego_T_cam: Tensor, config: LiftConfig) -> None:
         (h, w), (height, width), depths = FEATURE_SIZE, IMAGE_SIZE, depth_bins(config)
@@ -64,14 +64,14 @@ class Classic:
         x = ((points[..., 0] - grid.x_min) / grid.resolution).floor().long()
         y = ((points[..., 1] - grid.y_min) / grid.resolution).floor().long()
         z = points[..., 2]
-        kept = (x >= 0) & (x < columns) & (y >= 0) & (y < rows) & (z >= config.z_min) & (z <= config.z_max)
-        self.points = kept.view(-1).nonzero().squeeze(1)
+        inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows) & (z >= config.z_min) & (z <= config.z_max)
+        self.points = inside.view(-1).nonzero().squeeze(1)
         self.cells = (y * columns + x).view(-1)[self.points]
         self.order = torch.argsort(self.cells)
         self.shape = (rows, columns)
 
     def volume(self, depth: Tensor, features: Tensor) -> Tensor:
-        """Kept points [P, C] of depth x features, for depth [1, N, D, h, w] and features [1, N, C, h, w]."""
+        """Compute the points [P, C] of depth [1, N, D, h, w] times features [1, N, C, h, w]."""
         full = depth[0, ..., None] * features[0].permute(0, 2, 3, 1)[:, None]
         return full.reshape(-1, features.shape[2])[self.points]
 
@@ -118,11 +118,14 @@ def main() -> None:
 
     config = LiftConfig()
     intrinsics, ego_T_cam = ring()
-    build = lambda: LiftPlan.build(intrinsics, ego_T_cam, FEATURE_SIZE, IMAGE_SIZE, config)  # noqa: E731
+
+    def build() -> LiftPlan:
+        return LiftPlan.build(intrinsics, ego_T_cam, FEATURE_SIZE, IMAGE_SIZE, config)
+
     plan = build()
     classic = Classic(intrinsics, ego_T_cam, config)
-    bins, cameras = plan.bins, plan.cameras
-    # Each way gets the memory layout that it likes: the sparse lift channels last, as the network hands it over.
+    bins, cameras = plan.bins, plan.camera_count
+    # Each way gets its favourite memory layout: the sparse lift channels last, as the network gives it.
     last = torch.randn(1, cameras, *FEATURE_SIZE, bins).softmax(-1).permute(0, 1, 4, 2, 3)
     features = torch.randn(1, cameras, *FEATURE_SIZE, config.channels).permute(0, 1, 4, 2, 3)
     planes = last.contiguous()
@@ -147,7 +150,7 @@ def main() -> None:
             d, f = depths[name].clone().requires_grad_(), features.clone().requires_grad_()
             bev = way(d, f)
             elapsed = milliseconds(lambda bev=bev: bev.backward(gradient))
-            if repeat:  # the first starts the threads of the backward pass
+            if repeat:  # the first one starts the threads of the backward pass
                 backward[name].append(elapsed)
     builds = [milliseconds(build) for _ in range(options.repeats)]
 

@@ -1,4 +1,4 @@
-"""Draws docs/flow.png: what flows where when a student is distilled. `python docs/flow.py`."""
+"""Draw docs/flow.png, the flow of features and losses in distillation: `python docs/flow.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROWS = {"teacher": 4.6, "assistant": 2.7, "student": 0.8}
 WIDTH, HEIGHT = 1.5, 0.78
 
 
-def box(axes, x, y, text, colour, width=WIDTH, dashed=False):
+def draw_box(axes, x, y, text, colour, width=WIDTH, dashed=False):
     axes.add_patch(
         FancyBboxPatch(
             (x - width / 2, y - HEIGHT / 2),
@@ -29,7 +29,7 @@ def box(axes, x, y, text, colour, width=WIDTH, dashed=False):
     axes.text(x, y, text, ha="center", va="center", fontsize=9.5, color="#1c2733")
 
 
-def arrow(axes, start, end, colour=PLAIN, style="-|>", dashed=False, bend=0.0, width=1.4):
+def draw_arrow(axes, start, end, colour=PLAIN, style="-|>", dashed=False, bend=0.0, width=1.4):
     axes.add_patch(
         FancyArrowPatch(
             start,
@@ -46,7 +46,7 @@ def arrow(axes, start, end, colour=PLAIN, style="-|>", dashed=False, bend=0.0, w
     )
 
 
-def note(axes, x, y, text, colour, size=8.5, **options):
+def write_note(axes, x, y, text, colour, size=8.5, **options):
     axes.text(x, y, text, fontsize=size, color=colour, va="center", **({"ha": "center"} | options))
 
 
@@ -56,53 +56,52 @@ def draw(path: Path) -> None:
     t, a, s = ROWS["teacher"], ROWS["assistant"], ROWS["student"]
     half = WIDTH / 2
 
-    box(axes, 0.9, t, "LiDAR sweeps\n+ six images", PLAIN)
-    box(axes, 0.9, s, "six images", PLAIN)
-    box(axes, 3.1, t, "camera branch,\npillars, fuser", TEACHER)
-    box(axes, 3.1, s, "camera branch,\nneck", STUDENT)
-    box(axes, 5.1, t, "F$_T$", TEACHER, 0.9)
-    box(axes, 5.1, s, "F$_S$", STUDENT, 0.9)
-    box(axes, 5.1, a, "assistant", ASSISTANT, 1.4)
-    box(axes, 7.2, a, "F$_A$", ASSISTANT, 0.9)
-    box(axes, 9.2, t, "decoder, head\n(frozen)", TEACHER, 1.8)
-    box(axes, 9.2, 1.75, "the student's\ndecoder and head", STUDENT, 1.8)
-    box(axes, 12.0, t, "D$_T$, Z$_T$", TEACHER, 1.2)
-    box(axes, 12.0, a, "D$_A$, Z$_A$", ASSISTANT, 1.2)
-    box(axes, 12.0, s, "D$_S$, Z$_S$", STUDENT, 1.2)
-    box(axes, 14.4, 1.75, "map labels", LABEL, 1.3)
+    draw_box(axes, 0.9, t, "LiDAR sweeps\n+ six images", PLAIN)
+    draw_box(axes, 0.9, s, "six images", PLAIN)
+    draw_box(axes, 3.1, t, "camera branch,\npillars, fuser", TEACHER)
+    draw_box(axes, 3.1, s, "camera branch,\nneck", STUDENT)
+    draw_box(axes, 5.1, t, "F$_T$", TEACHER, 0.9)
+    draw_box(axes, 5.1, s, "F$_S$", STUDENT, 0.9)
+    draw_box(axes, 5.1, a, "assistant", ASSISTANT, 1.4)
+    draw_box(axes, 7.2, a, "F$_A$", ASSISTANT, 0.9)
+    draw_box(axes, 9.2, t, "decoder, head\n(frozen)", TEACHER, 1.8)
+    draw_box(axes, 9.2, 1.75, "the student's\ndecoder and head", STUDENT, 1.8)
+    draw_box(axes, 12.0, t, "D$_T$, Z$_T$", TEACHER, 1.2)
+    draw_box(axes, 12.0, a, "D$_A$, Z$_A$", ASSISTANT, 1.2)
+    draw_box(axes, 12.0, s, "D$_S$, Z$_S$", STUDENT, 1.2)
+    draw_box(axes, 14.4, 1.75, "map labels", LABEL, 1.3)
 
-    arrow(axes, (0.9 + half, t), (3.1 - half, t))
-    arrow(axes, (0.9 + half, s), (3.1 - half, s))
-    arrow(axes, (3.1 + half, t), (5.1 - 0.47, t))
-    arrow(axes, (3.1 + half, s), (5.1 - 0.47, s))
-    arrow(axes, (5.1 + 0.47, t), (9.2 - 0.92, t))
-    arrow(axes, (9.2 + 0.92, t), (12.0 - 0.62, t))
-    arrow(axes, (5.1, t - 0.41), (5.1, a + 0.41))
-    arrow(axes, (5.1, s + 0.41), (5.1, a - 0.41), dashed=True)
-    note(axes, 4.42, 1.75, "no gradient\nback to F$_S$", PLAIN)
-    arrow(axes, (5.1 + 0.72, a), (7.2 - 0.47, a))
-    arrow(axes, (7.2 + 0.47, a), (9.2 - 0.92, 1.95), ASSISTANT)
-    arrow(axes, (5.1 + 0.47, s), (9.2 - 0.92, 1.55), STUDENT)
-    arrow(axes, (9.2 + 0.92, 1.95), (12.0 - 0.62, a), ASSISTANT)
-    arrow(axes, (9.2 + 0.92, 1.55), (12.0 - 0.62, s), STUDENT)
+    draw_arrow(axes, (0.9 + half, t), (3.1 - half, t))
+    draw_arrow(axes, (0.9 + half, s), (3.1 - half, s))
+    draw_arrow(axes, (3.1 + half, t), (5.1 - 0.47, t))
+    draw_arrow(axes, (3.1 + half, s), (5.1 - 0.47, s))
+    draw_arrow(axes, (5.1 + 0.47, t), (9.2 - 0.92, t))
+    draw_arrow(axes, (9.2 + 0.92, t), (12.0 - 0.62, t))
+    draw_arrow(axes, (5.1, t - 0.41), (5.1, a + 0.41))
+    draw_arrow(axes, (5.1, s + 0.41), (5.1, a - 0.41), dashed=True)
+    write_note(axes, 4.42, 1.75, "no gradient\nback to F$_S$", PLAIN)
+    draw_arrow(axes, (5.1 + 0.72, a), (7.2 - 0.47, a))
+    draw_arrow(axes, (7.2 + 0.47, a), (9.2 - 0.92, 1.95), ASSISTANT)
+    draw_arrow(axes, (5.1 + 0.47, s), (9.2 - 0.92, 1.55), STUDENT)
+    draw_arrow(axes, (9.2 + 0.92, 1.95), (12.0 - 0.62, a), ASSISTANT)
+    draw_arrow(axes, (9.2 + 0.92, 1.55), (12.0 - 0.62, s), STUDENT)
 
-    for x, low, high in ((7.2, a, t),):
-        arrow(axes, (x, high - 0.02), (x, low + 0.41), ASSISTANT, "<|-|>", width=2)
-        note(axes, x + 0.62, (low + high) / 2 + 0.2, "(1+$\\epsilon$) d(a, b)", ASSISTANT)
-    arrow(axes, (7.2, a - 0.41), (7.2, 1.2), ASSISTANT, "<|-|>", width=2)
-    note(axes, 6.42, 1.95, "(1+1/$\\epsilon$)\nd(b, c)", ASSISTANT)
-    arrow(axes, (12.0, t - 0.41), (12.0, a + 0.41), ASSISTANT, "<|-|>", width=2)
-    note(axes, 12.75, (t + a) / 2, "(1+$\\epsilon$) d(a, b)", ASSISTANT)
-    arrow(axes, (12.0, a - 0.41), (12.0, s + 0.41), ASSISTANT, "<|-|>", width=2)
-    note(axes, 11.0, 2.05, "(1+1/$\\epsilon$) d(b, c)", ASSISTANT)
-    arrow(axes, (14.4 - 0.67, 1.95), (12.62, a - 0.1), LABEL, "<|-|>")
-    arrow(axes, (14.4 - 0.67, 1.55), (12.62, s + 0.1), LABEL, "<|-|>")
-    note(axes, 13.75, 2.62, "label loss\nof the assistant", LABEL)
-    note(axes, 13.75, 0.85, "label loss\nof the student", LABEL)
+    draw_arrow(axes, (7.2, t - 0.02), (7.2, a + 0.41), ASSISTANT, "<|-|>", width=2)
+    write_note(axes, 7.2 + 0.62, (a + t) / 2 + 0.2, "(1+$\\epsilon$) d(a, b)", ASSISTANT)
+    draw_arrow(axes, (7.2, a - 0.41), (7.2, 1.2), ASSISTANT, "<|-|>", width=2)
+    write_note(axes, 6.42, 1.95, "(1+1/$\\epsilon$)\nd(b, c)", ASSISTANT)
+    draw_arrow(axes, (12.0, t - 0.41), (12.0, a + 0.41), ASSISTANT, "<|-|>", width=2)
+    write_note(axes, 12.75, (t + a) / 2, "(1+$\\epsilon$) d(a, b)", ASSISTANT)
+    draw_arrow(axes, (12.0, a - 0.41), (12.0, s + 0.41), ASSISTANT, "<|-|>", width=2)
+    write_note(axes, 11.0, 2.05, "(1+1/$\\epsilon$) d(b, c)", ASSISTANT)
+    draw_arrow(axes, (14.4 - 0.67, 1.95), (12.62, a - 0.1), LABEL, "<|-|>")
+    draw_arrow(axes, (14.4 - 0.67, 1.55), (12.62, s + 0.1), LABEL, "<|-|>")
+    write_note(axes, 13.75, 2.62, "label loss\nof the assistant", LABEL)
+    write_note(axes, 13.75, 0.85, "label loss\nof the student", LABEL)
 
-    note(axes, 0.35, t + 0.85, "TEACHER  trained first, then frozen", TEACHER, 10, weight="bold", ha="left")
-    note(axes, 0.35, a + 0.75, "ASSISTANT  in training only", ASSISTANT, 10, weight="bold", ha="left")
-    note(axes, 0.35, s - 0.75, "STUDENT  all that ships, unchanged", STUDENT, 10, weight="bold", ha="left")
+    write_note(axes, 0.35, t + 0.85, "TEACHER  trained first, then frozen", TEACHER, 10, weight="bold", ha="left")
+    write_note(axes, 0.35, a + 0.75, "ASSISTANT  in training only", ASSISTANT, 10, weight="bold", ha="left")
+    write_note(axes, 0.35, s - 0.75, "STUDENT  all that ships, unchanged", STUDENT, 10, weight="bold", ha="left")
 
     axes.set_xlim(0, 15.3)
     axes.set_ylim(-0.2, 5.8)

@@ -1,1 +1,1 @@
-"""Ways of teaching the student with a frozen teacher; one file per method, all on the contract of `base`."""
+"""Ways to teach the student with a frozen teacher: one file per method, all on the contract of `base`."""

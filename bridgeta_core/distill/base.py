@@ -1,4 +1,4 @@
-"""The contract between the training loop and every way of distilling: taps in, weighted losses out."""
+"""The contract between the training loop and every method of distillation: taps in, weighted losses out."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from bridgeta_core.config.distill import DistillConfig
-from bridgeta_core.model.student import Student, StudentOutput
-from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.teacher import Teacher
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What is known of a batch: `masks` `[B, 6, Y, X]` of 0 and 1, and `known` bool `[B, 6]`.
+    """The labels of a batch: `masks` `[B, 6, Y, X]` of 0 and 1, and `known` bool `[B, 6]`.
 
-    A frame without labels knows no class; it takes part in the terms that compare networks, and in no label loss.
+    In a frame without labels no class is known. It takes part in the terms that compare networks, and in no label loss.
     """
 
     masks: Tensor
@@ -26,11 +26,11 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What a loss may need besides the taps: the networks themselves, and how far training is.
+    """What a loss may need besides the taps: the networks, and the progress of training.
 
-    `step` counts optimiser steps of `steps` in all. `warming` holds while only what the method brings is trained: the
-    student's taps carry no graph then. `strength` is the factor on all terms that compare networks, which the schedule
-    raises from 0 and may lower again. `gamma` is the focal loss's exponent.
+    `step` counts optimiser steps out of `steps`. While `warming_up`, only the modules of the method are trained, and
+    the student's taps carry no graph. `strength` is the schedule's factor on all terms that compare networks. `gamma`
+    is the focal loss's exponent.
     """
 
     student: Student
@@ -38,7 +38,7 @@ class Context:
     step: int
     steps: int
     strength: float = 1.0
-    warming: bool = False
+    warming_up: bool = False
     gamma: float = 2.0
 
     @property
@@ -48,46 +48,37 @@ class Context:
 
 
 class Distiller(nn.Module, ABC):
-    """A method: its losses, and the modules that exist for training alone.
+    """A method: its losses, and the modules that exist for training only.
 
-    The teacher and the student are no submodules of a distiller: what it owns is what it trains and never ships.
+    Teacher and student are no submodules of a distiller: what it owns is trained with the student and never shipped.
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
         super().__init__()
         self.config = config
         self.report: dict[str, Tensor] = {}
-        """Scalars to log that the last call of `losses` left: no losses, but what explains them."""
+        """Scalars to log of the last call of `compute_losses`: no losses, but what explains them."""
 
     @abstractmethod
-    def losses(
-        self, teacher: TeacherOutput, student: StudentOutput, labels: Labels, context: Context
-    ) -> dict[str, Tensor]:
-        """Weighted scalar terms that are added to the student's label loss; `kd/LEVEL` compares networks at a level.
+    def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
+        """Compute weighted scalar terms to add to the student's label loss.
 
-        The teacher's taps carry no graph. Terms named `kd/...` are multiplied by `context.strength` already.
+        A term `kd/LEVEL` compares networks at a level and includes the factor `context.strength`. The teacher's taps
+        carry no graph.
         """
 
-    def prepare(self, teacher: Iterable[TeacherOutput]) -> None:
-        """Take what is needed from the teacher's outputs on training frames, once, before training; nothing here."""
+    def prepare(self, teacher: Iterable[Taps]) -> None:
+        """Measure what is needed of the teacher's taps on training frames, once before training. Default: nothing."""
 
-    def calibrate(self, label_loss: Tensor, student: StudentOutput, losses: dict[str, Tensor], share: float) -> None:
-        """Set the weights of the levels once, so that each one's gradient at the student's F has the norm of `share`
-        times the label loss's; nothing here.
+    def calibrate(self, label_loss: Tensor, student: Taps, losses: dict[str, Tensor], share: float) -> None:
+        """Set the weights of the levels, so that the gradient of each at the student's F has the norm of `share` times
+        the label loss's. Called once. Default: nothing.
         """
 
-    def trained_while_warming(self, student: Student) -> list[nn.Parameter]:
-        """Parameters of the student that the warm-up trains too, because the method reads through them."""
+    def select_warmup_parameters(self, student: Student) -> list[nn.Parameter]:
+        """Select the student's parameters that the warm-up trains too, because the method decodes with them."""
         return []
 
-    def assistant_logits(self, teacher: TeacherOutput, student: StudentOutput, context: Context) -> Tensor | None:
-        """The prediction `[B, 6, Y, X]` of a teacher assistant, to score it beside the student's; None without one."""
+    def predict_assistant(self, teacher: Taps, student: Taps, context: Context) -> Tensor | None:
+        """Predict logits `[B, 6, Y, X]` of a teacher assistant, to score beside the student's; None without one."""
         return None
-
-    def train_modules(self) -> list[nn.Module]:
-        """The modules that are trained along and left behind."""
-        return [module for module in self.children() if any(p.requires_grad for p in module.parameters())]
-
-    def export(self, student: Student) -> Student:
-        """The student as it ships: unchanged, whatever the method was."""
-        return student

@@ -1,7 +1,7 @@
 """BEV-feature distillation in the manner of UniDistill (CVPR 2023) and BEVDistill (ICLR 2023), for map classes (R4).
 
 Those methods sample features at the corners, edges and centres of object boxes. Map classes have no boxes: here the
-points are drawn on the boundary of each class, inside it, and on the background, anew at every step.
+points are drawn on the boundary of each class, inside it, and on the background, new ones at every step.
 """
 
 from __future__ import annotations
@@ -14,51 +14,49 @@ from torch.nn import functional
 
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
-from bridgeta_core.distill.cells import CellWeights
-from bridgeta_core.distill.distance import squared
-from bridgeta_core.distill.normalise import Normaliser, fit
+from bridgeta_core.distill.cells import CellWeighting
+from bridgeta_core.distill.distance import squared_distance
+from bridgeta_core.distill.normalise import Normaliser, fit_scales
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.model.student import Student, StudentOutput
-from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.teacher import Teacher
 
-_DILATION = 2  # cells around the foreground that the response term covers too
+_DILATION = 2  # cells around the foreground that the response term also covers
 
 
 class BevFeature(Distiller):
     """Features at key points (L1), the points' cosine similarities, and responses around the foreground (L1).
 
-    Classes that a frame's labels do not know are taken from the teacher's probabilities at 0.5. The points depend on
-    the step alone.
+    Where a class is not known, the teacher's probability at 0.5 stands in for the label. The points depend on the step
+    alone.
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
         super().__init__(config, student, teacher)
         self.label_grid, self.feature_grid = student.grid, student.bev_grid
         self.normaliser = Normaliser("teacher", student.config.decoder.width)
-        self.foreground = CellWeights("foreground", student.grid, student.bev_grid)
+        self.foreground = CellWeighting("foreground", student.grid, student.bev_grid)
 
-    def prepare(self, teacher: Iterable[TeacherOutput]) -> None:
-        """Take the teacher's statistics over training frames."""
-        fit({"F": [self.normaliser.teacher]}, teacher)
+    def prepare(self, teacher: Iterable[Taps]) -> None:
+        """Measure the teacher's statistics on training frames."""
+        fit_scales({"F": [self.normaliser.teacher]}, teacher)
 
-    def losses(
-        self, teacher: TeacherOutput, student: StudentOutput, labels: Labels, context: Context
-    ) -> dict[str, Tensor]:
-        """`kd/feature`, `kd/relation`, `kd/response` and `kd/dense`, those with a weight."""
+    def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
+        """Compute `kd/feature`, `kd/relation`, `kd/response` and `kd/dense`, those with a weight."""
         own = self.config.bevfeature
         known = labels.known[:, :, None, None]
         y = torch.where(known, labels.masks > 0, teacher.Z > 0)
         t, s = self.normaliser(teacher.F), self.normaliser(student.F)
         terms: dict[str, Tensor] = {}
         if own.feature or own.relation:
-            terms["feature"], terms["relation"] = self._points(t, s, y, context.step)
-        terms["response"] = _response(teacher.Z.float(), student.Z.float(), y)
-        terms["dense"] = squared(t, s, self.foreground(labels, teacher.Z).feature)
+            terms["feature"], terms["relation"] = self._point_losses(t, s, y, context.step)
+        terms["response"] = _response_loss(teacher.Z.float(), student.Z.float(), y)
+        terms["dense"] = squared_distance(t, s, self.foreground(labels, teacher.Z).feature)
         factors = {"feature": own.feature, "relation": own.relation, "response": own.response, "dense": own.dense}
         return {f"kd/{k}": context.strength * factors[k] * v for k, v in terms.items() if factors[k] > 0}
 
-    def _points(self, t: Tensor, s: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Mean difference of features at the points, and of their cosine matrices, over frames and classes."""
+    def _point_losses(self, t: Tensor, s: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Average the difference of features at the points, and of their cosine matrices, over frames and classes."""
         generator = torch.Generator().manual_seed(step)
         features, relations = [], []
         for frame in range(len(y)):
@@ -66,27 +64,29 @@ class BevFeature(Distiller):
             for mask in y[frame]:
                 if not mask.any():
                     continue
-                edge = mask & ~_eroded(mask)
+                edge = mask & ~_erode(mask)
                 count = self.config.bevfeature.points
                 cells = torch.cat([_draw(edge, count, generator), _draw(mask, count, generator)])
                 of_class = [self._sample(x[frame], cells) for x in (t, s)]
-                relations.append((_cosines(of_class[0]) - _cosines(of_class[1])).abs().mean())
+                relations.append((_cosine_matrix(of_class[0]) - _cosine_matrix(of_class[1])).abs().mean())
                 everywhere = [self._sample(x[frame], torch.cat([cells, background])) for x in (t, s)]
                 features.append((everywhere[0] - everywhere[1]).abs().mean())
-        nothing = 0 * s.sum()
-        return (torch.stack(features).mean(), torch.stack(relations).mean()) if features else (nothing, nothing)
+        if not features:
+            zero = 0 * s.sum()
+            return zero, zero
+        return torch.stack(features).mean(), torch.stack(relations).mean()
 
     def _sample(self, features: Tensor, cells: Tensor) -> Tensor:
-        """Bilinear samples `[n, C]` of features `[C, Y', X']` at the centres of label cells `[n, 2]` (row, column)."""
-        places = metric_places(cells, self.label_grid, self.feature_grid)
+        """Sample features `[C, Y', X']` bilinearly at the centres of label cells `[n, 2]` (row, column): `[n, C]`."""
+        coordinates = to_sampling_coordinates(cells, self.label_grid, self.feature_grid)
         sampled = functional.grid_sample(
-            features[None].float(), places[None, None], align_corners=False, padding_mode="border"
+            features[None].float(), coordinates[None, None], align_corners=False, padding_mode="border"
         )
         return sampled[0, :, 0].T
 
 
-def metric_places(cells: Tensor, label: BevGrid, feature: BevGrid) -> Tensor:
-    """Centres of label cells `[n, 2]` (row, column) as x, y in the feature grid's extent scaled to [-1, 1]."""
+def to_sampling_coordinates(cells: Tensor, label: BevGrid, feature: BevGrid) -> Tensor:
+    """Return the centres of label cells `[n, 2]` (row, column) as x, y scaled to [-1, 1] over the feature grid."""
     x = label.x_min + (cells[:, 1] + 0.5) * label.resolution
     y = label.y_min + (cells[:, 0] + 0.5) * label.resolution
     return torch.stack(
@@ -98,14 +98,14 @@ def metric_places(cells: Tensor, label: BevGrid, feature: BevGrid) -> Tensor:
     ).float()
 
 
-def _eroded(mask: Tensor) -> Tensor:
-    """The cells of a mask `[Y, X]` whose eight neighbours belong to it too."""
+def _erode(mask: Tensor) -> Tensor:
+    """Return the cells of a mask `[Y, X]` whose eight neighbours belong to it too."""
     outside = functional.max_pool2d((~mask)[None, None].float(), 3, stride=1, padding=1)
     return outside[0, 0] == 0
 
 
 def _draw(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` cells `[count, 2]` of a mask `[Y, X]`, with replacement; none of an empty one."""
+    """Draw `count` cells `[count, 2]` of a mask `[Y, X]` with replacement; none of an empty mask."""
     cells = mask.nonzero()
     if not len(cells):
         return cells
@@ -113,14 +113,14 @@ def _draw(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return cells[chosen]
 
 
-def _cosines(x: Tensor) -> Tensor:
+def _cosine_matrix(x: Tensor) -> Tensor:
     unit = functional.normalize(x, dim=1, eps=1e-6)
     with torch.autocast(x.device.type, enabled=False):
         return unit @ unit.T
 
 
-def _response(t: Tensor, s: Tensor, y: Tensor) -> Tensor:
-    """Sum over classes of the mean |p_T - p_S| on the dilated foreground of each frame that has the class."""
+def _response_loss(t: Tensor, s: Tensor, y: Tensor) -> Tensor:
+    """Sum over classes the mean |p_T - p_S| on the dilated foreground of each frame that has the class."""
     size = 2 * _DILATION + 1
     near = functional.max_pool2d(y.float(), size, stride=1, padding=_DILATION)
     difference = (near * (torch.sigmoid(t) - torch.sigmoid(s)).abs()).sum(dim=(-2, -1))

@@ -2,8 +2,8 @@
 
 For any vectors a, b, c and eps > 0, |a - c|^2 <= (1 + eps) |a - b|^2 + (1 + 1/eps) |b - c|^2. The right side equals
 |a - c|^2 + ((1 + eps)^2 / eps) |b - b*|^2 with b* = (1 - w) a + w c and w = 1 / (1 + eps): direct distillation, and a
-pull of the assistant to a point between the two networks. So the assistant helps through what it adds to that: its own
-label loss, read by the student's own decoder and head.
+pull of the assistant to a point between the two networks. So an assistant can help only through what it adds to that:
+its label loss, and D and Z, which the student's own decoder and head make of its F.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from torch import Tensor, nn
 
 from bridgeta_core.config.distill import BridgeTAConfig, DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
-from bridgeta_core.distill.levels import Levels, Taps, read_by_student
-from bridgeta_core.distill.normalise import TeacherScale, fit, scales_of
+from bridgeta_core.distill.levels import Levels, decode_with_student
+from bridgeta_core.distill.normalise import TeacherScale, collect_scales, fit_scales
 from bridgeta_core.model.assistant import TeacherAssistant
 from bridgeta_core.model.head import GridResampler
 from bridgeta_core.model.losses import focal_loss
-from bridgeta_core.model.student import Student, StudentOutput
-from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 _DECAY = 0.99  # of the running means behind the adaptive rule: about a hundred steps
 
 
 class Young(nn.Module):
-    """eps of every level: `constant`; `adaptive`, the tightest bound |b - c| / |a - b| of running mean lengths; or a
-    `curriculum` in which w = 1 / (1 + eps) falls from 3/4 to 1/4, so that the assistant walks from student to teacher.
+    """The eps of every level, and measures of how tight the inequality is.
+
+    `constant` eps; `adaptive`, the tightest bound |b - c| / |a - b| of running mean lengths; or a `curriculum` in which
+    w = 1 / (1 + eps) falls from 3/4 to 1/4, so that the assistant moves from the student to the teacher.
     """
 
     lengths: Tensor
@@ -44,8 +46,8 @@ class Young(nn.Module):
         self.config, self.levels = config, tuple(levels)
         self.register_buffer("lengths", torch.zeros(len(self.levels), 2))
 
-    def eps(self, level: str, progress: float) -> float:
-        """The constant of a level when the share `progress` of the training is done."""
+    def eps_at(self, level: str, progress: float) -> float:
+        """Return eps of a level when the share `progress` of the training is done."""
         if self.config.eps_rule == "curriculum":
             w = 0.75 - 0.5 * progress
             return 1 / w - 1
@@ -55,18 +57,19 @@ class Young(nn.Module):
                 return min(100.0, max(0.01, (bc / ab) ** 0.5))
         return self.config.eps_of.get(level, self.config.eps)
 
-    def share(self, level: str, progress: float) -> float:
-        """The share w = 1 / (1 + eps): b* lies this share of the way from the teacher to the student."""
-        return 1 / (1 + self.eps(level, progress))
+    def share_at(self, level: str, progress: float) -> float:
+        """Return w = 1 / (1 + eps): b* lies this share of the way from the teacher to the student."""
+        return 1 / (1 + self.eps_at(level, progress))
 
     @torch.no_grad()
     def measure(self, level: str, ab: Tensor, bc: Tensor, ac: Tensor, eps: float) -> dict[str, Tensor]:
-        """What to log of squared distances between teacher a, assistant b and student c, and the running lengths.
+        """Update the running lengths, and return what to log, from squared distances of teacher a, assistant b and
+        student c.
 
-        slack = right side minus left side, never negative for a squared norm. By the exact identity slack is
-        ((1 + eps)^2 / eps) |b - b*|^2, so delta = |b - b*|^2 / |a - c|^2 follows; and rho, the share of the way from a
-        to c at which b's projection lies, from the three lengths alone. Near 0, delta says that the assistant does
-        nothing of its own. For divergences, which are no squared norms, the three are formal.
+        slack = right side minus left side, never negative for a squared norm. By the identity above it is
+        ((1 + eps)^2 / eps) |b - b*|^2, which gives delta = |b - b*|^2 / |a - c|^2: near 0, the assistant adds nothing.
+        rho is the share of the way from a to c at which b's projection lies. For divergences, which are no squared
+        norms, the three are formal.
         """
         if self.training:
             row = self.lengths[self.levels.index(level)]
@@ -99,10 +102,10 @@ class _OwnHead(nn.Module):
 class BridgeTA(Distiller):
     """The paths teacher-assistant and assistant-student at every level, and the assistant's label loss.
 
-    The teacher gets no gradient. The student gets that of its own label loss, of the assistant-student path, and,
-    where it reads the assistant's feature, of what the assistant's D and Z are measured by, in its decoder and head
-    only. The assistant's input from the student is cut from the graph, unless `network.open`: the student must not be
-    rewarded for features that help only beside LiDAR.
+    The teacher gets no gradient. The student gets that of its own label loss and of the assistant-student path; where
+    its decoder and head decode the assistant's F, these two also learn from the losses on the assistant's D and Z. The
+    assistant's input from the student is detached, unless `network.open`: otherwise the student would be rewarded for
+    features that help only beside LiDAR.
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
@@ -110,7 +113,7 @@ class BridgeTA(Distiller):
         own = config.bridgeta
         self.levels = Levels(config.levels, student)
         self.young = Young(own, self.levels.names)
-        # The assistant's own space, whatever normalisation the distances have: it must be invertible.
+        # The assistant has its own space, whatever the normalisation of the distances, because it must be invertible.
         self.space = TeacherScale(student.config.decoder.width)
         learned = own.assistant == "learned" and own.reading != "none"
         if own.reading == "own" and not learned:
@@ -122,80 +125,79 @@ class BridgeTA(Distiller):
         self.assistant = TeacherAssistant(student.config.decoder.width, own.network) if learned else None
         self.head = _OwnHead(own.network.channels, student) if own.reading == "own" else None
 
-    def prepare(self, teacher: Iterable[TeacherOutput]) -> None:
-        """Take the teacher's statistics over training frames."""
-        scales = scales_of(self.levels.normalisers)
+    def prepare(self, teacher: Iterable[Taps]) -> None:
+        """Measure the teacher's statistics on training frames."""
+        scales = collect_scales(self.levels.normalisers)
         scales["F"].append(self.space)
-        fit(scales, teacher)
+        fit_scales(scales, teacher)
 
-    def losses(
-        self, teacher: TeacherOutput, student: StudentOutput, labels: Labels, context: Context
-    ) -> dict[str, Tensor]:
-        """`kd/F`, `kd/D`, `kd/Z` and `label/assistant`."""
-        a, c = Taps(teacher.F, teacher.D, teacher.Z), Taps(*student)
-        b = self.read(a, c, context)
-        weights = self.levels.weights(labels, teacher)
-        detached_b, detached_c = Taps(*(x.detach() for x in b)), Taps(*(x.detach() for x in c))
+    def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
+        """Compute `kd/F`, `kd/D`, `kd/Z` and `label/assistant`."""
+        own = self.config.bridgeta
+        assistant = self.run_assistant(teacher, student, context)
+        weights = self.levels.weigh_cells(labels, teacher)
+        detached_assistant, detached_student = (Taps(*(x.detach() for x in taps)) for taps in (assistant, student))
         paths: dict[str, Tensor] = {}
         report: dict[str, Tensor] = {}
         for level in self.levels.names:
-            ab = self.levels.distance(level, a, b, weights)
-            bc = self.levels.distance(level, detached_b, c, weights)
-            if self.config.bridgeta.kappa > 0:
-                for_assistant = self.levels.distance(level, b, detached_c, weights)
-                # Only its gradient counts: the value of the path holds the distance once.
-                bc = bc + self.config.bridgeta.kappa * (for_assistant - for_assistant.detach())
-            eps = self.young.eps(level, context.progress)
+            ab = self.levels.measure(level, teacher, assistant, weights)
+            bc = self.levels.measure(level, detached_assistant, student, weights)
+            if own.kappa > 0:
+                for_assistant = self.levels.measure(level, assistant, detached_student, weights)
+                # Only its gradient counts: the value of the path contains the distance once.
+                bc = bc + own.kappa * (for_assistant - for_assistant.detach())
+            eps = self.young.eps_at(level, context.progress)
             paths[level] = (1 + eps) * ab + (1 + 1 / eps) * bc
-            ac = self.levels.distance(level, a, c, weights)
-            if self.config.bridgeta.direct > 0:
-                paths[level] = paths[level] + self.config.bridgeta.direct * ac
+            ac = self.levels.measure(level, teacher, student, weights)
+            if own.direct > 0:
+                paths[level] = paths[level] + own.direct * ac
             report |= self.young.measure(level, ab.detach(), bc.detach(), ac.detach(), eps)
-        losses = self.levels.weighted(paths, context.strength)
-        if self.config.bridgeta.label_weight > 0 and self.config.bridgeta.reading != "none":
-            label_loss = focal_loss(b.Z, labels.masks, labels.known, context.gamma)
-            losses["label/assistant"] = self.config.bridgeta.label_weight * label_loss
+        losses = self.levels.weigh_terms(paths, context.strength)
+        if own.label_weight > 0 and own.reading != "none":
+            label_loss = focal_loss(assistant.Z, labels.masks, labels.known, context.gamma)
+            losses["label/assistant"] = own.label_weight * label_loss
         self.report = report
         return losses
 
-    def read(self, a: Taps, c: Taps, context: Context) -> Taps:
-        """The assistant's taps."""
+    def run_assistant(self, teacher: Taps, student: Taps, context: Context) -> Taps:
+        """Compute the assistant's taps."""
         own = self.config.bridgeta
-        w = self.young.share("F", context.progress)
+        w = self.young.share_at("F", context.progress)
         if own.reading == "none":
-            return self._mixture(a, c, context.progress)
-        source = c.F if own.network.open else c.F.detach()
+            return self._mix_levels(teacher, student, context.progress)
+        source = student.F if own.network.open else student.F.detach()
         if self.assistant is None:
-            features, z = (1 - w) * a.F + w * source, None
+            features, z = (1 - w) * teacher.F + w * source, None
         else:
-            b, z = self.assistant(self.space(a.F.float()), self.space(source.float()), w)
+            b, z = self.assistant(self.space(teacher.F.float()), self.space(source.float()), w)
             features = self.space.inverse(b)
         if self.head is not None:
             return Taps(features, *self.head(z))
         if own.reading == "frozen":
-            read = context.teacher.decode(features)
-            return Taps(read.F, read.D, read.Z)
-        return read_by_student(context.student, features)
+            return context.teacher.decode(features)
+        return decode_with_student(context.student, features)
 
-    def _mixture(self, a: Taps, c: Taps, progress: float) -> Taps:
-        """No network at all (ablation A5): each level's own point between the two, of Z between the probabilities."""
-        shares = {level: self.young.share(level, progress) for level in Taps._fields}
+    def _mix_levels(self, teacher: Taps, student: Taps, progress: float) -> Taps:
+        """Mix teacher and student at each level, Z as probabilities, without any network (ablation A5)."""
+        w = {level: self.young.share_at(level, progress) for level in Taps._fields}
         tau = self.levels.config.tau
-        p, q = (torch.sigmoid(z.detach().float() / tau) for z in (a.Z, c.Z))
-        mixed = (1 - shares["Z"]) * p + shares["Z"] * q
-        f, d = ((1 - shares[x]) * getattr(a, x) + shares[x] * getattr(c, x).detach() for x in ("F", "D"))
-        return Taps(f, d, tau * torch.logit(mixed, eps=1e-7))
+        p, q = (torch.sigmoid(z.detach().float() / tau) for z in (teacher.Z, student.Z))
+        return Taps(
+            F=(1 - w["F"]) * teacher.F + w["F"] * student.F.detach(),
+            D=(1 - w["D"]) * teacher.D + w["D"] * student.D.detach(),
+            Z=tau * torch.logit((1 - w["Z"]) * p + w["Z"] * q, eps=1e-7),
+        )
 
-    def calibrate(self, label_loss: Tensor, student: StudentOutput, losses: dict[str, Tensor], share: float) -> None:
-        """Set the levels' weights."""
+    def calibrate(self, label_loss: Tensor, student: Taps, losses: dict[str, Tensor], share: float) -> None:
+        """Set the weights of the levels."""
         self.levels.calibrate(label_loss, student.F, losses, share)
 
-    def trained_while_warming(self, student: Student) -> list[nn.Parameter]:
-        """The student's decoder and head, where they are the assistant's too."""
+    def select_warmup_parameters(self, student: Student) -> list[nn.Parameter]:
+        """Select the student's decoder and head, where they are the assistant's too."""
         if self.config.bridgeta.reading != "shared":
             return []
         return [*student.decoder.parameters(), *student.head.parameters()]
 
-    def assistant_logits(self, teacher: TeacherOutput, student: StudentOutput, context: Context) -> Tensor | None:
-        """The assistant's own prediction `[B, 6, Y, X]`, to score it beside the student's."""
-        return self.read(Taps(teacher.F, teacher.D, teacher.Z), Taps(*student), context).Z
+    def predict_assistant(self, teacher: Taps, student: Taps, context: Context) -> Tensor:
+        """Predict the assistant's logits `[B, 6, Y, X]`, to score beside the student's."""
+        return self.run_assistant(teacher, student, context).Z

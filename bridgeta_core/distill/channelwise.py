@@ -11,18 +11,18 @@ from torch.nn import functional
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.cells import AreaAverage
-from bridgeta_core.distill.normalise import FEATURES, Normaliser, fit, scales_of
-from bridgeta_core.model.student import Student, StudentOutput
-from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.distill.normalise import FEATURES, Normaliser, collect_scales, fit_scales
+from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 
 class ChannelWise(Distiller):
     """tau^2 KL between each channel's softmax over the cells, the teacher's against the student's.
 
-    The softmax forgets a constant added to a channel, so on Z this teaches no calibration. A map of an absent class
-    would be a distribution made of noise; with `presence` only classes count that the label or the teacher
-    (probability above 0.1) sees in a frame.
+    The softmax ignores a constant added to a channel, so on Z this teaches no calibration. The map of an absent class
+    would be a distribution of noise; with `presence`, only classes count that the labels or the teacher (probability
+    above 0.1) show in a frame.
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
@@ -37,30 +37,28 @@ class ChannelWise(Distiller):
         self.normalisers = nn.ModuleDict({level: Normaliser("teacher", widths[level]) for level in chosen})
         self.area = AreaAverage(student.grid, student.bev_grid)
 
-    def prepare(self, teacher: Iterable[TeacherOutput]) -> None:
-        """Take the teacher's statistics over training frames."""
-        fit(scales_of(self.normalisers), teacher)
+    def prepare(self, teacher: Iterable[Taps]) -> None:
+        """Measure the teacher's statistics on training frames."""
+        fit_scales(collect_scales(self.normalisers), teacher)
 
-    def losses(
-        self, teacher: TeacherOutput, student: StudentOutput, labels: Labels, context: Context
-    ) -> dict[str, Tensor]:
-        """A term `kd/LEVEL` per chosen level."""
+    def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
+        """Compute a term `kd/LEVEL` per chosen level."""
         own, losses = self.config.channelwise, {}
         for level in own.levels:
             t, s = getattr(teacher, level).float(), getattr(student, level).float()
             if level == "Z":
-                kept, inside = self._present(labels, t), torch.ones_like(t[0, 0])
+                counted, inside = self._select_classes(labels, t), torch.ones_like(t[0, 0])
             else:
                 normalise = self.normalisers[level]
                 t, s, inside = normalise(t), normalise(s), self.area.inside
-                kept = torch.ones(t.shape[:2], device=t.device)
+                counted = torch.ones(t.shape[:2], device=t.device)
             per_channel = own.tau**2 * spatial_divergence(t / own.tau, s / own.tau, inside)
-            value = (kept * per_channel).sum() / kept.sum().clamp(min=1)
+            value = (counted * per_channel).sum() / counted.sum().clamp(min=1)
             losses[f"kd/{level}"] = context.strength * own.weight.get(level, 1.0) * value
         return losses
 
-    def _present(self, labels: Labels, logits: Tensor) -> Tensor:
-        """1 `[B, 6]` for the classes of each frame that count."""
+    def _select_classes(self, labels: Labels, logits: Tensor) -> Tensor:
+        """Return 1 for the classes of each frame that count, else 0: `[B, 6]`."""
         if not self.config.channelwise.presence:
             return torch.ones(logits.shape[:2], device=logits.device)
         labelled = labels.known & (labels.masks > 0).flatten(2).any(dim=2)
@@ -68,7 +66,7 @@ class ChannelWise(Distiller):
 
 
 def spatial_divergence(t: Tensor, s: Tensor, inside: Tensor) -> Tensor:
-    """KL `[B, C]` of the softmax over the cells where `inside` `[Y, X]` is 1, of `t` against `s` `[B, C, Y, X]`."""
+    """Compute KL `[B, C]` of `t` against `s` `[B, C, Y, X]`, softmaxed over the cells where `inside` `[Y, X]` is 1."""
     cells = inside.flatten() > 0
     log_t = functional.log_softmax(t.flatten(2)[:, :, cells], dim=2)
     log_s = functional.log_softmax(s.flatten(2)[:, :, cells], dim=2)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
-from bridgeta_core.distill.cells import CellWeights
-from bridgeta_core.distill.distance import squared
-from bridgeta_core.distill.normalise import Normaliser, fit, scales_of
-from bridgeta_core.model.student import Student, StudentOutput
-from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.distill.cells import CellWeighting
+from bridgeta_core.distill.distance import squared_distance
+from bridgeta_core.distill.normalise import Normaliser, collect_scales, fit_scales
+from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 
 class FitNet(Distiller):
     """The weighted squared difference of features, the student's behind a 1x1 convolution that starts as the identity.
 
-    The adapter can absorb a part of the gap without the student changing; off, the features themselves are compared.
+    The adapter can absorb part of the gap, so that the student need not change. `adapter` off compares the features
+    themselves.
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
@@ -31,20 +31,15 @@ class FitNet(Distiller):
             raise BridgeTAError("distill.fitnet.levels is empty", fix="Name F or D", exit_code=2)
         widths = {"F": student.config.decoder.width, "D": student.decoder.channels}
         self.normalisers = nn.ModuleDict({x: Normaliser(own.normalise, widths[x]) for x in own.levels})
-        self.adapters = nn.ModuleDict({x: nn.Conv2d(widths[x], widths[x], 1) for x in own.levels if own.adapter})
-        for adapter in self.adapters.values():
-            nn.init.dirac_(cast(Tensor, adapter.weight))
-            nn.init.zeros_(cast(Tensor, adapter.bias))
-        self.cells = CellWeights(own.cells, student.grid, student.bev_grid)
+        self.adapters = nn.ModuleDict({x: _identity(widths[x]) for x in own.levels if own.adapter})
+        self.cells = CellWeighting(own.cells, student.grid, student.bev_grid)
 
-    def prepare(self, teacher: Iterable[TeacherOutput]) -> None:
-        """Take the teacher's statistics over training frames."""
-        fit(scales_of(self.normalisers), teacher)
+    def prepare(self, teacher: Iterable[Taps]) -> None:
+        """Measure the teacher's statistics on training frames."""
+        fit_scales(collect_scales(self.normalisers), teacher)
 
-    def losses(
-        self, teacher: TeacherOutput, student: StudentOutput, labels: Labels, context: Context
-    ) -> dict[str, Tensor]:
-        """`kd/F` and `kd/D`, as far as they are chosen."""
+    def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
+        """Compute `kd/F` and `kd/D`, those that are chosen."""
         weights = self.cells(labels, teacher.Z).feature
         losses = {}
         with torch.autocast(student.F.device.type, enabled=False):
@@ -52,6 +47,15 @@ class FitNet(Distiller):
                 target, own = normalise(getattr(teacher, level)), normalise(getattr(student, level))
                 if level in self.adapters:
                     own = self.adapters[level](own)
-                value = squared(target, own, weights)
+                value = squared_distance(target, own, weights)
                 losses[f"kd/{level}"] = context.strength * self.config.fitnet.weight * value
         return losses
+
+
+def _identity(width: int) -> nn.Conv2d:
+    """Build a 1x1 convolution that starts as the identity."""
+    adapter = nn.Conv2d(width, width, 1)
+    assert adapter.bias is not None
+    nn.init.dirac_(adapter.weight)
+    nn.init.zeros_(adapter.bias)
+    return adapter

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +11,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bridgeta_core.config.distill import LevelsConfig
 from bridgeta_core.distill.base import Labels
-from bridgeta_core.distill.cells import CellWeights, Weights
-from bridgeta_core.distill.distance import DISTANCES, squared
-from bridgeta_core.distill.normalise import FEATURES, Normaliser, fit, scales_of
-from bridgeta_core.model.student import Student
-from bridgeta_core.model.teacher import TeacherOutput
+from bridgeta_core.distill.cells import CellWeighting, CellWeights
+from bridgeta_core.distill.distance import DISTANCES, squared_distance
+from bridgeta_core.distill.normalise import FEATURES, Normaliser, collect_scales, fit_scales
+from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.utils.errors import BridgeTAError
 
 
-class Taps(NamedTuple):
-    """F before its ReLU, D and Z of any network."""
-
-    F: Tensor
-    D: Tensor
-    Z: Tensor
-
-
 class Levels(nn.Module):
-    """Distances at F, D and Z between networks whose taps have the student's shapes; holds what is measured once: the
-    teacher's statistics and the levels' weights, both buffers, which a checkpoint keeps and nothing trains.
+    """Distances at F, D and Z between networks whose taps have the student's shapes.
+
+    It holds what is measured once: the teacher's statistics and the weights of the levels. Both are buffers, so a
+    checkpoint has them and nothing trains them.
     """
 
     weight: Tensor
@@ -45,50 +37,56 @@ class Levels(nn.Module):
         self.config, self.names = config, tuple(dict.fromkeys(config.levels))
         widths = {"F": student.config.decoder.width, "D": student.decoder.channels}
         self.normalisers = nn.ModuleDict({level: Normaliser(config.normalise, widths[level]) for level in FEATURES})
-        self.cells = CellWeights(config.cells, student.grid, student.bev_grid)
+        self.cells = CellWeighting(config.cells, student.grid, student.bev_grid)
         weights = torch.tensor([config.weight.get(level, 1.0) for level in self.names])
         self.register_buffer("weight", weights)
 
-    def prepare(self, outputs: Iterable[TeacherOutput]) -> None:
-        """Take the teacher's statistics."""
-        fit(scales_of(self.normalisers), outputs)
+    def prepare(self, outputs: Iterable[Taps]) -> None:
+        """Measure the teacher's statistics."""
+        fit_scales(collect_scales(self.normalisers), outputs)
 
-    def weights(self, labels: Labels, teacher: TeacherOutput) -> Weights:
-        """The cells' weights of a batch."""
-        return cast(Weights, self.cells(labels, teacher.Z))
+    def weigh_cells(self, labels: Labels, teacher: Taps) -> CellWeights:
+        """Compute the weights of a batch's cells."""
+        return self.cells(labels, teacher.Z)
 
-    def distance(self, level: str, x: Taps, y: Taps, weights: Weights) -> Tensor:
-        """The distance of two networks at a level; the order matters for the divergence only, which leads from x."""
+    def measure(self, level: str, x: Taps, y: Taps, weights: CellWeights) -> Tensor:
+        """Measure the distance of two networks at a level; of these only KL, from x to y, is not symmetric."""
         a, c = getattr(x, level), getattr(y, level)
         if level == "Z":
             return DISTANCES[self.config.distance](a, c, weights.label, self.config.tau)
         normalise = self.normalisers[level]
-        return squared(normalise(a), normalise(c), weights.feature)
+        return squared_distance(normalise(a), normalise(c), weights.feature)
 
-    def weighted(self, values: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
-        """The terms `kd/LEVEL` of a loss from a value per level."""
+    def weigh_terms(self, values: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
+        """Turn a value per level into the terms `kd/LEVEL` of a loss."""
         return {f"kd/{name}": strength * self.weight[i] * values[name] for i, name in enumerate(self.names)}
 
     def calibrate(self, label_loss: Tensor, features: Tensor, losses: dict[str, Tensor], share: float) -> None:
-        """Scale the weights so that each level's gradient at `features` gets the norm of `share` times the label
+        """Scale the weights so that the gradient of each level at `features` has the norm of `share` times the label
         loss's. A level whose gradient vanishes keeps its weight.
         """
-        target = share * gradient_norm(label_loss, features)
+        target = share * compute_gradient_norm(label_loss, features)
         for i, name in enumerate(self.names):
-            norm = gradient_norm(losses[f"kd/{name}"], features)
+            norm = compute_gradient_norm(losses[f"kd/{name}"], features)
             if norm > 0 and torch.isfinite(target / norm):
                 self.weight[i] *= target / norm
 
 
-def gradient_norm(loss: Tensor, features: Tensor) -> Tensor:
-    """Norm of the gradient of a loss at `features`; the graph stays."""
+def compute_gradient_norm(loss: Tensor, features: Tensor) -> Tensor:
+    """Compute the norm of a loss's gradient at `features`, without freeing the graph."""
     (gradient,) = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
     return torch.zeros((), device=loss.device) if gradient is None else gradient.float().norm()
 
 
+def decode_with_student(student: Student, features: Tensor) -> Taps:
+    """Send another network's F through the student's decoder and head, which the losses that follow train."""
+    with freeze_running_statistics(student.decoder, student.head):
+        return student.decode(features)
+
+
 @contextmanager
-def running_statistics_kept(*modules: nn.Module) -> Iterator[None]:
-    """Batch norms in training normalise by the batch but leave their running statistics alone, which belong to the
+def freeze_running_statistics(*modules: nn.Module) -> Iterator[None]:
+    """Let batch norms in training normalise by the batch without updating their running statistics, which are of the
     network's own features.
     """
     norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
@@ -99,9 +97,3 @@ def running_statistics_kept(*modules: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
-
-
-def read_by_student(student: Student, features: Tensor) -> Taps:
-    """What the student's decoder and head, trained by whatever loss follows, make of another network's F."""
-    with running_statistics_kept(student.decoder, student.head):
-        return Taps(*student.decode(features))

@@ -7,23 +7,22 @@ from torch import Tensor
 
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
-from bridgeta_core.distill.cells import CellWeights
+from bridgeta_core.distill.cells import CellWeighting
 from bridgeta_core.distill.distance import bernoulli_kl
-from bridgeta_core.model.student import Student, StudentOutput
-from bridgeta_core.model.teacher import Teacher, TeacherOutput
+from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.teacher import Teacher
 
 
 class Logits(Distiller):
-    """tau^2 KL between the tempered probabilities, per class and cell: a softmax would let the classes compete."""
+    """tau^2 KL between the tempered probabilities, per class and cell: a softmax would make the classes compete."""
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
         super().__init__(config, student, teacher)
-        self.cells = CellWeights("balanced" if config.logits.balanced else "uniform", student.grid, student.bev_grid)
+        kind = "balanced" if config.logits.balanced else "uniform"
+        self.cells = CellWeighting(kind, student.grid, student.bev_grid)
 
-    def losses(
-        self, teacher: TeacherOutput, student: StudentOutput, labels: Labels, context: Context
-    ) -> dict[str, Tensor]:
-        """`kd/Z`."""
+    def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
+        """Compute `kd/Z`."""
         own = self.config.logits
         weights = self.cells(labels, teacher.Z).label[:, None].expand_as(student.Z)
         if own.correct_only:

@@ -1,25 +1,25 @@
-"""Bringing the features of several networks to one scale before they are compared (kd_methods 0.3)."""
+"""Bring the features of several networks to one scale before they are compared (kd_methods 0.3)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bridgeta_core.model.teacher import TeacherOutput
+from bridgeta_core.model.student import Taps
 
 FEATURES = ("F", "D")
 """The levels that are features; Z is compared as probabilities and needs no scale."""
 
 
 class TeacherScale(nn.Module):
-    """From x to (x - mean) / max(std, 0.05 median(std)), per channel, by the teacher's statistics.
+    """The map x -> (x - mean) / max(std, 0.05 median(std)) per channel, by the teacher's statistics.
 
-    One affine map for teacher, assistant and student, so that distances stay a weighted Euclidean distance of the
-    features themselves and the inequality holds. It is the identity until `fit`; nothing trains it.
+    It is the same affine map for teacher, assistant and student, so distances stay a weighted Euclidean distance of the
+    features themselves and the inequality holds. It is the identity until `set`, and is not trained.
     """
 
     mean: Tensor
@@ -31,17 +31,17 @@ class TeacherScale(nn.Module):
         self.register_buffer("scale", torch.ones(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised features `[B, C, Y, X]`."""
+        """Normalise features `[B, C, Y, X]`."""
         return (x - self.mean) / self.scale
 
     def inverse(self, x: Tensor) -> Tensor:
-        """The features that `forward` gives `x` for."""
+        """Undo `forward`."""
         return x * self.scale + self.mean
 
     def set(self, mean: Tensor, std: Tensor) -> None:
-        """Take per-channel statistics `[C]`.
+        """Set the statistics `[C]` of the channels.
 
-        Channels that hardly vary must not be blown up, hence the floor; dead ones do not lower it.
+        The floor keeps channels that hardly vary from being blown up; dead channels do not lower it.
         """
         alive = std[std > 0]
         floor = 0.05 * alive.median() if len(alive) else torch.ones((), dtype=std.dtype)
@@ -50,7 +50,7 @@ class TeacherScale(nn.Module):
 
 
 class Normaliser(nn.Module):
-    """The chosen normalisation: by the `teacher`'s statistics (N1), each map by its own (`instance`, N2), cells of
+    """A normalisation `kind`: by the `teacher`'s statistics (N1), of each map by its own (`instance`, N2), of cells to
     `unit` length (N3), or `none`.
     """
 
@@ -60,10 +60,10 @@ class Normaliser(nn.Module):
         self.teacher = TeacherScale(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised features `[B, C, Y, X]`, float32."""
+        """Normalise features `[B, C, Y, X]` in float32."""
         x = x.float()
         if self.kind == "teacher":
-            return cast(Tensor, self.teacher(x))
+            return self.teacher(x)
         if self.kind == "instance":
             return functional.instance_norm(x)
         if self.kind == "unit":
@@ -71,13 +71,13 @@ class Normaliser(nn.Module):
         return x
 
 
-def scales_of(normalisers: nn.ModuleDict) -> dict[str, list[TeacherScale]]:
-    """The scale of every level, for `fit`, from its normaliser."""
-    return {level: [cast(Normaliser, module).teacher] for level, module in normalisers.items()}
+def collect_scales(normalisers: nn.ModuleDict) -> dict[str, list[Any]]:
+    """Collect the scale of every level from its normaliser, for `fit_scales`."""
+    return {level: [normaliser.teacher] for level, normaliser in normalisers.items()}
 
 
-def fit(scales: Mapping[str, Sequence[TeacherScale]], outputs: Iterable[TeacherOutput]) -> None:
-    """Set every scale of a level, `F` or `D`, from the teacher's outputs, in one pass over them and in float64."""
+def fit_scales(scales: Mapping[str, Sequence[TeacherScale]], outputs: Iterable[Taps]) -> None:
+    """Set the scales of every level, F or D, from the teacher's outputs in one pass, in float64."""
     count: dict[str, int] = {}
     sums: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}

@@ -1,1 +1,1 @@
-"""The networks, and the parts that they share."""
+"""The networks and the parts that they share."""

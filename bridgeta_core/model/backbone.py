@@ -1,9 +1,9 @@
-"""Image encoder: any backbone that `transformers` knows, and a feature pyramid on top of it."""
+"""Image encoder: any backbone of `transformers` with a feature pyramid on top."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,24 +24,24 @@ class ImageEncoder(nn.Module):
     The pyramid is that of Lin et al. 2017: a 1x1 convolution per stage, sums from coarse to fine, and one 3x3
     convolution at the end. `config` is the configuration as built: after loading pretrained weights its options
     spell out their architecture, so that the network can be rebuilt without them. With `pretrained` off the
-    backbone is built from the configuration alone, and no hub is asked.
+    backbone is built from the configuration alone, without asking a hub.
     """
 
     def __init__(self, config: BackboneConfig, pretrained: bool = True) -> None:
         super().__init__()
         if not config.stages or sorted(set(config.stages)) != list(config.stages):
             raise BridgeTAError(f"model.backbone.stages = {list(config.stages)} must ascend", exit_code=2)
-        self.backbone, options = _from_scratch(config)
+        self.backbone, options = _build_backbone(config)
         if pretrained and config.pretrained:
-            self.backbone, options = _from_pretrained(config, self.backbone)
+            self.backbone, options = _load_pretrained(config, type(self.backbone))
         self.config = replace(config, options=options)
-        widths = cast(Any, self.backbone).channels
+        widths: list[int] = self.backbone.channels
         self.lateral = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in widths)
         self.output = convolution(config.channels, config.channels)
         self.stride = self._measure_stride()
 
     def _measure_stride(self) -> int:
-        """Backbones do not tell their strides alike, so one small image is sent through."""
+        """Send one small image through: backbones do not report their strides alike."""
         with torch.no_grad():
             self.backbone.eval()
             maps = self.backbone(torch.zeros(1, 3, _PROBE, _PROBE)).feature_maps
@@ -56,16 +56,17 @@ class ImageEncoder(nn.Module):
         return int(_PROBE // heights[0])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images `[B, 3, H, W]` to `[B, config.channels, H / stride, W / stride]`."""
+        """Encode normalised images `[B, 3, H, W]` into `[B, config.channels, H / stride, W / stride]`."""
         maps = self.backbone(images).feature_maps
         laterals = [layer(m) for layer, m in zip(self.lateral, maps, strict=True)]
         result = laterals[-1]
         for finer in reversed(laterals[:-1]):
             result = finer + functional.interpolate(result, size=finer.shape[-2:], mode="nearest")
-        return cast(Tensor, self.output(result))
+        return self.output(result)
 
 
-def _from_scratch(config: BackboneConfig) -> tuple[nn.Module, dict[str, Any]]:
+def _build_backbone(config: BackboneConfig) -> tuple[Any, dict[str, Any]]:
+    """Build a backbone with random weights. Return it with its options."""
     options = dict(config.options)
     try:
         known = AutoConfig.for_model(config.architecture)
@@ -79,7 +80,7 @@ def _from_scratch(config: BackboneConfig) -> tuple[nn.Module, dict[str, Any]]:
     if unknown:
         raise BridgeTAError(f"model.backbone.options: {config.architecture} has no {', '.join(unknown)}", exit_code=2)
     try:
-        # transformers 5 has tuples as defaults that some of its backbones (convnext) then add to lists.
+        # transformers 5 has tuples as defaults, which some of its backbones (convnext) then add to lists.
         defaults = {key: getattr(known, key, None) for key in known.to_dict()}
         lists = {key: list(value) for key, value in defaults.items() if isinstance(value, tuple)}
         settings = AutoConfig.for_model(config.architecture, **{**lists, **options}, out_features=_stage_names(config))
@@ -89,11 +90,11 @@ def _from_scratch(config: BackboneConfig) -> tuple[nn.Module, dict[str, Any]]:
         raise BridgeTAError(f"model.backbone: {config.architecture} cannot be built ({reason})", exit_code=2) from error
 
 
-def _from_pretrained(config: BackboneConfig, blank: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
-    """The backbone with downloaded (or local) weights, and the options that rebuild its architecture."""
+def _load_pretrained(config: BackboneConfig, kind: Any) -> tuple[Any, dict[str, Any]]:
+    """Load a backbone of class `kind` with downloaded or local weights. Return it with the options that rebuild it."""
     name, fix = config.pretrained, "Connect to the hub once, name a local folder, or set model.backbone.pretrained=null"
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it reports the classifier's unused weights at length
+    logging.set_verbosity_error()  # transformers lists the classifier's unused weights at length
     try:
         settings = AutoConfig.from_pretrained(name, **config.options, out_features=_stage_names(config))
         if settings.model_type != config.architecture:
@@ -101,15 +102,13 @@ def _from_pretrained(config: BackboneConfig, blank: nn.Module) -> tuple[nn.Modul
                 f"model.backbone.pretrained = {name} is a {settings.model_type}, not a {config.architecture}",
                 exit_code=2,
             )
-        backbone, report = cast(Any, type(blank)).from_pretrained(
-            name, config=settings, output_loading_info=True, use_safetensors=True
-        )
+        backbone, report = kind.from_pretrained(name, config=settings, output_loading_info=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise BridgeTAError(f"pretrained weights {name} cannot be had ({reason})", fix=fix) from error
+        raise BridgeTAError(f"pretrained weights {name} cannot be loaded ({reason})", fix=fix) from error
     finally:
         logging.set_verbosity(verbosity)
-    # A classifier's file has no norms for tapped stages, which start new; if more is lacking, it is of something else.
+    # A classifier's file has no norms for the stages' outputs; they start fresh. Any other gap means another model.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("hidden_states_norms"))
     if missing:
         raise BridgeTAError(f"pretrained weights {name} lack {len(missing)} tensors, e.g. {missing[0]}", fix=fix)
@@ -120,7 +119,7 @@ def _from_pretrained(config: BackboneConfig, blank: nn.Module) -> tuple[nn.Modul
     return backbone.float(), {**options, **config.options}
 
 
-# Fields of a stored configuration that say nothing about the backbone's layers, or that we set ourselves.
+# Fields of a stored configuration that do not affect the backbone's layers, or that we set ourselves.
 _NOT_ARCHITECTURE = frozenset(
     {"architectures", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "out_features"}
     | {"out_indices", "stage_names", "_name_or_path", "problem_type", "num_labels"}

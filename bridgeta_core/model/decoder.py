@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,9 +10,9 @@ from bridgeta_core.config.experiment import DecoderConfig
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """Convolution without bias, batch norm, ReLU (or none): `[B, inputs, h, w]` to `[B, outputs, h / s, w / s]`.
+    """Build a convolution without bias, batch norm and ReLU: `[B, inputs, h, w]` to `[B, outputs, h / s, w / s]`.
 
-    A kernel as large as its stride is not padded: it covers exactly the cells that it replaces.
+    A kernel as large as its stride is not padded, so it covers exactly the cells that it replaces.
     """
     padding = 0 if kernel == stride else kernel // 2
     layers: list[nn.Module] = [
@@ -26,10 +24,10 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, rel
     return nn.Sequential(*layers)
 
 
-def downsampling(channels: int, stride: int) -> nn.Sequential:
-    """Brings lifted features `[B, C, Y, X]` to `[B, C, Y / stride, X / stride]`; nothing at all for stride 1.
+def build_downsampling(channels: int, stride: int) -> nn.Sequential:
+    """Build layers from `[B, C, Y, X]` to `[B, C, Y / stride, X / stride]`; none for stride 1.
 
-    Per halving: a 3x3 convolution, one of 2x2 with stride 2, a 3x3. (A strided 3x3, as is common, would move the
+    A 3x3 and a strided 2x2 convolution per halving, and one 3x3 at the end. (The usual strided 3x3 would shift the
     features by half a cell against the metric grid.)
     """
     layers: list[nn.Module] = []
@@ -42,33 +40,32 @@ def downsampling(channels: int, stride: int) -> nn.Sequential:
 
 
 class CameraNeck(nn.Module):
-    """Lifted features `[B, C, Y, X]` to F `[B, width, Y, X]`, before its ReLU: the camera's counterpart of a fuser."""
+    """Lifted features `[B, C, Y, X]` to F `[B, width, Y, X]` before its ReLU: the student's counterpart of a fuser."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.layers = convolution(channels, width, relu=False)
 
     def forward(self, lifted: Tensor) -> Tensor:
-        """F before its ReLU."""
-        return cast(Tensor, self.layers(lifted))
+        """Compute F before its ReLU."""
+        return self.layers(lifted)
 
 
 class Residual(nn.Module):
-    """One 3x3 convolution around which its input is added; a convolution each keeps the cost of a stage plain."""
+    """One 3x3 convolution with a skip connection, on `[B, channels, Y, X]`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = convolution(channels, channels, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `[B, channels, Y, X]`, and as many again."""
         return functional.relu(x + self.layers(x))
 
 
 class BevDecoder(nn.Module):
-    """ReLU(F) `[B, width, Y, X]` to D `[B, channels * stages, Y, X]`; the same type for student and teacher.
+    """ReLU(F) `[B, width, Y, X]` to D `[B, channels * stages, Y, X]`, for student and teacher.
 
-    Stages of 3x3 convolutions, each after the first at half the size (after SECOND, Yan et al. 2018); every stage is
+    Stages of 3x3 convolutions, each after the first at half the size (after SECOND, Yan et al. 2018). Every stage is
     brought to `channels` and to the size of the first, and all are concatenated.
     """
 
@@ -84,7 +81,7 @@ class BevDecoder(nn.Module):
         self.channels = config.channels * len(config.stages)
 
     def forward(self, features: Tensor) -> Tensor:
-        """D on the cells of `features`."""
+        """Compute D on the cells of `features`."""
         size, maps = features.shape[-2:], []
         for stage, up in zip(self.stages, self.up, strict=True):
             features = stage(features)

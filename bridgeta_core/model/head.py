@@ -1,9 +1,8 @@
-"""Segmentation head: BEV features on their own grid to logits on the label grid."""
+"""Segmentation head: from BEV features on their own grid to logits on the label grid."""
 
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import numpy as np
 import torch
@@ -15,14 +14,14 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.decoder import convolution
 
-_PRIOR = 0.1  # probability that the untrained head gives to every class, so that the focal loss starts calm
+_PRIOR = 0.1  # probability of every class before training, so that the focal loss starts small
 
 
 class GridResampler(nn.Module):
-    """Bilinear resampling `[B, C, Y, X]` of grid `source` to `[B, C, Y', X']` of grid `target`, cell centre to centre.
+    """Bilinear resampling of `[B, C, Y, X]` on grid `source` to `[B, C, Y', X']` on grid `target`.
 
-    Both grids are aligned with the axes, so it separates into one interpolation of rows and one of columns. Beyond
-    the outermost centres of the source the outermost values hold.
+    Both grids are aligned with the axes, so rows and columns are interpolated one after the other. Beyond the outermost
+    cell centres of the source, the outermost values hold.
     """
 
     row: Tensor
@@ -38,15 +37,15 @@ class GridResampler(nn.Module):
             ("row", y, source.y_min, source.shape[0]),
             ("column", x, source.x_min, source.shape[1]),
         ):
-            index, weight = _neighbours((positions - low) / source.resolution - 0.5, cells)
+            index, weight = _find_neighbours((positions - low) / source.resolution - 0.5, cells)
             self.register_buffer(name, torch.from_numpy(index), persistent=False)
             self.register_buffer(f"{name}_weight", torch.from_numpy(weight), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features on the target's cells."""
+        """Resample features to the cells of the target."""
         if self.identity:
             return features
-        # Channels last, so that a row or a cell is copied in one piece; on planes [y, x] it takes four times as long.
+        # Channels last, so that a row or a cell is copied in one piece: four times as fast as on planes [y, x].
         x = features.permute(0, 2, 3, 1)
         x = self._interpolate(x, 1, self.row, self.row_weight[:, None, None])
         x = self._interpolate(x, 2, self.column, self.column_weight[:, None])
@@ -58,17 +57,17 @@ class GridResampler(nn.Module):
         return torch.lerp(low, high, weight.to(x.dtype))
 
 
-def _neighbours(positions: NDArray[np.float64], cells: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The two source cells `[2, n]` around each position, in cells, and the weight `[n]` of the second."""
+def _find_neighbours(positions: NDArray[np.float64], cells: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find the two source cells `[2, n]` around each position in cells, and the weight `[n]` of the second."""
     inside = positions.clip(0, cells - 1)
     low = np.minimum(np.floor(inside), max(cells - 2, 0)).astype(np.int64)
     return np.stack([low, np.minimum(low + 1, cells - 1)]), (inside - low).astype(np.float32)
 
 
 class SegmentationHead(nn.Module):
-    """D `[B, inputs, Y, X]` on `source` to logits `[B, 6, Y', X']` on `target`; every class is its own binary problem.
+    """D `[B, inputs, Y, X]` on `source` to logits `[B, 6, Y', X']` on `target`; every class is a binary problem.
 
-    Metric resampling, two 3x3 convolutions and a 1x1, as in BEVFusion's map segmentation.
+    Resampling, two 3x3 convolutions and a 1x1, as in BEVFusion's map segmentation.
     """
 
     def __init__(self, inputs: int, config: HeadConfig, source: BevGrid, target: BevGrid) -> None:
@@ -76,8 +75,9 @@ class SegmentationHead(nn.Module):
         self.resample = GridResampler(source, target)
         self.layers = nn.Sequential(convolution(inputs, config.width), convolution(config.width, config.width))
         self.classify = nn.Conv2d(config.width, len(CLASSES), 1)
-        nn.init.constant_(cast(Tensor, self.classify.bias), math.log(_PRIOR / (1 - _PRIOR)))
+        assert self.classify.bias is not None
+        nn.init.constant_(self.classify.bias, math.log(_PRIOR / (1 - _PRIOR)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits, one channel per class of `classes.CLASSES`."""
-        return cast(Tensor, self.classify(self.layers(self.resample(features))))
+        """Compute logits, one channel per class of `classes.CLASSES`."""
+        return self.classify(self.layers(self.resample(features)))

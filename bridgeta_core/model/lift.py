@@ -22,17 +22,17 @@ from bridgeta_core.config.experiment import LiftConfig
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
 
-# The indices are int32, because that is what MKL computes with; int64 ones would be converted at every product.
-_MOST = 2**31 - 1
+# Indices are int32, because MKL computes with these; int64 ones would be converted at every product.
+_MAX_INDEX = 2**31 - 1
 
 with warnings.catch_warnings():
-    # torch says once per process that CSR tensors are in beta. We know, and a user cannot do anything about it.
+    # torch warns once per process that CSR tensors are in beta. A user cannot do anything about it.
     warnings.simplefilter("ignore")
     torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1))
 
 
 def depth_bins(config: LiftConfig) -> Tensor:
-    """Centres of the depth bins in metres along the optical axis, `[D]` float64.
+    """Compute the centres of the depth bins in metres along the optical axis, `[D]` float64.
 
     Raises BridgeTAError when the range is empty or not a whole number of bins.
     """
@@ -47,7 +47,7 @@ def depth_bins(config: LiftConfig) -> Tensor:
 
 
 def cell_pixels(feature_size: tuple[int, int], image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Pixel coordinates (integers at pixel centres) of the centres of feature cells: u `[w]` and v `[h]`, float64.
+    """Compute the pixel coordinates (integers at pixel centres) of feature cells' centres: u `[w]`, v `[h]`, float64.
 
     Cell j of stride s covers the pixels j s to (j + 1) s - 1, so its centre is j s + (s - 1) / 2.
     """
@@ -72,21 +72,17 @@ class Pattern:
     source: Tensor
     shape: tuple[int, int]
 
-    def matrix(self, values: Tensor) -> Tensor:
-        """The CSR matrix with `values` [entries]."""
+    def matrix_from_values(self, values: Tensor) -> Tensor:
+        """Make the CSR matrix of `values` [entries]."""
         return torch.sparse_csr_tensor(self.crow, self.col, values, self.shape, check_invariants=False)
 
-    def matrix_of(self, depth: Tensor) -> Tensor:
-        """The CSR matrix whose values come from the depth volume `[B, N, h, w, D]`."""
-        return self.matrix(depth.reshape(-1).index_select(0, self.source))
-
-    def to(self, device: torch.device | str) -> Pattern:
-        """The same pattern on another device."""
-        return replace(self, crow=self.crow.to(device), col=self.col.to(device), source=self.source.to(device))
+    def matrix_from_depth(self, depth: Tensor) -> Tensor:
+        """Make the CSR matrix whose values come from the depth volume `[B, N, h, w, D]`."""
+        return self.matrix_from_values(depth.reshape(-1).index_select(0, self.source))
 
     @classmethod
     def block_diagonal(cls, patterns: Sequence[Pattern], sources: Sequence[int]) -> Pattern:
-        """Independent patterns as one; `sources` are the sizes of their depth volumes."""
+        """Join independent patterns into one; `sources` are the sizes of their depth volumes."""
         crow, col, source = [patterns[0].crow[:1]], [], []
         rows = columns = entries = offset = 0
         for pattern, size in zip(patterns, sources, strict=True):
@@ -100,7 +96,7 @@ class Pattern:
 
 
 def _check_size(*sizes: int) -> None:
-    if max(sizes) > _MOST:
+    if max(sizes) > _MAX_INDEX:
         raise BridgeTAError(
             f"the lift has {max(sizes)} elements, more than 32-bit indices reach", fix="Use a smaller batch"
         )
@@ -122,18 +118,16 @@ class LiftPlan:
     bev_shape: tuple[int, int]
 
     @property
-    def batch(self) -> int:
-        """B."""
+    def batch_size(self) -> int:
         return self.ground.shape[0]
 
     @property
-    def cameras(self) -> int:
-        """N."""
+    def camera_count(self) -> int:
         return self.ground.shape[1]
 
     @property
     def feature_size(self) -> tuple[int, int]:
-        """(h, w) of the image features."""
+        """Height and width of the image features."""
         return self.ground.shape[2], self.ground.shape[3]
 
     @property
@@ -151,10 +145,10 @@ class LiftPlan:
         config: LiftConfig,
         device: torch.device | str | None = None,
     ) -> LiftPlan:
-        """Plan for `intrinsics` [B, N, 3, 3] of the network input and `ego_T_cam` [B, N, 4, 4] (optical frames).
+        """Build the plan for `intrinsics` [B, N, 3, 3] of the network input and `ego_T_cam` [B, N, 4, 4] (optical).
 
         `feature_size` and `image_size` are (height, width); bins, grid and range of z come from `config`. The pattern
-        is made on `device` (default: the one of the intrinsics). Raises BridgeTAError on a wrong shape or a number
+        is built on `device` (by default that of the intrinsics). Raises BridgeTAError on a wrong shape or a number
         that is not finite.
         """
         device = torch.device(device) if device is not None else intrinsics.device
@@ -190,7 +184,7 @@ class LiftPlan:
         cell = row.int() * columns + column.int()
         cell += (torch.arange(batch, dtype=torch.int32, device=device) * cells)[:, None, None, None]
 
-        # Image cells are enumerated in order, so the transposed pattern needs no sorting; the other one needs one.
+        # Image cells are enumerated in order, so only the pattern with BEV cells as rows needs sorting.
         source = inside.view(-1).nonzero().squeeze(1).int()
         target = cell.view(-1).index_select(0, source)
         image_cells = batch * cameras * h * w
@@ -213,12 +207,12 @@ class LiftPlan:
 
     @classmethod
     def stack(cls, plans: Sequence[LiftPlan]) -> LiftPlan:
-        """Plans of the same shapes as one, along the batch. Copies indices; sorts nothing."""
+        """Join plans of the same shapes along the batch. Copies indices and sorts nothing."""
         if len(plans) == 1:
             return plans[0]
-        sizes = {(p.cameras, p.feature_size, p.bins, p.bev_shape) for p in plans}
+        sizes = {(p.camera_count, p.feature_size, p.bins, p.bev_shape) for p in plans}
         if len(sizes) != 1:
-            raise BridgeTAError(f"plans of unlike shapes cannot be stacked: {sorted(sizes)}")
+            raise BridgeTAError(f"plans of different shapes cannot be stacked: {sorted(sizes)}")
         volumes = [p.ground.numel() * p.bins for p in plans]
         return replace(
             plans[0],
@@ -227,22 +221,12 @@ class LiftPlan:
             ground=torch.cat([p.ground for p in plans]),
         )
 
-    def expand(self, batch: int) -> LiftPlan:
-        """The plan for `batch` samples that all have this plan's cameras."""
-        return LiftPlan.stack([self] * batch)
-
-    def to(self, device: torch.device | str) -> LiftPlan:
-        """The same plan on another device."""
-        return replace(
-            self, gather=self.gather.to(device), spread=self.spread.to(device), ground=self.ground.to(device)
-        )
-
 
 class PlanCache:
-    """Plans kept by calibration, one per sample, for training and inference without geometric augmentation.
+    """A cache of plans by calibration, one per sample, for training and inference without geometric augmentation.
 
-    Call it as `build` is called, with intrinsics [B, N, 3, 3] and ego_T_cam [B, N, 4, 4]; the `size` calibrations
-    used last are kept. May be used from several threads.
+    Call it like `build`, with intrinsics [B, N, 3, 3] and ego_T_cam [B, N, 4, 4]. It holds the `size` calibrations
+    that were used last. Safe to use from several threads.
     """
 
     def __init__(self, build: Callable[[Tensor, Tensor], LiftPlan], size: int = 16) -> None:
@@ -250,15 +234,12 @@ class PlanCache:
         self._plans: OrderedDict[bytes, LiftPlan] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._plans)
-
     def __call__(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
-        """The plan of a batch: kept parts are looked up, the others built."""
+        """Stack the plan of a batch from cached samples, and build the others."""
         k, pose = intrinsics.detach().cpu(), ego_T_cam.detach().cpu()
-        return LiftPlan.stack([self._one(k[i : i + 1], pose[i : i + 1]) for i in range(len(k))])
+        return LiftPlan.stack([self._find(k[i : i + 1], pose[i : i + 1]) for i in range(len(k))])
 
-    def _one(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
+    def _find(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
         key = intrinsics.numpy().tobytes() + ego_T_cam.numpy().tobytes()
         with self._lock:
             if key not in self._plans:
@@ -276,7 +257,7 @@ class _SparseLift(torch.autograd.Function):
     def forward(ctx: Any, depth: Tensor, features: Tensor, plan: LiftPlan) -> Tensor:
         ctx.save_for_backward(depth, features)
         ctx.plan = plan
-        return plan.gather.matrix_of(depth) @ features
+        return plan.gather.matrix_from_depth(depth) @ features
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -288,25 +269,25 @@ class _SparseLift(torch.autograd.Function):
             bev = gradients[0].to(features.dtype).contiguous()
             if ctx.needs_input_grad[0]:
                 # The gradient of a value is the dot product of its image cell's features with its BEV cell's gradient.
-                zeros = spread.matrix(torch.zeros(len(spread.col), dtype=bev.dtype, device=bev.device))
+                zeros = spread.matrix_from_values(torch.zeros(len(spread.col), dtype=bev.dtype, device=bev.device))
                 sampled = torch.sparse.sampled_addmm(zeros, features.contiguous(), bev.t(), beta=0.0)
                 grad_depth = torch.zeros_like(depth, memory_format=torch.contiguous_format)
                 grad_depth.view(-1).index_copy_(0, spread.source.long(), sampled.values())
             if ctx.needs_input_grad[1]:
-                grad_features = spread.matrix_of(depth) @ bev
+                grad_features = spread.matrix_from_depth(depth) @ bev
         return grad_depth, grad_features, None
 
 
 def lift(depth: Tensor, features: Tensor, plan: LiftPlan) -> Tensor:
-    """BEV features `[B, C, Y, X]` of depth distributions `[B, N, D, h, w]` and features `[B, N, C, h, w]`.
+    """Lift depth distributions `[B, N, D, h, w]` and features `[B, N, C, h, w]` to BEV features `[B, C, Y, X]`.
 
     BEV[b, :, y, x] = sum of depth * feature over all cameras, bins and image cells of the sample that fall into the
     cell. Computes in float32 (float64 stays float64), under autocast too. Fastest when both inputs are channels-last
-    in memory; the result is. Raises BridgeTAError when the plan was made for other shapes.
+    in memory, as the result is. Raises BridgeTAError when the plan is for other shapes.
     """
     batch, cameras, _, h, w = depth.shape
     channels = features.shape[2]
-    expected = (plan.batch, plan.cameras, plan.bins, *plan.feature_size)
+    expected = (plan.batch_size, plan.camera_count, plan.bins, *plan.feature_size)
     if tuple(depth.shape) != expected or tuple(features.shape) != (batch, cameras, channels, h, w):
         raise BridgeTAError(
             f"depth {list(depth.shape)} and features {list(features.shape)} do not fit the plan of {list(expected)}"
@@ -318,12 +299,12 @@ def lift(depth: Tensor, features: Tensor, plan: LiftPlan) -> Tensor:
         if torch.is_grad_enabled() and (depth.requires_grad or features.requires_grad):
             bev: Tensor = _SparseLift.apply(volume, matrix, plan)
         else:
-            bev = plan.gather.matrix_of(volume) @ matrix
+            bev = plan.gather.matrix_from_depth(volume) @ matrix
     return bev.view(batch, *plan.bev_shape, channels).permute(0, 3, 1, 2)
 
 
 def bev_grid(config: LiftConfig) -> BevGrid:
-    """The grid of the BEV features after the stride that follows the lift."""
+    """Return the grid of the BEV features after the stride that follows the lift."""
     grid = config.grid
     if any(size % config.downsample for size in grid.shape):
         raise BridgeTAError(

@@ -1,10 +1,10 @@
-"""The camera-only student: images of any number of cameras to class logits on the label grid."""
+"""The camera-only student: from images of any number of cameras to class logits on the label grid."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,14 @@ from torch.nn import functional
 from bridgeta_core.config.experiment import StudentConfig
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.backbone import ImageEncoder
-from bridgeta_core.model.decoder import BevDecoder, CameraNeck, downsampling
+from bridgeta_core.model.decoder import BevDecoder, CameraNeck, build_downsampling
 from bridgeta_core.model.head import SegmentationHead
 from bridgeta_core.model.lift import LiftPlan, bev_grid, depth_bins, lift
 from bridgeta_core.utils.errors import BridgeTAError
 
 
-class StudentOutput(NamedTuple):
-    """The taps: F `[B, width, Y', X']` before its ReLU, D `[B, C_D, Y', X']`, logits Z `[B, 6, Y, X]`."""
+class Taps(NamedTuple):
+    """What a network gives: F `[B, width, Y', X']` before its ReLU, D `[B, C_D, Y', X']`, logits Z `[B, 6, Y, X]`."""
 
     F: Tensor
     D: Tensor
@@ -30,8 +30,8 @@ class StudentOutput(NamedTuple):
 class CameraBranch(nn.Module):
     """Images to lifted BEV features `[B, lift.channels, Y', X']` on `self.grid`; student and teacher each have one.
 
-    All cameras share all weights, so their number is free. With `lift.ground_prior` the depth distribution starts from
-    the flat ground (inverse perspective mapping) and the network learns what differs from it.
+    All cameras share all weights, so any number of them works. With `lift.ground_prior` the depth distribution starts
+    from the flat ground (inverse perspective mapping), and the network learns what differs from it.
     """
 
     bins: Tensor
@@ -61,20 +61,20 @@ class CameraBranch(nn.Module):
         self.depth = nn.Conv2d(config.backbone.channels, len(bins) + self.lift.channels, 1)
         # 0.03/m is about the height of one image cell of a 352-pixel-wide image, seen as inverse depth of the ground.
         self.ground_width = nn.Parameter(torch.tensor(math.log(0.03))) if self.lift.ground_prior else None
-        self.downsample = downsampling(self.lift.channels, self.lift.downsample)
+        self.downsample = build_downsampling(self.lift.channels, self.lift.downsample)
 
     @property
     def feature_size(self) -> tuple[int, int]:
-        """(h, w) of the image features."""
+        """Height and width of the image features."""
         return self.image.height // self.encoder.stride, self.image.width // self.encoder.stride
 
     def plan(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
-        """`LiftPlan.build` with this network's sizes, on its device."""
+        """Build the `LiftPlan` of some cameras with this network's sizes, on its device."""
         size = (self.image.height, self.image.width)
         return LiftPlan.build(intrinsics, ego_T_cam, self.feature_size, size, self.lift, self.bins.device)
 
     def forward(self, images: Tensor, plan: LiftPlan) -> Tensor:
-        """Images `[B, N, 3, H, W]`, uint8 or normalised float, to lifted features."""
+        """Lift images `[B, N, 3, H, W]`, uint8 or normalised float."""
         batch, cameras = images.shape[:2]
         if tuple(images.shape[2:]) != (3, self.image.height, self.image.width):
             raise BridgeTAError(
@@ -89,11 +89,11 @@ class CameraBranch(nn.Module):
             offset = 1 / self.bins[:, None, None] - plan.ground.clamp(min=0)[:, :, None]
             logits = logits - 0.5 * (offset * torch.exp(-self.ground_width)).square()
         depth = functional.softmax(logits, dim=2, dtype=torch.promote_types(logits.dtype, torch.float32))
-        return cast(Tensor, self.downsample(lift(depth, features, plan)))
+        return self.downsample(lift(depth, features, plan))
 
 
 class Segmenter(nn.Module):
-    """What student and teacher share: the way from F on, with `decoder` and `head` that a subclass makes."""
+    """What student and teacher share: the way from F on, through the `decoder` and `head` of the subclass."""
 
     decoder: BevDecoder
     head: SegmentationHead
@@ -103,13 +103,13 @@ class Segmenter(nn.Module):
         """Number of trained values."""
         return sum(p.numel() for p in self.parameters())
 
-    def _decode(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """D and Z of an F before its ReLU."""
+    def decode(self, features: Tensor) -> Taps:
+        """Compute the taps from an F before its ReLU, this network's own or another's."""
         decoded = self.decoder(functional.relu(features))
-        return decoded, self.head(decoded)
+        return Taps(features, decoded, self.head(decoded))
 
     def _store_channels_last(self) -> None:
-        """Lay out the weights of all convolutions as the features are in memory; the last step of construction."""
+        """Lay out the weights of all convolutions in memory as the features are; the last step of construction."""
         for parameter in self.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -134,17 +134,9 @@ class Student(Segmenter):
         self._store_channels_last()
 
     def plan(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
-        """The lift of cameras with `intrinsics` [B, N, 3, 3] (of the network input) and `ego_T_cam` [B, N, 4, 4]."""
+        """Plan the lift for `intrinsics` [B, N, 3, 3] of the network input and `ego_T_cam` [B, N, 4, 4]."""
         return self.camera.plan(intrinsics, ego_T_cam)
 
-    def bev(self, images: Tensor, plan: LiftPlan) -> Tensor:
-        """F `[B, width, Y', X']` before its ReLU, of images `[B, N, 3, H, W]` (uint8, or float and normalised)."""
-        return cast(Tensor, self.neck(self.camera(images, plan)))
-
-    def decode(self, features: Tensor) -> StudentOutput:
-        """The rest of the network from an F before its ReLU, the student's own or another's."""
-        return StudentOutput(features, *self._decode(features))
-
-    def forward(self, images: Tensor, plan: LiftPlan) -> StudentOutput:
-        """All taps of images `[B, N, 3, H, W]` (uint8, or float and normalised)."""
-        return self.decode(self.bev(images, plan))
+    def forward(self, images: Tensor, plan: LiftPlan) -> Taps:
+        """Compute the taps of images `[B, N, 3, H, W]` (uint8, or normalised float)."""
+        return self.decode(self.neck(self.camera(images, plan)))

@@ -1,4 +1,4 @@
-"""Batch normalisation by the statistics of all processes together, on any device."""
+"""Batch normalisation by the statistics of all processes, on any device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of theirs."""
+    """The sum over all processes; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
@@ -27,10 +27,10 @@ class _Sum(torch.autograd.Function):
 
 
 class _Shared:
-    """Mixed into a batch norm: in training mean and variance are those of all processes' inputs."""
+    """A mixin for batch norms: in training, mean and variance are those of all processes' inputs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised `[B, C, ...]`, whatever B is in each process."""
+        """Normalise `[B, C, ...]`; B may differ between processes."""
         norm = cast(nn.BatchNorm2d, self)
         if not norm.training:
             return super().forward(x)  # type: ignore[misc]
@@ -41,15 +41,15 @@ class _Shared:
         mean = sums[:-1] / count
         centred = wide - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(axes)) / count
-        _follow(norm, mean.detach(), variance.detach(), float(count))
+        _update_statistics(norm, mean.detach(), variance.detach(), float(count))
         result = centred * torch.rsqrt(variance + norm.eps).view(shape)
         if norm.affine:
             result = result * norm.weight.view(shape) + norm.bias.view(shape)
         return result.to(x.dtype)
 
 
-def _follow(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: float) -> None:
-    """Move the running statistics, as PyTorch's batch norms do: with the unbiased variance."""
+def _update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: float) -> None:
+    """Update the running statistics as PyTorch's batch norms do, with the unbiased variance."""
     if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
         return
     assert norm.num_batches_tracked is not None
@@ -61,25 +61,24 @@ def _follow(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: float) 
 
 
 class SharedBatchNorm(LayerSync):
-    """Makes the batch norms of a model compute over all processes, and plain ones of them again.
+    """Makes the batch norms of a model compute over all processes, and turns them back.
 
-    On CUDA that is PyTorch's SyncBatchNorm, which works nowhere else; on the CPU ours. The modules stay the same
-    objects of another class, so weights, buffers and the keys of the state dict do not change, and an instance is still
-    one of its former class.
+    On CUDA that is PyTorch's SyncBatchNorm, which needs CUDA; on the CPU ours. A module stays the same object and gets
+    a subclass of its class, so weights, buffers and the keys of the state dict do not change.
     """
 
     def __init__(self, cuda: bool) -> None:
         self._cuda = cuda
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Share the statistics."""
+        """Share the statistics between processes."""
         for module in model.modules():
             if type(module) in _PLAIN:
                 module.__class__ = _CLASSES[type(module), self._cuda]
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Undo it."""
+        """Undo `apply`."""
         for module in model.modules():
             if type(module) in _CLASSES.values():
                 module.__class__ = next(plain for plain in _PLAIN if isinstance(module, plain))
@@ -89,7 +88,7 @@ class SharedBatchNorm(LayerSync):
 _PLAIN: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-# SyncBatchNorm asks for its group of processes; None is all.
+# SyncBatchNorm reads its group of processes from `process_group`; None is all.
 _CLASSES: dict[tuple[type, bool], type] = {
     (plain, cuda): type(f"Shared{plain.__name__}", (how, plain), {"process_group": None})
     for plain in _PLAIN

@@ -1,4 +1,4 @@
-"""Training the student with a frozen teacher beside its labels."""
+"""Training the student with a frozen teacher as well as its labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from bridgeta_core.config.experiment import Experiment
@@ -17,20 +17,21 @@ from bridgeta_core.data.frames import Batch
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.methods import build_distiller
 from bridgeta_core.evaluation.metric import MapIoU
-from bridgeta_core.model.student import StudentOutput
-from bridgeta_core.model.teacher import TeacherOutput
+from bridgeta_core.model.student import Taps
 from bridgeta_core.training.frozen import FrozenTeacher
 from bridgeta_core.training.tasks import StudentTask
 from bridgeta_core.utils.errors import BridgeTAError
 
-_LAST = 0.2
+_HALF_SCALE = 2.0**16  # the initial scale of PyTorch's GradScaler
+_FALL = 0.2  # share of the steps over which the strength falls at the end
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """The warm-up of `warmup` steps at full strength, for only the method's own modules are trained by it; then a rise
-    from 0 to 1 over `rise` steps; and over the last fifth of all `steps` half a cosine from 1 to `final`. All of it
-    times `peak`.
+    """The strength of distillation at each step, as factors of `peak`.
+
+    1 during the warm-up of `warmup` steps, which trains the method's own modules only; then a rise from 0 to 1 over
+    `rise` steps; and over the last fifth of all `steps` half a cosine from 1 to `final`.
     """
 
     steps: int
@@ -39,41 +40,40 @@ class Ramp:
     peak: float = 1.0
     final: float = 1.0
 
-    def warming(self, step: int) -> bool:
-        """Whether the student waits."""
+    def is_warming_up(self, step: int) -> bool:
+        """Return whether the student is not trained yet."""
         return step < self.warmup
 
-    def strength(self, step: int) -> float:
-        """The factor on the terms that compare networks."""
-        if self.warming(step):
+    def strength_at(self, step: int) -> float:
+        """Return the factor on the terms that compare networks."""
+        if self.is_warming_up(step):
             return self.peak
         risen = min(1.0, (step - self.warmup) / self.rise) if self.rise else 1.0
-        late = max(0.0, step / max(1, self.steps) - (1 - _LAST)) / _LAST
+        late = max(0.0, step / max(1, self.steps) - (1 - _FALL)) / _FALL
         return self.peak * risen * (self.final + (1 - self.final) * (1 + math.cos(math.pi * min(1.0, late))) / 2)
 
 
-_HALF_SCALE = 2.0**16  # what PyTorch's GradScaler starts from
-
-
 class DistillTask(StudentTask):
-    """The student's label loss plus what the distiller of the settings adds; both are trained together.
+    """The student's label loss plus the terms of the distiller that the settings name; both are trained together.
 
-    A method that brings nothing to train has no warm-up. `calibrated` tells whether the levels' weights are set.
+    There is no warm-up for a method without anything to train. `calibrated` is whether the weights of the levels are
+    set.
     """
 
     def __init__(self, experiment: Experiment, groups: Mapping[str, int], teacher: FrozenTeacher) -> None:
         super().__init__(experiment, groups)
         config = experiment.distill
-        teacher.check(self.student, config.teacher)
+        teacher.check_student(self.student, config.teacher)
         self.teacher = teacher
         if config.decoder_from_teacher:
             self._start_from_teacher()
         self.distiller = build_distiller(config, self.student, teacher.network)
         self.calibrated = not config.levels.calibrate
-        has_own = any(p.requires_grad for p in self.distiller.parameters())
-        self._warmup = config.warmup_steps if has_own or self.distiller.trained_while_warming(self.student) else 0
-        # The teacher runs on validation frames only for the sake of an assistant.
-        self.scores_assistant = type(self.distiller).assistant_logits is not Distiller.assistant_logits
+        own = any(p.requires_grad for p in self.distiller.parameters())
+        warms_up = own or self.distiller.select_warmup_parameters(self.student)
+        self._warmup = config.warmup_steps if warms_up else 0
+        # The teacher runs on validation frames only to score an assistant.
+        self.scores_assistant = type(self.distiller).predict_assistant is not Distiller.predict_assistant
         self.assistant = MapIoU(experiment.grid)
 
     def _start_from_teacher(self) -> None:
@@ -88,40 +88,44 @@ class DistillTask(StudentTask):
                 exit_code=2,
             ) from error
 
+    def count_parameters(self) -> dict[str, int]:
+        """Count the student's parameters, and those that are trained with it and not shipped."""
+        trained = (p.numel() for p in self.distiller.parameters() if p.requires_grad)
+        return {**super().count_parameters(), "train_only": sum(trained)}
+
     def setup(self, stage: str) -> None:
-        """As the student's; now the number of steps is known, too."""
+        """Set up the plans, and the ramp now that the number of steps is known."""
         super().setup(stage)
         config, self.steps = self.experiment.distill, max(1, int(self.trainer.estimated_stepping_batches))
         self.ramp = Ramp(self.steps, self._warmup, config.ramp_steps, config.strength, config.final)
         self.teacher.to(self.trainer.strategy.root_device)
 
-    def context(self, **changes: Any) -> Context:
-        """How far training is."""
+    def build_context(self, strength: float | None = None) -> Context:
+        """Describe the progress of training, with another strength than the ramp's where one is given."""
         step = self.global_step
-        values: dict[str, Any] = {
-            "strength": self.ramp.strength(step),
-            "warming": self.ramp.warming(step),
-            "gamma": self.experiment.train.gamma,
-        }
-        return Context(self.student, self.teacher.network, step, self.steps, **(values | changes))
-
-    def student_taps(self, batch: Batch) -> StudentOutput:
-        """All taps of the student."""
-        return self.student(batch.images, self.plans(batch.intrinsics, batch.ego_T_cam))
+        return Context(
+            student=self.student,
+            teacher=self.teacher.network,
+            step=step,
+            steps=self.steps,
+            strength=self.ramp.strength_at(step) if strength is None else strength,
+            warming_up=self.ramp.is_warming_up(step),
+            gamma=self.experiment.train.gamma,
+        )
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """The loss of a batch: the label loss, unless the student waits, and the distiller's terms."""
-        context, taps = self.context(), self.teacher(batch)
+        """Compute and log the loss of a batch: the label loss, except in the warm-up, and the distiller's terms."""
+        context, teacher = self.build_context(), self.teacher(batch)
         labels = Labels(batch.labels, batch.known)
-        self.student.train(not context.warming)
-        with torch.no_grad() if context.warming else nullcontext():
-            student = self.student_taps(batch)
+        self.student.train(not context.warming_up)
+        with torch.no_grad() if context.warming_up else nullcontext():
+            student = self(batch)
         self.student.train()  # the warm-up may train its decoder and head
         label_loss = self.label_loss(student.Z, batch)
         if not self.calibrated and context.step >= self._warmup + self.experiment.distill.calibrate_steps:
-            self._calibrate(label_loss, taps, student, labels)
-        losses = self.distiller.losses(taps, student, labels, context)
-        terms = [*losses.values()] if context.warming else [label_loss, *losses.values()]
+            self._calibrate(label_loss, teacher, student, labels)
+        losses = self.distiller.compute_losses(teacher, student, labels, context)
+        terms = [*losses.values()] if context.warming_up else [label_loss, *losses.values()]
         loss = torch.stack([term.float() for term in terms]).sum()
         self._log({"loss": loss}, batch, prog_bar=True)
         self._log({"label": label_loss, **losses, **self.distiller.report}, batch)
@@ -131,11 +135,11 @@ class DistillTask(StudentTask):
         for name, value in values.items():
             self.log(f"train/{name}", value.detach(), prog_bar=prog_bar, batch_size=len(batch.images))
 
-    def _calibrate(self, label_loss: Tensor, taps: TeacherOutput, student: StudentOutput, labels: Labels) -> None:
-        """Set the levels' weights by the losses at full strength, alike in all processes: the mean of theirs."""
-        # Only ratios of gradients count; in half precision they would vanish without the factor that training has too.
+    def _calibrate(self, label_loss: Tensor, teacher: Taps, student: Taps, labels: Labels) -> None:
+        """Set the weights of the levels by the losses at full strength, to the mean over all processes."""
+        # Only ratios of gradients count. In half precision they would vanish without the scale that training has too.
         scale = _HALF_SCALE if self.experiment.train.precision == "16-mixed" else 1.0
-        losses = self.distiller.losses(taps, student, labels, self.context(strength=1.0))
+        losses = self.distiller.compute_losses(teacher, student, labels, self.build_context(strength=1.0))
         scaled = {name: scale * loss for name, loss in losses.items()}
         self.distiller.calibrate(scale * label_loss, student, scaled, self.experiment.distill.levels.calibrate)
         if self.trainer.world_size > 1:
@@ -145,40 +149,36 @@ class DistillTask(StudentTask):
         self.calibrated = True
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Leave alone what waits: without a gradient AdamW changes nothing, not even by weight decay."""
-        if self.ramp.warming(self.global_step):
-            trained = {id(p) for p in self.distiller.trained_while_warming(self.student)}
+        """Freeze the student in the warm-up: AdamW leaves alone what has no gradient, even in weight decay."""
+        if self.ramp.is_warming_up(self.global_step):
+            trained = {id(p) for p in self.distiller.select_warmup_parameters(self.student)}
             for parameter in self.student.parameters():
                 if id(parameter) not in trained:
                     parameter.grad = None
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Count a batch for the student's metric, and for the assistant's if there is one."""
-        student = self.student_taps(batch)
-        self.count(student.Z, batch)
+        """Score the student on a batch, and the assistant if there is one."""
+        student = self(batch)
+        self.score(student.Z, batch)
         if self.scores_assistant:
-            logits = self.distiller.assistant_logits(self.teacher(batch), student, self.context())
+            logits = self.distiller.predict_assistant(self.teacher(batch), student, self.build_context())
             if logits is not None:
                 self.assistant.update(torch.sigmoid(logits.float()), batch.labels, batch.known)
 
     def on_validation_epoch_end(self) -> None:
-        """As for every network; and log the assistant's metric."""
+        """Log the student's metric and the assistant's."""
         super().on_validation_epoch_end()
         if self.scores_assistant:
-            self.assistant.counts = self.total(self.assistant.counts)
+            self.assistant.counts = self.sum_processes(self.assistant.counts)
             self.log("val/assistant_miou", self.assistant.result().miou)
             self.assistant.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep whether the levels' weights, which are the distiller's buffers, are set."""
+        """Save whether the weights of the levels, which are buffers of the distiller, are set."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["calibrated"] = self.calibrated
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up again."""
+        """Restore whether the weights of the levels are set."""
         super().on_load_checkpoint(checkpoint)
         self.calibrated = checkpoint["calibrated"]
-
-    def train_only(self) -> list[nn.Parameter]:
-        """What is trained along and left behind."""
-        return [p for p in self.distiller.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""The frames of a run: which ones, in which batches, from the dataset or from the cache."""
+"""The training and validation frames of a run: which ones, in which batches, from the dataset or from the cache."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Frame, FrameDataset
 from bridgeta_core.evaluation.conditions import groups_of
 from bridgeta_core.training.cache.frames import CachedFrames
-from bridgeta_core.training.cache.taps import collate_tapped
+from bridgeta_core.training.cache.taps import collate_with_taps
 from bridgeta_core.training.processes import Processes
-from bridgeta_core.training.sampling import MixedBatches, Selection, balanced, evenly, presence
+from bridgeta_core.training.sampling import MixedBatches, Selection, balance_classes, find_classes, space_evenly
 from bridgeta_core.utils.errors import BridgeTAError
 
 
 class PartlyLabelled(Dataset[Frame]):
-    """Frames of which only those at the positions `labelled` show their labels; the others know nothing."""
+    """Frames of which only those at the positions `labelled` have their labels; in the others no class is known."""
 
     def __init__(self, frames: Dataset[Frame], labelled: Collection[int]) -> None:
         self._frames, self._labelled = frames, frozenset(labelled)
@@ -40,8 +40,8 @@ class PartlyLabelled(Dataset[Frame]):
 class Frames(lightning.LightningDataModule):
     """Training and validation frames; order and augmentation depend only on the seed, the epoch and the sample.
 
-    With `lidar` frames have points. `unlabelled` frames take part if they are wanted. `labelled` and `unlabelled` are
-    positions in the dataset `training`; `groups` are those of the validation frames.
+    With `lidar` frames have points. The argument `unlabelled` lets frames without labels take part. The attributes
+    `labelled` and `unlabelled` are positions in the dataset `training`; `groups` are those of the validation frames.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Frames(lightning.LightningDataModule):
         data, train = experiment.data, experiment.train
         self.experiment, self.processes = experiment, processes
         augment = Augment(data.augment, train.seed)
-        chosen = Selection.of(open_dataset(data.source, data.train_root, data.version), data, unlabelled)
+        chosen = Selection.choose(open_dataset(data.source, data.train_root, data.version), data, unlabelled)
         common = data.cameras, experiment.model.image, experiment.grid
         rest = lidar, experiment.labels, data.source
         self.training = FrameDataset(data.train_root, data.version, chosen.expression, *common, augment, *rest)
@@ -74,7 +74,7 @@ class Frames(lightning.LightningDataModule):
         self.groups = groups_of(self.validation)
         self._sources: dict[str, Dataset[Frame]] = {"train": self.training, "val": self.validation}
         self.batches = MixedBatches(
-            self._balanced() if data.balance else self.labelled,
+            self._balance() if data.balance else self.labelled,
             self.unlabelled,
             size=data.batch_size,
             share=data.unlabelled_share,
@@ -84,50 +84,52 @@ class Frames(lightning.LightningDataModule):
             world=processes.world,
         )
 
-    def _balanced(self) -> list[int]:
-        shows = presence(self.training, self.labelled, hidden=self.processes.rank > 0)
-        return balanced(self.labelled, shows, self.experiment.train.seed)
+    def _balance(self) -> list[int]:
+        classes = find_classes(self.training, self.labelled, hidden=self.processes.rank > 0)
+        return balance_classes(self.labelled, classes, self.experiment.train.seed)
 
-    def keep(self, folder: str | Path) -> dict[str, CachedFrames]:
-        """Read frames from the cache in `folder` from now on, and make what is missing in it; the datasets `train` and
-        `val` are returned for points or taps to be added. Raises BridgeTAError (exit code 2) when frames are augmented.
+    def use_cache(self, folder: str | Path) -> dict[str, CachedFrames]:
+        """Build what is missing of the cache in `folder`, and read frames from it from now on.
+
+        Returns the frames `train` and `val`, to add points or taps to. Raises BridgeTAError (exit code 2) when frames
+        are augmented.
         """
         data = self.experiment.data
         if changes := data.augment.overrides_to_disable():
             raise BridgeTAError(
-                "data.cache keeps frames as they are, but augmentation changes them",
+                "data.cache holds frames as they are, but augmentation changes them",
                 fix=f"Leave out data.cache, or set {' '.join(changes)}",
                 exit_code=2,
             )
-        kept = {
+        cached = {
             name: CachedFrames(
                 dataset, folder, workers=data.workers, rank=self.processes.rank, world=self.processes.world
             )
             for name, dataset in (("train", self.training), ("val", self.validation))
         }
-        self._sources.update(kept)
-        return kept
+        self._sources.update(cached)
+        return cached
 
     def train_dataloader(self) -> DataLoader:
-        """Made anew for every epoch, because the workers carry the epoch that seeds the augmentation."""
+        """Build the loader of an epoch: its workers carry the epoch that seeds the augmentation."""
         assert self.trainer is not None
         self.training.set_epoch(self.trainer.current_epoch)
         self.batches.set_epoch(self.trainer.current_epoch)
         return self._loader(PartlyLabelled(self._sources["train"], self.labelled), batch_sampler=self.batches)
 
     def val_dataloader(self) -> DataLoader:
-        """Every validation frame in one of the processes, once."""
+        """Build the loader of this process's share of the validation frames."""
         own = range(self.processes.rank, len(self.validation), self.processes.world)
         return self._loader(self._sources["val"], own)
 
-    def plain(self, count: int) -> DataLoader:
-        """At most `count` training frames, evenly spread and not augmented: the same in every process."""
+    def sample_dataloader(self, count: int) -> DataLoader:
+        """Build a loader of at most `count` evenly spaced training frames, unaugmented and alike in all processes."""
         dataset = self._sources["train"]
         if isinstance(dataset, FrameDataset):
             plain = copy.copy(dataset)
             plain.augment = None
             dataset = plain
-        return self._loader(dataset, evenly(range(len(self.training)), count))
+        return self._loader(dataset, space_evenly(range(len(self.training)), count))
 
     def _loader(self, dataset: Dataset[Frame], sampler: Sequence[int] | None = None, **options: Any) -> DataLoader:
         data = self.experiment.data
@@ -136,7 +138,7 @@ class Frames(lightning.LightningDataModule):
         return DataLoader(
             dataset,
             num_workers=data.workers,
-            collate_fn=collate_tapped,
+            collate_fn=collate_with_taps,
             pin_memory=torch.cuda.is_available(),
             **options,
         )

@@ -1,51 +1,51 @@
-"""The trained teacher as distillation uses it: frozen, and hidden from all that trains or saves."""
+"""The trained teacher as distillation uses it: frozen, and invisible to whatever trains or saves."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import torch
 
 from bridgeta_core.config.experiment import DataConfig, Experiment
 from bridgeta_core.data.frames import Batch
-from bridgeta_core.model.lift import LiftPlan, PlanCache
-from bridgeta_core.model.student import Student
-from bridgeta_core.model.teacher import Teacher, TeacherOutput
-from bridgeta_core.training.cache.taps import TappedBatch
-from bridgeta_core.training.tasks import kept_plans
+from bridgeta_core.model.lift import PlanCache
+from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.teacher import Teacher
+from bridgeta_core.training.cache.taps import BatchWithTaps
+from bridgeta_core.training.tasks import choose_plan_cache_size
 from bridgeta_core.training.teacher_weights import load_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 
 class FrozenTeacher:
-    """Gives the teacher's taps of a batch, from the batch itself where it brings them along.
+    """Gives the teacher's taps of a batch, from the batch itself where it has them.
 
-    Not a module: the optimiser, checkpoints, DDP and the averaging of weights do not see it, and a copy of what holds
-    it shares it.
+    It is not a module, so that the optimiser, checkpoints, DDP and the averaging of weights do not see it. A copy of an
+    object that holds it shares it.
     """
 
     def __init__(self, network: Teacher, data: DataConfig) -> None:
         self.network = network.eval().requires_grad_(False)
         self._device = torch.device("cpu")
-        self._plans = PlanCache(lambda k, pose: cast(LiftPlan, network.plan(k, pose)), size=kept_plans(data))
+        camera, size = network.camera, choose_plan_cache_size(data)
+        self._plans = PlanCache(camera.plan, size) if camera is not None else None
 
     @classmethod
     def load(cls, path: str | Path, experiment: Experiment) -> FrozenTeacher:
-        """The teacher of a weights file. Raises BridgeTAError (exit code 2) when it does not see the frames or the grid
-        that the experiment trains the student on.
+        """Load the teacher of a weights file.
+
+        Raises BridgeTAError (exit code 2) when it is for another label grid, other cameras or other images than the
+        student's.
         """
         network, info = load_teacher(path)
-        differences = [
-            f"{name} is {theirs}, not {ours}"
-            for name, theirs, ours in (
-                ("the label grid", info.grid, experiment.grid),
-                ("data.cameras", list(info.cameras), experiment.data.cameras),
-                ("model.image", network.model.image, experiment.model.image),
-            )
-            # A teacher without cameras does not mind which ones there are.
-            if theirs != ours and (network.camera is not None or name == "the label grid")
-        ]
+        differences = []
+        if info.grid != experiment.grid:
+            differences.append(f"the label grid is {info.grid}, not {experiment.grid}")
+        if network.camera is not None:
+            if list(info.cameras) != experiment.data.cameras:
+                differences.append(f"data.cameras is {list(info.cameras)}, not {experiment.data.cameras}")
+            if network.model.image != experiment.model.image:
+                differences.append(f"model.image is {network.model.image}, not {experiment.model.image}")
         if differences:
             raise BridgeTAError(
                 f"is a teacher for other frames: {'; '.join(differences)}",
@@ -55,7 +55,7 @@ class FrozenTeacher:
             )
         return cls(network, experiment.data)
 
-    def check(self, student: Student, where: object) -> None:
+    def check_student(self, student: Student, where: object) -> None:
         """Raise BridgeTAError (exit code 2) when the taps of student and teacher differ in shape."""
         ours = (student.bev_grid, student.config.decoder.width, student.decoder.channels)
         theirs = (self.network.bev_grid, self.network.model.decoder.width, self.network.decoder.channels)
@@ -69,18 +69,18 @@ class FrozenTeacher:
             )
 
     def to(self, device: torch.device | str) -> None:
-        """Move the network, and from now on every batch that comes from elsewhere."""
+        """Move the network, and from now on every batch from another device."""
         self._device = torch.device(device)
         self.network.to(device)
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> TeacherOutput:
-        """All taps of a batch, without a graph."""
+    def __call__(self, batch: Batch) -> Taps:
+        """Return the taps of a batch in float32, without a graph."""
         batch = batch.to(self._device)
-        if isinstance(batch, TappedBatch) and (taps := batch.taps()) is not None:
-            return taps
-        plan = self._plans(batch.intrinsics, batch.ego_T_cam) if self.network.camera is not None else None
-        return cast(TeacherOutput, self.network(batch.images, plan, batch.points))
+        if isinstance(batch, BatchWithTaps):
+            return Taps(*(tap.float() for tap in batch.taps))
+        plan = self._plans(batch.intrinsics, batch.ego_T_cam) if self._plans is not None else None
+        return self.network(batch.images, plan, batch.points)
 
     def __deepcopy__(self, _: object) -> FrozenTeacher:
         return self

@@ -1,4 +1,4 @@
-"""Lightning's trainer for a run: processes, precision, checkpoints, logs."""
+"""Lightning's trainer for a run: processes, precision, averaged weights, checkpoints, time, logs."""
 
 from __future__ import annotations
 
@@ -26,90 +26,6 @@ from bridgeta_core.training.tasks import MapTask
 from bridgeta_core.utils.errors import BridgeTAError, lost_loader
 from bridgeta_core.utils.files import replace_when_done
 
-
-class MovingAverage(WeightAveraging):
-    """Exponential moving average of weights and buffers; validation and export use it.
-
-    After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow's moving averages: a constant one would
-    carry the random initial weights through the first thousands of steps. Counters and flags are copied.
-    """
-
-    def __init__(self, decay: float) -> None:
-        def average(mean: Tensor, value: Tensor, n: Tensor) -> Tensor:
-            if not value.is_floating_point():
-                return value
-            return value + (mean - value) * torch.clamp((1 + n) / (10 + n), max=decay)
-
-        super().__init__(avg_fn=average)
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes beside the target and renames; reads tensors and plain values, nothing that could run.
-
-    Lightning's own writes into the system's temporary folder and moves the file from there, which between two
-    filesystems is a copy that can break off.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint. Raises BridgeTAError when the disk is full."""
-        with replace_when_done(Path(path)) as temporary, open(temporary, "wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:
-                # What the system said is hidden behind a complaint of torch's archive, which is not closed properly.
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Read a checkpoint."""
-        return dict(torch.load(path, map_location=map_location, weights_only=True))
-
-
-_SKIPPED = 3
-"""First steps of an epoch that are not counted: loaders start, caches fill."""
-
-
-class Stopwatch(Callback):
-    """`seconds` since the start, and the time from one step of the optimiser to the next, loading included."""
-
-    def __init__(self) -> None:
-        self._start, self._before = time.monotonic(), 0.0
-        self._steps: list[float] = []
-        self._skipped: list[float] = []
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock time of the run; what was lost when a run broke off is not part of it."""
-        return self._before + time.monotonic() - self._start
-
-    @property
-    def seconds_per_step(self) -> float | None:
-        """Median over the steps, None without any."""
-        return statistics.median(self._steps or self._skipped) if self._steps or self._skipped else None
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Validation lies between epochs."""
-        self._last, self._at, self._of_epoch = time.monotonic(), trainer.global_step, 0
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """A step may have several batches."""
-        if trainer.global_step == self._at:
-            return
-        now = time.monotonic()
-        self._of_epoch += 1
-        (self._steps if self._of_epoch > _SKIPPED else self._skipped).append(now - self._last)
-        self._last, self._at = now, trainer.global_step
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"seconds": self.seconds, "steps": self._steps, "skipped": self._skipped}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
-        self._before, self._steps, self._skipped = (state_dict[key] for key in ("seconds", "steps", "skipped"))
-
-
 _IDLE_WARNINGS = (
     "does not have many workers",
     "isinstance.treespec",
@@ -117,20 +33,23 @@ _IDLE_WARNINGS = (
     "exists and is not empty",
     "It is recommended to use .self.log.*sync_dist",  # what is logged is the same in every process
 )
+_UNTIMED_STEPS = 3  # first steps of an epoch, in which loaders start and caches fill
 
 
 class Loop:
     """The trainer of a run, its `stopwatch`, and the checkpoint of the `best` validation mIoU."""
 
-    def __init__(self, run: RunFolder, train: TrainConfig, processes: Processes, batches: int, waits: bool) -> None:
-        """An epoch has `batches`; `waits` says that some parameters get no gradient in some steps."""
+    def __init__(
+        self, run: RunFolder, train: TrainConfig, processes: Processes, batches: int, unused_parameters: bool
+    ) -> None:
+        """Set up the trainer for epochs of `batches`; `unused_parameters`: some get no gradient in some steps."""
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", message=f".*({'|'.join(_IDLE_WARNINGS)}).*")
         self.run, self.stopwatch = run, Stopwatch()
         self.best = ModelCheckpoint(
             run.checkpoints, filename="best", monitor="val/miou", mode="max", enable_version_counter=False
         )
-        # Not best's own `save_last`, which is written only when the validation improves.
+        # Not the `save_last` of `best`, which is written only when the validation improves.
         latest = ModelCheckpoint(
             run.checkpoints, filename=run.last.stem, enable_version_counter=False, save_on_train_epoch_end=True
         )
@@ -143,7 +62,7 @@ class Loop:
             accelerator="auto",
             devices=processes.devices,
             num_nodes=processes.nodes,
-            strategy=DDPStrategy(find_unused_parameters=waits) if several else "auto",
+            strategy=DDPStrategy(find_unused_parameters=unused_parameters) if several else "auto",
             plugins=[WholeCheckpoints(), *([SharedBatchNorm(torch.cuda.is_available())] if several else [])],
             accumulate_grad_batches=train.accumulate,
             gradient_clip_val=train.clip or None,
@@ -163,20 +82,102 @@ class Loop:
         return self.trainer.strategy.root_device
 
     def fit(self, task: MapTask, frames: Frames, resume: bool) -> None:
-        """Run the trainer; being stopped is an error that says how to go on."""
+        """Run the trainer. Raises BridgeTAError that says how to continue when training stops early."""
         trainer, last = self.trainer, self.run.last
         try:
             trainer.fit(task, frames, ckpt_path=last if resume else None)
             stopped = "was interrupted" if trainer.interrupted else None
         except (KeyboardInterrupt, SystemExit):  # Lightning exits by itself at the second Ctrl-C
             stopped = "was interrupted"
-        except OSError as error:  # all else that is read or written has a message of its own
+        except OSError as error:  # reading and writing anything else raises BridgeTAError
             stopped = f"cannot write its logs ({error.strerror or error})"
         except RuntimeError as error:
             if (reason := lost_loader(error)) is None:
                 raise
             stopped = f"lost a loader process ({reason})"
         if stopped:
-            kept = f"{last} holds the last finished epoch: go on with --resume"
-            fix = kept if last.exists() else "No epoch was finished: start again"
+            resumable = f"{last} holds the last finished epoch: continue with --resume"
+            fix = resumable if last.exists() else "No epoch was finished: start again"
             raise BridgeTAError(stopped, where=self.run.path, fix=fix)
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of weights and buffers, for validation and export.
+
+    After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow's moving averages: a constant decay would
+    carry the random initial weights through the first thousands of steps. Counters and flags are copied.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        super().__init__(avg_fn=self.average)
+
+    def average(self, mean: Tensor, value: Tensor, n: Tensor) -> Tensor:
+        """Average the value of step n into the mean of the steps before."""
+        if not value.is_floating_point():
+            return value
+        return value + (mean - value) * torch.clamp((1 + n) / (10 + n), max=self.decay)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoint files that are whole or absent, read as tensors and plain values only.
+
+    Lightning's own are written to the system's temporary folder and moved from there, which between two filesystems is
+    a copy that can break off.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint. Raises BridgeTAError when the disk is full."""
+        with replace_when_done(Path(path)) as temporary, open(temporary, "wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # torch complains about its unclosed archive and hides the system's error behind that.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Read a checkpoint."""
+        return dict(torch.load(path, map_location=map_location, weights_only=True))
+
+
+class Stopwatch(Callback):
+    """The wall-clock time of a run over all its resumptions, and the time per optimiser step, loading included."""
+
+    def __init__(self) -> None:
+        self._start, self._before = time.monotonic(), 0.0
+        self._steps: list[float] = []
+        self._skipped: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run, without what was lost when it broke off."""
+        return self._before + time.monotonic() - self._start
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Median over the steps, None without any."""
+        steps = self._steps or self._skipped
+        return statistics.median(steps) if steps else None
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start timing after the validation of the epoch before."""
+        self._last, self._at, self._of_epoch = time.monotonic(), trainer.global_step, 0
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Time a step, which may have several batches."""
+        if trainer.global_step == self._at:
+            return
+        now = time.monotonic()
+        self._of_epoch += 1
+        (self._steps if self._of_epoch > _UNTIMED_STEPS else self._skipped).append(now - self._last)
+        self._last, self._at = now, trainer.global_step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
+        return {"seconds": self.seconds, "steps": self._steps, "skipped": self._skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state of a checkpoint."""
+        self._before, self._steps, self._skipped = (state_dict[key] for key in ("seconds", "steps", "skipped"))

@@ -1,4 +1,4 @@
-"""How many processes train together, as torchrun, Slurm or the machine's GPUs say."""
+"""How many processes train together, by torchrun, Slurm or the machine's GPUs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 
 @dataclass(frozen=True)
 class Processes:
-    """Process number `rank` of `world`, which are `devices` on each of `nodes` machines."""
+    """Process number `rank` of `world`: `devices` processes on each of `nodes` machines."""
 
     rank: int = 0
     devices: int = 1
@@ -19,12 +19,12 @@ class Processes:
 
     @property
     def world(self) -> int:
-        """How many there are in all."""
+        """Number of processes on all machines."""
         return self.devices * self.nodes
 
     @classmethod
-    def found(cls) -> Processes:
-        """What the environment says: torchrun's or Slurm's processes, else one per GPU, else a single one."""
+    def detect(cls) -> Processes:
+        """Detect the processes of torchrun or Slurm; without either, one per GPU, or a single one."""
         value = os.environ
         if TorchElasticEnvironment.detect():
             world, local = int(value["WORLD_SIZE"]), int(value.get("LOCAL_WORLD_SIZE", value["WORLD_SIZE"]))
@@ -32,5 +32,5 @@ class Processes:
         if SLURMEnvironment.detect():
             world, nodes = int(value["SLURM_NTASKS"]), int(value.get("SLURM_NNODES", 1))
             return cls(int(value.get("SLURM_PROCID", 0)), world // nodes, nodes)
-        # Lightning starts one process per GPU and numbers them so.
+        # Lightning starts one process per GPU and numbers them by LOCAL_RANK.
         return cls(int(value.get("LOCAL_RANK", 0)), max(1, torch.cuda.device_count()))

@@ -1,4 +1,4 @@
-"""Which frames make up which batch: the same for one process with large batches as for many with small ones."""
+"""Which scenes take part, with or without labels, and which frames make up which batch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,58 @@ from bridgeta_core.data.dataset import Dataset
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.utils.errors import BridgeTAError
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Scene names, disjoint and in the dataset's order."""
+
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...] = ()
+
+    @property
+    def expression(self) -> str:
+        """All of them, as `Dataset.select` takes them."""
+        return ",".join((*self.labelled, *self.unlabelled))
+
+    @classmethod
+    def choose(cls, dataset: Dataset, data: DataConfig, with_unlabelled: bool) -> Selection:
+        """Choose the share `data.labelled` of the scenes, and with `with_unlabelled` those of `data.unlabelled`.
+
+        A scene whose labels are used is never among the unlabelled ones.
+        """
+        scenes = _select_scenes(dataset, data.train_scenes)
+        chosen = space_evenly(scenes, max(1, round(data.labelled * len(scenes))))
+        rest: list[str] = []
+        if with_unlabelled and data.unlabelled != "none":
+            pool = scenes if data.unlabelled == "rest" else _select_scenes(dataset, data.unlabelled)
+            rest = [name for name in pool if name not in set(chosen)]
+        return cls(tuple(chosen), tuple(rest))
+
+
+def _select_scenes(dataset: Dataset, expression: str) -> list[str]:
+    positions = set(dataset.select(expression))
+    names = [scene.name for scene in dataset.scenes if any(i in positions for i in scene.samples)]
+    if not names:
+        raise BridgeTAError(f"scenes {expression!r} hold no samples", where=dataset.root, exit_code=2)
+    return names
+
+
+def space_evenly(items: Sequence[T], count: int) -> list[T]:
+    """Pick `count` of n items at round(i n / count): the first, and the others at equal distances."""
+    count, n = min(count, len(items)), len(items)
+    return [items[(2 * i * n + count) // (2 * count)] for i in range(count)]
+
 
 class MixedBatches(Sampler[list[int]]):
     """Batches of labelled and unlabelled positions for process `rank` of `world`, shuffled by (seed, epoch) alone.
 
     Of a batch of `size`, round(share * size) frames are unlabelled where there are any, and at least one is labelled.
-    Both kinds are drawn from a stream that is shuffled anew whenever it is used up. The processes share out every
-    step's piece of the streams, so that together they take what one process with `world` times the batch would. An
-    epoch has `steps` batches; 0 is one pass over the labelled positions without a last, smaller batch. A set that is
-    too small for a single batch makes one of all that there is.
+    Both kinds are drawn from a stream that is shuffled again whenever it is used up. The processes split every step's
+    piece of the streams, so together they take what one process with a batch `world` times as large would. An epoch
+    has `steps` batches; 0 is one pass over the labelled positions without a last, smaller batch. A set too small for
+    one batch makes one batch of all its frames.
     """
 
     def __init__(
@@ -53,11 +96,11 @@ class MixedBatches(Sampler[list[int]]):
         return self._steps
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that, with the seed, decides the order."""
+        """Set the epoch, which decides the order together with the seed."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        streams = [self._stream(kind) for kind in range(2)]
+        streams = [self._shuffle(kind) for kind in range(2)]
         for _ in range(self._steps):
             batch: list[int] = []
             for stream, count in zip(streams, self._counts, strict=True):
@@ -65,76 +108,34 @@ class MixedBatches(Sampler[list[int]]):
                 batch += piece[self._rank * count : (self._rank + 1) * count]
             yield batch
 
-    def _stream(self, kind: int) -> Iterator[int]:
+    def _shuffle(self, kind: int) -> Iterator[int]:
+        """Yield the frames of a kind in random order, endlessly."""
         frames, random = self._frames[kind], np.random.default_rng((self._seed, self._epoch, kind))
         while frames:
             yield from (frames[i] for i in random.permutation(len(frames)))
 
 
-T = TypeVar("T")
-
-
-def evenly(items: Sequence[T], count: int) -> list[T]:
-    """`count` of n items, those at round(i n / count): the first, and the others at equal distances."""
-    count, n = min(count, len(items)), len(items)
-    return [items[(2 * i * n + count) // (2 * count)] for i in range(count)]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Scene names, disjoint and in the index's order."""
-
-    labelled: tuple[str, ...]
-    unlabelled: tuple[str, ...] = ()
-
-    @property
-    def expression(self) -> str:
-        """All of them, as `Dataset.select` takes them."""
-        return ",".join((*self.labelled, *self.unlabelled))
-
-    @classmethod
-    def of(cls, dataset: Dataset, data: DataConfig, with_unlabelled: bool) -> Selection:
-        """What the settings choose: `data.labelled` of the scenes, and if wanted those of `data.unlabelled`.
-
-        A scene whose labels are used is never among the unlabelled ones.
-        """
-        scenes = _scenes(dataset, data.train_scenes)
-        chosen = evenly(scenes, max(1, round(data.labelled * len(scenes))))
-        rest: list[str] = []
-        if with_unlabelled and data.unlabelled != "none":
-            pool = scenes if data.unlabelled == "rest" else _scenes(dataset, data.unlabelled)
-            rest = [name for name in pool if name not in set(chosen)]
-        return cls(tuple(chosen), tuple(rest))
-
-
-def _scenes(dataset: Dataset, expression: str) -> list[str]:
-    positions = set(dataset.select(expression))
-    names = [scene.name for scene in dataset.scenes if any(i in positions for i in scene.samples)]
-    if not names:
-        raise BridgeTAError(f"scenes {expression!r} hold no samples", where=dataset.root, exit_code=2)
-    return names
-
-
-def presence(dataset: FrameDataset, positions: Sequence[int], hidden: bool = False) -> NDArray[np.bool_]:
-    """Which classes the labels at `positions` show, `[n, 6]`; rasterises every label, with a progress bar."""
+def find_classes(frames: FrameDataset, positions: Sequence[int], hidden: bool = False) -> NDArray[np.bool_]:
+    """Find the classes that the labels at `positions` show, `[n, 6]`; rasterises all labels, with a progress bar."""
     rows = np.zeros((len(positions), 6), dtype=bool)
     for row, position in zip(rows, track(positions, description="Counting classes", disable=hidden), strict=True):
-        masks, known = dataset.read_labels(position)
+        masks, known = frames.read_labels(position)
         row[:] = masks.any(axis=(1, 2)) & known
     return rows
 
 
-def balanced(positions: Sequence[int], shows: NDArray[np.bool_], seed: int) -> list[int]:
-    """Positions drawn so that every class has the same number of draws among the samples that show it.
+def balance_classes(positions: Sequence[int], classes: NDArray[np.bool_], seed: int) -> list[int]:
+    """Draw positions so that every class is drawn equally often from the samples that show it, as CBGS does for boxes
+    (Zhu et al. 2019) and BEVFusion for maps.
 
-    `shows` `[n, K]` tells the classes of each position. In all there are as many draws as there are pairs of a sample
-    and a class that it shows, so that a sample of several classes is drawn several times. A class without samples takes
-    no part. Within a class all samples are drawn equally often, give or take one, which a seed decides.
+    `classes` `[n, K]` are those of each position. There are about as many draws as pairs of a sample and a class that
+    it shows, so a sample of several classes is drawn several times. A class without samples is left out. Within a class
+    all samples are drawn equally often, give or take one, which the seed decides.
     """
-    pools = [np.flatnonzero(column) for column in shows.T if column.any()]
+    pools = [np.flatnonzero(column) for column in classes.T if column.any()]
     if not pools:
         return list(positions)
-    draws, random = int(shows.sum()) // len(pools), np.random.default_rng(seed)
+    draws, random = int(classes.sum()) // len(pools), np.random.default_rng(seed)
     chosen: list[int] = []
     for pool in pools:
         whole, rest = divmod(draws, len(pool))

@@ -1,4 +1,4 @@
-"""A teacher's weights: one file that describes itself, as a student's (see `weights`), which no vehicle needs."""
+"""A teacher's weights: one file that describes itself, like a student's (see `deploy.weights`); no vehicle needs it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMAT = "bridgeta-teacher/1"
 
 @dataclass
 class TeacherInfo(WeightsInfo):
-    """What a teacher's weights file says about itself: what a student's does, and the settings of `teacher`."""
+    """The description in a teacher's weights file: that of a student's, and the settings of `teacher`."""
 
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
@@ -27,17 +27,17 @@ class TeacherInfo(WeightsInfo):
 def save_teacher(path: Path, teacher: Teacher, cameras: Sequence[str], provenance: Mapping[str, Any]) -> None:
     """Write the teacher to `path`, whole or not at all.
 
-    `cameras` are the channels in the order of the camera axis, whether the teacher looks at them or not; `provenance`
-    is any mapping that JSON can hold.
+    `cameras` are the channels in the order of the camera axis, whether the teacher uses them or not; `provenance` is
+    any mapping that JSON can hold.
     """
     info = TeacherInfo(teacher.model, teacher.grid, CLASS_NAMES, tuple(cameras), {**provenance}, teacher.config)
     write(path, FORMAT, teacher, info)
 
 
 def load_teacher(path: str | Path) -> tuple[Teacher, TeacherInfo]:
-    """The teacher of a weights file, in eval mode on the CPU and not to be trained, and its description.
+    """Load a frozen teacher and its description from a weights file, in eval mode on the CPU, without asking a hub.
 
-    Asks no hub. Raises BridgeTAError as `weights.load_student` does; a student's file is refused by name.
+    Raises BridgeTAError as `weights.load_student` does, also for a student's file.
     """
     path = resolve(path)
     info = read_description(path, FORMAT, TeacherInfo)

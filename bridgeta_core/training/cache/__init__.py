@@ -1,1 +1,1 @@
-"""Keep decoded frames and teacher features on disk."""
+"""A cache on disk of decoded frames and of a teacher's taps."""

@@ -1,12 +1,9 @@
-"""Arrays on disk: written once, row by row, into a folder that is whole or absent, and read as memory maps."""
+"""Arrays on disk: written once, row by row, and read as memory maps."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -19,34 +16,11 @@ from bridgeta_core.utils.errors import BridgeTAError
 Arrays = dict[str, NDArray[Any]]
 
 
-@contextmanager
-def build_once(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target` and rename it to that at the end.
-
-    Any number of processes may build the same target: the first that is done wins, and the others' work is dropped.
-    Raises BridgeTAError when it cannot be written.
-    """
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        try:
-            os.rename(temporary, target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    except OSError as error:
-        fix = "Check the permissions and the free space, or name another data.cache"
-        raise BridgeTAError(f"cannot be written ({error.strerror or error})", where=target, fix=fix) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 class ArrayWriter:
-    """Writes NAME.npy `[rows, ...]` for every name, one row after the other, into an existing folder.
+    """Writes NAME.npy `[rows, ...]` for every name, row by row, into an existing folder.
 
-    To plain files, not to memory maps, where a full disk would kill the process. Rows whose first axis varies in
-    length are `ragged`: they are joined along it, and NAME_ends.npy `[rows]` tells where each one ends.
+    To plain files, not to memory maps, where a full disk would kill the process. Rows that vary in length along their
+    first axis are `ragged`: they are joined along it, and NAME_ends.npy `[rows]` holds where each one ends.
     """
 
     def __init__(self, folder: Path, rows: int) -> None:
@@ -58,8 +32,8 @@ class ArrayWriter:
     def __enter__(self) -> ArrayWriter:
         return self
 
-    def put(self, values: Mapping[str, NDArray[Any]]) -> None:
-        """The next row of every array."""
+    def write(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Write the next row of every array."""
         for name, value in values.items():
             value = np.ascontiguousarray(value)
             if name not in self._files:
@@ -71,8 +45,8 @@ class ArrayWriter:
                 self._files[name] = file
             self._files[name].write(value.tobytes())
 
-    def put_ragged(self, name: str, value: NDArray[Any]) -> None:
-        """The next row of a ragged array; they are kept in memory until the end."""
+    def write_ragged(self, name: str, value: NDArray[Any]) -> None:
+        """Add the next row of a ragged array; rows stay in memory until the end."""
         self._ragged.setdefault(name, []).append(value)
 
     def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
@@ -84,14 +58,14 @@ class ArrayWriter:
 
 
 def open_arrays(folder: Path) -> Arrays:
-    """Every array of a folder by name, as read-only memory maps. Raises BridgeTAError for a damaged one."""
+    """Open every array of a folder by name, as read-only memory maps. Raises BridgeTAError for a damaged one."""
     try:
         return {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     except (OSError, ValueError, EOFError) as error:
         raise BridgeTAError(f"cannot be read ({error})", where=folder, fix="Remove this folder") from error
 
 
-def ragged_row(arrays: Arrays, name: str, row: int) -> NDArray[Any]:
-    """One row of a ragged array, copied."""
+def read_ragged(arrays: Arrays, name: str, row: int) -> NDArray[Any]:
+    """Copy one row of a ragged array."""
     ends = arrays[f"{name}_ends"]
     return np.array(arrays[name][int(ends[row - 1]) if row else 0 : int(ends[row])])

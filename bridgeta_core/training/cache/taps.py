@@ -1,50 +1,41 @@
-"""Frames and batches that bring the teacher's taps along, so that neither points nor the teacher need to run."""
+"""Frames and batches with the teacher's taps, so that neither LiDAR points nor the teacher are needed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bridgeta_core.data.frames import Batch, Frame, collate
-from bridgeta_core.model.teacher import TeacherOutput
+from bridgeta_core.model.student import Taps
 
 
 @dataclass
-class TappedFrame(Frame):
-    """A frame with float16 taps: `F` `[width, Y', X']`, `D` `[C_D, Y', X']` and `Z` `[6, Y, X]`."""
+class FrameWithTaps(Frame):
+    """A frame with float16 taps: F `[width, Y', X']`, D `[C_D, Y', X']` and Z `[6, Y, X]`."""
 
-    F: Tensor | None = None
-    D: Tensor | None = None
-    Z: Tensor | None = None
+    taps: Taps = field(kw_only=True)
 
 
 @dataclass
-class TappedBatch(Batch):
-    """A batch of `TappedFrame`: its taps stacked, still float16."""
+class BatchWithTaps(Batch):
+    """A batch of `FrameWithTaps`: its taps stacked, still float16."""
 
-    F: Tensor | None = None
-    D: Tensor | None = None
-    Z: Tensor | None = None
+    taps: Taps = field(kw_only=True)
 
-    def taps(self) -> TeacherOutput | None:
-        """The teacher's output in float32, None where there is none. What it fused is not kept: `camera` and `lidar`
-        are None.
-        """
-        if self.F is None or self.D is None or self.Z is None:
-            return None
-        return TeacherOutput(self.F.float(), self.D.float(), self.Z.float())
+    def _map(self, function: Any) -> BatchWithTaps:
+        batch = super()._map(function)
+        assert isinstance(batch, BatchWithTaps)
+        return replace(batch, taps=Taps(*(function(tap) for tap in self.taps)))
 
 
-def collate_tapped(frames: Sequence[Frame]) -> Batch:
-    """`collate` for frames of either kind; taps are stacked if all frames have them."""
+def collate_with_taps(frames: Sequence[Frame]) -> Batch:
+    """Collate frames of either kind; the batch has taps if all frames have them."""
     batch = collate(frames)
-    tapped = [frame for frame in frames if isinstance(frame, TappedFrame)]
-    if len(tapped) < len(frames):
+    taps = [frame.taps for frame in frames if isinstance(frame, FrameWithTaps)]
+    if len(taps) < len(frames):
         return batch
-    values: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    values |= {name: torch.stack([getattr(frame, name) for frame in tapped]) for name in ("F", "D", "Z")}
-    return TappedBatch(**values)
+    stacked = Taps(*(torch.stack(level) for level in zip(*taps, strict=True)))
+    return BatchWithTaps(**{f.name: getattr(batch, f.name) for f in fields(batch)}, taps=stacked)

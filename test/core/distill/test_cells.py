@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_core.distill.base import Labels
-from bridgeta_core.distill.cells import AreaAverage, CellWeights
-from bridgeta_core.distill.distance import squared
+from bridgeta_core.distill.cells import AreaAverage, CellWeighting
+from bridgeta_core.distill.distance import squared_distance
 from bridgeta_core.geometry.grid import BevGrid
 
 LABEL, FEATURE = BevGrid(-10, 10, -10, 10, 0.8), BevGrid(-12, 12, -12, 12, 1.5)
@@ -28,7 +28,7 @@ def nothing_seen(batch: int = 1) -> torch.Tensor:
     return torch.full((batch, 6, *LABEL.shape), -5.0)
 
 
-def test_a_corner_of_the_label_lands_in_the_same_corner_of_the_features():
+def test_a_label_corner_lands_in_the_same_feature_corner():
     masks = torch.zeros(LABEL.shape)
     masks[:4, -6:] = 1  # most negative y, largest x
     shares = AreaAverage(LABEL, FEATURE)(masks)
@@ -38,7 +38,7 @@ def test_a_corner_of_the_label_lands_in_the_same_corner_of_the_features():
     assert x[columns.numpy()].min() > 10 - 6 * 0.8 - 0.75
 
 
-def test_the_average_is_the_supersampled_mean_over_the_area():
+def test_the_average_equals_a_supersampled_mean():
     rng = np.random.default_rng(0)
     masks = rng.random(LABEL.shape).astype(np.float32)
     fine = 150  # points per feature cell and axis
@@ -55,13 +55,13 @@ def test_the_average_is_the_supersampled_mean_over_the_area():
     assert np.abs(ours - expected)[count > 0.01 * fine**2].max() < 0.02
 
 
-def test_features_beyond_the_labels_do_not_count():
+def test_features_beyond_the_labels_have_no_weight():
     inside = AreaAverage(LABEL, FEATURE).inside
     x, y = FEATURE.centres()
     expected = (np.abs(y) < 10)[:, None] & (np.abs(x) < 10)
     assert np.array_equal(inside.numpy() > 0, expected)
     for kind in KINDS:
-        weights = CellWeights(kind, LABEL, FEATURE)(labels_of((0, 0, 0)), nothing_seen())
+        weights = CellWeighting(kind, LABEL, FEATURE)(labels_of((0, 0, 0)), nothing_seen())
         assert float(weights.feature[0][inside == 0].sum()) == 0
 
 
@@ -72,53 +72,52 @@ def test_weights_are_not_negative_and_sum_to_one(seed, kind):
     masks = (torch.rand(2, 6, *LABEL.shape, generator=g) < torch.rand(2, 6, 1, 1, generator=g) ** 3).to(torch.uint8)
     known = torch.rand(2, 6, generator=g) < 0.7
     logits = torch.randn(2, 6, *LABEL.shape, generator=g)
-    weights = CellWeights(kind, LABEL, FEATURE)(Labels(masks, known), logits)
+    weights = CellWeighting(kind, LABEL, FEATURE)(Labels(masks, known), logits)
     for m in (weights.feature, weights.label):
         assert (m >= 0).all()
         torch.testing.assert_close(m.sum(dim=(1, 2)), torch.ones(2))
 
 
-def test_u8_a_single_cell_is_all_that_is_seen():
+def test_u8_the_distance_counts_weighted_cells_only():
     m = torch.zeros(1, 4, 5)
     m[0, 2, 3] = 1
     a, c = torch.randn(2, 1, 3, 4, 5)
     expected = (a - c)[0, :, 2, 3].square().mean()
-    torch.testing.assert_close(squared(a, c, m), expected)
+    torch.testing.assert_close(squared_distance(a, c, m), expected)
 
 
-def test_every_class_gets_the_same_weight_however_rare():
+def test_rare_and_common_classes_get_the_same_weight():
     masks = torch.zeros(1, 6, *LABEL.shape, dtype=torch.uint8)
     masks[0, 0, 2:20, 2:20] = 1  # 324 cells
     masks[0, 5, 22, 3] = 1  # one cell
-    m = CellWeights("balanced", LABEL, FEATURE)(Labels(masks, torch.ones(1, 6, dtype=torch.bool)), nothing_seen()).label
+    labels = Labels(masks, torch.ones(1, 6, dtype=torch.bool))
+    m = CellWeighting("balanced", LABEL, FEATURE)(labels, nothing_seen()).label
     assert float(m[0, 22, 3]) == pytest.approx(0.25, rel=1e-4)
     assert float(m[0, 2:20, 2:20].sum()) == pytest.approx(0.25, rel=1e-4)
-    foreground = CellWeights("foreground", LABEL, FEATURE)(
-        Labels(masks, torch.ones(1, 6, dtype=torch.bool)), nothing_seen()
-    )
+    foreground = CellWeighting("foreground", LABEL, FEATURE)(labels, nothing_seen())
     assert float(foreground.label[0, 22, 3]) == pytest.approx(0.5, rel=1e-4)
 
 
-def test_without_foreground_the_background_has_all():
+def test_without_foreground_the_background_gets_all_weight():
     for kind in ("balanced", "foreground"):
-        m = CellWeights(kind, LABEL, FEATURE)(labels_of(), nothing_seen()).label
+        m = CellWeighting(kind, LABEL, FEATURE)(labels_of(), nothing_seen()).label
         torch.testing.assert_close(m, torch.full_like(m, 1 / m[0].numel()))
 
 
-def test_cells_where_the_teacher_errs_do_not_count_if_it_is_asked_for():
+def test_correct_gives_no_weight_where_the_teacher_errs():
     labels = labels_of((0, 5, 5), (0, 5, 6))
     logits = nothing_seen()
     logits[0, 0, 5, 5] = 5.0  # sees one of the two, and one that is not there
     logits[0, 1, 9, 9] = 5.0
-    m = CellWeights("correct", LABEL, FEATURE)(labels, logits).label[0]
+    m = CellWeighting("correct", LABEL, FEATURE)(labels, logits).label[0]
     assert float(m[5, 6]) == 0
     assert float(m[9, 9]) == 0
     assert float(m[5, 5]) > 0
 
 
-def test_what_the_labels_do_not_know_is_what_the_teacher_sees():
+def test_unknown_classes_come_from_the_teacher():
     logits = nothing_seen()
     logits[0, 2, 7, 8] = 5.0
     unknown = Labels(torch.zeros(1, 6, *LABEL.shape, dtype=torch.uint8), torch.zeros(1, 6, dtype=torch.bool))
-    cells = CellWeights("balanced", LABEL, FEATURE)
+    cells = CellWeighting("balanced", LABEL, FEATURE)
     torch.testing.assert_close(cells(unknown, logits).label, cells(labels_of((2, 7, 8)), nothing_seen()).label)

@@ -22,7 +22,7 @@ def test_it_starts_between_teacher_and_student(w):
     assert z.shape == (2, 8, 6, 5)
 
 
-def test_without_the_skip_it_starts_anywhere():
+def test_without_the_skip_it_starts_at_random():
     a, c = features()
     torch.manual_seed(0)
     b, _ = TeacherAssistant(16, AssistantConfig(channels=8, skip=False))(a, c, 0.5)
@@ -31,7 +31,7 @@ def test_without_the_skip_it_starts_anywhere():
 
 
 @pytest.mark.parametrize(("inputs", "blind"), [("teacher", 1), ("student", 0)])
-def test_with_one_input_the_other_does_not_matter(inputs, blind):
+def test_with_one_input_the_other_is_ignored(inputs, blind):
     pair = list(features())
     torch.manual_seed(0)
     assistant = TeacherAssistant(16, AssistantConfig(channels=8, inputs=inputs))
@@ -45,7 +45,7 @@ def test_with_one_input_the_other_does_not_matter(inputs, blind):
     assert not torch.equal(first, third)
 
 
-def test_every_parameter_is_trained_once_the_last_layer_has_moved():
+def test_every_parameter_gets_a_gradient():
     a, c = features()
     assistant = TeacherAssistant(16, AssistantConfig(channels=8))
     torch.nn.init.normal_(assistant.output.weight)
@@ -53,7 +53,7 @@ def test_every_parameter_is_trained_once_the_last_layer_has_moved():
     assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in assistant.parameters())
 
 
-def test_it_is_light():
+def test_the_assistant_is_light():
     # kd_methods: about 0.17 M parameters at 256 channels.
     parameters = sum(p.numel() for p in TeacherAssistant(256, AssistantConfig()).parameters())
     assert parameters == pytest.approx(0.17e6, rel=0.1)

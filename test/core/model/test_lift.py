@@ -79,7 +79,7 @@ def by_loops(depth: Tensor, features: Tensor, k: Tensor, pose: Tensor, config: L
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 3), cameras=st.integers(1, 3))
-def test_equals_its_definition_point_by_point(seed: int, batch: int, cameras: int) -> None:
+def test_the_lift_equals_its_definition_point_by_point(seed: int, batch: int, cameras: int) -> None:
     rng = np.random.default_rng(seed)
     k, pose = random_rig(rng, batch, cameras)
     depth, features = volume(rng, batch, cameras, 4, 5)
@@ -88,7 +88,7 @@ def test_equals_its_definition_point_by_point(seed: int, batch: int, cameras: in
     torch.testing.assert_close(lift(depth, features, make(k, pose, small())), expected)
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
+def test_gradients_equal_finite_differences() -> None:
     rng = np.random.default_rng(3)
     k, pose = random_rig(rng, 2, 2)
     plan = make(k, pose, small())
@@ -115,7 +115,7 @@ def test_gradient_flows_to_either_input_alone(needs: str) -> None:
 
 @pytest.mark.parametrize("yaw_degrees", [0, 55, -55, 110, 180, -110])
 @pytest.mark.parametrize("column", [0, 1, 2])
-def test_a_bright_pixel_at_a_known_depth_lands_in_its_closed_form_cell(yaw_degrees: int, column: int) -> None:
+def test_a_pixel_at_a_known_depth_lands_in_its_cell(yaw_degrees: int, column: int) -> None:
     config = LiftConfig(depth_min=1.0, depth_max=31.0, depth_step=2.0, grid=BevGrid(-40, 40, -30, 30, 0.5))
     yaw, focal, d = np.deg2rad(yaw_degrees), 20.0, 7
     plan = make(torch.tensor(pinhole(focal))[None, None], torch.tensor(camera(yaw, 1.3, -0.2))[None, None], config)
@@ -131,7 +131,7 @@ def test_a_bright_pixel_at_a_known_depth_lands_in_its_closed_form_cell(yaw_degre
     assert bev[:, row_and_column[0][0], row_and_column[0][1]].tolist() == [1, 2, 3, 4]
 
 
-def test_the_left_camera_fills_positive_y_and_the_front_camera_positive_x() -> None:
+def test_left_is_positive_y_and_front_is_positive_x() -> None:
     k = torch.tensor(pinhole(20.0))[None, None]
     ones = torch.ones(1, 1, 4, *FEATURES), torch.ones(1, 1, 1, *FEATURES)
     left = lift(*ones, make(k, torch.tensor(camera(np.pi / 2))[None, None], small()))[0, 0]
@@ -145,7 +145,7 @@ def test_the_left_camera_fills_positive_y_and_the_front_camera_positive_x() -> N
 @pytest.mark.parametrize(
     "pose", [camera(0.0, x=100.0), camera(0.0, pitch=-np.pi / 2, z=20.0), camera(0.0, pitch=np.pi / 2, z=-20.0)]
 )
-def test_a_camera_that_sees_no_cell_gives_zeros_and_zero_gradients(pose: NDArray[np.float64]) -> None:
+def test_a_camera_off_the_grid_gives_zeros_and_no_gradient(pose: NDArray[np.float64]) -> None:
     plan = make(torch.tensor(pinhole(20.0))[None, None], torch.tensor(pose)[None, None], small())
     depth, features = (x.requires_grad_() for x in volume(np.random.default_rng(0), 1, 1, 4, 3))
     bev = lift(depth, features, plan)
@@ -158,7 +158,7 @@ def test_a_camera_that_sees_no_cell_gives_zeros_and_zero_gradients(pose: NDArray
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_a_grid_that_holds_everything_loses_no_mass(seed: int) -> None:
+def test_a_large_enough_grid_loses_no_mass(seed: int) -> None:
     rng = np.random.default_rng(seed)
     k, pose = random_rig(rng, 1, 2)
     config = small(z_min=-100.0, z_max=100.0)
@@ -169,7 +169,7 @@ def test_a_grid_that_holds_everything_loses_no_mass(seed: int) -> None:
     torch.testing.assert_close(bev.sum((2, 3)), expected)
 
 
-def test_a_batch_of_unlike_rigs_equals_its_samples_alone() -> None:
+def test_a_batch_of_different_rigs_equals_its_samples() -> None:
     rng = np.random.default_rng(1)
     k, pose = random_rig(rng, 3, 2)
     depth, features = volume(rng, 3, 2, 4, 5)
@@ -184,18 +184,18 @@ def test_a_batch_of_unlike_rigs_equals_its_samples_alone() -> None:
     assert torch.equal(built.ground, stacked.ground)
 
 
-def test_an_expanded_plan_serves_a_batch_with_one_rig_backwards_too() -> None:
+def test_a_stacked_plan_has_the_gradients_of_its_samples() -> None:
     rng = np.random.default_rng(2)
     k, pose = random_rig(rng, 1, 2)
     plan = make(k, pose, small())
     depth, features = (x.requires_grad_() for x in volume(rng, 3, 2, 4, 5))
-    together = torch.autograd.grad(lift(depth, features, plan.expand(3)).square().sum(), (depth, features))
+    together = torch.autograd.grad(lift(depth, features, LiftPlan.stack([plan] * 3)).square().sum(), (depth, features))
     alone = [lift(depth[i : i + 1], features[i : i + 1], plan).square().sum() for i in range(3)]
     for a, b in zip(together, torch.autograd.grad(torch.stack(alone).sum(), (depth, features)), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_the_cache_builds_each_calibration_once_and_forgets_the_oldest() -> None:
+def test_the_cache_builds_each_calibration_once() -> None:
     rng = np.random.default_rng(4)
     k, pose = random_rig(rng, 3, 2)
     built = []
@@ -216,12 +216,11 @@ def test_the_cache_builds_each_calibration_once_and_forgets_the_oldest() -> None
     assert len(built) == 3
     cache(k[:1], pose[:1])
     assert len(built) == 4
-    assert len(cache) == 2
     cache(k[:1], pose[:1] + 1e-9)
     assert len(built) == 5
 
 
-def test_autocast_still_sums_in_float32_forwards_and_backwards() -> None:
+def test_under_autocast_the_lift_computes_in_float32() -> None:
     rng = np.random.default_rng(6)
     k, pose = random_rig(rng, 1, 2)
     plan = make(k, pose, small())
@@ -246,7 +245,7 @@ def test_half_precision_features_get_half_precision_gradients() -> None:
     assert features.grad.dtype == torch.bfloat16
 
 
-def test_channels_last_and_planar_inputs_give_the_same() -> None:
+def test_memory_layout_does_not_change_the_result() -> None:
     rng = np.random.default_rng(8)
     k, pose = random_rig(rng, 1, 2)
     plan = make(k, pose, small())
@@ -256,7 +255,7 @@ def test_channels_last_and_planar_inputs_give_the_same() -> None:
     assert lift(*last, plan).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_feature_cells_are_centred_on_their_block_of_pixels() -> None:
+def test_feature_cells_are_centred_on_their_pixels() -> None:
     u, v = cell_pixels((2, 3), (16, 24))
     assert u.tolist() == [3.5, 11.5, 19.5]
     assert v.tolist() == [3.5, 11.5]
@@ -268,7 +267,7 @@ def test_depth_bins_of_the_protocol() -> None:
     assert (bins[0], bins[-1]) == (1.25, 59.75)
 
 
-def test_ground_is_the_inverse_depth_at_which_a_ray_meets_the_road() -> None:
+def test_ground_is_the_inverse_depth_of_the_road() -> None:
     k, pose = torch.tensor(pinhole(20.0, v=5.0))[None, None], torch.tensor(camera(0.7, z=1.6))[None, None]
     ground = make(k, pose, small()).ground
     # Similar triangles: depth = focal * height / (v - principal point), above the horizon no depth at all.
@@ -282,7 +281,7 @@ def test_the_stride_after_the_lift_keeps_the_extent() -> None:
         bev_grid(LiftConfig(grid=BevGrid(0, 5, 0, 4, 1.0), downsample=2))
 
 
-def test_what_does_not_fit_is_refused_by_name() -> None:
+def test_wrong_shapes_and_numbers_are_errors() -> None:
     k, pose = random_rig(np.random.default_rng(0), 1, 2)
     plan = make(k, pose, small())
     depth, features = volume(np.random.default_rng(0), 1, 2, 4, 5)

@@ -22,7 +22,7 @@ def one_pixel(logit: float, target: int, gamma: float) -> float:
     st.lists(st.tuples(st.floats(-15, 15), st.integers(0, 1)), min_size=4, max_size=4),
     st.sampled_from([0.0, 1.0, 2.0, 3.5]),
 )
-def test_it_is_the_sum_over_classes_of_the_mean_over_pixels(pixels, gamma):
+def test_it_sums_classes_and_averages_pixels(pixels, gamma):
     logits = torch.tensor([logit for logit, _ in pixels], dtype=torch.float64).reshape(1, 2, 1, 2)
     targets = torch.tensor([target for _, target in pixels]).reshape(1, 2, 1, 2)
     values = [one_pixel(logit, target, gamma) for logit, target in pixels]
@@ -41,7 +41,7 @@ def test_an_unknown_class_has_no_value_and_no_gradient():
     assert torch.equal(touched, known)
 
 
-def test_a_class_known_in_one_sample_weighs_as_much_as_one_known_in_all():
+def test_a_class_counts_alike_in_however_many_samples_it_is_known():
     logits, targets = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
     everywhere = focal_loss(logits, targets, torch.tensor([[True], [True]]), 2.0)
     once = focal_loss(logits, targets, torch.tensor([[True], [False]]), 2.0)

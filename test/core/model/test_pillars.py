@@ -72,7 +72,7 @@ def by_loops(net: Pillars, points: Tensor) -> Tensor:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60))
-def test_equal_their_definition_pillar_by_pillar(seed: int, count: int) -> None:
+def test_pillars_equal_their_definition(seed: int, count: int) -> None:
     net, points = pillars(), cloud(seed, count)
     points[: count // 2] = points[: count // 2] * 0.1  # so that some pillars hold many points
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_equal_their_definition_pillar_by_pillar(seed: int, count: int) -> None:
 
 
 @given(x=st.floats(-4, 7.99), y=st.floats(-3, 4.99), z=st.floats(*Z))
-def test_a_point_fills_its_own_cell_and_no_other(x: float, y: float, z: float) -> None:
+def test_a_point_fills_its_own_cell_only(x: float, y: float, z: float) -> None:
     point = torch.tensor([[x, y, z, 100.0, 0.1]])
     place = GRID.to_cells(point[0, :2].numpy())
     assume(np.abs(place - np.round(place)).min() > 1e-5)  # in float32 either side of a border is right
@@ -101,7 +101,7 @@ def test_the_order_of_points_does_not_matter(seed: int, training: bool) -> None:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), columns=st.integers(-8, 8), rows=st.integers(-6, 6))
-def test_moving_the_points_by_whole_cells_moves_the_features(seed: int, columns: int, rows: int) -> None:
+def test_shifting_points_by_cells_shifts_the_features(seed: int, columns: int, rows: int) -> None:
     points = cloud(seed, 100)
     middle = (points[:, 0] >= 0) & (points[:, 0] < 4) & (points[:, 1] >= 0) & (points[:, 1] < 2)
     points, net = points[middle], pillars()
@@ -111,7 +111,7 @@ def test_moving_the_points_by_whole_cells_moves_the_features(seed: int, columns:
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("point", FAR_OUT)
-def test_a_point_that_does_not_count_changes_nothing(point: tuple[float, ...], training: bool) -> None:
+def test_points_off_the_grid_change_nothing(point: tuple[float, ...], training: bool) -> None:
     points = cloud(1, 50)
     more = torch.cat([points[:20], torch.tensor([point]), points[20:]])
     plain, other = pillars().train(training), pillars().train(training)
@@ -119,7 +119,7 @@ def test_a_point_that_does_not_count_changes_nothing(point: tuple[float, ...], t
     assert torch.equal(other.norm.running_mean, plain.norm.running_mean)
 
 
-def test_a_point_just_below_the_far_edge_is_not_moved_to_another_row() -> None:
+def test_a_point_at_the_far_edge_stays_in_its_row() -> None:
     """In float32 such a place may round to the edge itself, which belongs to no cell."""
     edge = np.nextafter(np.float32(51.2), np.float32(0))
     net = Pillars(BevGrid(-51.2, 51.2, -51.2, 51.2, 0.4), 8, *Z).eval()
@@ -137,7 +137,7 @@ def test_samples_do_not_mix() -> None:
 
 
 @pytest.mark.parametrize("points", [[], [(0, 0, 0, 10, 0)], FAR_OUT], ids=["none", "one", "none that counts"])
-def test_too_few_points_to_have_a_variance_are_trained_on_all_the_same(points: list) -> None:
+def test_training_works_with_fewer_than_two_points(points: list) -> None:
     net = pillars().train()
     before = net.norm.running_var.clone()
     features = net([torch.tensor(points, dtype=torch.float32).reshape(-1, 5)])
@@ -155,7 +155,7 @@ def test_every_weight_gets_a_gradient() -> None:
         assert (parameter.grad.abs() > 0).all(), name
 
 
-def test_coordinates_keep_their_precision_under_autocast() -> None:
+def test_under_autocast_pillars_compute_in_float32() -> None:
     net, points = pillars(), cloud(3, 100)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(net([points]), net([points]).float())

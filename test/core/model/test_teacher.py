@@ -9,17 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_networks import GRID, random_images, ring_of_cameras, small_student, small_teacher
 from torch import Tensor
 
 from bridgeta_core.config.experiment import (
-    BackboneConfig,
-    DecoderConfig,
-    HeadConfig,
-    ImageConfig,
     LidarConfig,
     LiftConfig,
     StudentConfig,
-    TeacherConfig,
 )
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.grid import BevGrid
@@ -28,98 +24,80 @@ from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import LidarBranch, Teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
-GRID = BevGrid(-10, 10, -6, 6, 0.5)
 SENSORS = ("fusion", "lidar")
 
 
 def small(downsample: int = 2) -> StudentConfig:
-    options = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
-    return StudentConfig(
-        image=ImageConfig(width=64, height=32, margin=1.0),
-        backbone=BackboneConfig(architecture="resnet", options=options, channels=16),
-        lift=LiftConfig(
-            depth_max=13.0, depth_step=1.0, channels=8, grid=BevGrid(-12, 12, -8, 8, 0.5), downsample=downsample
-        ),
-        decoder=DecoderConfig(width=12, stages=[8, 16], blocks=2, channels=8),
-        head=HeadConfig(width=8),
-    )
+    return small_student(lift={"depth_step": 1.0, "downsample": downsample})
 
 
 def teacher(sensors: str = "fusion", downsample: int = 2) -> Teacher:
     torch.manual_seed(0)
-    return Teacher(TeacherConfig(sensors, LidarConfig(channels=8, width=10)), small(downsample), GRID)
+    return Teacher(small_teacher(sensors), small(downsample), GRID)
 
 
-def cameras(batch: int) -> tuple[Tensor, Tensor]:
-    """Two cameras, ahead and behind, 1.5 m above the ground."""
-    ahead = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]])
-    pose = np.stack([ahead, np.diag([-1.0, -1, 1, 1]) @ ahead])
-    k = torch.tensor([[32.0, 0, 31.5], [0, 32, 15.5], [0, 0, 1]]).expand(batch, 2, 3, 3)
-    return k, torch.from_numpy(pose).float().expand(batch, 2, 4, 4)
+def plan_of(net: Teacher, batch: int) -> LiftPlan | None:
+    return net.camera.plan(*ring_of_cameras(batch, 2)) if net.camera else None
 
 
 def inputs(batch: int) -> tuple[Tensor, list[Tensor]]:
     """Images and points."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch, 2, 3, 32, 64), dtype=torch.uint8, generator=generator)
+    generator = torch.Generator().manual_seed(1)
     low, size = torch.tensor([-11, -7, -2, 0, 0.0]), torch.tensor([22, 14, 3, 255, 0.45])
-    return images, [low + size * torch.rand(100 + 50 * i, 5, generator=generator) for i in range(batch)]
+    return random_images(batch, 2), [
+        low + size * torch.rand(100 + 50 * i, 5, generator=generator) for i in range(batch)
+    ]
 
 
 @pytest.mark.parametrize("sensors", SENSORS)
 @pytest.mark.parametrize("downsample", [1, 2, 4])
-def test_the_taps_have_the_shapes_of_the_students(sensors: str, downsample: int) -> None:
+def test_the_taps_have_the_students_shapes(sensors: str, downsample: int) -> None:
     images, points = inputs(2)
     net, student = teacher(sensors, downsample).eval(), Student(small(downsample), GRID).eval()
-    ours, theirs = net(images, net.plan(*cameras(2)), points), student(images, student.plan(*cameras(2)))
-    assert [tap.shape for tap in ours[:3]] == [tap.shape for tap in theirs]
+    ours, theirs = net(images, plan_of(net, 2), points), student(images, student.plan(*ring_of_cameras(2, 2)))
+    assert [tap.shape for tap in ours] == [tap.shape for tap in theirs]
     assert net.bev_grid == student.bev_grid
-    assert ours.lidar.shape == (2, 10, *net.bev_grid.shape)
-    assert (ours.camera is None) == (sensors == "lidar")
-    if ours.camera is not None:
-        assert ours.camera.shape == (2, 8, *net.bev_grid.shape)
 
 
-def test_the_fuser_reads_both_sensors_and_f_is_before_its_relu() -> None:
+def test_the_fuser_uses_both_sensors() -> None:
     net, (images, points) = teacher().eval(), inputs(1)
-    taps = net(images, net.plan(*cameras(1)), points)
-    assert torch.equal(net.fuser(torch.cat([taps.camera, taps.lidar], dim=1)), taps.F)
+    taps = net(images, plan_of(net, 1), points)
+    sensors = net.camera(images, plan_of(net, 1)), net.lidar(points)
+    assert torch.equal(net.fuser(torch.cat(sensors, dim=1)), taps.F)
     assert (taps.F < 0).any()
-    blind = net(torch.zeros_like(images), net.plan(*cameras(1)), points)
-    deaf = net(images, net.plan(*cameras(1)), [torch.zeros(0, 5)])
+    blind = net(torch.zeros_like(images), plan_of(net, 1), points)
+    deaf = net(images, plan_of(net, 1), [torch.zeros(0, 5)])
     assert not torch.equal(blind.F, taps.F)
     assert not torch.equal(deaf.F, taps.F)
 
 
-def test_decode_goes_on_from_any_f() -> None:
+def test_decode_continues_from_any_f() -> None:
     net, (images, points) = teacher().eval(), inputs(1)
-    taps = net(images, net.plan(*cameras(1)), points)
+    taps = net(images, plan_of(net, 1), points)
     again = net.decode(taps.F)
     assert torch.equal(again.D, taps.D)
     assert torch.equal(again.Z, taps.Z)
     assert torch.equal(net.head(net.decoder(taps.F.relu())), taps.Z)
-    assert (again.camera, again.lidar) == (None, None)
 
 
-def test_decoder_and_head_start_from_the_students_weights_or_the_other_way_round() -> None:
+def test_student_and_teacher_can_exchange_weights() -> None:
     net, student = teacher(), Student(small(), GRID)
     net.decoder.load_state_dict(student.decoder.state_dict())
     net.head.load_state_dict(student.head.state_dict())
     net.camera.load_state_dict(student.camera.state_dict())
 
 
-def test_without_cameras_there_are_no_camera_weights_and_images_are_not_looked_at() -> None:
+def test_without_cameras_images_are_ignored() -> None:
     net, (images, points) = teacher("lidar").eval(), inputs(2)
     assert net.camera is None
     assert {name.split(".")[0] for name in net.state_dict()} == {"lidar", "fuser", "decoder", "head"}
-    assert net.plan(*cameras(2)) is None
-    assert torch.equal(net(None, None, points).Z, net(images, net.plan(*cameras(2)), points).Z)
+    assert torch.equal(net(None, None, points).Z, net(images, plan_of(net, 2), points).Z)
 
 
 @pytest.mark.parametrize("sensors", SENSORS)
 def test_the_label_loss_reaches_every_parameter(sensors: str) -> None:
     net, (images, points) = teacher(sensors).train(), inputs(2)
-    net(images, net.plan(*cameras(2)), points).Z.square().mean().backward()
+    net(images, plan_of(net, 2), points).Z.square().mean().backward()
     dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert dead == []
 
@@ -127,15 +105,15 @@ def test_the_label_loss_reaches_every_parameter(sensors: str) -> None:
 @pytest.mark.parametrize("sensors", SENSORS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_frame_almost_without_points_gives_finite_taps(sensors: str, training: bool, count: int) -> None:
+def test_a_frame_with_few_points_gives_finite_taps(sensors: str, training: bool, count: int) -> None:
     net, (images, points) = teacher(sensors).train(training), inputs(1)
-    taps = net(images, net.plan(*cameras(1)), [points[0][:count]])
-    assert all(torch.isfinite(tap).all() for tap in taps if tap is not None)
+    taps = net(images, plan_of(net, 1), [points[0][:count]])
+    assert all(torch.isfinite(tap).all() for tap in taps)
 
 
 def test_the_students_plan_serves_the_teacher() -> None:
     net, student, (images, points) = teacher().eval(), Student(small(), GRID), inputs(1)
-    ours, theirs = net.plan(*cameras(1)), student.plan(*cameras(1))
+    ours, theirs = plan_of(net, 1), student.plan(*ring_of_cameras(1, 2))
     assert torch.equal(net(images, theirs, points).Z, net(images, ours, points).Z)
 
 
@@ -145,12 +123,11 @@ def test_weights_lie_channels_last() -> None:
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
 
 
-def test_a_local_folder_serves_as_pretrained_weights_and_is_not_needed_afterwards(tmp_path: Path) -> None:
+def test_pretrained_weights_from_a_folder_are_needed_once(tmp_path: Path) -> None:
     teacher().camera.encoder.backbone.save_pretrained(tmp_path)
     model = small()
     model.backbone.options, model.backbone.pretrained = {}, str(tmp_path)
-    config = TeacherConfig(lidar=LidarConfig(channels=8, width=10))
-    net = Teacher(config, model, GRID)
+    net = Teacher(small_teacher(), model, GRID)
     Teacher(net.config, net.model, net.grid, pretrained=False).load_state_dict(net.state_dict())
     assert model.backbone.options == {}
 
@@ -164,22 +141,22 @@ def test_a_local_folder_serves_as_pretrained_weights_and_is_not_needed_afterward
         ({"points": [torch.zeros(3, 5)]}, "images of 2 samples came with points of 1"),
     ],
 )
-def test_an_input_that_lacks_is_named(change: dict[str, Any], message: str) -> None:
+def test_a_missing_input_is_named(change: dict[str, Any], message: str) -> None:
     net, (images, points) = teacher(), inputs(2)
-    given = {"images": images, "plan": net.plan(*cameras(2)), "points": points} | change
+    given = {"images": images, "plan": plan_of(net, 2), "points": points} | change
     with pytest.raises(BridgeTAError, match=message):
         net(**given)
 
 
 @pytest.mark.parametrize(("x", "y"), [(9.2, 4.6), (9.2, -4.6), (-9.2, 4.6), (-9.2, -4.6), (3.3, -5.4)])
-def test_points_labels_and_cameras_put_a_place_into_the_same_cell(
+def test_points_labels_and_cameras_agree_on_the_cell(
     tmp_path: Path, map_sheet: Callable[[], Any], x: float, y: float
 ) -> None:
     """On a grid that is neither square nor symmetric, so that swapped or mirrored axes show."""
     grid = BevGrid(-12, 16, -8, 10, 0.5)
     model = small(downsample=1)
     model.lift.grid = grid
-    branch = Teacher(TeacherConfig("lidar", LidarConfig(channels=8, width=10, blocks=0)), model, grid).eval().lidar
+    branch = Teacher(small_teacher("lidar", blocks=0), model, grid).eval().lidar
     difference = branch([torch.tensor([[x, y, 0, 80, 0]])]) - branch([torch.zeros(0, 5)])
     seen_by_lidar = np.argwhere((difference[0] != 0).any(0).numpy()).mean(0)  # the middle of the receptive field
 
@@ -239,7 +216,7 @@ def test_features_lie_on_the_grid_of_f(downsample: int, subdivide: int) -> None:
 
 
 @pytest.mark.parametrize(("downsample", "subdivide"), STRIDES)
-def test_nothing_moves_against_the_metric_grid(downsample: int, subdivide: int) -> None:
+def test_strides_do_not_shift_the_features(downsample: int, subdivide: int) -> None:
     """With all kernels flat, what fills one cell of F spreads evenly around that very cell."""
     net = branch(downsample, subdivide, blocks=0)  # so that the spread ends before the grid does
     for parameter in net.parameters():
@@ -265,7 +242,7 @@ def test_every_parameter_gets_a_gradient(blocks: int) -> None:
     assert dead == []
 
 
-def test_an_empty_range_of_heights_is_named() -> None:
+def test_an_empty_range_of_heights_is_an_error() -> None:
     with pytest.raises(BridgeTAError, match=r"teacher\.lidar\.z_min must be below z_max") as caught:
         LidarBranch(LidarConfig(z_min=1.0, z_max=1.0), LiftConfig())
     assert caught.value.exit_code == 2

@@ -22,7 +22,7 @@ def one_process(tmp_path_factory):
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize(("layer", "shape"), [(nn.BatchNorm1d, (7, 4)), (nn.BatchNorm2d, (3, 4, 5, 6))])
-def test_outputs_gradients_and_running_statistics_are_those_of_pytorch(layer, shape, momentum):
+def test_it_computes_what_pytorch_does(layer, shape, momentum):
     plain = layer(4, momentum=momentum).double()
     nn.init.normal_(plain.weight)
     shared = SharedBatchNorm(cuda=False).apply(copy.deepcopy(plain))
@@ -41,7 +41,7 @@ def test_outputs_gradients_and_running_statistics_are_those_of_pytorch(layer, sh
     assert torch.allclose(plain.eval()(x), shared.eval()(x))
 
 
-def test_running_statistics_stay_where_they_are_not_to_be_followed():
+def test_untracked_running_statistics_do_not_change():
     norm = SharedBatchNorm(cuda=False).apply(nn.BatchNorm2d(2))
     norm.track_running_stats = False
     norm(torch.randn(2, 2, 3, 3))
@@ -50,7 +50,7 @@ def test_running_statistics_stay_where_they_are_not_to_be_followed():
 
 
 @pytest.mark.parametrize("cuda", [False, True])
-def test_layers_stay_themselves_and_become_plain_again(cuda):
+def test_revert_restores_the_plain_layers(cuda):
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm1d(5)))
     layers, keys, weight = list(model.modules()), list(model.state_dict()), model[1].weight
     sync = SharedBatchNorm(cuda)

@@ -1,4 +1,4 @@
-"""The student with a teacher: what is trained when, and what ships."""
+"""The student with a teacher: what is trained when, and what is exported."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def finished(two_scenes, teacher, tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_run_logs_every_term_and_what_the_method_reports(finished):
+def test_a_run_logs_every_term_and_the_methods_report(finished):
     for column in ("train/loss", "train/label", "train/kd/F", "train/kd/Z", "train/label/assistant", "train/rho_F"):
         assert len(rows(finished, column)) == 2, column
     terms = ("train/label", "train/kd/F", "train/kd/D", "train/kd/Z", "train/label/assistant")
@@ -65,7 +65,7 @@ def test_the_assistant_is_scored_beside_the_student(finished):
     assert len(rows(finished, "val/assistant_miou")) == 2
 
 
-def test_only_the_student_ships_and_only_what_is_trained_is_kept(finished, teacher):
+def test_only_the_student_is_exported(finished, teacher):
     names = torch.load(finished / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert {name.split(".")[0] for name in names} == {"student", "distiller"}
     student, info = load_student(finished / "student.safetensors")
@@ -74,7 +74,7 @@ def test_only_the_student_ships_and_only_what_is_trained_is_kept(finished, teach
     assert len(info.provenance["teacher_sha256"]) == 64
 
 
-def test_the_teacher_is_not_changed_by_teaching(distil, teacher):
+def test_distillation_does_not_change_the_teacher(distil, teacher):
     task, _ = distil(*AT_ONCE)
     kept, now = load_teacher(teacher)[0].state_dict(), task.teacher.network.state_dict()
     assert all(torch.equal(kept[name], now[name]) for name in kept)
@@ -83,7 +83,7 @@ def test_the_teacher_is_not_changed_by_teaching(distil, teacher):
 
 
 @pytest.mark.parametrize(("reading", "trained"), [("frozen", set()), ("shared", {"decoder", "head"})])
-def test_in_the_warm_up_the_student_waits(distil, reading, trained):
+def test_the_warm_up_does_not_train_the_student(distil, reading, trained):
     task, before = distil("distill.warmup_steps=9", f"distill.bridgeta.reading={reading}", "data.steps_per_epoch=3")
     after = task.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -99,12 +99,12 @@ def test_after_the_warm_up_the_student_is_trained(distil):
     assert not [name for name in weights if torch.equal(before[name], after[name])]
 
 
-def test_a_method_that_brings_nothing_to_train_does_not_wait(distil):
+def test_a_method_without_modules_has_no_warm_up(distil):
     task, before = distil("distill.method=direct", "distill.warmup_steps=9")
     assert not torch.equal(before["student.head.classify.weight"], task.student.head.classify.weight)
 
 
-def test_levels_are_calibrated_once_when_it_is_time_over_all_resumptions(distil, tmp_path, monkeypatch):
+def test_levels_are_calibrated_once_over_all_resumptions(distil, tmp_path, monkeypatch):
     calls = []
 
     def calibrate(self, label_loss, student, losses, share):
@@ -135,7 +135,7 @@ def test_one_seed_gives_one_student_with_and_without_a_teacher(two_scenes, teach
     assert all(torch.equal(alone[name], taught[name]) for name in alone)
 
 
-def test_the_decoder_may_start_from_the_teachers(two_scenes, teacher):
+def test_the_decoder_can_start_from_the_teachers(two_scenes, teacher):
     settings = two_scenes(f"distill.teacher={teacher}", "distill.decoder_from_teacher=true")
     task, trained = DistillTask(settings, {}, FrozenTeacher.load(teacher, settings)), load_teacher(teacher)[0]
     for part in ("decoder", "head"):
@@ -165,7 +165,7 @@ def test_a_head_that_does_not_fit_the_teachers_is_refused(two_scenes, teacher):
         DistillTask(settings, {}, FrozenTeacher.load(teacher, settings))
 
 
-def test_with_the_cache_neither_points_nor_the_teacher_are_needed(distil, tmp_path, monkeypatch):
+def test_with_the_cache_the_teacher_does_not_run(distil, tmp_path, monkeypatch):
     off = ["data.augment.flip=false", "data.augment.colour=0", "train.epochs=1", *AT_ONCE]
     cache = f"data.cache={tmp_path / 'cache'}"
     distil(*off, folder=tmp_path / "plain")
@@ -181,20 +181,20 @@ def test_with_the_cache_neither_points_nor_the_teacher_are_needed(distil, tmp_pa
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
-def test_a_teacher_of_lidar_alone_teaches_a_student_with_other_images(two_scenes, tmp_path):
+def test_a_lidar_teacher_works_with_any_image_size(two_scenes, tmp_path):
     short = ["train.epochs=1", "data.steps_per_epoch=1"]
     path = train_teacher(two_scenes("teacher.sensors=lidar", *short), tmp_path / "teacher")
     settings = two_scenes(f"distill.teacher={path}", "model.image.width=128", *short, *AT_ONCE)
     assert read_info(train_distill(settings, tmp_path / "student")).provenance["steps"] == 1
 
 
-def test_it_warms_up_then_rises_then_holds_then_falls():
+def test_strength_warms_up_rises_holds_and_falls():
     ramp = Ramp(steps=1000, warmup=100, rise=200, peak=2.0, final=0.5)
-    assert [ramp.warming(step) for step in (0, 99, 100)] == [True, True, False]
+    assert [ramp.is_warming_up(step) for step in (0, 99, 100)] == [True, True, False]
     expected = {50: 2.0, 100: 0.0, 150: 0.5, 200: 1.0, 300: 2.0, 800: 2.0, 900: 1.5, 1000: 1.0}
-    assert {step: ramp.strength(step) for step in expected} == pytest.approx(expected)
-    assert ramp.strength(850) == pytest.approx(2 * (0.5 + 0.25 * (1 + math.cos(math.pi / 4))))
+    assert {step: ramp.strength_at(step) for step in expected} == pytest.approx(expected)
+    assert ramp.strength_at(850) == pytest.approx(2 * (0.5 + 0.25 * (1 + math.cos(math.pi / 4))))
 
 
-def test_without_a_rise_it_is_at_full_strength_at_once():
-    assert Ramp(steps=10).strength(0) == Ramp(steps=10).strength(9) == 1.0
+def test_without_a_rise_strength_is_full_at_once():
+    assert Ramp(steps=10).strength_at(0) == Ramp(steps=10).strength_at(9) == 1.0

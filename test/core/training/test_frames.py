@@ -1,4 +1,4 @@
-"""The frames of a run follow its settings."""
+"""The frames of a run, by its settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bridgeta_core.training.processes import Processes
 from bridgeta_core.utils.errors import BridgeTAError
 
 
-def test_every_setting_of_augmentation_reaches_the_training_frames_and_none_the_validation(two_scenes):
+def test_augmentation_applies_to_training_frames_only(two_scenes):
     changes = {
         "flip": False,
         "rotate": 12.0,
@@ -29,7 +29,7 @@ def test_every_setting_of_augmentation_reaches_the_training_frames_and_none_the_
     assert not frames.training[0].images.equal(frames.validation[0].images)
 
 
-def test_frames_without_labels_show_none_and_have_their_share_of_every_batch(two_scenes):
+def test_every_batch_has_its_share_of_unlabelled_frames(two_scenes):
     frames = Frames(two_scenes("data.labelled=0.5"), Processes(), unlabelled=True)
     assert (frames.labelled, frames.unlabelled) == ([0, 1], [2, 3])
     frames.trainer = type("Trainer", (), {"current_epoch": 0})

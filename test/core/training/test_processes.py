@@ -1,4 +1,4 @@
-"""How many processes train together."""
+"""How many processes train together, and that they equal one."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ SLURM = {"SLURM_NTASKS": "16", "SLURM_NNODES": "2", "SLURM_PROCID": "9", "SLURM_
     [(TORCHRUN, Processes(5, 4, 2)), (SLURM, Processes(9, 8, 2))],
     ids=["torchrun", "slurm"],
 )
-def test_a_launcher_says_how_many(monkeypatch, environment, expected):
+def test_a_launcher_sets_the_processes(monkeypatch, environment, expected):
     for name in (*TORCHRUN, *SLURM):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert Processes.found() == expected
-    assert Processes.found().world == expected.devices * 2
+    assert Processes.detect() == expected
+    assert Processes.detect().world == expected.devices * 2
 
 
-def test_without_a_launcher_there_is_one_process_per_gpu_and_else_one(monkeypatch):
+def test_without_a_launcher_there_is_one_process_per_gpu(monkeypatch):
     for name in (*TORCHRUN, *SLURM):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert Processes.found() == Processes(0, 1, 1)
+    assert Processes.detect() == Processes(0, 1, 1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert Processes.found() == Processes(0, 4, 1)
+    assert Processes.detect() == Processes(0, 4, 1)
 
 
 # In double precision, because AdamW turns the rounding of a vanishing gradient into a whole step.
@@ -96,7 +96,7 @@ def folder(two_scenes, teacher, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["student", "distill"])
-def test_weights_and_statistics_are_the_same(folder, kind):
+def test_two_processes_equal_one_with_the_double_batch(folder, kind):
     one, two = (torch.load(folder / f"{kind}{batch}" / "checkpoints/last.ckpt", weights_only=True) for batch in (2, 1))
     assert one["global_step"] == two["global_step"] == 3
     for key in ("state_dict", "current_model_state"):

@@ -1,4 +1,4 @@
-"""Which frames make up which batch."""
+"""Which scenes are labelled, and which frames make up which batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridgeta_core.config.experiment import DataConfig, ImageConfig
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.training.sampling import MixedBatches, Selection, balanced, evenly, presence
+from bridgeta_core.training.sampling import MixedBatches, Selection, balance_classes, find_classes, space_evenly
 from bridgeta_core.utils.errors import BridgeTAError
 
 LABELLED, UNLABELLED = range(100, 120), range(200, 230)
@@ -35,7 +35,7 @@ def batches(*args, epoch: int = 0, **options) -> list[list[int]]:
     steps=st.integers(0, 12),
     epoch=st.integers(0, 3),
 )
-def test_many_processes_together_take_what_one_with_as_large_a_batch_takes(size, share, world, steps, epoch):
+def test_processes_together_take_the_batch_of_one(size, share, world, steps, epoch):
     options = {"share": share, "steps": steps, "seed": 5, "epoch": epoch}
     one = batches(LABELLED, UNLABELLED, size=size * world, **options)
     many = [batches(LABELLED, UNLABELLED, size=size, rank=r, world=world, **options) for r in range(world)]
@@ -44,7 +44,7 @@ def test_many_processes_together_take_what_one_with_as_large_a_batch_takes(size,
 
 
 @given(size=st.integers(1, 9), share=st.floats(0, 0.95))
-def test_a_batch_has_its_share_of_unlabelled_frames_and_a_labelled_one(size, share):
+def test_a_batch_has_its_share_of_unlabelled_frames(size, share):
     expected = min(round(share * size), size - 1)
     for batch in batches(LABELLED, UNLABELLED, size=size, share=share):
         assert len(batch) == size
@@ -55,14 +55,14 @@ def test_without_unlabelled_frames_a_batch_is_all_labelled():
     assert all(set(batch) <= set(LABELLED) for batch in batches(LABELLED, size=4, share=0.5))
 
 
-def test_an_epoch_is_one_pass_over_the_labelled_frames_without_a_smaller_batch():
+def test_an_epoch_is_one_pass_without_a_smaller_batch():
     taken = [i for batch in batches(LABELLED, size=6) for i in batch]
     assert len(taken) == len(set(taken)) == 18
     taken = [i for batch in batches(LABELLED, UNLABELLED, size=4, share=0.5) for i in batch]
     assert sorted(i for i in taken if i in LABELLED) == list(LABELLED)
 
 
-def test_more_steps_than_a_pass_take_every_frame_about_equally_often():
+def test_longer_epochs_take_frames_equally_often():
     counts = Counter(i for batch in batches(LABELLED, size=4, steps=13) for i in batch)
     assert set(counts) == set(LABELLED)
     assert set(counts.values()) == {2, 3}
@@ -75,7 +75,7 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert first != batches(LABELLED, UNLABELLED, size=4, share=0.5, seed=1, epoch=3)
 
 
-def test_the_labelled_order_is_the_same_with_and_without_unlabelled_frames():
+def test_unlabelled_frames_do_not_change_the_labelled_order():
     alone = [i for batch in batches(LABELLED, size=4) for i in batch]
     mixed = [i for batch in batches(LABELLED, UNLABELLED, size=4, share=0.5) for i in batch if i in LABELLED]
     assert alone == mixed
@@ -91,36 +91,36 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
 COMMON, RARE = (True, False, False), (False, True, False)
 
 
-def test_every_class_is_drawn_equally_often_from_the_samples_that_show_it():
+def test_every_class_is_drawn_equally_often():
     positions = list(range(10, 20))
     shows = np.array([COMMON] * 8 + [RARE] * 2)  # the third class is nowhere
-    counts = Counter(balanced(positions, shows, seed=0))
+    counts = Counter(balance_classes(positions, shows, seed=0))
     assert sum(counts[i] for i in range(10, 18)) == sum(counts[i] for i in range(18, 20)) == 5
     assert set(counts) <= set(positions)
 
 
-def test_within_a_class_no_sample_is_drawn_more_than_once_more_than_another():
+def test_within_a_class_samples_are_drawn_equally_often():
     shows = np.array([COMMON] * 40 + [RARE] * 3)
-    counts = Counter(balanced(range(43), shows, seed=3))
+    counts = Counter(balance_classes(range(43), shows, seed=3))
     assert {counts[i] for i in range(40)} <= {0, 1}
     assert {counts[i] for i in range(40, 43)} == {7}
 
 
-def test_there_are_as_many_draws_as_pairs_of_sample_and_class():
+def test_there_is_a_draw_per_pair_of_sample_and_class():
     shows = np.random.default_rng(0).random((50, 6)) < 0.5
-    drawn = balanced(range(50), shows, seed=1)
+    drawn = balance_classes(range(50), shows, seed=1)
     assert shows.sum() - 6 < len(drawn) <= shows.sum()
-    assert drawn == balanced(range(50), shows, seed=1)
+    assert drawn == balance_classes(range(50), shows, seed=1)
 
 
-def test_samples_without_any_class_stay_when_there_is_nothing_to_balance():
-    assert balanced([4, 5], np.zeros((2, 6), bool), seed=0) == [4, 5]
+def test_samples_without_classes_stay_as_they_are():
+    assert balance_classes([4, 5], np.zeros((2, 6), bool), seed=0) == [4, 5]
 
 
 def test_a_class_is_present_where_its_mask_shows_it(small_root):
     dataset = FrameDataset(small_root, "v1.0-mini", "all", (), ImageConfig(), BevGrid(resolution=2.0))
     expected = [dataset.read_labels(i)[0].reshape(6, -1).max(axis=1) > 0 for i in (3, 0)]
-    assert np.array_equal(presence(dataset, [3, 0]), expected)
+    assert np.array_equal(find_classes(dataset, [3, 0]), expected)
 
 
 FIRST, SECOND = "scene-0061", "scene-0103"
@@ -132,8 +132,8 @@ def index(small_root) -> NuScenesDataset:
 
 
 @given(st.integers(1, 60), st.integers(1, 80))
-def test_chosen_items_differ_and_lie_at_even_distances(n, count):
-    chosen = evenly(range(n), count)
+def test_chosen_items_are_evenly_spaced(n, count):
+    chosen = space_evenly(range(n), count)
     assert len(chosen) == min(n, count)
     assert chosen[0] == 0
     gaps = {b - a for a, b in zip(chosen, [*chosen[1:], n], strict=True)}
@@ -141,27 +141,27 @@ def test_chosen_items_differ_and_lie_at_even_distances(n, count):
     assert max(gaps) - min(gaps) <= 1
 
 
-def test_all_scenes_lend_their_labels_by_default(index):
-    assert Selection.of(index, DataConfig(), True) == Selection((FIRST, SECOND), ())
+def test_all_scenes_are_labelled_by_default(index):
+    assert Selection.choose(index, DataConfig(), True) == Selection((FIRST, SECOND), ())
 
 
-def test_the_rest_takes_part_without_labels(index):
+def test_the_rest_takes_part_unlabelled(index):
     data = DataConfig(labelled=0.5)
-    assert Selection.of(index, data, True) == Selection((FIRST,), (SECOND,))
-    assert Selection.of(index, data, False) == Selection((FIRST,), ())
-    assert Selection.of(index, replace(data, unlabelled="none"), True) == Selection((FIRST,), ())
+    assert Selection.choose(index, data, True) == Selection((FIRST,), (SECOND,))
+    assert Selection.choose(index, data, False) == Selection((FIRST,), ())
+    assert Selection.choose(index, replace(data, unlabelled="none"), True) == Selection((FIRST,), ())
 
 
-def test_at_least_one_scene_lends_its_labels(index):
-    assert Selection.of(index, DataConfig(labelled=0.0), True).labelled == (FIRST,)
+def test_at_least_one_scene_is_labelled(index):
+    assert Selection.choose(index, DataConfig(labelled=0.0), True).labelled == (FIRST,)
 
 
-def test_unlabelled_scenes_may_be_named_and_never_show_labels_that_are_used(index):
+def test_labelled_scenes_are_never_among_the_unlabelled(index):
     data = DataConfig(train_scenes="mini_train", unlabelled="all")
-    assert Selection.of(index, data, True) == Selection((FIRST,), (SECOND,))
-    assert Selection.of(index, replace(data, unlabelled=FIRST), True) == Selection((FIRST,), ())
+    assert Selection.choose(index, data, True) == Selection((FIRST,), (SECOND,))
+    assert Selection.choose(index, replace(data, unlabelled=FIRST), True) == Selection((FIRST,), ())
 
 
-def test_a_scene_that_is_not_there_is_named(index):
+def test_a_missing_scene_is_named(index):
     with pytest.raises(BridgeTAError, match="scene-9"):
-        Selection.of(index, DataConfig(unlabelled="scene-9"), True)
+        Selection.choose(index, DataConfig(unlabelled="scene-9"), True)

@@ -1,4 +1,4 @@
-"""Starting from weights that exist."""
+"""Starting from trained weights, and how many plans a task caches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from bridgeta_core.config.experiment import AugmentConfig, DataConfig
 from bridgeta_core.deploy.weights import save_weights
-from bridgeta_core.training.tasks import StudentTask, TeacherTask, kept_plans
+from bridgeta_core.training.tasks import StudentTask, TeacherTask, choose_plan_cache_size
 from bridgeta_core.training.teacher_weights import load_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -16,14 +16,14 @@ def same(one, other):
     return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
-def test_a_teacher_goes_on_from_a_teacher_on_a_finer_label_grid(two_scenes, teacher):
+def test_a_teacher_starts_from_one_on_another_label_grid(two_scenes, teacher):
     task = TeacherTask(two_scenes(f"train.initial={teacher}", "grid.resolution=1.0"), {})
     assert same(task.teacher, load_teacher(teacher)[0])
     assert task.teacher.grid.resolution == 1.0
     assert all(p.requires_grad for p in task.teacher.parameters())
 
 
-def test_a_student_goes_on_from_a_student(two_scenes, tmp_path):
+def test_a_student_starts_from_a_student(two_scenes, tmp_path):
     first = StudentTask(two_scenes("train.seed=1"), {})
     save_weights(tmp_path / "student.safetensors", first.student, ["CAM_FRONT"], {})
     second = StudentTask(two_scenes(f"train.initial={tmp_path / 'student.safetensors'}"), {})
@@ -31,7 +31,7 @@ def test_a_student_goes_on_from_a_student(two_scenes, tmp_path):
     assert not same(StudentTask(two_scenes(), {}).student, first.student)
 
 
-def test_another_architecture_and_another_network_are_refused_by_name(two_scenes, teacher, tmp_path):
+def test_weights_of_another_architecture_are_refused(two_scenes, teacher, tmp_path):
     task = StudentTask(two_scenes(), {})
     save_weights(tmp_path / "student.safetensors", task.student, ["CAM_FRONT"], {})
     wider = two_scenes(f"train.initial={tmp_path / 'student.safetensors'}", "model.head.width=16")
@@ -52,6 +52,6 @@ def test_another_architecture_and_another_network_are_refused_by_name(two_scenes
         {"image_rotate": 5.0},
     ],
 )
-def test_plans_are_not_hoarded_where_every_sample_has_its_own(change):
-    assert kept_plans(DataConfig(batch_size=8, augment=AugmentConfig(**change))) == 8
-    assert kept_plans(DataConfig(batch_size=8, augment=AugmentConfig(flip=True, flip_x=True))) > 16
+def test_few_plans_are_cached_where_every_sample_has_its_own(change):
+    assert choose_plan_cache_size(DataConfig(batch_size=8, augment=AugmentConfig(**change))) == 8
+    assert choose_plan_cache_size(DataConfig(batch_size=8, augment=AugmentConfig(flip=True, flip_x=True))) > 16

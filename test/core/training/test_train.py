@@ -1,4 +1,4 @@
-"""A training run: what it writes, what it refuses, and that a broken run ends where an unbroken one does."""
+"""A training run: what it writes, what it refuses, and that a resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def finished(two_scenes, tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_run_leaves_settings_logs_checkpoints_and_weights(finished):
+def test_a_run_writes_settings_logs_checkpoints_and_weights(finished):
     assert config.load(config.Experiment, finished / "experiment.yaml").train.epochs == 2
     rows = list(csv.DictReader((finished / "logs/version_0/metrics.csv").open()))
     assert any(row.get("train/loss") for row in rows)
@@ -34,7 +34,7 @@ def test_a_run_leaves_settings_logs_checkpoints_and_weights(finished):
     assert (finished / "checkpoints/best.ckpt").exists()
 
 
-def test_the_weights_say_where_they_come_from(finished, small_root):
+def test_the_weights_have_their_provenance(finished, small_root):
     info = read_info(finished / "student.safetensors")
     assert info.provenance["data"]["train_root"] == str(small_root)
     assert info.provenance["train"]["epochs"] == 2
@@ -43,9 +43,7 @@ def test_the_weights_say_where_they_come_from(finished, small_root):
     assert sum(p.numel() for p in student.parameters()) > 0
 
 
-def test_a_run_that_was_broken_off_ends_with_the_weights_of_an_unbroken_one(
-    finished, two_scenes, tmp_path, monkeypatch
-):
+def test_a_resumed_run_ends_with_the_same_weights(finished, two_scenes, tmp_path, monkeypatch):
     def break_off(task: StudentTask) -> None:
         if task.current_epoch == 1:
             raise RuntimeError("power cut")
@@ -75,12 +73,12 @@ def test_there_is_nothing_to_resume_in_an_empty_folder(two_scenes, tmp_path):
         train_student(two_scenes("train.ema=0.99"), tmp_path, resume=True)
 
 
-def test_an_interrupted_run_says_how_to_go_on(two_scenes, tmp_path, monkeypatch):
+def test_an_interrupted_run_says_how_to_continue(two_scenes, tmp_path, monkeypatch):
     def stop(task: StudentTask) -> None:
         if task.current_epoch == stop.epoch:
             raise KeyboardInterrupt
 
-    for stop.epoch, advice in ((0, "start again"), (1, "go on with --resume")):
+    for stop.epoch, advice in ((0, "start again"), (1, "continue with --resume")):
         with monkeypatch.context() as patch:
             patch.setattr(StudentTask, "on_train_epoch_start", stop)
             with pytest.raises(BridgeTAError, match=f"was interrupted.*{advice}"):
@@ -88,7 +86,7 @@ def test_an_interrupted_run_says_how_to_go_on(two_scenes, tmp_path, monkeypatch)
     assert train_student(two_scenes("train.ema=0.99"), tmp_path, resume=True).exists()
 
 
-def test_a_rise_of_one_step_is_a_schedule_too(two_scenes, tmp_path):
+def test_a_schedule_may_rise_in_one_step(two_scenes, tmp_path):
     assert train_student(two_scenes("train.epochs=1", "data.steps_per_epoch=2", "train.warmup=0.5"), tmp_path).exists()
 
 

@@ -1,4 +1,4 @@
-"""What every method of distillation must keep, whichever exist: C1 to C6 of the specification."""
+"""The contract of every method of distillation: C1 to C6 of the specification."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.distill.base import Labels
 from bridgeta_core.distill.methods import METHODS, build_distiller
 from bridgeta_core.model.losses import focal_loss
-from bridgeta_core.model.student import Student, StudentOutput
-from bridgeta_core.model.teacher import TeacherOutput
+from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.utils.errors import BridgeTAError
 
-# Settings that take other ways through the code of a method; every method also runs with its defaults.
+# Settings that take other branches of a method; every method also runs with its defaults.
 VARIANTS = {
     "bridgeta": [
         ("bridgeta.reading=frozen",),
@@ -54,19 +53,19 @@ def setup(request, bench):
     return bench, bench.distiller(*request.param)
 
 
-def test_an_unknown_method_is_told_with_those_there_are(bench):
+def test_an_unknown_method_is_an_error_that_lists_the_methods(bench):
     config = from_mapping(DistillConfig, {"method": "magic"})
     with pytest.raises(BridgeTAError, match=r"magic.*bridgeta"):
         build_distiller(config, bench.student, bench.teacher)
 
 
-def test_c1_the_teacher_gets_no_gradient_and_keeps_its_statistics(setup):
+def test_c1_the_teacher_is_not_changed(setup):
     bench, distiller = setup
     before = {name: value.clone() for name, value in bench.teacher.state_dict().items()}
     optimiser = torch.optim.SGD([*bench.student.parameters(), *distiller.parameters()], lr=0.01)
     for step in range(3):
         s = bench.student_taps()
-        losses = distiller.losses(bench.teacher_taps(), s, bench.labels, bench.context(step=step))
+        losses = bench.losses(distiller, bench.teacher_taps(), s, step=step)
         (focal_loss(s.Z, bench.labels.masks, bench.labels.known, 2.0) + sum(losses.values())).backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -76,11 +75,11 @@ def test_c1_the_teacher_gets_no_gradient_and_keeps_its_statistics(setup):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_c2_the_exported_student_is_the_plain_student(setup):
+def test_c2_the_student_stays_a_plain_student(setup):
     bench, distiller = setup
-    losses = distiller.losses(bench.teacher_taps(), bench.student_taps(), bench.labels, bench.context())
+    losses = bench.losses(distiller, bench.teacher_taps(), bench.student_taps())
     sum(losses.values()).backward()
-    exported = distiller.export(bench.student)
+    exported = bench.student
     plain = Student(bench.student.config, bench.student.grid)
     shapes = [{name: value.shape for name, value in s.state_dict().items()} for s in (exported, plain)]
     assert shapes[0] == shapes[1]
@@ -89,11 +88,11 @@ def test_c2_the_exported_student_is_the_plain_student(setup):
     assert torch.equal(plain.eval()(bench.images, plan).Z, exported.eval()(bench.images, plan).Z)
 
 
-def test_c2_the_students_running_statistics_are_those_of_its_own_pass(setup):
+def test_c2_losses_do_not_change_the_running_statistics(setup):
     bench, distiller = setup
     taps = bench.student_taps()
     before = {name: value.clone() for name, value in bench.student.named_buffers()}
-    distiller.losses(bench.teacher_taps(), taps, bench.labels, bench.context())
+    bench.losses(distiller, bench.teacher_taps(), taps)
     assert all(torch.equal(before[name], value) for name, value in bench.student.named_buffers())
     bench.student_taps()
     assert any(not torch.equal(before[name], value) for name, value in bench.student.named_buffers())
@@ -104,17 +103,17 @@ def test_c3_losses_and_gradients_are_finite(request, bench_of, kind):
     for method in ALL:
         bench = bench_of(1 if kind == "single" else 2)
         distiller = bench.distiller(*method)
-        t, s = bench.teacher_taps(), StudentOutput(*(x.detach().requires_grad_() for x in bench.student_taps()))
+        t, s = bench.teacher_taps(), bench.leaf_taps()
         masks, known = bench.labels.masks, bench.labels.known
         if kind == "extreme":
             signs = torch.where(torch.rand_like(t.Z) > 0.5, 60.0, -60.0)
             t = t._replace(Z=signs)
-            s = StudentOutput(s.F, s.D, (-signs).requires_grad_())
+            s = Taps(s.F, s.D, (-signs).requires_grad_())
         if kind == "empty":
             masks = torch.zeros_like(masks)
         if kind == "unlabelled":
             known = torch.zeros_like(known)
-        losses = distiller.losses(t, s, Labels(masks, known), bench.context())
+        losses = bench.losses(distiller, t, s, Labels(masks, known))
         sum(losses.values()).backward()
         gradients = [x.grad for x in (*s, *distiller.parameters()) if x.grad is not None]
         assert gradients, method
@@ -122,34 +121,34 @@ def test_c3_losses_and_gradients_are_finite(request, bench_of, kind):
         assert all(torch.isfinite(g).all() for g in gradients), method
 
 
-def test_c4_the_student_is_taught(setup):
+def test_c4_the_camera_branch_gets_a_gradient(setup):
     bench, distiller = setup
     s = bench.student_taps()
-    losses = distiller.losses(bench.teacher_taps(), s, bench.labels, bench.context())
+    losses = bench.losses(distiller, bench.teacher_taps(), s)
     label_free(losses).backward()
     assert sum(float(p.grad.abs().sum()) for p in bench.student.camera.parameters() if p.grad is not None) > 0
 
 
-# Where the assistant is read by networks other than the teacher, its D and Z differ from the teacher's even there.
+# Where other networks than the teacher decode the assistant's F, its D and Z differ from the teacher's even there.
 AGREES = [p for p in ALL if p[0] != "bridgeta" or p[1:] in {("bridgeta.reading=frozen",), ("bridgeta.reading=none",)}]
 
 
 @pytest.mark.parametrize("method", AGREES, ids=lambda p: " ".join(p))
-def test_c5_nothing_is_taught_to_a_student_that_agrees(bench, method):
+def test_c5_a_student_that_agrees_gets_no_gradient(bench, method):
     distiller = bench.distiller(*method)
     t = bench.teacher_taps()
-    s = StudentOutput(*(x.clone().requires_grad_() for x in (t.F, t.D, t.Z)))
-    taught = label_free(distiller.losses(t, s, bench.labels, bench.context()))
+    s = Taps(*(x.clone().requires_grad_() for x in (t.F, t.D, t.Z)))
+    taught = label_free(bench.losses(distiller, t, s))
     assert taught.item() == pytest.approx(0, abs=1e-5)
     taught.backward()
     assert all(x.grad is None or float(x.grad.abs().max()) < 1e-4 for x in s)
 
 
-def test_c6_the_exported_file_reproduces_the_outputs_bit_for_bit(setup, tmp_path):
+def test_c6_the_weights_file_reproduces_the_outputs_exactly(setup, tmp_path):
     bench, distiller = setup
     s = bench.student_taps()
-    sum(distiller.losses(bench.teacher_taps(), s, bench.labels, bench.context()).values()).backward()
-    exported = distiller.export(bench.student).eval()
+    sum(bench.losses(distiller, bench.teacher_taps(), s).values()).backward()
+    exported = bench.student.eval()
     save_weights(tmp_path / "student.safetensors", exported, ["a", "b", "c"], {})
     loaded, _ = load_student(tmp_path / "student.safetensors")
     plan = exported.plan(bench.intrinsics, bench.ego_T_cam)
@@ -157,38 +156,28 @@ def test_c6_the_exported_file_reproduces_the_outputs_bit_for_bit(setup, tmp_path
         assert torch.equal(one, other)
 
 
-def test_terms_that_compare_networks_follow_the_schedule_and_label_terms_do_not(setup):
+def test_strength_scales_distillation_terms_only(setup):
     bench, distiller = setup
     t, s = bench.teacher_taps(), bench.student_taps()
     distiller.eval()  # the adaptive rule must not move between the two calls
-    full, off = (distiller.losses(t, s, bench.labels, bench.context(strength=x)) for x in (1.0, 0.0))
+    full, off = (bench.losses(distiller, t, s, strength=x) for x in (1.0, 0.0))
     assert any(name.startswith("kd/") for name in full)
     for name, value in full.items():
         expected = 0.0 if name.startswith("kd/") else value.item()
         assert off[name].item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
-def test_a_batch_without_labels_is_still_compared(setup):
+def test_unlabelled_batches_have_distillation_terms_only(setup):
     bench, distiller = setup
     unlabelled = Labels(torch.zeros_like(bench.labels.masks), torch.zeros_like(bench.labels.known))
     t = bench.teacher_taps()
     t = t._replace(Z=t.Z - t.Z.mean(dim=(-2, -1), keepdim=True))  # a teacher that sees every class somewhere
-    losses = distiller.losses(t, bench.student_taps(), unlabelled, bench.context())
+    losses = bench.losses(distiller, t, bench.student_taps(), unlabelled)
     for name, value in losses.items():
         assert (value.item() > 0) == name.startswith("kd/"), name
 
 
-def test_the_last_taps_of_a_teacher_from_disk_are_enough(setup):
-    bench, distiller = setup
-    t = bench.teacher_taps()
-    stored = TeacherOutput(t.F, t.D, t.Z)
-    assert sum(distiller.losses(stored, bench.student_taps(), bench.labels, bench.context()).values()) > 0
-
-
-def test_the_teacher_and_the_student_are_not_trained_modules(setup):
+def test_a_distiller_does_not_own_the_networks(setup):
     bench, distiller = setup
     foreign = {id(p) for network in (bench.student, bench.teacher) for p in network.parameters()}
     assert not [p for p in distiller.parameters() if id(p) in foreign]
-    assert {id(p) for m in distiller.train_modules() for p in m.parameters() if p.requires_grad} == {
-        id(p) for p in distiller.parameters() if p.requires_grad
-    }
