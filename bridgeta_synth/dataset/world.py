@@ -51,9 +51,6 @@ class LruCache(Generic[T]):
             self._values.move_to_end(number)
             return self._values[number]
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._values
-
     def __reduce__(self) -> tuple[Any, ...]:
         return LruCache, (self._build, self._size)
 

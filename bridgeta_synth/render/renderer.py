@@ -71,10 +71,6 @@ class SceneRenderer:
         bodies = self.scene.bodies.take(near[self.scene.bodies.owner])
         return [Solids.join([scenery, bodies.transform(pose)]) for pose in poses]
 
-    def render_camera(self, camera: facts.CameraFacts, time: float) -> CameraView:
-        """Render the image of a camera at seconds since the first keyframe."""
-        return self.render_cameras([(camera, time)])[0]
-
     def render_cameras(self, shots: Sequence[tuple[facts.CameraFacts, float]]) -> list[CameraView]:
         """Render cameras, each at its time: all at once on a GPU, in turn on a CPU, whose caches are small."""
         if self.device.type == "cpu":

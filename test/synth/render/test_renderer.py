@@ -46,7 +46,8 @@ def sweep(renderer: SceneRenderer) -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def views(renderer: SceneRenderer) -> dict[str, CameraView]:
     """Render every camera when the sweep passes the centre of its view, as in nuScenes."""
-    return {c.channel: renderer.render_camera(c, TIME + c.offset_us / 1e6) for c in facts.CAMERAS}
+    shots = [(camera, TIME + camera.offset_us / 1e6) for camera in facts.CAMERAS]
+    return dict(zip(facts.CAMERA_OF, renderer.render_cameras(shots), strict=True))
 
 
 def _global_T_lidar(scene: Scene, time: float) -> Matrix:
@@ -141,7 +142,7 @@ def test_occlusion_lowers_the_visibility_of_actors(views: dict[str, CameraView])
 def test_images_and_sweeps_do_not_depend_on_their_order(scene: Scene, renderer: SceneRenderer) -> None:
     again = SceneRenderer(scene, SEED, WIDTH, HEIGHT, CPU)
     camera = facts.CAMERAS[3]
-    alone = again.render_camera(camera, 0.5).image
+    alone = again.render_cameras([(camera, 0.5)])[0].image
     among = renderer.render_cameras([(facts.CAMERAS[0], 0.5), (camera, 0.5)])[1].image
     np.testing.assert_array_equal(alone, among)
     np.testing.assert_array_equal(again.render_sweep(0.5), renderer.render_sweep(0.5))
