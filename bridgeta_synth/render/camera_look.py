@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bridgeta_synth.render.lens import add_drops, add_streaks, shrink, spread_glare
+from bridgeta_synth.render.looks.noise import luminance
 from bridgeta_synth.world.camera_look import CameraLook
 from bridgeta_synth.world.light import Light
 
@@ -23,7 +24,6 @@ _CHUNK = 1 << 18
 _KEY, _FOLLOWS, _USUAL = 0.15, 0.66, 0.30
 # Sensors saturate where film would still distinguish whites.
 _WHITE = 1.07
-_LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
 def develop(radiance: Tensor, look: CameraLook, light: Light, noise_seed: int) -> Tensor:
@@ -50,8 +50,7 @@ def develop(radiance: Tensor, look: CameraLook, light: Light, noise_seed: int) -
     for plane, factor in zip(planes, look.white_balance, strict=True):
         plane.mul_(shade).mul_(factor)
     if look.saturation != 1:
-        red, green, blue = planes
-        grey = _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
+        grey = luminance(planes)
         for plane in planes:
             plane.lerp_(grey, 1 - look.saturation)
     for plane in planes:
@@ -71,10 +70,8 @@ def develop(radiance: Tensor, look: CameraLook, light: Light, noise_seed: int) -
 
 def _expose(small: Tensor) -> Tensor:
     """Compute the exposure factor of a frame from the mean logarithm of luminance of its reduced image."""
-    red, green, blue = small.reshape(3, -1)
-    luminance = _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
     # Limit highlights to the luminance of white walls: lamps must not darken the night.
-    mean = (luminance.clamp(0.0, 4.0) + 1e-4).log().mean().exp()
+    mean = (luminance(small.reshape(3, -1)).clamp(0.0, 4.0) + 1e-4).log().mean().exp()
     return (_KEY / _USUAL) * (_USUAL / mean) ** _FOLLOWS
 
 

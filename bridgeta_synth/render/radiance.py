@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from bridgeta_synth.render.ground import Ground, find_extent
 from bridgeta_synth.render.lens import enlarge
-from bridgeta_synth.render.looks.noise import hash_normal
+from bridgeta_synth.render.looks.noise import hash_normal, to_planes
 from bridgeta_synth.render.looks.paint import GroundPainter, make_textures
 from bridgeta_synth.render.looks.sky import render_sky
 from bridgeta_synth.render.looks.snapshot import Headlights, Lighting, Snapshot
@@ -169,11 +169,8 @@ class Shader:
 
     def _add_haze(self, colour: Tensor, distance: Tensor) -> Tensor:
         veil = 1 - torch.exp(distance * (-1 / self.light.haze))
-        horizon = torch.tensor(self.light.horizon_colour, device=self.device)[:, None] * 0.9
+        horizon = to_planes(self.light.horizon_colour, self.device) * 0.9
         return torch.lerp(colour, horizon.expand_as(colour), veil)
-
-    def _colour(self, colour: tuple[float, float, float]) -> Tensor:
-        return torch.tensor(colour, device=self.device)[:, None]
 
     def _shade_ground(
         self,
@@ -195,14 +192,16 @@ class Shader:
         albedo = looked[:3] * _grain(x, y, pixel)
         sun, sky_share, beam = moving.at(x, y, view)
         light = self.light
-        falling = self._colour(light.ambient) * (looked[5] * sky_share)
+        falling = to_planes(light.ambient, self.device) * (looked[5] * sky_share)
         if max(light.sun_colour) > 0:
             sx, sy, sz = light.sun
             facing = ((sz - slope_x * sx - slope_y * sy) * upright).clamp(min=0)
-            falling = falling + self._colour(light.sun_colour) * (facing * looked[4] * sun)
+            falling = falling + to_planes(light.sun_colour, self.device) * (facing * looked[4] * sun)
         if light.lamps:
             lamp = LAMP_LIGHT * looked[6] * looked[6]
-            falling = falling + self._colour(light.lamp_colour) * lamp + self._colour(BEAM_COLOUR) * beam
+            falling = (
+                falling + to_planes(light.lamp_colour, self.device) * lamp + to_planes(BEAM_COLOUR, self.device) * beam
+            )
         if mirror is None:
             return albedo * falling
         gloss = looked[7]
@@ -223,13 +222,13 @@ class Shader:
         looked = self._ground.look_up(x, y, torch.stack((-ay, ax)) * stretch, pixel, dither)
         sun, sky_share, beam = moving.at(points[0], points[1], view)
         light = self.light
-        falling = self._colour(light.ambient) * (0.5 * looked[5] * sky_share)
+        falling = to_planes(light.ambient, self.device) * (0.5 * looked[5] * sky_share)
         if max(light.sun_colour) > 0:
             facing = (-ax * light.sun[0] - ay * light.sun[1]).clamp(min=0) + 0.05
-            falling = falling + self._colour(light.sun_colour) * (facing * looked[4] * sun)
+            falling = falling + to_planes(light.sun_colour, self.device) * (facing * looked[4] * sun)
         if light.lamps:
-            falling = falling + self._colour(light.lamp_colour) * (0.6 * LAMP_LIGHT * looked[6] * looked[6])
-            falling = falling + self._colour(BEAM_COLOUR) * (2.0 * beam)
+            falling = falling + to_planes(light.lamp_colour, self.device) * (0.6 * LAMP_LIGHT * looked[6] * looked[6])
+            falling = falling + to_planes(BEAM_COLOUR, self.device) * (2.0 * beam)
         return looked[:3] * falling
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bridgeta_synth.render.looks import buildings, street_objects, vehicles
+from bridgeta_synth.render.looks.noise import to_planes
 from bridgeta_synth.render.looks.snapshot import Headlights, Lighting, Look
 from bridgeta_synth.render.moving_light import BEAM_COLOUR
 from bridgeta_synth.render.rays.solid_hits import FRONT, SolidHits
@@ -59,28 +60,26 @@ def shade(
     standing, leafy = _is_kind(hits.kind, _STANDING), _is_kind(hits.kind, _LEAFY)
     open_sky = 1 - standing * (0.4 - 0.16 * hits.z).clamp(min=0)
     # The sky is a little brighter on the sun's side, behind clouds too.
-    ambient = lighting.colour(light.ambient, device) * ((0.52 + 0.48 * up) * (1 + 0.18 * toward) * open_sky)
-    below = lighting.colour(light.ambient, device) + lighting.colour(light.sun_colour, device) * (0.6 * sz)
+    ambient = to_planes(light.ambient, device) * ((0.52 + 0.48 * up) * (1 + 0.18 * toward) * open_sky)
+    below = to_planes(light.ambient, device) + to_planes(light.sun_colour, device) * (0.6 * sz)
     falling = ambient + below * (0.15 * (0.5 - 0.5 * up))
     if max(light.sun_colour) > 0:
         facing = torch.maximum(toward, leafy * (0.45 * toward + 0.45)).clamp(min=0)
         # A step off the surface keeps walls that the sun grazes from shading themselves. The look of leaves includes
         # their own shade.
         seen = static.sunlight_at(points + 0.3 * hits.normal, hits.base, leafy * hits.height)
-        falling = falling + lighting.colour(light.sun_colour, device) * (facing * seen)
+        falling = falling + to_planes(light.sun_colour, device) * (facing * seen)
     if light.lamps:
         above = (points[2] - hits.base).clamp(min=0)
         lamps = static.lamplight_at(points) * (0.35 + 0.35 * up.clamp(min=0)) * (1.15 - 0.12 * above).clamp(0.05, 1)
-        falling = falling + lighting.colour(light.lamp_colour, device) * lamps
+        falling = falling + to_planes(light.lamp_colour, device) * lamps
     if headlights is not None:
         retro = torch.zeros_like(up)
         for kind, value in _RETRO.items():
             retro += value * _is_kind(hits.kind, (kind,))
         # The back of a sign is bare metal.
         retro *= 1 - _is_kind(hits.kind, (kinds.SIGN,)) * (1 - hits.on(FRONT))
-        falling = falling + lighting.colour(BEAM_COLOUR, device) * headlights.illuminate(
-            points, hits.normal, view, retro
-        )
+        falling = falling + to_planes(BEAM_COLOUR, device) * headlights.illuminate(points, hits.normal, view, retro)
     return albedo * falling + shine
 
 

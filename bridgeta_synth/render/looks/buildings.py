@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridgeta_synth.render.looks.noise import band, desaturate, edge, hash_normal, tint, value_noise
+from bridgeta_synth.render.looks.noise import band, desaturate, edge, hash_normal, tint, to_planes, value_noise
 from bridgeta_synth.render.looks.snapshot import Lighting, Look
 from bridgeta_synth.render.rays.solid_hits import BACK, TOP, SolidHits
 
@@ -47,7 +47,7 @@ def paint_facade(s: SolidHits, lighting: Lighting) -> Look:
 
     stain = 1 + 0.05 * value_noise(u * 0.6 + s.seed, s.z * 0.35)
     wall = desaturate(s.colour, 0.15) * (stain + brick * _lay_bricks(u, s) - 0.3 * edge(0.5 - s.z, s.footprint))
-    red = torch.tensor((1.05, 0.88, 0.80), device=u.device)[:, None]
+    red = to_planes((1.05, 0.88, 0.80), u.device)
     wall = wall * (1 + brick * (red - 1))
     wall = tint(wall, band(s.z, s.height - 0.35, 0.3, s.footprint) * 0.4, (0.6, 0.58, 0.55))
     wall = wall + frame * ((wall * 1.25).clamp(max=0.8) - wall)

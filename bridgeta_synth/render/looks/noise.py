@@ -51,14 +51,23 @@ def band(place: Tensor, centre: float | Tensor, half: float | Tensor, footprint:
     return edge(half - (place - centre).abs(), footprint)
 
 
+def luminance(colour: Tensor) -> Tensor:
+    """Compute the luminance `[n]` of linear colours `[3, n]` (Rec. 709)."""
+    return 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
+
+
 def desaturate(colour: Tensor, share: float) -> Tensor:
     """Pull colours `[3, n]` to the grey of their luminance by a share."""
-    grey = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
-    return colour + share * (grey - colour)
+    return colour + share * (luminance(colour) - colour)
+
+
+def to_planes(colour: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Convert a colour to planes `[3, 1]` on a device."""
+    return torch.tensor(colour, device=device)[:, None]
 
 
 def tint(colour: Tensor, cover: Tensor, over: tuple[float, float, float] | Tensor) -> Tensor:
     """Cover colours `[3, n]` by another, one colour or `[3, n]`, to a share `cover [n]`."""
     if isinstance(over, tuple):
-        over = torch.tensor(over, device=colour.device)[:, None]
+        over = to_planes(over, colour.device)
     return colour + cover * (over - colour)

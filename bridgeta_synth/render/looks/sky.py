@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridgeta_synth.render.looks.noise import value_noise
+from bridgeta_synth.render.looks.noise import to_planes, value_noise
 from bridgeta_synth.world.light import Light
 
 
 def render_sky(way: Tensor, light: Light) -> Tensor:
     """Compute radiance `[3, n]` of the sky along unit directions `way [3, n]`."""
     device = way.device
-    zenith, horizon = _planes(light.sky_colour, device), _planes(light.horizon_colour, device)
+    zenith, horizon = to_planes(light.sky_colour, device), to_planes(light.horizon_colour, device)
     up = way[2].clamp(min=0.0)
     colour = horizon + (zenith - horizon) * (1.15 * up.sqrt()).clamp(max=1.0)
     sx, sy, sz = light.sun
@@ -32,12 +32,8 @@ def render_sky(way: Tensor, light: Light) -> Tensor:
         narrow = narrow * narrow
         disc = ((toward - 0.9990) * 1500).clamp(0, 1)
         glow = 0.05 * halo + 0.25 * narrow + 25 * disc * (1 - 0.9 * light.cloud)
-        colour = colour + _planes(light.sun_colour, device) * glow
+        colour = colour + to_planes(light.sun_colour, device) * glow
     return colour
-
-
-def _planes(colour: tuple[float, float, float], device: torch.device) -> Tensor:
-    return torch.tensor(colour, device=device)[:, None]
 
 
 def _draw_clouds(way: Tensor, up: Tensor, amount: float) -> tuple[Tensor, Tensor] | None:
@@ -56,10 +52,10 @@ def _draw_clouds(way: Tensor, up: Tensor, amount: float) -> tuple[Tensor, Tensor
 
 def _cloud_colour(light: Light, device: torch.device) -> Tensor:
     """Compute radiance `[3, 1]` of a cloud's side towards the ground."""
-    horizon, sun = _planes(light.horizon_colour, device), _planes(light.sun_colour, device)
+    horizon, sun = to_planes(light.horizon_colour, device), to_planes(light.sun_colour, device)
     if light.kind == "night":
         return horizon * 0.9
     if light.kind == "dusk":
-        return 0.6 * horizon + 0.25 * sun + 0.3 * _planes(light.sky_colour, device)
+        return 0.6 * horizon + 0.25 * sun + 0.3 * to_planes(light.sky_colour, device)
     # A thick cover is darker below than a single cloud in the sun.
     return horizon * (1.02 - 0.1 * light.cloud) + sun * 0.10

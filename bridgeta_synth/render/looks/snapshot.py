@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridgeta_core.geometry.transforms import Matrix
+from bridgeta_synth.render.looks.noise import to_planes
 from bridgeta_synth.world.light import Light
 from bridgeta_synth.world.solids import Solids
 
@@ -52,20 +53,16 @@ class Lighting:
         """Look up the states `[n]` of the owners of hits; owner -1 is scenery."""
         return states.index_select(0, torch.where(owner < 0, len(states) - 1, owner))
 
-    def colour(self, colour: tuple[float, float, float], device: torch.device) -> Tensor:
-        """Return a colour as planes `[3, 1]`."""
-        return torch.tensor(colour, device=device)[:, None]
-
     def reflect(self, up: Tensor) -> Tensor:
         """Estimate the radiance `[3, n]` from directions that climb by `up [n]` (-1 to 1).
 
         Above the roofs it is that of the sky, below them that of a street.
         """
         device = up.device
-        zenith, horizon = self.colour(self.light.sky_colour, device), self.colour(self.light.horizon_colour, device)
-        ambient = self.colour(self.light.ambient, device)
+        zenith, horizon = to_planes(self.light.sky_colour, device), to_planes(self.light.horizon_colour, device)
+        ambient = to_planes(self.light.ambient, device)
         sky = horizon + (zenith - horizon) * up.clamp(min=0).sqrt()
-        street = 0.22 * (ambient + 0.4 * self.colour(self.light.sun_colour, device))
+        street = 0.22 * (ambient + 0.4 * to_planes(self.light.sun_colour, device))
         # Roofs stand about 15 degrees high.
         return torch.lerp(street.expand_as(sky), sky, ((up - 0.10) * 5).clamp(0, 1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridgeta_synth.render.looks.noise import band, edge, speckle, tint, value_noise
+from bridgeta_synth.render.looks.noise import band, edge, luminance, speckle, tint, to_planes, value_noise
 from bridgeta_synth.render.looks.snapshot import Lighting, Look
 from bridgeta_synth.render.rays.solid_hits import BACK, BOTTOM, FRONT, TOP, SolidHits
 
@@ -51,9 +51,8 @@ def _speckle_leaves(s: SolidHits) -> Tensor:
 
 def _mute_green(s: SolidHits) -> Tensor:
     """Turn the solid's green into that of leaves in a photograph: olive, and not bright."""
-    olive = torch.tensor((0.95, 1.12, 0.42), device=s.x.device)[:, None]
-    grey = 0.2126 * s.colour[0] + 0.7152 * s.colour[1] + 0.0722 * s.colour[2]
-    return 0.3 * s.colour + 0.6 * grey * olive
+    olive = to_planes((0.95, 1.12, 0.42), s.x.device)
+    return 0.3 * s.colour + 0.6 * luminance(s.colour) * olive
 
 
 def paint_wall(s: SolidHits, lighting: Lighting) -> Look:
@@ -108,7 +107,7 @@ def paint_signal(s: SolidHits, lighting: Lighting) -> Look:
     strength = 1.4 if lighting.light.kind == "night" else 3.0
     for index, (z, colour) in enumerate(_SIGNAL):
         disc = edge(0.11 - torch.hypot(s.y, s.z - z), s.footprint) * s.on(BACK)
-        lit = torch.tensor(colour, device=disc.device)[:, None]
+        lit = to_planes(colour, disc.device)
         albedo = tint(albedo, disc, tuple(0.08 * c for c in colour))  # type: ignore[arg-type]
         shine = shine + lit * (disc * (s.seed == index) * strength)
     return albedo, shine
@@ -155,7 +154,7 @@ def paint_lamp_head(s: SolidHits, lighting: Lighting) -> Look:
         return s.colour, None
     street = (s.owner < 0).float()
     below = torch.maximum(s.on(BOTTOM), 0.25 * (1 - s.on(TOP)))
-    lamp = lighting.colour(lighting.light.lamp_colour, s.x.device) * (14.0 * below * street)
+    lamp = to_planes(lighting.light.lamp_colour, s.x.device) * (14.0 * below * street)
     bar = s.colour * ((1 - street) * lighting.of_owner(lighting.driving, s.owner) * 6.0)
     return s.colour, lamp + bar
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridgeta_synth.render.looks.noise import band, edge, tint, value_noise
+from bridgeta_synth.render.looks.noise import band, edge, tint, to_planes, value_noise
 from bridgeta_synth.render.looks.snapshot import Lighting, Look
 from bridgeta_synth.render.rays.solid_hits import BACK, FRONT, LEFT, RIGHT, TOP, SolidHits
 
@@ -64,8 +64,8 @@ def paint_bus(s: SolidHits, lighting: Lighting) -> Look:
         driving = lighting.of_owner(lighting.driving, s.owner)
         lit = edge(torch.minimum(window, posts), s.footprint) * flank * driving * 0.16
         route = band(s.z, 0.90 * s.height, 0.09, s.footprint) * band(s.y, 0.0, 0.6 * s.side, s.footprint) * s.on(FRONT)
-        shine = shine + torch.tensor((0.9, 0.95, 1.0), device=s.x.device)[:, None] * lit
-        shine = shine + torch.tensor((1.0, 0.55, 0.08), device=s.x.device)[:, None] * (route * driving)
+        shine = shine + to_planes((0.9, 0.95, 1.0), s.x.device) * lit
+        shine = shine + to_planes((1.0, 0.55, 0.08), s.x.device) * (route * driving)
     outside = edge((s.y.abs() / s.side - 0.66) * s.side, s.footprint) * band(s.z, 0.14 * s.height, 0.11, s.footprint)
     return _add_lamps(s, lighting, albedo, shine, outside * s.on(FRONT), outside * s.on(BACK))
 
@@ -123,7 +123,7 @@ def _mirror_in_varnish(s: SolidHits, lighting: Lighting) -> Tensor:
         glint = torch.as_tensor(toward).clamp(min=0.0)
         for _ in range(5):
             glint = glint * glint
-        shine = shine + lighting.colour(lighting.light.sun_colour, up.device) * (0.35 * glint)
+        shine = shine + to_planes(lighting.light.sun_colour, up.device) * (0.35 * glint)
     return shine
 
 
@@ -147,6 +147,6 @@ def _add_lamps(s: SolidHits, lighting: Lighting, albedo: Tensor, shine: Tensor, 
     if lighting.light.lamps:
         driving = lighting.of_owner(lighting.driving, s.owner)
         glow = glow + tail * driving
-        lit = torch.tensor(_HEAD_LIGHT, device=s.x.device)[:, None] * (head * driving * toward * toward)
+        lit = to_planes(_HEAD_LIGHT, s.x.device) * (head * driving * toward * toward)
         shine = shine + lit
-    return albedo, shine + torch.tensor(_TAIL_LIGHT, device=s.x.device)[:, None] * glow
+    return albedo, shine + to_planes(_TAIL_LIGHT, s.x.device) * glow
