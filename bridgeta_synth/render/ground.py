@@ -130,11 +130,11 @@ class Ground:
         rows, columns = self._levels[0].table.shape
         finest = np.full((rows, columns), 3, dtype=np.uint8)
         for index in (2, 1):
-            there = np.repeat(np.repeat(self._levels[index].table >= 0, 1 << index, axis=0), 1 << index, axis=1)
-            finest[there[:rows, :columns]] = index
+            exists = np.repeat(np.repeat(self._levels[index].table >= 0, 1 << index, axis=0), 1 << index, axis=1)
+            finest[exists[:rows, :columns]] = index
         # The finest scale is read with its neighbours, so these must exist too.
-        there = (self._levels[0].table >= 0).astype(np.uint8)
-        finest[cv2.erode(there, np.ones((3, 3), np.uint8), borderValue=0) > 0] = 0
+        exists = (self._levels[0].table >= 0).astype(np.uint8)
+        finest[cv2.erode(exists, np.ones((3, 3), np.uint8), borderValue=0) > 0] = 0
         return finest
 
     def look_up(self, x: Tensor, y: Tensor, along: Tensor, across_size: Tensor, dither: Tensor) -> Tensor:

@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import shapely
 import torch
 from numpy.typing import NDArray
-from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 from torch import Tensor
 
+from bridgeta_synth.render.rays.raster import Raster, rasterise_unpaved
 from bridgeta_synth.world.terrain import MAX_SLOPE, Terrain
 
 # Ray parameters at which the coarse search tests the ground; a wave of terrain is never shorter than 75 m.
@@ -30,38 +29,6 @@ _SKIMS = 0.03
 _MASK_STEP = 0.2
 _FAR = 60.0
 _PROBES = 6
-
-
-class Raster:
-    """Values `[rows, columns]` at nodes `origin` + `step` * (column, row), on a device, looked up by place."""
-
-    def __init__(self, values: Tensor, step: float, origin: NDArray[np.float64]) -> None:
-        self.values, self.step = values.contiguous(), step
-        self.x, self.y = float(origin[0]), float(origin[1])
-
-    def interpolate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Interpolate values bilinearly, with their derivatives along x and y."""
-        rows, columns = self.values.shape
-        u = ((x - self.x) * (1 / self.step)).clamp(0, columns - 1.001)
-        v = ((y - self.y) * (1 / self.step)).clamp(0, rows - 1.001)
-        column, row = u.int(), v.int()
-        u, v = u - column, v - row
-        at = (row * columns + column).view(-1)
-        flat = self.values.view(-1)
-        corners = (at, at + 1, at + columns, at + columns + 1)
-        # index_select is ten times as fast on a CPU as indexing with brackets.
-        a, b, c, d = (flat.index_select(0, corner).float().view(x.shape) for corner in corners)
-        right, up = b - a, c - a
-        twist = d - b - up
-        along = right + v * twist
-        return a + u * along + v * up, along * (1 / self.step), (up + u * twist) * (1 / self.step)
-
-    def nearest(self, x: Tensor, y: Tensor) -> Tensor:
-        """Look up the value of the nearest node, as float."""
-        rows, columns = self.values.shape
-        column = ((x - self.x) * (1 / self.step) + 0.5).int().clamp(0, columns - 1)
-        row = ((y - self.y) * (1 / self.step) + 0.5).int().clamp(0, rows - 1)
-        return self.values.view(-1).index_select(0, row * columns + column).float()
 
 
 class GroundHits(NamedTuple):
@@ -89,7 +56,7 @@ class GroundShape:
     ) -> None:
         self.kerb, self.device = kerb, device
         low, high = np.floor(path.min(axis=0) - reach), np.ceil(path.max(axis=0) + reach)
-        raised = _rasterise_raised(paved, low, high)
+        raised = rasterise_unpaved(paved, low, high, _MASK_STEP)
         # Coverage with a soft edge: its level of one half is the kerb line, to a fraction of a cell.
         soft = cv2.GaussianBlur(raised, (5, 5), 0.8)
         self._mask = Raster(torch.from_numpy(soft).to(device), _MASK_STEP, low + _MASK_STEP / 2)
@@ -299,28 +266,3 @@ def _split_into_cells(size: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
     cell = (place // _STRIDE).clamp(max=max(len(nodes) - 2, 0))
     span = (nodes[(cell + 1).clamp(max=len(nodes) - 1)] - nodes[cell]).clamp(min=1)
     return cell, (place - nodes[cell]).float() / span
-
-
-def _rasterise_raised(paved: BaseGeometry, low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Rasterise the share (0-255) of every cell of _MASK_STEP that is not paved.
-
-    Returns `[rows, columns]`, row 0 at the smallest y.
-    """
-    fine = _MASK_STEP / 4
-    strip = 64
-    columns, rows = (round(side / _MASK_STEP) for side in high - low)
-    result = np.empty((rows, columns), dtype=np.uint8)
-    clipped = shapely.clip_by_rect(paved, *(low - 1), *(high + 1))
-    rings = []
-    for part in shapely.get_parts(clipped):
-        if isinstance(part, Polygon):
-            rings.append([np.asarray(r.coords)[:, :2] for r in (part.exterior, *part.interiors)])
-    for start in range(0, rows, strip):
-        stop = min(start + strip, rows)
-        image = np.full((4 * (stop - start), 4 * columns), 255, dtype=np.uint8)
-        corner = low + np.array((0.0, start * _MASK_STEP))
-        for polygon in rings:
-            fixed = [np.round(((ring - corner) / fine - 0.5) * 16).astype(np.int32) for ring in polygon]
-            cv2.fillPoly(image, fixed, 0, cv2.LINE_8, 4)
-        result[start:stop] = cv2.resize(image, (columns, stop - start), interpolation=cv2.INTER_AREA)
-    return result

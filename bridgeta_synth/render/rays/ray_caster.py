@@ -177,8 +177,8 @@ def _gather_rectangles(
     boxes = np.concatenate(rectangles)
     which = np.concatenate([indices[v] + v * count for v in views])
     first = np.concatenate([np.full(len(indices[v]), v * size, dtype=np.int64) for v in views])
-    keep = (boxes[:, 0] < boxes[:, 1]) & (boxes[:, 2] < boxes[:, 3])
-    return boxes[keep], which[keep], first[keep]
+    valid = (boxes[:, 0] < boxes[:, 1]) & (boxes[:, 2] < boxes[:, 3])
+    return boxes[valid], which[valid], first[valid]
 
 
 def _pair_rays(
@@ -269,10 +269,10 @@ def bound_in_sweep(
     low = np.arctan2(bottom, np.where(bottom > 0, furthest, nearest)) - 0.01
     row0, row1 = np.searchsorted(elevations, low), np.searchsorted(elevations, high)
     index = np.arange(len(solids))
-    pieces_of, owners = [], []
+    rectangles, solid_indices = [], []
     for shift in (-around, 0, around):
         from_column, to_column = np.clip(first + shift, 0, columns), np.clip(last + shift, 0, columns)
-        keep = (from_column < to_column) & (row0 < row1)
-        pieces_of.append(np.stack((from_column, to_column, row0, row1), axis=1)[keep])
-        owners.append(index[keep])
-    return np.concatenate(pieces_of), np.concatenate(owners)
+        valid = (from_column < to_column) & (row0 < row1)
+        rectangles.append(np.stack((from_column, to_column, row0, row1), axis=1)[valid])
+        solid_indices.append(index[valid])
+    return np.concatenate(rectangles), np.concatenate(solid_indices)

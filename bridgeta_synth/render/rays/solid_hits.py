@@ -175,14 +175,20 @@ def _find_faces(
     )
     least = torch.minimum(torch.minimum(gaps[0], gaps[1]), torch.minimum(gaps[2], gaps[3]))
     least = torch.minimum(least, torch.minimum(gaps[4], gaps[5]))
-    there = [(gap <= least).float() for gap in gaps]
+    is_face = [(gap <= least).float() for gap in gaps]
     # On an edge two gaps are equal; the later face counts.
     face = torch.zeros_like(x)
     for number in range(1, 6):
-        face = torch.maximum(face, there[number] * number)
-    nx = there[FRONT] - there[BACK]
-    ny = there[LEFT] - there[RIGHT]
-    nz = there[TOP] - there[BOTTOM] + there[FRONT] * lf + there[BACK] * lb + (there[LEFT] + there[RIGHT]) * ls
+        face = torch.maximum(face, is_face[number] * number)
+    nx = is_face[FRONT] - is_face[BACK]
+    ny = is_face[LEFT] - is_face[RIGHT]
+    nz = (
+        is_face[TOP]
+        - is_face[BOTTOM]
+        + is_face[FRONT] * lf
+        + is_face[BACK] * lb
+        + (is_face[LEFT] + is_face[RIGHT]) * ls
+    )
     if bool(is_round.any()):
         half = height / 2
         nx = torch.lerp(nx, x / (front * front), is_round)
