@@ -165,7 +165,9 @@ def study(
         list[str] | None,
         typer.Argument(help="Settings of the study or of all its runs as key=value, e.g. seeds=[0,1] train.epochs=3."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/study"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the runs; with --render-only also a file that --collect wrote.")
+    ] = Path("runs/study"),
     plan: Annotated[
         bool, typer.Option("--plan", help="Only show the runs, what is done and how long the rest takes.")
     ] = False,
@@ -174,29 +176,35 @@ def study(
     table: Annotated[
         Path | None, typer.Option(help="Page to write, .md, with its figure beside it; OUT/results.md by default.")
     ] = None,
-    collect: Annotated[Path | None, typer.Option(help="Only copy what the table needs to this folder.")] = None,
+    collect: Annotated[
+        Path | None,
+        typer.Option(help="Only write what the table needs to this .json file, which --render-only takes as OUT."),
+    ] = None,
 ) -> None:
     """Train arms on label budgets with several seeds, and write a table and a figure of how they compare.
 
-    Every run is a folder of its own; after an interruption the same command goes on.
+    Every run is a folder of its own; after an interruption the same command continues.
     """
     from bridgeta_core.study import study as studies
-    from bridgeta_core.study.collect import collect as copy_results
     from bridgeta_core.study.config import load_study
-    from bridgeta_core.study.overview import overview
+    from bridgeta_core.study.results import collect as collect_runs
 
     settings = load_study(configuration, overrides or [])
+    if out.is_file() and not render_only:
+        fix = "Add --render-only, or name the folder of the runs"
+        raise BridgeTAError("is a file", where=out, fix=fix, exit_code=2)
     if plan:
-        console.print(overview(settings, out, jobs))
+        console.print(studies.build_overview(settings, out, jobs))
         return
     if collect is not None:
-        say(f"Copied {copy_results(settings, out, collect)} runs to {collect}")
+        say(f"Collected {collect_runs(settings, out, collect)} runs in {collect}")
         return
-    failures = [] if render_only else studies.carry_out(settings, out, jobs, console)
+    failures = [] if render_only else studies.run_study(settings, out, jobs, console)
     if failures:
-        say(studies.told(failures))
-    command = studies.rendering_command(configuration, overrides or [], out, table)
-    page, figure = studies.render(settings, out, table or out / "results.md", command)
+        say(studies.describe_failures(failures))
+    target = table or (out.with_suffix(".md") if out.is_file() else out / "results.md")
+    command = studies.format_render_command(configuration, overrides or [], out, table)
+    page, figure = studies.render_study(settings, out, target, command)
     say(f"Wrote {page} and {figure}")
     if failures:
         raise BridgeTAError(f"runs that failed: {len(failures)}", where=out, fix="The same command tries them again")

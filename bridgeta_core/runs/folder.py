@@ -1,4 +1,4 @@
-"""The folder of a run, and what may be done in it."""
+"""The folder of a run: the names of its files, and what may be done in it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
 from bridgeta_core.utils.settings import rename_old_keys
 
+SETTINGS, RECORD, CHECKPOINT = "experiment.yaml", "run.json", "checkpoints/last.ckpt"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -26,21 +28,21 @@ class RunFolder:
     @property
     def settings(self) -> Path:
         """The settings of the run."""
-        return self.path / "experiment.yaml"
+        return self.path / SETTINGS
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def last(self) -> Path:
-        """Checkpoint of the last finished epoch."""
-        return self.checkpoints / "last.ckpt"
+        """The checkpoint of the last finished epoch."""
+        return self.path / CHECKPOINT
 
     @property
     def logs(self) -> Path:
-        """Folder of the logs."""
+        """The folder of the logs."""
         return self.path / "logs"
 
     @property
@@ -50,12 +52,12 @@ class RunFolder:
 
     @property
     def record(self) -> Path:
-        """What the finished run tells."""
-        return self.path / "run.json"
+        """The record, written last of all: a run that has it is finished."""
+        return self.path / RECORD
 
     @property
     def curves(self) -> Path:
-        """Picture of losses and validation."""
+        """The picture of losses and validation."""
         return self.path / "curves.png"
 
     def check(self, experiment: Experiment, resume: bool) -> None:
@@ -76,11 +78,17 @@ class RunFolder:
     def _read_settings(self) -> dict[str, Any]:
         return rename_old_keys(Experiment, yaml.safe_load(self.settings.read_text()), self.settings, announce=False)
 
-    def describe(self, experiment: Experiment) -> None:
-        """Write the settings."""
+    def save_settings(self, experiment: Experiment) -> None:
+        """Write experiment.yaml."""
         with replace_when_done(self.settings) as temporary:
             temporary.write_text(yaml.safe_dump(to_mapping(experiment), sort_keys=False))
 
     def next_version(self) -> int:
-        """Number of the next log: a resumed run must not overwrite the earlier one."""
+        """Return the number of the next log: a resumed run must not overwrite the earlier one."""
         return len(list(self.logs.glob("version_*")))
+
+
+def list_logs(path: Path) -> list[Path]:
+    """List the logs/version_N/metrics.csv of a run's folder by N."""
+    logs = (path / "logs").glob("version_*/metrics.csv")
+    return sorted(logs, key=lambda log: int(log.parent.name.removeprefix("version_")))

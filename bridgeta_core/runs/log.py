@@ -1,4 +1,4 @@
-"""The scalars that a run logged: logs/version_N/metrics.csv, of all N, since every resumption begins another file."""
+"""The scalars that a run logged, in logs/version_N/metrics.csv: every resumption begins another file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bridgeta_core.runs.folder import list_logs
 from bridgeta_core.utils.files import replace_when_done
 
 Row = dict[str, str]
@@ -20,62 +21,72 @@ VALIDATED = ("val/miou", "val/assistant_miou")
 """Columns of the validation, of which the last value counts."""
 
 _REPORTED = re.compile(r"(?:.*/)?(?:slack|delta|rho)_[FDZ]")
+_LOSSES = re.compile(r"train/loss|train/label|val/loss|train/(?:kd|label)/.*")
 
 
 def read_log(folder: Path) -> list[Row]:
-    """The rows of a run's log by step. What a resumed run did again replaces what was done before; [] without a log."""
+    """Read the rows of a run's log in the order of their steps; [] without a log.
+
+    A resumed run repeats the steps since its checkpoint: from the first step of a later file on, the rows of earlier
+    files do not count.
+    """
     rows: list[Row] = []
-    for path in _files(folder):
+    for path in list_logs(folder):
         with path.open(newline="") as file:
-            more = [row for row in csv.DictReader(file) if row.get("step")]
-        if more:
-            first = min(float(row["step"]) for row in more)
-            rows = [row for row in rows if float(row["step"]) < first] + more
+            later = [row for row in csv.DictReader(file) if row.get("step")]
+        if later:
+            first = min(float(row["step"]) for row in later)
+            rows = [row for row in rows if float(row["step"]) < first] + later
     return rows
 
 
-def ends(rows: Sequence[Row]) -> dict[str, float]:
-    """The scalars that explain a distillation at the end of training, without the `group/` of those of training."""
+def count_epochs(folder: Path) -> int:
+    """Count the finished epochs of a run, as far as its log says by now."""
+    done = [row for row in read_log(folder) if row.get("val/miou") and row.get("epoch")]
+    return int(float(done[-1]["epoch"])) + 1 if done else 0
+
+
+def summarise_end(rows: Sequence[Row]) -> dict[str, float]:
+    """Summarise the scalars that explain a distillation at the end of training.
+
+    The last value of a validated column; the mean over the last steps of the others, by their name without `train/`.
+    """
     result = {}
     for column in _columns(rows):
         if column in VALIDATED:
             result[column] = float(rows[_last(rows, column)][column])
         else:
-            values = [float(rows[i][column]) for i in _end_of(rows, column)]
+            values = [float(rows[i][column]) for i in _rows_at_end(rows, column)]
             result[column.rpartition("/")[2]] = float(np.mean(values))
     return result
 
 
-def write_thinned(rows: Sequence[Row], folder: Path, keep: int = 50) -> None:
-    """Write a log that has the same `ends`: of the columns that they need, all rows of the end, about `keep` before."""
-    columns = _columns(rows)
-    kept = set(range(0, len(rows), max(1, len(rows) // keep)))
-    for column in columns:
-        kept |= {_last(rows, column), *_end_of(rows, column)}
-    target = folder / "logs" / "version_0" / "metrics.csv"
-    with replace_when_done(target) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", "step", *columns], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows[i] for i in sorted(kept) if any(rows[i].get(column) for column in columns))
+def draw_curves(folder: Path, target: Path) -> None:
+    """Write a PNG of a run: the loss and its terms over the steps, and the mIoU of the validation."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-
-def epochs_done(folder: Path) -> int:
-    """How many epochs of a run are finished, as far as its log tells by now."""
-    files = _files(folder)
-    if not files:
-        return 0
-    with files[-1].open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val/miou") and row.get("epoch")]
-    return int(float(rows[-1]["epoch"])) + 1 if rows else 0
-
-
-def _files(folder: Path) -> list[Path]:
-    found = (folder / "logs").glob("version_*/metrics.csv")
-    return sorted(found, key=lambda path: int(path.parent.name.removeprefix("version_")))
+    rows = read_log(folder)
+    names = list(dict.fromkeys(name for row in rows for name, value in row.items() if value))
+    losses = [name for name in names if _LOSSES.fullmatch(name)]
+    scores = [name for name in names if name in VALIDATED]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, columns, scale, label in ((left, losses, 1, "loss"), (right, scores, 100, "mIoU, %")):
+        for name in columns:
+            points = [(int(row["step"]), scale * float(row[name])) for row in rows if row.get(name)]
+            axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 50 else "")
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        if columns:
+            axes.legend(frameon=False, fontsize=8)
+    with replace_when_done(target) as temporary:
+        FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=120)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """Those that are read here and hold something, in the order of the log."""
+    """The columns that explain a distillation and hold something, in the order of the log."""
     names = dict.fromkeys(name for row in rows for name, value in row.items() if value)
     return [name for name in names if name in VALIDATED or _REPORTED.fullmatch(name)]
 
@@ -84,10 +95,11 @@ def _last(rows: Sequence[Row], column: str) -> int:
     return max(i for i, row in enumerate(rows) if row.get(column))
 
 
-def _end_of(rows: Sequence[Row], column: str) -> list[int]:
-    """The rows of a column at the end of training; its last one if training ended without it.
+def _rows_at_end(rows: Sequence[Row], column: str) -> list[int]:
+    """The rows of a column at the end of training; its last row if training ended without it.
 
-    Training ends with the last row that is read at all: others are not in a thinned log.
+    Training ends with the last row of any column that explains a distillation, since the logs of collected studies
+    hold no others.
     """
     last = max(_last(rows, name) for name in _columns(rows))
     end = (1 - LAST_SHARE) * float(rows[last]["step"])

@@ -1,21 +1,104 @@
-"""What a finished run tells in its run.json. The names of its keys stand here and nowhere else."""
+"""The record of a finished run, run.json. The names of its keys stand here and nowhere else."""
 
 from __future__ import annotations
 
 import json
 import math
+import platform
+import resource
+import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bridgeta_core.runs.log import ends, read_log
-from bridgeta_core.study.state import RECORD
+from bridgeta_core.config.experiment import Experiment, to_mapping
+from bridgeta_core.runs.folder import RECORD
+from bridgeta_core.runs.log import read_log, summarise_end
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.machine import read_cpu_name
 
 
 @dataclass(frozen=True)
-class Scores:
+class RunOutcome:
+    """What a training run knows when it ends, for its record and for the origin of its weights.
+
+    `frames` counts the labelled, unlabelled and validation frames; `device` is the device's type; `parameters` are
+    numbers of weights; `validation` holds the scores of `ConditionIoU.result` with the `last` and the `best` weights
+    and their epochs, `best` the mIoU and the epoch of the exported ones; `teacher_sha256` is the hash of the teacher's
+    file, if there was one.
+    """
+
+    kind: str
+    experiment: Experiment
+    frames: Mapping[str, int]
+    processes: int
+    device: str
+    epochs: int
+    steps: int
+    seconds: float
+    seconds_per_step: float | None
+    parameters: Mapping[str, int]
+    validation: Mapping[str, Any]
+    best: Mapping[str, Any]
+    teacher_sha256: str | None = None
+
+
+def save_record(path: Path, outcome: RunOutcome) -> None:
+    """Write the record of a run that this process finished."""
+    import torch
+
+    data, pace = outcome.experiment.data, outcome.seconds_per_step
+    content: dict[str, Any] = {
+        "kind": outcome.kind,
+        **_describe_process(),
+        "machine": read_cpu_name(),
+        "device": torch.cuda.get_device_name() if outcome.device == "cuda" else "cpu",
+        "processes": outcome.processes,
+        "seed": outcome.experiment.train.seed,
+        "train_root": str(Path(data.train_root)),
+        "val_root": str(Path(data.val_root)),
+        "synthetic_data": {"train": _read_synth_settings(data.train_root), "val": _read_synth_settings(data.val_root)},
+        "frames": dict(outcome.frames),
+        "epochs": outcome.epochs,
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 3),
+        "seconds_per_step": None if pace is None else round(pace, 6),
+        "peak_memory": _measure_peak_memory(),
+        "parameters": dict(outcome.parameters),
+        "validation": dict(outcome.validation),
+    }
+    with replace_when_done(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2))
+
+
+def describe_origin(outcome: RunOutcome) -> dict[str, Any]:
+    """Describe for a weights file where its weights come from: command, data, settings, figures and versions."""
+    experiment, process = outcome.experiment, _describe_process()
+    taught = {"distill": to_mapping(experiment.distill), "teacher_sha256": outcome.teacher_sha256}
+    return {
+        "command": process["command"],
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "git_revision": process["git_revision"],
+        "train_samples": outcome.frames["labelled"],
+        "unlabelled_samples": outcome.frames["unlabelled"],
+        "validation_samples": outcome.frames["validation"],
+        "synthetic_data": _read_synth_settings(experiment.data.train_root),
+        "data": to_mapping(experiment.data),
+        "train": to_mapping(experiment.train),
+        **(taught if outcome.teacher_sha256 else {}),
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds),
+        "validation": dict(outcome.best),
+        "versions": process["versions"],
+    }
+
+
+@dataclass(frozen=True)
+class RunScores:
     """Shares of 1, NaN where nothing is scored: mIoU, and IoU or mIoU by class, range and condition."""
 
     miou: float
@@ -26,9 +109,11 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Record:
-    """A finished run. `parameters` are the network's own, `train_only` those that are left behind; `peak_memory` is in
-    MB, of the GPU if there is one; `scores` has those of the `last` and the `best` weights; `ends` is of `log.ends`.
+class RunRecord:
+    """A finished run, as a study reads it.
+
+    `parameters` are the network's own, `train_only` those that only training needs; `peak_memory` is in MB, of the GPU
+    if there is one; `scores` has those of the `last` and the `best` weights; `ends` is of `log.summarise_end`.
     """
 
     steps: int
@@ -39,20 +124,35 @@ class Record:
     train_only: int
     labelled: int
     unlabelled: int
-    scores: Mapping[str, Scores]
-    ends: Mapping[str, float]
     revision: str
     machine: str
     data: str
+    scores: Mapping[str, RunScores]
+    ends: Mapping[str, float]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the record as plain values for JSON: null for NaN."""
+        content: dict[str, Any] = _replace_nan(asdict(self))
+        return content
+
+    @classmethod
+    def from_mapping(cls, content: Mapping[str, Any]) -> RunRecord:
+        """Build a record from the plain values of `to_mapping`."""
+        values = _restore_nan(content)
+        scores = {name: RunScores(**scores) for name, scores in values["scores"].items()}
+        return cls(**{**values, "scores": scores})
 
 
-def read_record(folder: Path) -> Record:
-    """The record of a finished run. Raises BridgeTAError that names the file when it lacks what is needed."""
+def read_record(folder: Path) -> RunRecord:
+    """Read the record and the log in the folder of a finished run.
+
+    Raises BridgeTAError that names the file when it lacks what is needed.
+    """
     path = folder / RECORD
     try:
         content = json.loads(path.read_text())
         memory, counts, frames = content["peak_memory"], content["parameters"], content["frames"]
-        return Record(
+        return RunRecord(
             steps=int(content["steps"]),
             seconds=float(content["seconds"]),
             seconds_per_step=_number(content["seconds_per_step"]),
@@ -61,11 +161,11 @@ def read_record(folder: Path) -> Record:
             train_only=int(counts.get("train_only", 0)),
             labelled=int(frames["labelled"]),
             unlabelled=int(frames["unlabelled"]),
-            scores={name: _scores(content["validation"][name]) for name in ("last", "best")},
-            ends=ends(read_log(folder)),
             revision=content["git_revision"] or "",
             machine=" on ".join(dict.fromkeys((content["device"], content["machine"]))),
-            data=_data(content.get("synthetic_data") or {}),
+            data=_describe_data(content.get("synthetic_data") or {}),
+            scores={name: _read_scores(content["validation"][name]) for name in ("last", "best")},
+            ends=summarise_end(read_log(folder)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BridgeTAError(
@@ -75,7 +175,40 @@ def read_record(folder: Path) -> Record:
         ) from error
 
 
-def _data(synthetic: Mapping[str, Mapping[str, Any] | None]) -> str:
+def _describe_process() -> dict[str, Any]:
+    """The command line of this process, the revision of its source tree (None if installed), and what computes."""
+    import lightning
+    import torch
+
+    arguments = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    return {
+        "command": " ".join(["bridgeta", *sys.argv[1:]]),
+        "git_revision": result.stdout.strip() or None if result.returncode == 0 else None,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+        },
+    }
+
+
+def _measure_peak_memory() -> dict[str, int | None]:
+    """Bytes: the largest resident set of this process, and the most that was allocated on its GPU, None without one."""
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"resident": resident, "cuda": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None}
+
+
+def _read_synth_settings(root: str | Path) -> dict[str, Any] | None:
+    """The settings that a synthetic root was made with, None for a root of another origin."""
+    sheet = Path(root) / "synth.json"
+    return json.loads(sheet.read_text())["settings"] if sheet.exists() else None
+
+
+def _describe_data(synthetic: Mapping[str, Mapping[str, Any] | None]) -> str:
     """Which synthetic roots a run was trained and validated on."""
     made = [(name, settings) for name, settings in synthetic.items() if settings]
     return ", ".join(
@@ -83,8 +216,8 @@ def _data(synthetic: Mapping[str, Mapping[str, Any] | None]) -> str:
     )
 
 
-def _scores(content: Mapping[str, Any]) -> Scores:
-    return Scores(
+def _read_scores(content: Mapping[str, Any]) -> RunScores:
+    return RunScores(
         miou=_number(content["miou"]),
         miou_half=_number(content["miou_at_0.5"]),
         classes={name: _number(values["iou"]) for name, values in content["classes"].items()},
@@ -96,3 +229,15 @@ def _scores(content: Mapping[str, Any]) -> Scores:
 def _number(value: float | None) -> float:
     """What is not known or not scored is null in JSON."""
     return math.nan if value is None else float(value)
+
+
+def _replace_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _replace_nan(each) for key, each in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _restore_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _restore_nan(each) for key, each in value.items()}
+    return math.nan if value is None else value

@@ -1,4 +1,4 @@
-"""Runs that train as long as another arm in wall-clock time: how many steps that is, measured once and kept."""
+"""Runs that train as long as another arm in wall-clock time: how many steps that is, measured once and saved."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.runs.record import read_record
 from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.plan import Run
-from bridgeta_core.study.state import State, state
+from bridgeta_core.study.state import State, find_state
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
 
 LENGTH = "like.json"
 
 
-def settle(study: StudyConfig, run: Run, runs: Sequence[Run]) -> Experiment | None:
-    """The experiment of a run with its final length, None while nothing is finished to measure it by.
+def resolve_length(study: StudyConfig, run: Run, runs: Sequence[Run]) -> Experiment | None:
+    """Return the experiment of a run with its final length, None while nothing is finished to measure it by.
 
-    The factor is measured once per arm and budget, so that all seeds train equally long, and is kept in the folder of
-    each run: a study that goes on, here or elsewhere, does not measure anew.
+    The factor is measured once per arm and budget, so that all seeds train equally long, and is saved in the folder of
+    each run: a study that is continued, here or elsewhere, does not measure again.
     """
     if not run.like:
         return run.experiment
@@ -33,17 +33,17 @@ def settle(study: StudyConfig, run: Run, runs: Sequence[Run]) -> Experiment | No
         if (folder / LENGTH).exists():
             try:
                 measured = json.loads((folder / LENGTH).read_text())
-                return lengthened(run.experiment, float(measured["factor"]))
+                return lengthen(run.experiment, float(measured["factor"]))
             except (ValueError, KeyError, TypeError) as error:
                 raise BridgeTAError(
-                    "does not tell the factor", where=folder / LENGTH, fix="Remove it to have it measured again"
+                    "does not say the factor", where=folder / LENGTH, fix="Remove it to have it measured again"
                 ) from error
     measured = _measure(study, run, runs)
-    return lengthened(run.experiment, measured["factor"]) if measured else None
+    return lengthen(run.experiment, measured["factor"]) if measured else None
 
 
-def keep(study: StudyConfig, run: Run, runs: Sequence[Run]) -> None:
-    """Write what the length of a run rests on into its folder, where it is not yet."""
+def save_length(study: StudyConfig, run: Run, runs: Sequence[Run]) -> None:
+    """Save in a run's folder what its length rests on, unless that is there."""
     target = run.folder / LENGTH
     if not run.like or target.exists():
         return
@@ -54,11 +54,11 @@ def keep(study: StudyConfig, run: Run, runs: Sequence[Run]) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def lengthened(experiment: Experiment, factor: float) -> Experiment:
-    """The experiment with `factor` times its steps, rounded up in its favour.
+def lengthen(experiment: Experiment, factor: float) -> Experiment:
+    """Return a copy of the experiment with `factor` times its steps, rounded up in its favour.
 
-    Where an epoch is a number of steps, it gets that many more, so that the validations are as many as they were;
-    elsewhere there are more epochs.
+    Where an epoch is a number of steps, it gets that many more, so that the number of validations stays; elsewhere
+    there are more epochs.
     """
     result = copy.deepcopy(experiment)
     if result.data.steps_per_epoch:
@@ -78,7 +78,7 @@ def _measure(study: StudyConfig, run: Run, runs: Sequence[Run]) -> dict[str, Any
         records = {
             r.name: read_record(r.folder)
             for r in runs
-            if (r.arm, r.budget) == (arm, run.budget) and r.kind != "teacher" and state(r) is State.done
+            if (r.arm, r.budget) == (arm, run.budget) and r.kind != "teacher" and find_state(r) is State.done
         }
         times = {name: record.steps * record.seconds_per_step for name, record in records.items()}
         seconds[arm] = {name: round(time, 3) for name, time in times.items() if time > 0}

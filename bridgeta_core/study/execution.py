@@ -1,4 +1,4 @@
-"""Carries out a plan: a process per run, several at a time, whose failures do not stop the others."""
+"""Carry out a plan: a process per run, several at a time; a failed run does not stop the others."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from bridgeta_core.config.experiment import Experiment, to_mapping
-from bridgeta_core.runs.log import epochs_done
-from bridgeta_core.study import equal_time
+from bridgeta_core.config.experiment import Experiment
+from bridgeta_core.runs.folder import RunFolder
+from bridgeta_core.runs.log import count_epochs
 from bridgeta_core.study.config import StudyConfig
+from bridgeta_core.study.equal_time import resolve_length, save_length
 from bridgeta_core.study.plan import Run
-from bridgeta_core.study.state import SETTINGS, State, state
+from bridgeta_core.study.state import State, find_state
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
 
 LOG = "log.txt"
 PATIENCE = 60.0
-"""Seconds that a process gets to end by itself once it is told to."""
+"""Seconds that a process gets to end by itself once it is asked to."""
 
 _POLL = 0.1
 _TAIL = 15
@@ -39,14 +38,14 @@ _BRIDGETA = (sys.executable, "-c", "from bridgeta_core.cli.commands import app; 
 Command = Callable[[str, Path, Path, bool], list[str]]
 
 
-def train_command(kind: str, settings: Path, folder: Path, resume: bool) -> list[str]:
-    """What trains a run with the settings of a YAML file in a folder."""
+def build_train_command(kind: str, settings: Path, folder: Path, resume: bool) -> list[str]:
+    """Build the command that trains a run with the settings of a YAML file in a folder."""
     return [*_BRIDGETA, "train", kind, str(settings), "--out", str(folder), *(["--resume"] if resume else [])]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not end well: `tail` are the last lines of its log, none for a run that was never started."""
+    """A run that failed: `tail` are the last lines of its log, none for a run that was never started."""
 
     run: Run
     reason: str
@@ -63,7 +62,7 @@ class _Process:
 
 
 class Execution:
-    """The runs of a study on their way. `lock` is a descriptor that the processes inherit, and hold while they live."""
+    """The running processes of a study. They inherit the descriptor `lock`, and hold it while they live."""
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class Execution:
         *,
         jobs: int = 1,
         lock: int | None = None,
-        command: Command = train_command,
+        command: Command = build_train_command,
     ) -> None:
         self._study, self._runs, self._jobs, self._lock, self._command = study, runs, jobs, lock, command
         self._console = console
@@ -81,26 +80,26 @@ class Execution:
         self._failures: dict[str, Failure] = {}
         self._threads = max(1, len(os.sched_getaffinity(0)) // jobs)
 
-    def carry_out(self) -> list[Failure]:
-        """Run what is not done, in the order of the plan as far as runs that are needed allow; returns the failures.
+    def run(self) -> list[Failure]:
+        """Run what is not done and return the failures. The order is that of the plan, as far as needed runs are done.
 
-        On Ctrl-C the processes are asked to end, and KeyboardInterrupt goes on.
+        On Ctrl-C, ask the processes to end and let KeyboardInterrupt pass.
         """
-        waiting = [run for run in self._runs if state(run) is not State.done]
+        waiting = [run for run in self._runs if find_state(run) is not State.done]
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[epoch]}"))
         with Progress(*columns, TimeElapsedColumn(), console=self._console) as progress:
             try:
                 while waiting or self._running:
-                    self._start_those_that_can(waiting, progress)
+                    self._start_ready(waiting, progress)
                     time.sleep(_POLL)
                     for item in list(self._running):
-                        self._look_after(item, progress)
+                        self._watch(item, progress)
             finally:
                 self._stop_all()
         return list(self._failures.values())
 
-    def _start_those_that_can(self, waiting: list[Run], progress: Progress) -> None:
-        done = {run.name for run in self._runs if state(run) is State.done}
+    def _start_ready(self, waiting: list[Run], progress: Progress) -> None:
+        done = {run.name for run in self._runs if find_state(run) is State.done}
         for run in list(waiting):
             if failed := [name for name in run.needs if name in self._failures]:
                 self._failures[run.name] = Failure(run, f"not started: it needs {failed[0]}")
@@ -113,17 +112,17 @@ class Execution:
                     self._failures[run.name] = Failure(run, f"not started: {error}")
 
     def _start(self, run: Run, progress: Progress) -> None:
-        experiment = equal_time.settle(self._study, run, self._runs)
+        experiment = resolve_length(self._study, run, self._runs)
         if experiment is None:
-            raise BridgeTAError(f"the runs of {run.like} and {self._study.baseline} tell no time per step")
-        resume = state(run, experiment) is State.interrupted
-        equal_time.keep(self._study, run, self._runs)
-        # A resumed run's too: the study may have moved, and what else may differ by now has no effect.
-        with replace_when_done(run.folder / SETTINGS) as temporary:
-            temporary.write_text(yaml.safe_dump(to_mapping(experiment), sort_keys=False))
+            raise BridgeTAError(f"the runs of {run.like} and {self._study.baseline} measured no time per step")
+        resume = find_state(run, experiment) is State.interrupted
+        save_length(self._study, run, self._runs)
+        # A resumed run's too: the study may have moved, and other settings that may differ by now have no effect.
+        folder = RunFolder(run.folder, run.kind)
+        folder.save_settings(experiment)
         log = (run.folder / LOG).open("ab")
         process = subprocess.Popen(
-            self._command(run.kind, run.folder / SETTINGS, run.folder, resume),
+            self._command(run.kind, folder.settings, run.folder, resume),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -135,27 +134,27 @@ class Execution:
         line = progress.add_task(run.name, total=experiment.train.epochs, epoch="starting")
         self._running.append(_Process(run, experiment, process, log, line))
 
-    def _look_after(self, item: _Process, progress: Progress) -> None:
+    def _watch(self, item: _Process, progress: Progress) -> None:
         run, code = item.run, item.process.poll()
         if code is None:
-            epochs = epochs_done(run.folder)
+            epochs = count_epochs(run.folder)
             progress.update(item.line, completed=epochs, epoch=f"epoch {epochs}/{item.experiment.train.epochs}")
             return
         self._running.remove(item)
         item.log.close()
         progress.remove_task(item.line)
-        if code == 0 and state(run) is State.done:
+        if code == 0 and find_state(run) is State.done:
             progress.console.print(f"{run.name}: done", highlight=False)
             return
         ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         reason = ended if code else "ended without a run.json"
         self._failures[run.name] = Failure(run, reason, _tail(run.folder / LOG))
-        progress.console.print(f"{run.name}: {reason}; the others go on", highlight=False)
+        progress.console.print(f"{run.name}: {reason}; the others continue", highlight=False)
 
     def _stop_all(self) -> None:
         for item in self._running:
-            # The commands clean up after it as after Ctrl-C, which a study that a script has put into the background
-            # would have taught them to ignore.
+            # The commands handle SIGTERM like Ctrl-C. SIGINT they would ignore when a script runs the study in the
+            # background.
             item.process.terminate()
         deadline = time.monotonic() + PATIENCE
         try:

@@ -1,4 +1,4 @@
-"""How far a run is, read from its folder."""
+"""How far a run is, and whether it has the settings of the study, read from its folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 import yaml
 
 from bridgeta_core.config.experiment import Experiment, to_mapping
+from bridgeta_core.runs.folder import CHECKPOINT, RECORD, SETTINGS
 from bridgeta_core.study.plan import Run
 from bridgeta_core.utils.errors import BridgeTAError, join_first
 from bridgeta_core.utils.settings import rename_old_keys
 
-SETTINGS, RECORD, CHECKPOINT = "experiment.yaml", "run.json", "checkpoints/last.ckpt"
-
-# Settings that decide how fast a run is, and nothing about what comes out.
+# Settings that decide how fast a run is, and nothing about its result.
 _WITHOUT_EFFECT = ("data.workers", "data.cache", "labels.cache")
 
 # Beginnings of settings that a kind of run does not read, so that they may change while runs of other kinds are done.
@@ -35,34 +34,59 @@ class State(str, Enum):
     todo = "to do"
 
 
-def state(run: Run, planned: Experiment | None = None) -> State:
-    """How far a run is. With the `planned` experiment what was trained must have had its settings.
+def find_state(run: Run, planned: Experiment | None = None) -> State:
+    """Find how far a run is. With the `planned` experiment, a run that was started must have its settings.
 
-    Raises BridgeTAError that names the differences if it had not.
+    Raises BridgeTAError that names the differences if it has not.
     """
-    found = State.todo
     if (run.folder / RECORD).exists():
-        found = State.done
+        result = State.done
     elif (run.folder / CHECKPOINT).exists():
-        found = State.interrupted
-    if found is not State.todo and planned is not None:
+        result = State.interrupted
+    else:
+        return State.todo
+    if planned is not None:
         _check_settings(run, planned)
-    return found
+    return result
 
 
-def deviations(folder: Path, planned: Experiment, kind: str) -> list[str]:
-    """The settings that a run of this kind reads and that differ from the planned ones in its folder, as
-    `key = this instead of that`.
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Read the settings of a run as a flat mapping, {} if they are not there.
+
+    Not as an Experiment, which takes long to build for hundreds of runs.
     """
     path = folder / SETTINGS
-    if not path.exists():
+    content = yaml.safe_load(path.read_text()) if path.exists() else {}
+    return flatten_settings(content, path) if isinstance(content, dict) else {}
+
+
+def flatten_settings(content: Mapping[str, Any], where: Path | None = None) -> dict[str, Any]:
+    """Flatten nested settings to one mapping with keys such as `train.epochs`, and the keys of older runs renamed."""
+    return _flatten(rename_old_keys(Experiment, content, where, announce=False))
+
+
+def nest_settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest flat settings again: the inverse of `flatten_settings`."""
+    result: dict[str, Any] = {}
+    for key, value in content.items():
+        *parents, name = key.split(".")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return result
+
+
+def list_deviations(written: Mapping[str, Any], planned: Experiment, kind: str) -> list[str]:
+    """List how the settings of a run, as `read_settings` gives them, differ from the planned ones.
+
+    Each as `key = this instead of that`, of the settings that a run of this kind reads; none if nothing was written.
+    """
+    if not written:
         return []
-    # Not as an Experiment, which takes long to build for hundreds of runs; what an older run does not name was default.
-    written = yaml.safe_load(path.read_text())
-    written = rename_old_keys(Experiment, written, path, announce=False) if isinstance(written, dict) else {}
-    have = _flat(to_mapping(Experiment())) | _flat(written)
-    want = _flat(to_mapping(planned))
-    if _same_teacher(str(have["distill.teacher"]), str(want["distill.teacher"])):
+    have = _flatten(to_mapping(Experiment())) | dict(written)  # a setting that an older run lacks was default
+    want = _flatten(to_mapping(planned))
+    if _is_same_teacher(str(have["distill.teacher"]), str(want["distill.teacher"])):
         have["distill.teacher"] = want["distill.teacher"]
     ignored = (*_WITHOUT_EFFECT, *_UNREAD[kind])
     keys = [key for key in {**want, **have} if not key.startswith(ignored) and have.get(key) != want.get(key)]
@@ -70,27 +94,27 @@ def deviations(folder: Path, planned: Experiment, kind: str) -> list[str]:
 
 
 def _check_settings(run: Run, planned: Experiment) -> None:
-    found = deviations(run.folder, planned, run.kind)
-    if not found:
+    differences = list_deviations(read_settings(run.folder), planned, run.kind)
+    if not differences:
         return
     raise BridgeTAError(
-        f"was trained with other settings than the study has: {join_first(found, 4)}",
+        f"was trained with other settings than the study has: {join_first(differences, 4)}",
         where=run.folder,
         fix="Give the study these settings, name another --out, or move the run's folder away",
         exit_code=2,
     )
 
 
-def _same_teacher(one: str, other: str) -> bool:
+def _is_same_teacher(one: str, other: str) -> bool:
     """Whether two paths end in teachers/NAME/seedK/FILE alike: a study's folder may have been moved."""
     return Path(one).parts[-4:] == Path(other).parts[-4:]
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            result |= _flat(value, f"{prefix}{key}.")
+            result |= _flatten(value, f"{prefix}{key}.")
         else:
             result[f"{prefix}{key}"] = value
     return result

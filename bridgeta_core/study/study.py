@@ -1,49 +1,52 @@
-"""A study from its settings to its page: what the command `bridgeta study` does."""
+"""A study from its settings to its page: the steps of the command `bridgeta study`."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from bridgeta_core.study.config import StudyConfig
-from bridgeta_core.study.equal_time import settle
-from bridgeta_core.study.execution import LOG, Command, Execution, Failure, train_command
+from bridgeta_core.study.equal_time import resolve_length
+from bridgeta_core.study.execution import LOG, Command, Execution, Failure, build_train_command
 from bridgeta_core.study.plan import Run, plan
 from bridgeta_core.study.report import write_report
 from bridgeta_core.study.results import Results
-from bridgeta_core.study.state import State, state
+from bridgeta_core.study.state import State, find_state
+from bridgeta_core.study.tables import format_duration
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import hold_lock
 
 
-def carry_out(
-    study: StudyConfig, out: Path, jobs: int, console: Console, command: Command = train_command
+def run_study(
+    study: StudyConfig, out: Path, jobs: int, console: Console, command: Command = build_train_command
 ) -> list[Failure]:
-    """Run what is to do, `jobs` at a time, and return what failed.
+    """Run what is not done, `jobs` at a time, and return what failed.
 
-    Before anything is started, the settings of what is in the folder are held against the plan, and the data are looked
-    for. Raises BridgeTAError when settings differ, when data are not there, when another study works in the folder, and
-    when the study is interrupted.
+    Before anything starts, compare the settings of the runs in the folder with the plan, and look for the data.
+    Raises BridgeTAError when settings differ, data are missing, another study works in the folder, or the study is
+    interrupted.
     """
     if jobs < 1:
         raise BridgeTAError(f"--jobs {jobs} must be at least 1", exit_code=2)
     busy, fix = "another study works here", "Wait until it and its last run have ended, or stop them"
     with hold_lock(out / ".lock", wait=False, busy=busy, fix=fix) as lock:
         runs = plan(study, out)
-        waiting = [run for run in runs if state(run, settle(study, run, runs)) is not State.done]
+        waiting = [run for run in runs if find_state(run, resolve_length(study, run, runs)) is not State.done]
         _check_roots(waiting)
         try:
-            return Execution(study, runs, console, jobs=jobs, lock=lock, command=command).carry_out()
+            return Execution(study, runs, console, jobs=jobs, lock=lock, command=command).run()
         except KeyboardInterrupt as error:
-            raise BridgeTAError("was interrupted", where=out, fix="The same command goes on") from error
+            raise BridgeTAError("was interrupted", where=out, fix="The same command continues") from error
 
 
 def _check_roots(runs: Sequence[Run]) -> None:
-    """One message for what every run would fail at."""
+    """Report missing data once, instead of once for every run."""
     for run in runs:
         for key in ("train_root", "val_root"):
             root = Path(getattr(run.experiment.data, key))
@@ -56,8 +59,43 @@ def _check_roots(runs: Sequence[Run]) -> None:
                 )
 
 
-def render(study: StudyConfig, out: Path, target: Path, command: str) -> tuple[Path, Path]:
-    """Write the page and the figure of what is finished. Raises BridgeTAError if nothing is."""
+def build_overview(study: StudyConfig, out: Path, jobs: int) -> Table:
+    """Build a table of every run in the order of the plan: its state, and the time it took or is estimated to take.
+
+    Raises BridgeTAError when a run has other settings than the study.
+    """
+    results = Results(study, out)
+    rows, left, unknown = [], 0.0, 0
+    for run in results.runs:
+        planned = resolve_length(study, run, results.runs)
+        state = find_state(run, planned)
+        if state is State.done:
+            rows.append((run.name, state.value, format_duration(results.records[run.name].seconds), ""))
+            continue
+        seconds = results.estimate_seconds(run)
+        left, unknown = left + (0 if math.isnan(seconds) else seconds), unknown + math.isnan(seconds)
+        remark = f"as long as {run.like}, once that is measured" if planned is None else ""
+        rows.append(
+            (run.name, state.value, "?" if math.isnan(seconds) else f"about {format_duration(seconds)}", remark)
+        )
+    caption = f"{len(results.records)} of {len(rows)} done"
+    if left:
+        caption += f"; about {format_duration(left / jobs)} to go with {jobs} at a time"
+    if unknown:
+        caption += f"; {unknown} runs without a finished one of their kind are not counted"
+    table = Table(title=f"Runs in {out}", caption=caption)
+    for column in ("run", "state", "time", ""):
+        table.add_column(column, justify="right" if column == "time" else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def render_study(study: StudyConfig, out: Path, target: Path, command: str) -> tuple[Path, Path]:
+    """Write the page and the figure of the finished runs, which are in the folder or collected file `out`.
+
+    Raises BridgeTAError if nothing is finished.
+    """
     results = Results(study, out)
     if not results.records:
         raise BridgeTAError(
@@ -66,14 +104,14 @@ def render(study: StudyConfig, out: Path, target: Path, command: str) -> tuple[P
     return write_report(results, target, command, date.today())
 
 
-def rendering_command(configuration: str, overrides: Sequence[str], out: Path, table: Path | None) -> str:
-    """The command that makes the page again from the logs."""
+def format_render_command(configuration: str, overrides: Sequence[str], out: Path, table: Path | None) -> str:
+    """Format the command that writes the page again from the finished runs."""
     where = [] if table is None else ["--table", str(table)]
     return shlex.join(["bridgeta", "study", configuration, *overrides, "--out", str(out), "--render-only", *where])
 
 
-def told(failures: Sequence[Failure]) -> str:
-    """What failed, with the ends of the logs."""
+def describe_failures(failures: Sequence[Failure]) -> str:
+    """Describe what failed, with the ends of the logs."""
     parts = []
     for failure in failures:
         log = f" ({failure.run.folder / LOG})" if failure.tail else ""

@@ -12,16 +12,16 @@ from rich.progress import track
 from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.deploy.weights import resolve
 from bridgeta_core.model.student import Taps
-from bridgeta_core.runs.curves import draw_curves
 from bridgeta_core.runs.folder import RunFolder
+from bridgeta_core.runs.log import draw_curves
+from bridgeta_core.runs.record import RunOutcome, describe_origin, save_record
 from bridgeta_core.training.distill_task import DistillTask
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.frozen import FrozenTeacher
 from bridgeta_core.training.loop import Loop
 from bridgeta_core.training.processes import Processes
-from bridgeta_core.training.provenance import provenance, sha256
-from bridgeta_core.training.record import write_record
 from bridgeta_core.training.tasks import MapTask, StudentTask, TeacherTask
+from bridgeta_core.utils.files import hash_file
 
 
 def train_student(experiment: Experiment, folder: Path, resume: bool = False) -> Path:
@@ -66,7 +66,7 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
     """
     run, processes = _start(experiment, folder, "distill", resume)
     teacher = FrozenTeacher.load(experiment.distill.teacher, experiment)
-    digest = sha256(resolve(experiment.distill.teacher))
+    teacher_sha256 = hash_file(resolve(experiment.distill.teacher))
     frames = Frames(experiment, processes, lidar=teacher.network.config.lidar, unlabelled=True)
     task = DistillTask(experiment, frames.groups, teacher)
     _describe(run, experiment, processes)
@@ -75,12 +75,12 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
     if experiment.data.cache:
         for name, cached in frames.use_cache(experiment.data.cache).items():
             if name == "train" or task.scores_assistant:
-                cached.add_taps(teacher, digest, teacher.network.config.lidar, experiment.data.batch_size)
+                cached.add_taps(teacher, teacher_sha256, teacher.network.config.lidar, experiment.data.batch_size)
     if not resume:  # what `prepare` measures is in buffers, which the checkpoint has
         task.distiller.to(loop.device)
         task.distiller.prepare(_run_teacher(teacher, frames, experiment.distill.statistics_frames))
     loop.fit(task, frames, resume)
-    return _finish(loop, task, frames, digest)
+    return _finish(loop, task, frames, teacher_sha256)
 
 
 def _start(experiment: Experiment, folder: Path, kind: str, resume: bool) -> tuple[RunFolder, Processes]:
@@ -93,7 +93,7 @@ def _start(experiment: Experiment, folder: Path, kind: str, resume: bool) -> tup
 def _describe(run: RunFolder, experiment: Experiment, processes: Processes) -> None:
     """Create the folder once data and networks are loaded, so that an earlier failure leaves nothing behind."""
     if processes.rank == 0:
-        run.describe(experiment)
+        run.save_settings(experiment)
 
 
 def _run_teacher(teacher: FrozenTeacher, frames: Frames, count: int) -> Iterator[Taps]:
@@ -108,9 +108,26 @@ def _finish(loop: Loop, task: MapTask, frames: Frames, teacher: str | None = Non
     if frames.processes.rank == 0:
         state = torch.load(loop.best.best_model_path, map_location="cpu", weights_only=True)
         task.load_state_dict(state["state_dict"])
-        metrics = {"miou": float(loop.best.best_model_score or 0.0), "epoch": state["epoch"]}
-        steps, seconds = loop.trainer.global_step, loop.stopwatch.seconds
-        task.export(loop.run.weights, provenance(task.experiment, frames, metrics, steps, seconds, teacher))
-        draw_curves(loop.run.logs, loop.run.curves)
-        write_record(loop, task, frames, task.count_parameters())
+        outcome = RunOutcome(
+            kind=loop.run.kind,
+            experiment=task.experiment,
+            frames={
+                "labelled": len(frames.labelled),
+                "unlabelled": len(frames.unlabelled),
+                "validation": len(frames.validation),
+            },
+            processes=frames.processes.world,
+            device=loop.device.type,
+            epochs=loop.trainer.current_epoch,
+            steps=loop.trainer.global_step,
+            seconds=loop.stopwatch.seconds,
+            seconds_per_step=loop.stopwatch.seconds_per_step,
+            parameters=task.count_parameters(),
+            validation=task.scores,
+            best={"miou": float(loop.best.best_model_score or 0.0), "epoch": state["epoch"]},
+            teacher_sha256=teacher,
+        )
+        task.export(loop.run.weights, describe_origin(outcome))
+        draw_curves(loop.run.path, loop.run.curves)
+        save_record(loop.run.record, outcome)
     return loop.run.weights

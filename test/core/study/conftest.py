@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import yaml
 
 from bridgeta_core.config.experiment import to_mapping
 from bridgeta_core.study.config import StudyConfig, load_study
-from bridgeta_core.study.plan import Run
+from bridgeta_core.study.plan import Run, plan
 
 SMALL: dict[str, Any] = {
     "base": "tiny",
@@ -123,3 +124,47 @@ def write_run() -> Callable[..., None]:
         (run.folder / "run.json").write_text(json.dumps(record))
 
     return write
+
+
+MIOU = {
+    "teachers/fusion/seed0": 0.40,
+    **{f"A0/full/seed{seed}": miou for seed, miou in enumerate((0.30, 0.31, 0.32))},
+    **{f"A1/full/seed{seed}": miou for seed, miou in enumerate((0.32, 0.33, 0.37))},
+    **{f"A2/full/seed{seed}": miou for seed, miou in enumerate((0.35, 0.36))},
+    "R1/full/seed2": 0.312,
+}
+PACE = {"A0": 0.5, "A1": 0.75, "A2": 1.0, "R1": 0.6, "fusion": 0.9}
+
+
+def classes(divider: float | None) -> dict[str, object]:
+    return {"drivable_area": {"iou": 0.8, "iou_at_0.5": 0.7}, "divider": {"iou": divider, "iou_at_0.5": None}}
+
+
+@pytest.fixture
+def filled(make_study, write_run, tmp_path):
+    """The study and its folder: A0 and A1 with three seeds, A2 with two, R1 with one, all on one budget."""
+    study, out = make_study(), tmp_path / "out"
+    for run in plan(study, out):
+        if run.name not in MIOU:
+            continue
+        miou = MIOU[run.name]
+        details = {
+            "classes": classes(None if run.arm == "R1" else miou / 2),
+            "ranges": {"0-20 m": {"miou": miou + 0.1}, "20-35 m": {"miou": miou}},
+            "conditions": {"day": {"miou": miou}, "night": {"miou": miou / 4}},
+        }
+        counts = {"student": 1_234_567, "train_only": 170_000} if run.kind == "distill" else None
+        more = {"parameters": counts} if counts else {}
+        write_run(run, miou, miou - 0.1, details, seconds_per_step=PACE[run.arm], **more)
+        if run.arm in ("A1", "A2"):
+            path = run.folder / "logs/version_0/metrics.csv"
+            path.parent.mkdir(parents=True)
+            with path.open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["epoch", "step", "train/slack_F", "val/miou", "val/assistant_miou"])
+                if run.arm == "A2":
+                    writer.writerows([(0, 10, 5.0, "", ""), (1, 99, 0.25, "", ""), (1, 100, 0.75, "", "")])
+                    writer.writerow((1, 100, "", miou, 0.375))
+                else:
+                    writer.writerow((1, 100, "", miou, ""))
+    return study, out

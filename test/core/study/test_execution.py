@@ -13,10 +13,9 @@ import yaml
 from rich.console import Console
 
 from bridgeta_core.config.experiment import Experiment, to_mapping
-from bridgeta_core.study.execution import Execution, train_command
-from bridgeta_core.study.overview import overview
+from bridgeta_core.study.execution import Execution, build_train_command
 from bridgeta_core.study.plan import Run, plan
-from bridgeta_core.study.study import carry_out, told
+from bridgeta_core.study.study import build_overview, describe_failures, run_study
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import hold_lock
 
@@ -30,13 +29,13 @@ def quiet() -> Console:
 
 def shown(study, out: Path, jobs: int = 1) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(overview(study, out, jobs))
+    console.print(build_overview(study, out, jobs))
     return console.export_text()
 
 
 def test_a_study_runs_to_its_end_with_its_share_of_the_threads(make_study, pretend, quiet, tmp_path):
     study, out = make_study(**ONE), tmp_path / "out"
-    assert carry_out(study, out, 2, quiet, pretend("")) == []
+    assert run_study(study, out, 2, quiet, pretend("")) == []
     runs = plan(study, out)
     assert all((run.folder / "run.json").exists() for run in runs)
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
@@ -49,28 +48,28 @@ def test_a_study_runs_to_its_end_with_its_share_of_the_threads(make_study, prete
 
 def test_what_is_done_is_not_done_again(make_study, pretend, quiet, tmp_path):
     study, out = make_study(**ONE), tmp_path / "out"
-    carry_out(study, out, 2, quiet, pretend(""))
+    run_study(study, out, 2, quiet, pretend(""))
     times = {path: path.stat().st_mtime_ns for path in out.rglob("run.json")}
     (out / "A1/full/seed0/run.json").unlink()
-    assert carry_out(study, out, 1, quiet, pretend("")) == []
+    assert run_study(study, out, 1, quiet, pretend("")) == []
     changed = [path for path, at in times.items() if path.stat().st_mtime_ns != at]
     assert changed == [out / "A1/full/seed0/run.json"]
 
 
 def test_a_failing_run_is_told_with_its_log_and_the_others_go_on(make_study, pretend, quiet, tmp_path):
     study, out = make_study(**ONE), tmp_path / "out"
-    failures = carry_out(study, out, 2, quiet, pretend("A1:crash,A2:silent"))
-    text = told(failures)
+    failures = run_study(study, out, 2, quiet, pretend("A1:crash,A2:silent"))
+    text = describe_failures(failures)
     assert f"A1/full/seed0: ended with exit code 3 ({out}/A1/full/seed0/log.txt)" in text
     assert "\n  no such device" in text
     assert "A2/full/seed0: ended without a run.json" in text
     assert "A0_time/full/seed0: not started: it needs A2/full/seed0" in text
     assert (out / "R1/full/seed0/run.json").exists()
-    assert carry_out(study, out, 2, quiet, pretend("")) == []
+    assert run_study(study, out, 2, quiet, pretend("")) == []
 
 
 def test_without_its_teacher_no_arm_is_distilled(make_study, pretend, quiet, tmp_path):
-    failures = carry_out(make_study(**ONE), tmp_path, 2, quiet, pretend("teachers:crash"))
+    failures = run_study(make_study(**ONE), tmp_path, 2, quiet, pretend("teachers:crash"))
     reasons = {failure.run.arm: failure.reason for failure in failures}
     assert reasons["A1"] == "not started: it needs teachers/fusion/seed0"
     assert reasons.keys() == {"fusion", "A1", "A2", "A0_time", "R1"}
@@ -87,7 +86,7 @@ def test_a_run_with_other_settings_is_refused_before_anything_is_started(make_st
     run = next(run for run in plan(make_study("train.epochs=3", **ONE), tmp_path) if run.arm == "R1")
     interrupted(run, run.experiment)
     with pytest.raises(BridgeTAError, match=r"R1/full/seed0: was trained with other .*train.epochs = 3 instead of 4"):
-        carry_out(make_study(**ONE), tmp_path, 1, quiet, pretend(""))
+        run_study(make_study(**ONE), tmp_path, 1, quiet, pretend(""))
     assert not list(tmp_path.rglob("started"))
 
 
@@ -95,7 +94,7 @@ def test_an_interrupted_run_is_resumed_where_the_study_is_now(make_study, preten
     old = next(run for run in plan(make_study(**ONE), tmp_path / "old") if run.arm == "A1")
     interrupted(old, old.experiment)
     (tmp_path / "old").rename(tmp_path / "new")
-    assert carry_out(make_study("data.workers=9", **ONE), tmp_path / "new", 1, quiet, pretend("")) == []
+    assert run_study(make_study("data.workers=9", **ONE), tmp_path / "new", 1, quiet, pretend("")) == []
     folder = tmp_path / "new/A1/full/seed0"
     assert (folder / "log.txt").read_text().startswith("distill resume")
     settings = yaml.safe_load((folder / "experiment.yaml").read_text())
@@ -105,23 +104,23 @@ def test_an_interrupted_run_is_resumed_where_the_study_is_now(make_study, preten
 
 def test_ctrl_c_ends_all_runs_and_says_how_to_go_on(make_study, pretend, quiet, tmp_path, monkeypatch):
     study = make_study(**ONE)
-    look = Execution._look_after
+    look = Execution._watch
 
     def interrupt(self, item, progress):
         if sum(1 for path in tmp_path.rglob("last.ckpt")) == 2:
             raise KeyboardInterrupt
         look(self, item, progress)
 
-    monkeypatch.setattr(Execution, "_look_after", interrupt)
+    monkeypatch.setattr(Execution, "_watch", interrupt)
     start = time.monotonic()
-    with pytest.raises(BridgeTAError, match=r"was interrupted\. The same command goes on"):
-        carry_out(study, tmp_path, 2, quiet, pretend("A0/:hang,fusion:hang"))
+    with pytest.raises(BridgeTAError, match=r"was interrupted\. The same command continues"):
+        run_study(study, tmp_path, 2, quiet, pretend("A0/:hang,fusion:hang"))
     assert time.monotonic() - start < 30  # they would sleep for a minute
     logs = [(tmp_path / name / "log.txt").read_text() for name in ("A0/full/seed0", "teachers/fusion/seed0")]
     assert all("KeyboardInterrupt" in log for log in logs)
     assert "interrupted" in shown(study, tmp_path)
     monkeypatch.undo()
-    assert carry_out(study, tmp_path, 2, quiet, pretend("")) == []
+    assert run_study(study, tmp_path, 2, quiet, pretend("")) == []
     assert "student resume" in (tmp_path / "A0/full/seed0/log.txt").read_text()
 
 
@@ -130,8 +129,8 @@ def test_two_studies_do_not_work_in_one_folder(make_study, pretend, quiet, tmp_p
         hold_lock(tmp_path / ".lock", wait=False),
         pytest.raises(BridgeTAError, match=rf"another study works here \(process {os.getpid()} on"),
     ):
-        carry_out(make_study(**ONE), tmp_path, 1, quiet, pretend(""))
-    assert carry_out(make_study(**ONE), tmp_path, 2, quiet, pretend("")) == []
+        run_study(make_study(**ONE), tmp_path, 1, quiet, pretend(""))
+    assert run_study(make_study(**ONE), tmp_path, 2, quiet, pretend("")) == []
 
 
 def test_the_overview_estimates_from_the_finished_runs(make_study, write_run, tmp_path):
@@ -158,11 +157,11 @@ def test_the_overview_of_a_new_study_claims_no_time(make_study, tmp_path):
 
 def test_jobs_are_at_least_one(make_study, quiet, tmp_path):
     with pytest.raises(BridgeTAError, match="--jobs 0 must be at least 1"):
-        carry_out(make_study(), tmp_path, 0, quiet)
+        run_study(make_study(), tmp_path, 0, quiet)
 
 
 def test_the_command_of_a_run_is_one_that_a_user_could_type(tmp_path):
-    command = train_command("teacher", tmp_path / "a.yaml", tmp_path, True)
+    command = build_train_command("teacher", tmp_path / "a.yaml", tmp_path, True)
     assert command[3:] == ["train", "teacher", str(tmp_path / "a.yaml"), "--out", str(tmp_path), "--resume"]
     done = subprocess.run([*command[:5], "--help"], capture_output=True, text=True, check=True)
     assert "--resume" in done.stdout
@@ -171,5 +170,5 @@ def test_the_command_of_a_run_is_one_that_a_user_could_type(tmp_path):
 def test_data_that_are_not_there_are_told_once_before_anything_starts(make_study, pretend, quiet, tmp_path):
     study = make_study("data.val_root=/nowhere", **ONE)
     with pytest.raises(BridgeTAError, match=r"/nowhere: data.val_root of .* is not a folder"):
-        carry_out(study, tmp_path / "out", 2, quiet, pretend(""))
+        run_study(study, tmp_path / "out", 2, quiet, pretend(""))
     assert not list((tmp_path / "out").glob("*/*"))

@@ -48,22 +48,30 @@ def test_the_plan_the_page_and_what_is_kept(finished, tmp_path):
     configuration, out = finished
     shown = bridgeta("study", configuration, "--out", out, "--plan")
     assert "6 of 6 done" in shown.output
-    assert bridgeta("study", configuration, "--out", out, "--collect", tmp_path / "kept").exit_code == 0
+    assert bridgeta("study", configuration, "--out", out, "--collect", tmp_path / "kept.json").exit_code == 0
     page = tmp_path / "docs" / "page.md"
-    done = bridgeta("study", configuration, "--out", tmp_path / "kept", "--render-only", "--table", page)
+    done = bridgeta("study", configuration, "--out", tmp_path / "kept.json", "--render-only", "--table", page)
     assert done.exit_code == 0, done.output
-    command = f"bridgeta study {configuration} --out {tmp_path / 'kept'} --render-only --table {page}"
+    command = f"bridgeta study {configuration} --out {tmp_path / 'kept.json'} --render-only --table {page}"
     assert page.read_text().startswith(f"<!-- Written by: {command} -->\n")
     assert page.with_suffix(".png").exists()
+
+
+@pytest.mark.parametrize("option", [(), ("--plan",), ("--collect", "x.json")])
+def test_a_file_of_runs_can_only_be_rendered(finished, tmp_path, option):
+    (tmp_path / "kept.json").touch()
+    done = bridgeta("study", finished[0], "--out", tmp_path / "kept.json", *option)
+    assert done.exit_code == 2
+    assert "kept.json: is a file. Add --render-only" in done.output
 
 
 def test_a_study_whose_runs_failed_writes_its_page_and_fails(finished, monkeypatch):
     configuration, out = finished
 
-    def carry_out(study, out, jobs, console):
+    def run_study(study, out, jobs, console):
         return [Failure(plan(study, out)[0], "ended with exit code 3", "no such device")]
 
-    monkeypatch.setattr(studies, "carry_out", carry_out)
+    monkeypatch.setattr(studies, "run_study", run_study)
     done = bridgeta("study", configuration, "--out", out)
     assert done.exit_code == 1
     assert "teachers/fusion/seed0: ended with exit code 3" in done.output

@@ -9,7 +9,6 @@ import pytest
 
 from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.geometry.classes import CLASS_NAMES
-from bridgeta_core.runs.curves import read_logs
 from bridgeta_core.training.train import train_student, train_teacher
 
 
@@ -54,13 +53,6 @@ def test_the_best_scores_are_those_of_the_exported_weights(folder, record):
 
 def test_the_picture_of_the_run_can_be_opened(folder):
     assert cv2.imread(str(folder / "curves.png")).shape[2] == 3
-
-
-def test_where_a_resumed_run_did_steps_again_its_own_values_count(tmp_path):
-    for version, text in enumerate(("step,epoch,a,b\n1,0,1.5,\n2,0,,4\n3,1,7,\n", "step,epoch,a\n3,1,8\n")):
-        (tmp_path / f"version_{version}").mkdir()
-        (tmp_path / f"version_{version}" / "metrics.csv").write_text(text)
-    assert read_logs(tmp_path) == {"a": {1: 1.5, 3: 8.0}, "b": {2: 4.0}}
 
 
 def test_a_teacher_is_recorded_as_one(two_scenes, tmp_path):

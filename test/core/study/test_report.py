@@ -1,0 +1,43 @@
+"""The page of runs made by hand."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date
+
+from bridgeta_core.study.report import format_page
+from bridgeta_core.study.results import Results
+from bridgeta_core.study.study import format_render_command, render_study
+
+
+def test_the_page_tells_where_its_figures_come_from(filled):
+    study, out = filled
+    command = format_render_command("study_x", ["seeds=[0, 1]"], out, None)
+    page = format_page(Results(study, out), "results.png", command, date(2026, 3, 1))
+    first, rest = page.split("\n", 1)
+    assert first == f"<!-- Written by: bridgeta study study_x 'seeds=[0, 1]' --out {out} --render-only -->"
+    for line in ("- date: 2026-03-01", "- trained on: cpu on Toy CPU", "- revision of the runs: abc1234"):
+        assert line in rest.splitlines()
+    assert "- runs: 10 of 29" in rest
+    assert "Teachers train on all labels in every budget" in " ".join(rest.split())
+    assert "lidar (`teacher.sensors=lidar`)" in rest
+    assert "## Labels: tenth (`data.labelled=0.1`)\n\nNo run of this budget is finished." in rest
+    assert "- not finished: teachers/lidar/seed0, A0_time/full/seed0" in rest
+    assert "![Differences to labels by arm](results.png)" in rest
+
+
+def test_runs_with_other_settings_are_named_on_the_page(filled, make_study):
+    _, out = filled
+    page = format_page(Results(make_study("train.gamma=1"), out), "x.png", "x", date(2026, 3, 1))
+    assert "- 10 runs were trained with train.gamma = 2.0 instead of 1.0" in page
+
+
+def test_a_page_needs_nothing_but_records_and_logs(filled, tmp_path):
+    study, out = filled
+    for path in out.rglob("experiment.yaml"):
+        path.unlink()
+    shutil.move(out, tmp_path / "moved")
+    page, figure = render_study(study, tmp_path / "moved", tmp_path / "docs" / "study.md", "x")
+    assert (page, figure) == (tmp_path / "docs/study.md", tmp_path / "docs/study.png")
+    assert "| A1 | 3 | 34.00 ± 2.65 |" in page.read_text()
+    assert figure.read_bytes().startswith(b"\x89PNG")
