@@ -1,4 +1,4 @@
-"""Scores the shipped weights on unseen synthetic towns and writes what `make demo` states about them.
+"""Score the shipped weights on unseen synthetic towns, and write the figures that `make demo` prints.
 
     bridgeta synth data/test --split test --scenes 40 --seed 1 --duration 2 --keyframes-only --image-scale 0.25
     python bench/shipped.py data/test
@@ -19,14 +19,14 @@ import bridgeta_core
 from bridgeta_core.cli.commands import table_version
 from bridgeta_core.deploy.scores import BASELINE, FILE, STUDENT
 from bridgeta_core.evaluation.evaluate import EvalReport, evaluate_weights
-from bridgeta_core.evaluation.metric import mean
+from bridgeta_core.evaluation.metric import RANGE_LABELS
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.utils.files import replace_when_done
 
 
 def row(name: str, report: EvalReport) -> str:
     iou = report.iou
-    values = [*iou.best, iou.miou, iou.miou_half, *(mean(column) for column in iou.by_range.T)]
+    values = [*iou.best, iou.miou, iou.miou_half, *iou.miou_by_range]
     return f"| `{name}` | " + " | ".join(f"{100 * value:.1f}" for value in values) + " |"
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     sheet = json.loads((root / "synth.json").read_text())
     settings, version = sheet["settings"], table_version(root, None)
     reports = {name: evaluate_weights(name, root, version) for name in (STUDENT, BASELINE)}
-    heads = [*CLASS_NAMES, "mean", "at 0.5", "0-20 m", "20-35 m", "35-50 m"]
+    heads = [*CLASS_NAMES, "mean", "at 0.5", *RANGE_LABELS]
     print(f"{read_cpu_name()}, {datetime.date.today()}")
     print("| | " + " | ".join(heads) + " |")
     print("|---" * (len(heads) + 1) + "|")

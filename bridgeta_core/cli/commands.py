@@ -97,23 +97,23 @@ def evaluate(
     """IoU per class and by range over a dataset, by BEVFusion's protocol."""
     from bridgeta_core.config import experiment as config
     from bridgeta_core.deploy.weights import read_info
-    from bridgeta_core.evaluation.evaluate import constant_baseline, evaluate_weights
+    from bridgeta_core.evaluation.evaluate import evaluate_constant, evaluate_weights
 
     grid, version = read_info(weights).grid, table_version(root, version, source)
     label_config = config.from_mapping(config.LabelConfig, {"mode": labels}, where="--labels")
     report = evaluate_weights(weights, root, version, scenes, labels=label_config, source=source, device=device)
-    console.print(report.table())
+    console.print(report.build_table())
     if baseline is not None:
         train_version = table_version(baseline, None, source)
-        constant = constant_baseline(
+        constant = evaluate_constant(
             baseline, train_version, root, version, scenes, grid=grid, labels=label_config, source=source
         )
-        console.print(constant.table("Best constant prediction (mean training mask)"))
+        console.print(constant.build_table("Best constant prediction (mean training mask)"))
     if out is not None:
         with replace_when_done(out / "evaluation.json") as temporary:
             temporary.write_text(json.dumps(report.to_mapping(), indent=2))
         with replace_when_done(out / "evaluation.png") as temporary:
-            report.figure(temporary)
+            report.draw(temporary)
         say(f"Wrote {out / 'evaluation.json'} and {out / 'evaluation.png'}")
 
 

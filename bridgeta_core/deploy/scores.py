@@ -14,7 +14,7 @@ FILE = "scores.json"
 
 
 @dataclass(frozen=True)
-class Scores:
+class ShippedScores:
     """The mean IoU, a share of 1, of the shipped student and of its baseline, over `samples` of the data `data`."""
 
     student: float
@@ -23,14 +23,14 @@ class Scores:
     data: str
 
     @classmethod
-    def load(cls) -> Scores:
+    def load(cls) -> ShippedScores:
         """The scores that ship."""
         text = (resources.files("bridgeta_core.deploy") / "pretrained" / FILE).read_text(encoding="utf-8")
         content: dict[str, Any] = json.loads(text)
         student, baseline = content["evaluations"][STUDENT], content["evaluations"][BASELINE]
         return cls(student["miou"], baseline["miou"], student["samples"], content["data"])
 
-    def sentence(self) -> str:
+    def describe_gain(self) -> str:
         """The gain of distillation in words."""
         gain = 100 * (self.student - self.baseline)
         return (

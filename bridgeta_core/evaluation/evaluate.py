@@ -1,4 +1,4 @@
-"""Scoring weights, or any predictor, on a dataset; and the best constant prediction to compare with."""
+"""Score weights, or any predictor, on a dataset, and the best constant prediction to compare with."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig
 from bridgeta_core.data.frames import Batch, FrameDataset, collate
 from bridgeta_core.evaluation.metric import (
+    RANGE_LABELS,
     RANGES,
     THRESHOLDS,
     IoU,
     MapIoU,
+    describe_unscored,
+    format_percent,
     intersection_over_union,
-    mean,
-    notes_on,
-    range_labels,
 )
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
@@ -49,7 +49,7 @@ class EvalReport:
     iou: IoU
 
     def to_mapping(self) -> dict[str, Any]:
-        """Everything as plain values for JSON; what is not scored is null."""
+        """Return the report as plain values for JSON; null where nothing is scored."""
         return {
             "subject": self.subject,
             "root": str(self.root),
@@ -61,24 +61,24 @@ class EvalReport:
             **self.iou.to_mapping(),
         }
 
-    def table(self, title: str | None = None) -> Table:
-        """The IoU in per cent, a row per class."""
+    def build_table(self, title: str | None = None) -> Table:
+        """Build a table of the IoU in per cent with a row per class."""
         iou = self.iou
         data = f"{self.samples} samples of {self.root} ({self.scenes})"
         caption = "\n".join((data, f"{self.labels} labels", *iou.notes))
         table = Table(title=title or f"IoU in %, {self.subject}", caption=caption)
-        for column in ("class", "best", "threshold", "at 0.5", *range_labels()):
+        for column in ("class", "best", "threshold", "at 0.5", *RANGE_LABELS):
             table.add_column(column, justify="left" if column == "class" else "right")
         for c, name in enumerate(CLASS_NAMES):
             threshold = "-" if math.isnan(iou.threshold[c]) else f"{iou.threshold[c]:.2f}"
-            ranges = [_percent(value) for value in iou.by_range[c]]
-            table.add_row(name, _percent(iou.best[c]), threshold, _percent(iou.half[c]), *ranges)
-        means = [_percent(mean(column)) for column in iou.by_range.T]
+            ranges = [format_percent(value) for value in iou.by_range[c]]
+            table.add_row(name, format_percent(iou.best[c]), threshold, format_percent(iou.half[c]), *ranges)
+        means = [format_percent(value) for value in iou.miou_by_range]
         table.add_section()
-        table.add_row("mean", _percent(iou.miou), "", _percent(iou.miou_half), *means)
+        table.add_row("mean", format_percent(iou.miou), "", format_percent(iou.miou_half), *means)
         return table
 
-    def figure(self, path: Path) -> None:
+    def draw(self, path: Path) -> None:
         """Write a PNG with a group of bars per class: over all cells, and by range."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -88,7 +88,7 @@ class EvalReport:
         columns = np.concatenate([self.iou.best[:, None], self.iou.by_range], axis=1) * 100
         shades = ("#1b3a57", "#3f7cac", "#8fb8d6", "#c9dcea")
         width = 0.8 / columns.shape[1]
-        for k, (values, label) in enumerate(zip(columns.T, ("all cells", *range_labels()), strict=True)):
+        for k, (values, label) in enumerate(zip(columns.T, ("all cells", *RANGE_LABELS), strict=True)):
             x = np.arange(len(CLASSES)) + (k - (columns.shape[1] - 1) / 2) * width
             axes.bar(x, np.nan_to_num(values), width, label=label, color=shades[k % len(shades)])
             if k == 0:
@@ -98,7 +98,7 @@ class EvalReport:
         axes.set_xticks(range(len(CLASSES)), CLASS_NAMES)
         axes.set_ylabel("IoU, %")
         axes.set_ylim(0, 100)
-        axes.set_title(f"{self.subject}: mIoU {_percent(self.iou.miou)} % over {self.samples} samples")
+        axes.set_title(f"{self.subject}: mIoU {format_percent(self.iou.miou)} % over {self.samples} samples")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, ncols=4)
         FigureCanvasAgg(figure).print_figure(path, format="png", dpi=150)
@@ -113,7 +113,7 @@ def evaluate(
     batch_size: int = 4,
     workers: int = 2,
 ) -> EvalReport:
-    """Score `predict`, which gives probabilities `[B, 6, Y, X]` for a batch, over a dataset, with a progress bar.
+    """Score `predict`, which returns probabilities `[B, 6, Y, X]` for a batch, over a dataset, with a progress bar.
 
     Raises BridgeTAError when a loader process dies.
     """
@@ -126,7 +126,7 @@ def evaluate(
     except RuntimeError as error:
         if (reason := lost_loader(error)) is None:
             raise
-        fix = "If memory ran short close other programs, and start again"
+        fix = "If memory ran short, close other programs and start again"
         raise BridgeTAError(f"lost a loader process ({reason})", where=dataset.dataset.root, fix=fix) from error
     seconds = time.monotonic() - start
     labels = dataset.label_config.mode
@@ -166,7 +166,7 @@ def evaluate_weights(
     return evaluate(predict, dataset, Path(path).stem, scenes=scenes, workers=workers)
 
 
-def constant_baseline(
+def evaluate_constant(
     train_root: str | Path,
     train_version: str,
     root: str | Path,
@@ -178,9 +178,9 @@ def constant_baseline(
     labels: LabelConfig | None = None,
     source: str = "nuscenes",
 ) -> EvalReport:
-    """The best prediction that never looks: the mean training mask, thresholded per class.
+    """Score the best prediction that sees no image: the mean training mask, thresholded per class.
 
-    The threshold of each class is the best of all on the evaluated data itself, which favours the baseline; `half` is
+    The threshold of each class is the best of all on the evaluated data itself, which favours this baseline; `half` is
     at a mean of 0.5.
     """
     grid = grid or BevGrid()
@@ -192,14 +192,14 @@ def constant_baseline(
     seen, frames = _count_labels(train, "Mean training mask")
     prior = np.divide(seen, frames[:, None, None], out=np.zeros(seen.shape), where=frames[:, None, None] > 0)
     positives, frames = _count_labels(data, "Labels")
-    result = _constant_iou(prior, positives, frames, grid)
+    result = _compute_constant_iou(prior, positives, frames, grid)
     subject = "best constant prediction"
     mode, seconds = data.label_config.mode, time.monotonic() - start
     return EvalReport(subject, data.dataset.root, scenes, mode, len(data), seconds, result)
 
 
 def _count_labels(dataset: FrameDataset, description: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Samples whose label is 1 per cell, `[6, Y, X]`, and samples that know the class, `[6]`."""
+    """Count the samples whose label is 1 per cell, `[6, Y, X]`, and those that know the class, `[6]`."""
     positives = np.zeros((len(CLASSES), *dataset.grid.shape), dtype=np.int64)
     frames = np.zeros(len(CLASSES), dtype=np.int64)
     for position in track(range(len(dataset)), description=description):
@@ -209,11 +209,11 @@ def _count_labels(dataset: FrameDataset, description: str) -> tuple[NDArray[np.i
     return positives, frames
 
 
-def _constant_iou(prior: Floats, positives: NDArray[np.int64], frames: NDArray[np.int64], grid: BevGrid) -> IoU:
-    """IoU of `prior >= t` `[6, Y, X]` against labels given as `positives` out of `frames` `[6]` samples per cell."""
+def _compute_constant_iou(prior: Floats, positives: NDArray[np.int64], frames: NDArray[np.int64], grid: BevGrid) -> IoU:
+    """Compute the IoU of `prior >= t` `[6, Y, X]` with labels: `positives` out of `frames` `[6]` samples per cell."""
     classes = len(CLASSES)
     best, threshold, half = (np.full(classes, np.nan) for _ in range(3))
-    by_range = np.full((classes, len(RANGES)), np.nan)
+    by_range, half_by_range = (np.full((classes, len(RANGES)), np.nan) for _ in range(2))
     distance = grid.ranges()
 
     def score(c: int, chosen: NDArray[np.bool_], where: NDArray[np.bool_]) -> float:
@@ -236,9 +236,8 @@ def _constant_iou(prior: Floats, positives: NDArray[np.int64], frames: NDArray[n
         best[c], threshold[c] = iou.max(), values[iou.argmax()]
         half[c] = score(c, prior[c] >= 0.5, everywhere)
         for r, (near, far) in enumerate(RANGES):
-            by_range[c, r] = score(c, prior[c] >= threshold[c], (distance >= near) & (distance < far))
-    return IoU(best, threshold, half, by_range, notes_on(frames > 0, positives.any(axis=(1, 2))))
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+            ring = (distance >= near) & (distance < far)
+            by_range[c, r] = score(c, prior[c] >= threshold[c], ring)
+            half_by_range[c, r] = score(c, prior[c] >= 0.5, ring)
+    notes = describe_unscored(frames > 0, positives.any(axis=(1, 2)))
+    return IoU(best, threshold, half, by_range, half_by_range, notes)

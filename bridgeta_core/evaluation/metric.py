@@ -1,4 +1,4 @@
-"""The protocol's metric: IoU per map class over a whole dataset, at the best of seven thresholds, and by range."""
+"""BEVFusion's metric: IoU per map class over a whole dataset, at the best of seven thresholds, and by range."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
 
 THRESHOLDS = (0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65)
-RANGES = ((0.0, 20.0), (20.0, 35.0), (35.0, 50.0))
+RANGES = ((0.0, 20.0), (20.0, 35.0), (35.0, 50.0))  # metres
+RANGE_LABELS = tuple(f"{near:.0f}-{far:.0f} m" for near, far in RANGES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,48 +26,74 @@ class IoU:
     """Intersection over union per class, shares of 1, NaN where there is nothing to score.
 
     `best[c]` is the largest over the thresholds and `threshold[c]` the one that gives it; `half[c]` is at 0.5;
-    `by_range[c, r]` is at `threshold[c]`, for the cells whose centres are in RANGES[r] metres from the ego origin.
-    `best` and `half` count all cells, the corners beyond 50 m too, as the protocol does. `notes` name the classes that
-    are left out of the means.
+    `by_range[c, r]` is at `threshold[c]` and `half_by_range[c, r]` at 0.5, for the cells whose centres are in RANGES[r]
+    metres from the ego origin. `best` and `half` count all cells, the corners beyond 50 m too, as the protocol does.
+    `notes` name the classes that are left out of the means.
     """
 
     best: Floats
     threshold: Floats
     half: Floats
     by_range: Floats
+    half_by_range: Floats
     notes: tuple[str, ...]
 
     @property
     def miou(self) -> float:
         """The mean of `best` over the classes that are scored."""
-        return mean(self.best)
+        return _mean(self.best)
 
     @property
     def miou_half(self) -> float:
         """The mean of `half` over the classes that are scored."""
-        return mean(self.half)
+        return _mean(self.half)
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Everything as plain values for JSON; what is not scored is null."""
-        classes = {
-            name: {
-                "iou": plain(self.best[c]),
-                "threshold": plain(self.threshold[c]),
-                "iou_at_0.5": plain(self.half[c]),
-                "iou_by_range": by_range(self.by_range[c]),
+    @property
+    def miou_by_range(self) -> Floats:
+        """The means of `by_range` over the classes that are scored, `[ranges]`."""
+        return np.array([_mean(column) for column in self.by_range.T])
+
+    def to_mapping(self, half_by_range: bool = False) -> dict[str, Any]:
+        """Return plain values for JSON, with 6 digits; null where nothing is scored.
+
+        With `half_by_range` also the IoU at 0.5 by range and, in `ranges`, the means by range.
+        """
+        classes: dict[str, Any] = {}
+        for c, name in enumerate(CLASS_NAMES):
+            classes[name] = {
+                "iou": _round(self.best[c]),
+                "threshold": _round(self.threshold[c]),
+                "iou_at_0.5": _round(self.half[c]),
+                "iou_by_range": dict(zip(RANGE_LABELS, map(_round, self.by_range[c]), strict=True)),
             }
-            for c, name in enumerate(CLASS_NAMES)
-        }
-        return {
-            "miou": plain(self.miou),
-            "miou_at_0.5": plain(self.miou_half),
+            if half_by_range:
+                values = map(_round, self.half_by_range[c])
+                classes[name]["iou_by_range_at_0.5"] = dict(zip(RANGE_LABELS, values, strict=True))
+        content: dict[str, Any] = {
+            "miou": _round(self.miou),
+            "miou_at_0.5": _round(self.miou_half),
             "classes": classes,
             "notes": list(self.notes),
+        }
+        if half_by_range:
+            content["ranges"] = {
+                label: {"miou": _round(self.miou_by_range[r]), "miou_at_0.5": _round(_mean(self.half_by_range[:, r]))}
+                for r, label in enumerate(RANGE_LABELS)
+            }
+        return content
+
+    def to_columns(self) -> dict[str, dict[str, float | None]]:
+        """Return per class the IoU at 0.5 (`half`), the `best`, its `threshold`, and by range; None if not scored."""
+        columns = {"half": self.half, "best": self.best, "threshold": self.threshold}
+        columns |= dict(zip(RANGE_LABELS, self.by_range.T, strict=True))
+        return {
+            name: {key: None if math.isnan(values[c]) else float(values[c]) for key, values in columns.items()}
+            for c, name in enumerate(CLASS_NAMES)
         }
 
 
 class MapIoU:
-    """Counts cells over a dataset, then gives their IoU.
+    """Count cells over a dataset, then compute their IoU.
 
     `counts` is int64 `[6, ranges + 1, thresholds + 1, 2]`: cells by class, range (the last: beyond all), number of
     thresholds that the probability reaches, and label. Counts of several processes may simply be added.
@@ -79,7 +106,7 @@ class MapIoU:
         self.reset()
 
     def reset(self) -> None:
-        """Start again."""
+        """Forget all counts."""
         self.counts = torch.zeros(self._shape, dtype=torch.int64)
 
     def update(self, probabilities: Tensor, labels: Tensor, known: Tensor) -> None:
@@ -99,7 +126,7 @@ class MapIoU:
         self.counts += counts.reshape(self._shape).to(self.counts.device)
 
     def result(self) -> IoU:
-        """The IoU of all that was added."""
+        """Compute the IoU of all that was added."""
         counts = self.counts.cpu().numpy()
         by_range = np.concatenate([counts.sum(axis=1, keepdims=True), counts[:, : len(RANGES)]], axis=1)
         # Cells that reach threshold t are those on levels above t: sums from the far end.
@@ -115,33 +142,19 @@ class MapIoU:
             threshold=np.where(scored, np.array(THRESHOLDS)[choice], np.nan),
             half=whole[:, THRESHOLDS.index(0.5)],
             by_range=iou[rows, 1:, choice],
-            notes=notes_on(counts.sum(axis=(1, 2, 3)) > 0, scored),
+            half_by_range=iou[:, 1:, THRESHOLDS.index(0.5)],
+            notes=describe_unscored(counts.sum(axis=(1, 2, 3)) > 0, scored),
         )
 
 
 def intersection_over_union(true: Any, false: Any, positives: Any) -> Floats:
-    """TP / (TP + FP + FN), NaN where no cell is labelled 1: `true` and `false` are the cells predicted 1, by label."""
+    """Compute TP / (TP + FP + FN): `true` and `false` are the cells predicted 1, by label; NaN where no label is 1."""
     positives = np.asarray(positives, dtype=np.float64)
     return np.asarray(true / np.where(positives > 0, positives + false, np.nan), dtype=np.float64)
 
 
-def plain(value: float | np.floating[Any]) -> float | None:
-    """A share for JSON, which has no NaN."""
-    return None if math.isnan(value) else round(float(value), 6)
-
-
-def range_labels() -> list[str]:
-    """What RANGES are called."""
-    return [f"{near:.0f}-{far:.0f} m" for near, far in RANGES]
-
-
-def by_range(values: Floats) -> dict[str, float | None]:
-    """A value per range, for JSON."""
-    return {label: plain(value) for label, value in zip(range_labels(), values, strict=True)}
-
-
-def notes_on(known: NDArray[np.bool_], present: NDArray[np.bool_]) -> tuple[str, ...]:
-    """What is left out of the means and why, from whether each class is known, and labelled anywhere."""
+def describe_unscored(known: NDArray[np.bool_], present: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Describe which classes the means leave out: those that are not `known`, or not `present` in any label."""
     unknown = [name for name, k in zip(CLASS_NAMES, known, strict=True) if not k]
     absent = [name for name, k, p in zip(CLASS_NAMES, known, present, strict=True) if k and not p]
     notes = []
@@ -152,7 +165,17 @@ def notes_on(known: NDArray[np.bool_], present: NDArray[np.bool_]) -> tuple[str,
     return tuple(notes)
 
 
-def mean(values: Floats) -> float:
+def format_percent(value: float | None) -> str:
+    """Format a share of 1 in per cent, a dash where nothing is scored."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _round(value: float | np.floating[Any]) -> float | None:
+    """A share for JSON, which has no NaN."""
+    return None if math.isnan(value) else round(float(value), 6)
+
+
+def _mean(values: Floats) -> float:
     """The mean of the values that are not NaN."""
     scored = values[~np.isnan(values)]
     return float(scored.mean()) if len(scored) else math.nan

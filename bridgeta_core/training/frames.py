@@ -16,7 +16,7 @@ from bridgeta_core.config.experiment import Experiment, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Frame, FrameDataset
-from bridgeta_core.evaluation.conditions import groups_of
+from bridgeta_core.evaluation.conditions import group_samples
 from bridgeta_core.training.cache.frames import CachedFrames
 from bridgeta_core.training.cache.taps import collate_with_taps
 from bridgeta_core.training.processes import Processes
@@ -71,7 +71,7 @@ class Frames(lightning.LightningDataModule):
         scenes = self.training.scene_names()
         self.labelled = [i for i, scene in enumerate(scenes) if scene in with_labels]
         self.unlabelled = [i for i, scene in enumerate(scenes) if scene not in with_labels]
-        self.groups = groups_of(self.validation)
+        self.groups = group_samples(self.validation)
         self._sources: dict[str, Dataset[Frame]] = {"train": self.training, "val": self.validation}
         self.batches = MixedBatches(
             self._balance() if data.balance else self.labelled,

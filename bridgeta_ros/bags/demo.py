@@ -8,7 +8,7 @@ from time import perf_counter
 
 from rich.console import Console
 
-from bridgeta_core.deploy.scores import STUDENT, Scores
+from bridgeta_core.deploy.scores import STUDENT, ShippedScores
 from bridgeta_core.view.sample import write_sample_picture
 from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
 from bridgeta_ros.bags.replay import ReplaySettings, replay
@@ -29,7 +29,7 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
     write_sample_picture(root, DRIVE.version, "2", picture, weights=STUDENT)
     write_report(replayed, source, page)
     summary.print(console)
-    console.print(f"\n{Scores.load().sentence()}")
+    console.print(f"\n{ShippedScores.load().describe_gain()}")
     console.print(f"\nDone in {perf_counter() - start:.0f} s. Open the report in a browser, play the bags in ROS 2:")
     for what, path in (("drive", source), ("grids", replayed), ("picture", picture), ("report", page)):
         console.print(f"  {what:8}{path}", soft_wrap=True, highlight=False)

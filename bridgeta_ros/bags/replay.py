@@ -28,7 +28,7 @@ from bridgeta_ros.bags.io import (
     qos,
     read_rig,
 )
-from bridgeta_ros.bags.summary import FILE_NAME, Agreement, ReplaySummary, as_table, grid_values
+from bridgeta_ros.bags.summary import FILE_NAME, Agreement, ReplaySummary, grid_values
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.calibration import rig_for
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message
@@ -305,7 +305,7 @@ class _Replay:
         iou = self._agreement.result()
         summary.pairs = self._agreement.pairs
         if summary.pairs:
-            summary.iou = as_table(iou)
+            summary.iou = iou.to_columns()
             summary.remarks += iou.notes
         if summary.used:
             return

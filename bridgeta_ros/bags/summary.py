@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bridgeta_core.evaluation.metric import RANGES, IoU, MapIoU
+from bridgeta_core.evaluation.metric import IoU, MapIoU, format_percent
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
@@ -146,9 +145,7 @@ class ReplaySummary:
 
 
 def _cell(value: float | None, as_is: bool) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if as_is else f"{100 * value:.1f}"
+    return f"{value:.2f}" if as_is and value is not None else format_percent(value)
 
 
 def grid_values(message: Any, grid: BevGrid) -> NDArray[np.int8] | None:
@@ -202,15 +199,3 @@ class Agreement:
             values = torch.from_numpy(np.stack([truth.get(name, unknown) for name in CLASS_NAMES]))[None]
             self._metric.update(torch.from_numpy(probabilities)[None], values >= 50, values >= 0)
             self.pairs += 1
-
-
-def as_table(iou: IoU) -> dict[str, dict[str, float | None]]:
-    """Per class the IoU at 0.5 (`half`), the `best` over the thresholds, its `threshold`, and by range at that one;
-    None where there is nothing to score.
-    """
-    columns = {"half": iou.half, "best": iou.best, "threshold": iou.threshold}
-    columns |= {f"{near:.0f}-{far:.0f} m": iou.by_range[:, i] for i, (near, far) in enumerate(RANGES)}
-    return {
-        name: {key: None if math.isnan(v := float(values[c])) else v for key, values in columns.items()}
-        for c, name in enumerate(CLASS_NAMES)
-    }

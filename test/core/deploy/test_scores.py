@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridgeta_core.deploy.scores import BASELINE, STUDENT, Scores
+from bridgeta_core.deploy.scores import BASELINE, STUDENT, ShippedScores
 from bridgeta_core.deploy.weights import SHIPPED, read_info
 
 
@@ -24,14 +24,14 @@ def test_both_were_trained_alike_but_for_the_teacher():
 
 
 def test_the_scores_are_of_unseen_towns_and_tell_the_gain():
-    scores = Scores.load()
+    scores = ShippedScores.load()
     assert 0 < scores.baseline < 1
     assert 0 < scores.student < 1
     gain = 100 * (scores.student - scores.baseline)
-    assert f"{gain:+.1f} points" in scores.sentence()
-    assert "not seen" in scores.sentence()
+    assert f"{gain:+.1f} points" in scores.describe_gain()
+    assert "not seen" in scores.describe_gain()
 
 
 @pytest.mark.parametrize(("student", "baseline", "gain"), [(0.3, 0.25, "+5.0"), (0.25, 0.3, "-5.0")])
 def test_a_loss_is_told_as_a_loss(student, baseline, gain):
-    assert f"gain of {gain} points" in Scores(student, baseline, 200, "towns").sentence()
+    assert f"gain of {gain} points" in ShippedScores(student, baseline, 200, "towns").describe_gain()

@@ -14,7 +14,7 @@ from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import ImageConfig
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.evaluation import evaluate as evaluation
-from bridgeta_core.evaluation.evaluate import constant_baseline, evaluate, evaluate_weights
+from bridgeta_core.evaluation.evaluate import evaluate, evaluate_constant, evaluate_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 
@@ -40,10 +40,10 @@ def test_a_report_can_be_printed_stored_and_drawn(frames, tmp_path):
     assert content["classes"]["walkway"]["threshold"] == 0.35
     assert set(content["classes"]["divider"]["iou_by_range"]) == {"0-20 m", "20-35 m", "35-50 m"}
     console = Console(file=io.StringIO(), width=140)
-    console.print(report.table())
+    console.print(report.build_table())
     text = console.file.getvalue()
     assert all(name in text for name in (*CLASS_NAMES, "mean", "faint labels", "100.0", "4 samples"))
-    report.figure(tmp_path / "figure")
+    report.draw(tmp_path / "figure")
     assert cv2.imread(str(tmp_path / "figure")).shape[2] == 3
 
 
@@ -59,11 +59,11 @@ def test_a_report_says_which_labels_it_scores_against(small_root, frames):
     assert [report.to_mapping()["labels"] for report in reports] == ["exact", "compatible"]
     assert reports[0].iou.miou == 1
     assert reports[1].iou.miou < 1
-    assert "4 samples" in reports[0].table().caption
-    assert "exact labels" in reports[0].table().caption
-    constant = constant_baseline(small_root, VERSION, small_root, VERSION, grid=GRID, labels=exact)
+    assert "4 samples" in reports[0].build_table().caption
+    assert "exact labels" in reports[0].build_table().caption
+    constant = evaluate_constant(small_root, VERSION, small_root, VERSION, grid=GRID, labels=exact)
     assert constant.labels == "exact"
-    assert constant.iou.best[0] != constant_baseline(small_root, VERSION, small_root, VERSION, grid=GRID).iou.best[0]
+    assert constant.iou.best[0] != evaluate_constant(small_root, VERSION, small_root, VERSION, grid=GRID).iou.best[0]
 
 
 def test_what_is_not_scored_is_null_a_dash_and_a_note(small_root, tmp_path):
@@ -72,12 +72,12 @@ def test_what_is_not_scored_is_null_a_dash_and_a_note(small_root, tmp_path):
     assert report.to_mapping()["classes"]["stop_line"]["iou"] is None
     assert report.to_mapping()["notes"] == ["not scored, unknown to these maps: stop_line"]
     assert report.iou.miou == 1
-    report.figure(tmp_path / "figure")
+    report.draw(tmp_path / "figure")
 
 
-def test_the_constant_baseline_is_the_best_of_all_thresholds(small_root, frames):
+def test_the_evaluate_constant_is_the_best_of_all_thresholds(small_root, frames):
     """Against trying every value of the mean training mask."""
-    report = constant_baseline(
+    report = evaluate_constant(
         small_root, VERSION, small_root, VERSION, "mini_val", train_scenes="mini_train", grid=GRID
     )
     prior = np.mean([frames.read_labels(i)[0] for i in (0, 1)], axis=0)
@@ -102,10 +102,10 @@ def test_the_constant_baseline_is_the_best_of_all_thresholds(small_root, frames)
             assert math.isnan(report.iou.by_range[c, 0])
 
 
-def test_a_constant_baseline_on_its_own_training_sample_is_perfect(small_root, monkeypatch):
+def test_a_evaluate_constant_on_its_own_training_sample_is_perfect(small_root, monkeypatch):
     labels = FrameDataset.labels
     monkeypatch.setattr(FrameDataset, "labels", lambda self, i: labels(self, 0))
-    report = constant_baseline(
+    report = evaluate_constant(
         small_root, VERSION, small_root, VERSION, "mini_train", train_scenes="mini_train", grid=GRID
     )
     assert report.iou.miou == 1
