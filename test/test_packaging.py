@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from bridgeta_core.deploy.weights import read_info, resolve
+from bridgeta_core.deploy.weights import find_weights, read_info
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_ros.bags.convert import LIDAR_TOPIC
 from bridgeta_ros.node.parameters import NodeParameters, parameters
@@ -140,7 +140,7 @@ def test_the_parameters_file_says_when_a_new_value_takes_effect():
 
 def test_the_cameras_are_those_of_the_weights_on_the_topics_of_a_bag():
     content = yaml.safe_load((ROOT / "config" / "nuscenes_cameras.yaml").read_text())
-    channels = read_info(resolve("tiny")).cameras
+    channels = read_info(find_weights("tiny")).cameras
     assert list(content["cameras"]) == [channel.lower() for channel in channels]
     for channel, camera in zip(channels, content["cameras"].values(), strict=True):
         assert f"{camera['image']}/compressed" == topics.image_topic(channel)

@@ -1,1 +1,1 @@
-"""All that a vehicle needs: weights and the runtime."""
+"""Weights and the runtime: all that a vehicle needs of the core."""

@@ -1,4 +1,4 @@
-"""A runtime that goes on with less when the GPU has no memory left: half precision first, then the CPU."""
+"""Fall back to half precision, then to the CPU, when the GPU runs out of memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class FallbackRuntime:
 
     From CUDA at float32 it goes to float16 and then to the CPU; from float16 and bfloat16 to the CPU. The runtime that
     failed is freed before the next is loaded, the rig of the last `warm_up` is warmed up again, and the call that
-    failed is repeated: its caller only sees it take longer. It never climbs back, since memory that another process
-    takes and gives would make it load again and again. `remarks` has a sentence for each step.
+    failed is repeated: its caller only sees it take longer. It never steps up again, since another process that takes
+    and frees memory would make it load again and again. `remarks` has a sentence for each step.
 
     Arguments are those of `Runtime`; `make` builds it from them. Calls wait for each other, so any thread may call.
-    Raises BridgeTAError as `Runtime` does, and when nothing is left to step down to; the next call then tries again.
-    An exhausted main memory is not caught: the machine has nothing smaller.
+    Raises BridgeTAError as `Runtime` does, and when there is nothing left to step down to; the next call then tries
+    again. An exhausted main memory is not caught: there is nothing smaller.
     """
 
     info: WeightsInfo
@@ -48,21 +48,21 @@ class FallbackRuntime:
         make: Callable[[str | Path, str, str], Runtime] = Runtime,
     ) -> None:
         self._weights, self._make = weights, make
-        self._steps = _steps(str(device), precision)
+        self._steps = _list_steps(str(device), precision)
         self.remarks = ()
         self._runtime: Runtime | None = None
         self._rig: Rig | None = None
         self._lock = threading.Lock()
-        self._with(lambda runtime: None)
+        self._attempt(lambda runtime: None)
 
     @property
     def device(self) -> torch.device:
-        """What it runs on now."""
+        """The device it runs on now."""
         return torch.device(self._steps[0][0])
 
     @property
     def precision(self) -> str:
-        """What it computes with now: float32, float16 or bfloat16."""
+        """The precision it computes with now: float32, float16 or bfloat16."""
         return self._steps[0][1]
 
     @property
@@ -71,21 +71,21 @@ class FallbackRuntime:
         return bool(self.remarks)
 
     def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
-        """How each camera's image becomes a network input."""
-        return self._with(lambda runtime: runtime.fits(rig))
+        """Return how each camera's image becomes a network input."""
+        return self._attempt(lambda runtime: runtime.fits(rig))
 
     def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
-        """Class probabilities `[6, Y, X]` on `grid` of network inputs `[N, h, w, 3]` (RGB), in the order of the rig."""
-        return self._with(lambda runtime: runtime.infer(images, rig))
+        """Compute class probabilities `[6, Y, X]` on `grid` from inputs `[N, h, w, 3]` (RGB) in the rig's order."""
+        return self._attempt(lambda runtime: runtime.infer(images, rig))
 
     def warm_up(self, rig: Rig) -> None:
-        """Do what the first call of `infer` would take long for, now and after each step down."""
+        """Do now, and after each step down, what would make the first call of `infer` slow."""
         self._rig = None  # a step on the way warms up for this rig alone, not for the one before
-        self._with(lambda runtime: runtime.warm_up(rig))
+        self._attempt(lambda runtime: runtime.warm_up(rig))
         self._rig = rig
 
-    def _with(self, use: Callable[[Runtime], T]) -> T:
-        """What `use` gives for the first runtime, from the present one down, whose memory suffices."""
+    def _attempt(self, use: Callable[[Runtime], T]) -> T:
+        """Return the result of `use` on the first runtime, from the present one down, whose memory suffices."""
         with self._lock:
             while True:
                 try:
@@ -93,7 +93,7 @@ class FallbackRuntime:
                 except (RuntimeError, BridgeTAError) as error:
                     if not is_out_of_memory(error):
                         raise
-                # Only past its handler is the error gone, and with its traceback the frames that keep tensors.
+                # Only after the handler is the error gone, and with its traceback the frames that hold tensors.
                 self._step_down()
 
     def _load(self) -> Runtime:
@@ -115,12 +115,12 @@ class FallbackRuntime:
         self.remarks += (f"{device} ran out of memory at {precision}; runs {place}at {left[0][1]} now",)
         self._steps = left
         self._runtime = None
-        gc.collect()  # what hangs in a reference cycle holds device memory too
+        gc.collect()  # objects in a reference cycle hold device memory too
         torch.cuda.empty_cache()
 
 
-def _steps(device: str, precision: str) -> list[tuple[str, str]]:
-    """The device and precision to begin with, and those to step down to, in turn."""
+def _list_steps(device: str, precision: str) -> list[tuple[str, str]]:
+    """List the device and precision to begin with, and those to step down to."""
     device = choose_device(device)
     kind = device.partition(":")[0]
     half = [(device, "float16")] if kind == "cuda" and precision == "float32" else []
@@ -129,10 +129,10 @@ def _steps(device: str, precision: str) -> list[tuple[str, str]]:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it was raised from, says that the GPU's memory is used up.
+    """Return whether an error, or one that it was raised from, says that the GPU's memory is used up.
 
-    PyTorch's allocator has a type for it. The driver (when the context is made) and the CUDA libraries (when they make
-    their handles) allocate beside it, and their failures are a RuntimeError that only its text tells from others.
+    PyTorch's allocator has an error type for it. The driver, when it makes the context, and the CUDA libraries, when
+    they make their handles, allocate without it; their failures are a RuntimeError that only the text identifies.
     """
     while error is not None:
         # This name is in every supported version of PyTorch; later ones call the same class torch.OutOfMemoryError.

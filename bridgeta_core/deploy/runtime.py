@@ -1,4 +1,4 @@
-"""Inference as the vehicle runs it: load once, warm up, then images and calibration in, probabilities out."""
+"""Run the student as a vehicle does: load once, warm up, then images and calibration in, probabilities out."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.machine import resolve_device
 
-# A plan takes about 100 ms. A vehicle of six cameras needs one for all and one for each that may fail; an eighth lets
-# a changed calibration in.
-_KEPT_PLANS = 8
+# Making a plan takes about 100 ms. A vehicle with six cameras needs one for all and one for each that may fail; an
+# eighth leaves room for a changed calibration.
+_MAX_PLANS = 8
 
 
 class Runtime:
@@ -55,7 +55,7 @@ class Runtime:
     def from_student(
         cls, student: Student, info: WeightsInfo, device: str | torch.device = "auto", precision: str = "float32"
     ) -> Runtime:
-        """A runtime of a student in memory; the student itself stays as it is."""
+        """Build a runtime from a copy of a student in memory."""
         runtime = cls.__new__(cls)
         runtime._set_up(copy.deepcopy(student), info, device, precision)
         return runtime
@@ -70,20 +70,20 @@ class Runtime:
         self.precision = precision
         self._student = student.to(self.device).eval().requires_grad_(False)
         fuse_batch_norms(self._student)
-        self._plans = PlanCache(self._student.plan, _KEPT_PLANS)
+        self._plans = PlanCache(self._student.plan, _MAX_PLANS)
 
     def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
-        """How each camera's image becomes a network input."""
+        """Return how each camera's image becomes a network input."""
         return tuple(fit_images(rig, self.image.size, self.image.margin).values())
 
     def plan(self, rig: Rig) -> LiftPlan:
-        """The lift of a rig; made at its first use and after each change of a calibration."""
+        """Return the lift of a rig, made on first use and after each change of the calibration."""
         intrinsics = fit_intrinsics(rig, self.fits(rig))
         poses = [c.ego_T_cam for c in rig.cameras]
         return self._plans(torch.from_numpy(intrinsics)[None], torch.from_numpy(np.stack(poses))[None])
 
     def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
-        """Class probabilities `[6, Y, X]` on `grid` of network inputs `[N, h, w, 3]` (RGB), in the order of the rig."""
+        """Compute class probabilities `[6, Y, X]` on `grid` from inputs `[N, h, w, 3]` (RGB) in the rig's order."""
         expected = (len(rig.cameras), self.image.height, self.image.width, 3)
         if images.shape != expected or images.dtype != np.uint8:
             raise BridgeTAError(f"images are {images.dtype} {list(images.shape)}, not uint8 {list(expected)}")
@@ -106,10 +106,10 @@ class Runtime:
 
 
 def fuse_batch_norms(network: nn.Module) -> int:
-    """Fold every batch norm that directly follows a convolution into it, in place; returns how many.
+    """Fold every batch norm that directly follows a convolution into it, in place, and return how many.
 
-    Sure of the order are the children of an nn.Sequential (our layers) and the pair `convolution`, `normalization` of
-    the convolutional backbones of transformers; nothing else is touched. Only for eval mode.
+    The order is certain among the children of an nn.Sequential (our layers) and for the pair `convolution`,
+    `normalization` of the convolutional backbones of transformers; nothing else is touched. Only for eval mode.
     """
     fused = 0
     for module in network.modules():

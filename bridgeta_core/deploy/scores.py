@@ -1,4 +1,4 @@
-"""What the shipped weights scored on towns that they have not seen, as `bench/shipped.py` measured it."""
+"""The scores of the shipped weights on unseen towns, as `bench/shipped.py` measured them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class ShippedScores:
 
     @classmethod
     def load(cls) -> ShippedScores:
-        """The scores that ship."""
+        """Load the scores that ship with the weights."""
         text = (resources.files("bridgeta_core.deploy") / "pretrained" / FILE).read_text(encoding="utf-8")
         content: dict[str, Any] = json.loads(text)
         student, baseline = content["evaluations"][STUDENT], content["evaluations"][BASELINE]
         return cls(student["miou"], baseline["miou"], student["samples"], content["data"])
 
     def describe_gain(self) -> str:
-        """The gain of distillation in words."""
+        """Describe the gain of distillation in one sentence."""
         gain = 100 * (self.student - self.baseline)
         return (
             f"{STUDENT} was distilled: mIoU {100 * self.student:.1f} % on {self.samples} samples of {self.data}; "

@@ -1,4 +1,4 @@
-"""Weights that describe themselves: one safetensors file with settings, grid, classes and origin in its metadata."""
+"""Read and write weights that describe themselves: settings, grid, classes and origin are in the file's metadata."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHIPPED: dict[str, Path] = {path.stem: path for path in sorted(_FOLDER.glob("*.s
 
 @dataclass
 class WeightsInfo:
-    """What a weights file says about itself; `grid` is the output grid, `cameras` the order it was trained with."""
+    """The description in a weights file: `grid` is the output grid, `cameras` are in the order of the training."""
 
     model: StudentConfig
     grid: BevGrid
@@ -46,8 +46,8 @@ class WeightsInfo:
 Info = TypeVar("Info", bound=WeightsInfo)
 
 
-def resolve(name_or_path: str | Path) -> Path:
-    """The path of shipped weights given by name, or of a file. Raises BridgeTAError that lists the shipped names."""
+def find_weights(name_or_path: str | Path) -> Path:
+    """Find a weights file by path or shipped weights by name. Raises BridgeTAError that lists the shipped names."""
     path = Path(name_or_path)
     if path.is_file():
         return path
@@ -66,34 +66,36 @@ def save_weights(path: Path, student: Student, cameras: Sequence[str], provenanc
 
     `provenance` is any mapping that JSON can hold: command, date, revision, data seed, steps, metrics.
     """
-    write(path, FORMAT, student, WeightsInfo(student.config, student.grid, CLASS_NAMES, tuple(cameras), {**provenance}))
+    write_weights(
+        path, FORMAT, student, WeightsInfo(student.config, student.grid, CLASS_NAMES, tuple(cameras), {**provenance})
+    )
 
 
-def write(path: Path, version: str, network: nn.Module, info: WeightsInfo) -> None:
-    """Write a network's tensors, with its format and every field of `info` as JSON in the metadata."""
-    description = {f.name: json.dumps(_plain(getattr(info, f.name))) for f in dataclasses.fields(info)}
+def write_weights(path: Path, version: str, network: nn.Module, info: WeightsInfo) -> None:
+    """Write a network's tensors, with the format and every field of `info` as JSON in the metadata."""
+    description = {f.name: json.dumps(_to_plain(getattr(info, f.name))) for f in dataclasses.fields(info)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with replace_when_done(Path(path)) as temporary:
         # Not the library's own save_file, which hides the file from all but its owner and wraps the system's errors.
         temporary.write_bytes(save(tensors, {"format": version, **description}))
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     return to_mapping(value) if dataclasses.is_dataclass(value) else value
 
 
 def read_info(path: str | Path) -> WeightsInfo:
-    """The description inside a student's weights file.
+    """Read the description in a student's weights file.
 
-    Raises BridgeTAError for a file that is no safetensors file, is truncated, was not written by `save_weights`, has
+    Raises BridgeTAError for a file that is no safetensors file, is truncated, was not written by `save_weights`, or has
     another format version or other classes.
     """
-    return read_description(resolve(path), FORMAT, WeightsInfo)
+    return read_description(find_weights(path), FORMAT, WeightsInfo)
 
 
 def read_description(path: Path, version: str, kind: type[Info]) -> Info:
-    """The description inside a weights file of the format `version`, checked as `read_info` tells."""
-    metadata = _metadata(path)
+    """Read and check, as `read_info` does, the description in a weights file of the format `version`."""
+    metadata = _read_metadata(path)
     _check_format(path, metadata.get("format"), version)
     try:
         content = {f.name: json.loads(metadata[f.name]) for f in dataclasses.fields(kind)}
@@ -120,27 +122,27 @@ def read_description(path: Path, version: str, kind: type[Info]) -> Info:
 _TRAIN = "Export it with `bridgeta train`"
 
 
-def _check_format(path: Path, found: str | None, wanted: str) -> None:
-    if found is None:
+def _check_format(path: Path, stored: str | None, wanted: str) -> None:
+    if stored is None:
         raise BridgeTAError("holds weights without BridgeTA's description", where=path, fix=_TRAIN)
-    kind, wanted_kind = (text.partition("/")[0].removeprefix("bridgeta-") for text in (found, wanted))
+    kind, wanted_kind = (text.partition("/")[0].removeprefix("bridgeta-") for text in (stored, wanted))
     if kind != wanted_kind:
         raise BridgeTAError(
             f"holds the weights of a {kind}, not of a {wanted_kind}", where=path, fix=f"Name those of a {wanted_kind}"
         )
-    if found != wanted:
+    if stored != wanted:
         raise BridgeTAError(
-            f"has format {found}, this version reads {wanted}", where=path, fix="Use the version that wrote it"
+            f"has format {stored}, this version reads {wanted}", where=path, fix="Use the version that wrote it"
         )
 
 
 def load_student(path: str | Path, grid: BevGrid | None = None) -> tuple[Student, WeightsInfo]:
-    """The student of a weights file or shipped name, in eval mode on the CPU, and its description.
+    """Load a student and its description from a weights file or by a shipped name, in eval mode on the CPU.
 
-    Asks no hub. With `grid` given, weights for another output grid are refused. Raises BridgeTAError as `read_info`
-    does, and when tensors are missing, unexpected or misshapen.
+    Nothing is downloaded. With `grid`, weights for another output grid are an error. Raises BridgeTAError as
+    `read_info` does, and when tensors are missing, unexpected or misshapen.
     """
-    path = resolve(path)
+    path = find_weights(path)
     info = read_info(path)
     if grid is not None and grid != info.grid:
         differences = [
@@ -149,15 +151,17 @@ def load_student(path: str | Path, grid: BevGrid | None = None) -> tuple[Student
             if getattr(info.grid, f.name) != getattr(grid, f.name)
         ]
         raise BridgeTAError(
-            f"was trained for another grid: {', '.join(differences)}", where=path, fix="Set the same grid or train anew"
+            f"was trained for another grid: {', '.join(differences)}",
+            where=path,
+            fix="Set the same grid or train again",
         )
     student = Student(info.model, info.grid, pretrained=False)
-    fill(student, path)
+    load_tensors(student, path)
     return student.eval(), info
 
 
-def fill(network: nn.Module, path: Path) -> None:
-    """Load the tensors of a weights file into the network that its description tells of.
+def load_tensors(network: nn.Module, path: Path) -> None:
+    """Load the tensors of a weights file into the network that its description describes.
 
     Raises BridgeTAError when tensors are missing, unexpected or misshapen, or hold numbers that are not finite.
     """
@@ -170,9 +174,9 @@ def fill(network: nn.Module, path: Path) -> None:
     problems = [f"{name} is missing" for name in wanted.keys() - stored.keys()]
     problems += [f"{name} is unexpected" for name in stored.keys() - wanted.keys()]
     problems += [
-        f"{name} is {_kind(stored[name])}, not {_kind(wanted[name])}"
+        f"{name} is {_describe_tensor(stored[name])}, not {_describe_tensor(wanted[name])}"
         for name in wanted.keys() & stored.keys()
-        if _kind(stored[name]) != _kind(wanted[name])
+        if _describe_tensor(stored[name]) != _describe_tensor(wanted[name])
     ]
     if problems:
         shown = join_first(sorted(problems), separator="; ")
@@ -183,11 +187,11 @@ def fill(network: nn.Module, path: Path) -> None:
     network.load_state_dict(stored)
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def _describe_tensor(tensor: torch.Tensor) -> str:
     return f"{list(tensor.shape)} {tensor.dtype}"
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _read_metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

@@ -148,10 +148,10 @@ def evaluate_weights(
 
     Raises BridgeTAError when the weights or the data are missing or broken, or do not fit each other.
     """
-    from bridgeta_core.deploy.weights import load_student, resolve
+    from bridgeta_core.deploy.weights import find_weights, load_student
     from bridgeta_core.model.lift import PlanCache
 
-    path = resolve(weights)
+    path = find_weights(weights)
     student, info = load_student(path)
     dataset = FrameDataset(root, version, scenes, info.cameras, info.model.image, info.grid, None, None, labels, source)
     on = resolve_device(device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bridgeta_core.config.experiment import TeacherConfig
-from bridgeta_core.deploy.weights import WeightsInfo, fill, read_description, resolve, write
+from bridgeta_core.deploy.weights import WeightsInfo, find_weights, load_tensors, read_description, write_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.model.teacher import Teacher
 
@@ -31,7 +31,7 @@ def save_teacher(path: Path, teacher: Teacher, cameras: Sequence[str], provenanc
     any mapping that JSON can hold.
     """
     info = TeacherInfo(teacher.model, teacher.grid, CLASS_NAMES, tuple(cameras), {**provenance}, teacher.config)
-    write(path, FORMAT, teacher, info)
+    write_weights(path, FORMAT, teacher, info)
 
 
 def load_teacher(path: str | Path) -> tuple[Teacher, TeacherInfo]:
@@ -39,8 +39,8 @@ def load_teacher(path: str | Path) -> tuple[Teacher, TeacherInfo]:
 
     Raises BridgeTAError as `weights.load_student` does, also for a student's file.
     """
-    path = resolve(path)
+    path = find_weights(path)
     info = read_description(path, FORMAT, TeacherInfo)
     teacher = Teacher(info.teacher, info.model, info.grid, pretrained=False)
-    fill(teacher, path)
+    load_tensors(teacher, path)
     return teacher.eval().requires_grad_(False), info

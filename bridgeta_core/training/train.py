@@ -10,7 +10,7 @@ import torch
 from rich.progress import track
 
 from bridgeta_core.config.experiment import Experiment
-from bridgeta_core.deploy.weights import resolve
+from bridgeta_core.deploy.weights import find_weights
 from bridgeta_core.model.student import Taps
 from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.runs.log import draw_curves
@@ -66,7 +66,7 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
     """
     run, processes = _start(experiment, folder, "distill", resume)
     teacher = FrozenTeacher.load(experiment.distill.teacher, experiment)
-    teacher_sha256 = hash_file(resolve(experiment.distill.teacher))
+    teacher_sha256 = hash_file(find_weights(experiment.distill.teacher))
     frames = Frames(experiment, processes, lidar=teacher.network.config.lidar, unlabelled=True)
     task = DistillTask(experiment, frames.groups, teacher)
     _describe(run, experiment, processes)

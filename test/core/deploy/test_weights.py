@@ -21,7 +21,7 @@ from bridgeta_core.config.experiment import (
     LiftConfig,
     StudentConfig,
 )
-from bridgeta_core.deploy.weights import load_student, read_info, resolve, save_weights
+from bridgeta_core.deploy.weights import find_weights, load_student, read_info, save_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
@@ -217,10 +217,10 @@ def test_a_failed_save_leaves_the_earlier_file(path: Path, student: Student, mon
 
 def test_shipped_weights_are_found_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(weights.SHIPPED, "pocket", path)
-    assert resolve("pocket") == path
-    assert resolve(path) == path
+    assert find_weights("pocket") == path
+    assert find_weights(path) == path
     with pytest.raises(BridgeTAError, match=r"no such weights file.*pocket"):
-        resolve("pockets")
+        find_weights("pockets")
 
 
 @pytest.mark.parametrize("name", sorted(weights.SHIPPED))

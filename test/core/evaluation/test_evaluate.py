@@ -102,7 +102,7 @@ def test_the_evaluate_constant_is_the_best_of_all_thresholds(small_root, frames)
             assert math.isnan(report.iou.by_range[c, 0])
 
 
-def test_a_evaluate_constant_on_its_own_training_sample_is_perfect(small_root, monkeypatch):
+def test_a_constant_on_its_own_training_sample_is_perfect(small_root, monkeypatch):
     labels = FrameDataset.labels
     monkeypatch.setattr(FrameDataset, "labels", lambda self, i: labels(self, 0))
     report = evaluate_constant(
