@@ -28,7 +28,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 class MapTask(lightning.LightningModule):
     """A network on its label loss, with optimiser, schedule and validation metric.
 
-    `groups` are those of `conditions.group_samples` for the validation frames. `scores` holds the results of `ConditionIoU`
+    """A network with its label loss. `groups` are those of `conditions.group_samples` for the validation frames.
     for the `last` and the `best` validation, with its `epoch`; a checkpoint has them too.
     """
 
