@@ -28,8 +28,8 @@ from bridgeta_core.utils.errors import BridgeTAError
 class MapTask(lightning.LightningModule):
     """A network on its label loss, with optimiser, schedule and validation metric.
 
-    """A network with its label loss. `groups` are those of `conditions.group_samples` for the validation frames.
-    for the `last` and the `best` validation, with its `epoch`; a checkpoint has them too.
+    `groups` are those of `conditions.group_samples` for the validation frames. `scores` holds the results of
+    `ConditionIoU` for the `last` and the `best` validation, with its `epoch`; a checkpoint has them too.
     """
 
     def __init__(self, experiment: Experiment, groups: Mapping[str, int]) -> None:
