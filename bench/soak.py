@@ -64,7 +64,7 @@ def read_sets(bag: Path) -> tuple[list[dict[str, Any]], dict[str, Any], list[Any
             elif connection.topic == topics.TF_STATIC:
                 static.append(message)
             else:
-                name, stamp = by_topic[connection.topic], messages.stamp_ns(message.header)
+                name, stamp = by_topic[connection.topic], messages.stamp_to_ns(message.header)
                 sets += [dict(images.items) for images in sync.add(name, stamp, bytes(message.data))]
     return sets, infos, static
 
@@ -82,10 +82,10 @@ class Vehicle(threading.Thread):
         self.node, self.make, self.rate, self.sent = node, RosFactory(), rate, 0
         self.stopping = threading.Event()
         self.sets = [
-            [messages.compressed_image(self.make, images[c.name], 0, c.name) for c in self.rig.cameras]
+            [messages.make_compressed_image(self.make, images[c.name], 0, c.name) for c in self.rig.cameras]
             for images in sets
         ]
-        self.infos = [messages.camera_info(self.make, c, 0, c.name) for c in self.rig.cameras]
+        self.infos = [messages.make_camera_info(self.make, c, 0, c.name) for c in self.rig.cameras]
 
         def publisher(camera: str, kind: str, name: str) -> Any:
             return node.create_publisher(get_message(kind), f"/bev_node/input/{camera}/{name}", qos_profile_sensor_data)
@@ -95,7 +95,7 @@ class Vehicle(threading.Thread):
         self.info_publishers = [publisher(n, topics.CAMERA_INFO, "camera_info") for n in names]
         self.static = node.create_publisher(get_message(topics.TF_MESSAGE), topics.TF_STATIC, LATCHED)
         links = [(0, "base_link", c.name, c.ego_T_cam) for c in self.rig.cameras]
-        self.static.publish(messages.tf_message(self.make, links))
+        self.static.publish(messages.make_tf_message(self.make, links))
 
     def run(self) -> None:
         """Publish camera by camera, each at its time within the cycle."""
@@ -105,7 +105,7 @@ class Vehicle(threading.Thread):
                 wait = start + self.sent / self.rate + i * gap - time.monotonic()
                 if wait > 0:
                     time.sleep(wait)
-                stamp = messages.time(self.make, time.time_ns())
+                stamp = messages.make_time(self.make, time.time_ns())
                 self.infos[i].header.stamp = image.header.stamp = stamp
                 self.info_publishers[i].publish(self.infos[i])
                 self.image_publishers[i].publish(image)
@@ -120,7 +120,7 @@ class User:
         self.latencies: dict[str, list[float]] = defaultdict(list)
         self.values: dict[str, dict[str, str]] = {}
         self.levels: dict[str, set[str]] = defaultdict(set)
-        for topic, kind in messages.output_topics().items():
+        for topic, kind in messages.list_output_topics().items():
             node.create_subscription(get_message(kind), topic, lambda _, t=topic: self._grid(t), LATCHED, raw=True)
         for stage in topics.LATENCIES:
             keep = self.latencies[stage].append

@@ -26,7 +26,7 @@ def test_the_parameters_are_those_of_the_code():
 def test_the_published_topics_are_those_of_the_code():
     told = {row[0].strip("`"): row[1].replace("/", "/msg/") for row in table("Published")}
     grids = {f"{topics.BEV}/{name}".lstrip("/") for name in CLASS_NAMES}
-    outputs = {topic.lstrip("/"): kind for topic, kind in messages.output_topics().items()}
+    outputs = {topic.lstrip("/"): kind for topic, kind in messages.list_output_topics().items()}
     assert grids < outputs.keys()
     expected = {topic: kind for topic, kind in outputs.items() if topic not in grids}
     expected |= {

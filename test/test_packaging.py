@@ -39,7 +39,7 @@ RVIZ_CLASSES = {
 
 def known_topics() -> set[str]:
     """Topics of a node without a namespace, and of a bag of `bridgeta bag`."""
-    published = {*messages.output_topics(), "/diagnostics"}
+    published = {*messages.list_output_topics(), "/diagnostics"}
     published |= {f"{topics.LOCAL_MAP}/{name}" for name in CLASS_NAMES}
     published |= {f"/bev_node/latency/{stage}" for stage in topics.LATENCIES}
     recorded = {LIDAR_TOPIC, topics.TF, topics.TF_STATIC}
@@ -182,7 +182,7 @@ def test_rviz_shows_what_the_node_publishes_and_a_bag_has(rviz: dict[str, Any]):
             # A name without a leading / is relative to the namespace, which is / here.
             shown["/" + display["Topic"]["Value"].lstrip("/")] = display
     assert shown.keys() <= known_topics()
-    assert shown.keys() >= {*messages.output_topics(), *map(topics.image_topic, CHANNELS), LIDAR_TOPIC}
+    assert shown.keys() >= {*messages.list_output_topics(), *map(topics.image_topic, CHANNELS), LIDAR_TOPIC}
     for topic, display in shown.items():
         profile = display["Topic"]
         if topic.startswith(topics.BEV):
@@ -222,7 +222,7 @@ def test_foxglove_shows_what_the_node_publishes_and_a_bag_has(foxglove: dict[str
         shown |= {path["value"].partition(".")[0] for path in panel.get("paths", [])}
         shown |= {panel["topicToRender"]} if "topicToRender" in panel else set()
     assert shown <= known_topics()
-    assert shown >= {*messages.output_topics(), *map(topics.image_topic, CHANNELS), "/bev_node/latency/total"}
+    assert shown >= {*messages.list_output_topics(), *map(topics.image_topic, CHANNELS), "/bev_node/latency/total"}
 
 
 @pytest.mark.parametrize("where", [topics.BEV, topics.LOCAL_MAP, topics.GROUND_TRUTH])

@@ -1,7 +1,7 @@
-"""A nuScenes scene as a ROS 2 bag, made without ROS.
+"""Conversion of a nuScenes scene to a ROS 2 bag, without ROS.
 
-What it keeps that other converters lose: the original JPEG bytes of every sweep at their true stamps, a CameraInfo
-per image, /tf_static for late subscribers, and the ground-truth grids.
+It keeps what other converters lose: the original JPEG bytes of every sweep at their true stamps, a CameraInfo per
+image, /tf_static for late subscribers, and the ground-truth grids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import is_jpeg, is_truncated_jpeg
 from bridgeta_core.geometry.rig import Camera
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.bags.io import BagWriter, Distro, Storage, create_bag, progress_bar, qos
+from bridgeta_ros.bags.io import BagWriter, Distro, Storage, create_bag, make_qos, progress_bar
 from bridgeta_ros.pipeline import messages, topics
 
 MAP_FRAME, BASE_FRAME = "map", "base_link"
@@ -42,12 +42,12 @@ class SceneBagSettings:
 
 @dataclass(frozen=True)
 class BagContent:
-    """What a bag was given: its folder, messages per topic, seconds from first to last, and remarks for the user."""
+    """What was written to a bag."""
 
     path: Path
-    counts: dict[str, int]
-    seconds: float
-    remarks: tuple[str, ...]
+    counts: dict[str, int]  # messages by topic
+    seconds: float  # from the first message to the last
+    remarks: tuple[str, ...]  # for the user
 
 
 def write_scene_bag(
@@ -109,55 +109,55 @@ def _ns(stamp_us: int) -> int:
 
 
 class _SceneWriter:
-    """Turns the records of one scene into messages of one bag."""
+    """Writes the records of one scene as messages of one bag."""
 
     def __init__(self, bag: BagWriter, records: Sequence[SensorRecord], grid: BevGrid) -> None:
         self._bag, self._grid = bag, grid
         self._sensors = {r.channel: r for r in reversed(records)}  # the first record of each channel
-        self._posed: int | None = None
+        self._last_pose: int | None = None  # stamp of the ego pose written last
         self.counts: dict[str, int] = {}
 
     def _write(self, topic: str, msgtype: str, ns: int, message: object, latched: bool = False) -> None:
         if topic not in self.counts:
-            self._bag.add_topic(topic, msgtype, qos(latched=True, depth=1) if latched else None)
+            self._bag.add_topic(topic, msgtype, make_qos(latched=True, depth=1) if latched else None)
         self._bag.write(topic, ns, message)
         self.counts[topic] = self.counts.get(topic, 0) + 1
 
     def write_static(self, ns: int) -> None:
-        """Where the sensors sit, in one message."""
+        """Write the poses of the sensors in one message."""
         links = [
             (ns, BASE_FRAME, channel.lower(), record.ego_T_sensor) for channel, record in sorted(self._sensors.items())
         ]
         self._write(
-            topics.TF_STATIC, topics.TF_MESSAGE, ns, messages.tf_message(self._bag.factory, links), latched=True
+            topics.TF_STATIC, topics.TF_MESSAGE, ns, messages.make_tf_message(self._bag.factory, links), latched=True
         )
 
     def write_record(self, ns: int, record: SensorRecord) -> None:
-        """The ego pose at the record's stamp, then what the sensor saw."""
+        """Write the ego pose at the record's stamp, then what the sensor saw."""
         make, frame = self._bag.factory, record.channel.lower()
-        if ns != self._posed:
-            pose = messages.tf_message(make, [(ns, MAP_FRAME, BASE_FRAME, record.global_T_ego)])
+        if ns != self._last_pose:
+            pose = messages.make_tf_message(make, [(ns, MAP_FRAME, BASE_FRAME, record.global_T_ego)])
             self._write(topics.TF, topics.TF_MESSAGE, ns, pose)
-            self._posed = ns
+            self._last_pose = ns
         if record.intrinsics is None:
-            cloud = messages.point_cloud(make, read_lidar(record.path), ns, frame)
+            cloud = messages.make_point_cloud(make, read_lidar(record.path), ns, frame)
             self._write(LIDAR_TOPIC, topics.POINT_CLOUD, ns, cloud)
             return
         camera = Camera(record.channel, record.width, record.height, record.intrinsics, record.ego_T_sensor)
-        info = messages.camera_info(make, camera, ns, frame)
+        info = messages.make_camera_info(make, camera, ns, frame)
         self._write(topics.info_topic(record.channel), topics.CAMERA_INFO, ns, info)
-        image = messages.compressed_image(make, _whole_jpeg(record), ns, frame)
+        image = messages.make_compressed_image(make, _read_jpeg(record), ns, frame)
         self._write(topics.image_topic(record.channel), topics.COMPRESSED, ns, image)
 
     def write_ground_truth(self, ns: int, raster: MapRaster, global_T_ego: np.ndarray) -> None:
-        """A grid per class: 100 where the map has it, 0 where not, -1 everywhere for a class that it does not know."""
+        """Write a grid per class: 100 where the map has it, 0 elsewhere; all -1 for a class that the map lacks."""
         for cls, mask, known in zip(CLASSES, raster.rasterise(global_T_ego, self._grid), raster.known, strict=True):
             values = mask.astype(np.int8) * 100 if known else np.full(mask.shape, messages.UNKNOWN, dtype=np.int8)
-            grid = messages.occupancy_grid(self._bag.factory, values, self._grid, ns, BASE_FRAME)
+            grid = messages.make_occupancy_grid(self._bag.factory, values, self._grid, ns, BASE_FRAME)
             self._write(f"{topics.GROUND_TRUTH}/{cls.name}", topics.OCCUPANCY_GRID, ns, grid, latched=True)
 
 
-def _whole_jpeg(record: SensorRecord) -> bytes:
+def _read_jpeg(record: SensorRecord) -> bytes:
     data = record.read_bytes()
     if not is_jpeg(data) or is_truncated_jpeg(data):
         raise BridgeTAError(

@@ -1,4 +1,4 @@
-"""The main job from end to end, on a synthetic drive: what `make demo` runs."""
+"""The whole way on a synthetic drive, from images to a report: what `make demo` runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DRIVE = SynthSettings(scenes=1, split="test", duration=4.0, version="v1.0-mini",
 
 
 def run_demo(out: Path, seed: int, console: Console) -> None:
-    """Write a drive, its bag, the replay, a picture and a report below `out`, replacing those of an earlier demo."""
+    """Write a drive, its bag, the replay, a picture and a report below `out`; replace those of an earlier demo."""
     start = perf_counter()
     root, source, replayed = out / "nuscenes", out / "drive", out / "bev"
     picture, page = out / "sample.png", out / "report.html"

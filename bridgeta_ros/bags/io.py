@@ -1,4 +1,4 @@
-"""ROS 2 bags in and out through the `rosbags` library, with this project's errors."""
+"""Reading and writing of ROS 2 bags through the `rosbags` library, with this project's errors."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _STORES: dict[str, tuple[Stores, Literal[8, 9]]] = {
 _FOREVER = QosTime(9223372036, 854775807)
 
 
-def qos(*, latched: bool = False, depth: int = 10) -> Qos:
-    """Reliable, keep last; `latched` is transient local: who subscribes late gets the last message still."""
+def make_qos(*, latched: bool = False, depth: int = 10) -> Qos:
+    """Make a reliable, keep-last QoS; `latched` is transient local: late subscribers still get the last message."""
     return Qos(
         QosHistory.KEEP_LAST,
         depth,
@@ -51,47 +51,47 @@ def qos(*, latched: bool = False, depth: int = 10) -> Qos:
 
 
 class BagReader:
-    """An open ROS 2 bag. `messages` streams; nothing but the messages at hand is in memory."""
+    """An open ROS 2 bag. It is streamed: only the current message is in memory."""
 
     def __init__(self, path: Path, reader: AnyReader) -> None:
         self.path, self._reader = path, reader
         self.connections: tuple[Connection, ...] = tuple(reader.connections)
         self.topics: dict[str, str] = {c.topic: c.msgtype for c in self.connections}
 
-    def on(self, topics: Collection[str]) -> list[Connection]:
-        """The connections of some topics."""
+    def connections_of(self, topics: Collection[str]) -> list[Connection]:
+        """Return the connections of some topics."""
         return [c for c in self.connections if c.topic in topics]
 
     def count(self, topics: Collection[str]) -> int:
-        """How many messages some topics have."""
-        return sum(c.msgcount for c in self.on(topics))
+        """Count the messages of some topics."""
+        return sum(c.msgcount for c in self.connections_of(topics))
 
     def raw(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
-        """Serialised messages of some topics with the time of their recording in nanoseconds, in that order."""
-        connections = self.on(topics)
+        """Yield serialised messages of some topics with their recording times in nanoseconds, in that order."""
+        connections = self.connections_of(topics)
         if not connections:
             return
-        with _readable(self.path):
+        with _translate_errors(self.path):
             yield from self._reader.messages(connections)
 
     def decode(self, connection: Connection, data: bytes) -> Any:
-        """The message of serialised data. Raises BridgeTAError when they do not fit its type."""
+        """Deserialise a message. Raises BridgeTAError when the data does not fit its type."""
         try:
             return self._reader.deserialize(data, connection.msgtype)
-        except Exception as error:  # as in _readable
+        except Exception as error:  # as in _translate_errors
             raise BridgeTAError(
                 f"a message on {connection.topic} is not a valid {connection.msgtype}", where=self.path
             ) from error
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """What the library and the file system raise about a broken bag, as one error."""
+def _translate_errors(path: Path) -> Iterator[None]:
+    """Turn what the library and the file system raise about a broken bag into one BridgeTAError."""
     try:
         yield
     except FileNotFoundError as error:
         raise BridgeTAError("is not a ROS 2 bag (it lacks metadata.yaml or a data file)", where=path) from error
-    except Exception as error:  # the library's parsers meet damaged bytes with whatever they trip over
+    except Exception as error:  # on damaged bytes the library's parsers raise whatever they stumble over
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise BridgeTAError(
             f"cannot be read as a ROS 2 bag ({reason})",
@@ -104,7 +104,7 @@ def _readable(path: Path) -> Iterator[None]:
 def open_bag(path: Path) -> Iterator[BagReader]:
     """Open a bag folder, or a single .mcap or .db3 file.
 
-    Raises BridgeTAError when there is none, when it is of ROS 1, or when it is damaged.
+    Raises BridgeTAError when there is none, when it is a ROS 1 bag, and when it is damaged.
     """
     path = Path(path)
     if not path.exists():
@@ -117,7 +117,7 @@ def open_bag(path: Path) -> Iterator[BagReader]:
         if len(files) != 1:
             raise BridgeTAError("is not a ROS 2 bag (it has no metadata.yaml)", where=path)
         source = files[0]
-    with _readable(path):
+    with _translate_errors(path):
         # Bags of Humble in SQLite hold no message definitions.
         reader = AnyReader([source], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
         reader.open()
@@ -128,7 +128,7 @@ def open_bag(path: Path) -> Iterator[BagReader]:
 
 
 class BagWriter:
-    """A bag that is being written. Its `factory` makes the messages that `write` takes."""
+    """A bag being written. Its `factory` makes the messages that `write` takes."""
 
     def __init__(self, writer: Writer, typestore: Typestore) -> None:
         self._writer, self._typestore = writer, typestore
@@ -136,17 +136,17 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}
 
     def add_topic(self, topic: str, msgtype: str, profile: Qos | None = None) -> None:
-        """Declare a topic; its order of service is reliable, keep last 10, unless given."""
+        """Declare a topic; by default it is reliable and keeps the last 10 messages."""
         self._connections[topic] = self._writer.add_connection(
-            topic, msgtype, typestore=self._typestore, offered_qos_profiles=[profile or qos()]
+            topic, msgtype, typestore=self._typestore, offered_qos_profiles=[profile or make_qos()]
         )
 
     def serialise(self, topic: str, message: Any) -> memoryview:
-        """The bytes of a message for its topic."""
+        """Serialise a message for its topic."""
         return memoryview(self._typestore.serialize_cdr(message, self._connections[topic].msgtype))
 
     def write_raw(self, topic: str, ns: int, data: bytes | memoryview) -> None:
-        """Write serialised data at a time in nanoseconds."""
+        """Write a serialised message at a time in nanoseconds."""
         self._writer.write(self._connections[topic], ns, data)
 
     def write(self, topic: str, ns: int, message: Any) -> None:
@@ -158,10 +158,10 @@ class BagWriter:
 def create_bag(
     out: Path, storage: Storage = "mcap", distro: Distro = "jazzy", overwrite: bool = False
 ) -> Iterator[tuple[BagWriter, Path]]:
-    """Write a bag folder that appears at `out` when the block ends without an error, and not otherwise.
+    """Write a bag folder that appears at `out` only if the block ends without an error.
 
     Yields the writer and the folder that will become `out`, for files beside the bag's own. Raises BridgeTAError
-    when `out` exists and `overwrite` is off, when it is something else than a bag, or when the disk is full.
+    when `out` exists and `overwrite` is off, when it is not a bag, and when the disk is full.
     """
     for value, choices, name in ((storage, get_args(Storage), "storage"), (distro, get_args(Distro), "distro")):
         if value not in choices:
@@ -172,7 +172,7 @@ def create_bag(
     store, version = _STORES[distro]
     plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
     with replace_when_done(out, overwrite=overwrite) as folder:
-        # The library calls its data file as the folder that it writes, so that one needs the final name already.
+        # The library names its data file after the folder that it writes, so this one needs the final name already.
         inner = folder / out.name
         try:
             with Writer(inner, version=version, storage_plugin=plugin) as writer:

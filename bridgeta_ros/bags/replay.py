@@ -1,4 +1,4 @@
-"""A bag of camera images through the network into a bag of grids, without ROS."""
+"""Replay: a bag of camera images through the network into a bag of grids, without ROS."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from bridgeta_ros.bags.io import (
     Distro,
     Storage,
     create_bag,
+    make_qos,
     open_bag,
     progress_bar,
-    qos,
     read_rig,
 )
-from bridgeta_ros.bags.summary import FILE_NAME, Agreement, ReplaySummary, grid_values
+from bridgeta_ros.bags.summary import FILE_NAME, Agreement, ReplaySummary, read_grid
 from bridgeta_ros.pipeline import messages, topics
-from bridgeta_ros.pipeline.calibration import rig_for
+from bridgeta_ros.pipeline.calibration import select_cameras
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message
 from bridgeta_ros.pipeline.pipeline import BevPipeline, BevResult, BevRuntime, Prepared
 from bridgeta_ros.pipeline.sync import DEFAULT_SLOP, Synchroniser
@@ -120,7 +120,7 @@ def _choose_cameras(
         cameras = topics.order_cameras(cameras, runtime.info.cameras)
     if file is None:
         return cameras, read_rig(source, cameras, settings.base_frame)
-    return cameras, rig_for([camera.name for camera in cameras], file)
+    return cameras, select_cameras([camera.name for camera in cameras], file)
 
 
 class _SetFilter:
@@ -162,7 +162,7 @@ class _PendingSet:
 class _Replay:
     """The stream from one bag to the other.
 
-    What is read is queued and leaves in the same order: TF as it is, sets once the network is through with them.
+    Messages are queued as they are read and leave in the same order: TF as it is, sets as the network's results.
     """
 
     def __init__(
@@ -215,14 +215,14 @@ class _Replay:
         self._conclude()
 
     def _declare_topics(self) -> None:
-        for topic, msgtype in messages.output_topics().items():
-            self._target.add_topic(topic, msgtype, qos(latched=msgtype == topics.OCCUPANCY_GRID, depth=1))
+        for topic, msgtype in messages.list_output_topics().items():
+            self._target.add_topic(topic, msgtype, make_qos(latched=msgtype == topics.OCCUPANCY_GRID, depth=1))
         for topic in (topics.TF, topics.TF_STATIC):
             if topic in self._source.topics:
                 latched = topic == topics.TF_STATIC
-                profile = qos(latched=latched, depth=max(1, self._source.count([topic])) if latched else 100)
+                profile = make_qos(latched=latched, depth=max(1, self._source.count([topic])) if latched else 100)
                 self._target.add_topic(topic, topics.TF_MESSAGE, profile)
-        # The first message of each type takes long to serialise: the library compiles the code for it then.
+        # The first message of each type takes long to serialise, since the library then compiles the code for it.
         rows, columns = self._grid.shape
         empty = np.zeros((len(CLASS_NAMES), rows, columns), dtype=np.float32)
         self._encode(BevResult(empty, self._pipeline.seen, 0, {}))
@@ -234,7 +234,7 @@ class _Replay:
         except BridgeTAError as error:
             self._failures[str(error)] += 1
             return
-        name, stamp = self._cameras[connection.topic], messages.stamp_ns(message.header)
+        name, stamp = self._cameras[connection.topic], messages.stamp_to_ns(message.header)
         for images in self._sync.add(name, stamp, image_from_message(message)):
             if self._filter.accepts(images.newest_ns):
                 prepared = ahead.submit(self._pipeline.prepare, images.items, images.newest_ns)
@@ -244,16 +244,16 @@ class _Replay:
                 self._summary.dropped += 1
 
     def _take_truth(self, topic: str, message: Any) -> None:
-        values = grid_values(message, self._grid)
+        values = read_grid(message, self._grid)
         if values is not None:
-            self._agreement.add_truth(messages.stamp_ns(message.header), topic.rpartition("/")[2], values)
-        elif (remark := "the bag's ground truth lies on another grid than the weights', so there is no IoU") not in (
-            self._summary.remarks
-        ):
+            self._agreement.add_truth(messages.stamp_to_ns(message.header), topic.rpartition("/")[2], values)
+            return
+        remark = "the bag's ground truth lies on another grid than the weights', so there is no IoU"
+        if remark not in self._summary.remarks:
             self._summary.remarks.append(remark)
 
     def _drain(self, pending: int) -> None:
-        """Write out the queue, up to a set when no more than `pending` are left."""
+        """Write out the queue until `pending` sets are left in it."""
         while self._queue:
             if isinstance(self._queue[0], _PendingSet) and self._pending <= pending:
                 return
@@ -287,7 +287,7 @@ class _Replay:
 
     def _encode(self, result: BevResult) -> dict[str, memoryview]:
         """Return the serialised messages of a result, by topic."""
-        made = messages.result_messages(
+        results = messages.make_result_messages(
             self._target.factory,
             result.probabilities,
             result.seen,
@@ -296,13 +296,13 @@ class _Replay:
             self._settings.base_frame,
             self._settings.threshold,
         )
-        return {topic: self._target.serialise(topic, message) for topic, message in made.items()}
+        return {topic: self._target.serialise(topic, message) for topic, message in results.items()}
 
     def _conclude(self) -> None:
         summary, counts = self._summary, self._sync.counts
         summary.incomplete, summary.late, summary.resets = counts.incomplete, counts.late, counts.resets
         summary.failures = dict(self._failures.most_common())
-        iou = self._agreement.result()
+        iou = self._agreement.conclude()
         summary.pairs = self._agreement.pairs
         if summary.pairs:
             summary.iou = iou.to_columns()

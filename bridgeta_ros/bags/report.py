@@ -1,4 +1,4 @@
-"""A replay as one HTML file: the grids beside the cameras, latencies and agreement. It works without a network."""
+"""The report of a replay: one HTML file with the grids beside the cameras, latencies and IoU. It works offline."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from bridgeta_core.utils.files import replace_when_done
 from bridgeta_core.view.drawing import PAINT_ORDER, PAPER, RINGS
 from bridgeta_core.view.sample import arrange
 from bridgeta_ros.bags.io import BagReader, open_bag, progress_bar
-from bridgeta_ros.bags.latency_chart import COLOURS, latency_chart
+from bridgeta_ros.bags.latency_chart import COLOURS, draw_latencies
 from bridgeta_ros.bags.replay import RIG_NAME
-from bridgeta_ros.bags.summary import FILE_NAME, STAGES, ReplaySummary, grid_values
+from bridgeta_ros.bags.summary import FILE_NAME, STAGES, ReplaySummary, read_grid
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message, raw_to_rgb
 from bridgeta_ros.pipeline.sync import Synchroniser
@@ -35,29 +35,22 @@ from bridgeta_ros.pipeline.sync import Synchroniser
 _THUMBNAIL = 320  # pixels wide
 _QUALITY = 72
 _VIEW = 640  # pixels of the longer side of a grid's canvas
-_STEP = 5  # percent: the page need not tell 71 from 73, and coarser values compress better
+_STEP = 5  # percent; coarser values compress better, and nobody sees the difference
 
 
 @dataclass
 class _Frame:
-    """One moment of the page; pictures are data URLs."""
+    """One moment of the page."""
 
-    stamp: int
-    values: dict[str, NDArray[np.int8]] = field(default_factory=dict)
-    images: list[str] = field(default_factory=list)
+    stamp_ns: int
+    values: dict[str, NDArray[np.int8]] = field(default_factory=dict)  # by class, [Y, X]
+    images: list[str] = field(default_factory=list)  # data URLs
 
 
-def write_report(
-    replayed: Path,
-    source: Path,
-    out: Path,
-    *,
-    max_frames: int = 60,
-    progress: bool = True,
-) -> None:
+def write_report(replayed: Path, source: Path, out: Path, *, max_frames: int = 60, progress: bool = True) -> None:
     """Write the page `out` about the bag `replayed` that `bridgeta replay` made of the bag `source`.
 
-    At most `max_frames` sets are shown, evenly spread; the latencies and tables are of all. Raises BridgeTAError when
+    It shows at most `max_frames` sets, evenly spread; its latencies and tables cover all. Raises BridgeTAError when
     one of the bags is missing or they do not belong together.
     """
     replayed, source = Path(replayed), Path(source)
@@ -75,8 +68,8 @@ def write_report(
         for connection, _, data in results.raw(grid_topics):
             bar.advance(task)
             message = results.decode(connection, data)
-            frame = frames.get(messages.stamp_ns(message.header))
-            values = grid_values(message, grid) if frame is not None else None
+            frame = frames.get(messages.stamp_to_ns(message.header))
+            values = read_grid(message, grid) if frame is not None else None
             if frame is not None and values is not None:
                 frame.values[connection.topic.rpartition("/")[2]] = values
         sync: Synchroniser[EncodedImage | RawImage] = Synchroniser(list(summary.cameras), round(summary.slop * 1e9))
@@ -87,15 +80,16 @@ def write_report(
                 _take_image(inputs, connection, data, image_topics, sync, frames, rig)
                 continue
             message = inputs.decode(connection, data)
-            values = grid_values(message, grid)
+            values = read_grid(message, grid)
             if values is not None:
-                truths.setdefault(messages.stamp_ns(message.header), {})[connection.topic.rpartition("/")[2]] = values
-    whole = [frame for frame in frames.values() if frame.images and len(frame.values) == len(CLASSES)]
-    if not whole:
+                truth = truths.setdefault(messages.stamp_to_ns(message.header), {})
+                truth[connection.topic.rpartition("/")[2]] = values
+    complete = [frame for frame in frames.values() if frame.images and len(frame.values) == len(CLASSES)]
+    if not complete:
         raise BridgeTAError(
             f"has none of the images of {replayed}", where=source, fix="Give the bag that was replayed", exit_code=2
         )
-    page = _page(summary, rig, grid, whole, truths)
+    page = _fill_page(summary, rig, grid, complete, truths)
     with replace_when_done(Path(out)) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -109,41 +103,41 @@ def _take_image(
     frames: Mapping[int, _Frame],
     rig: Rig,
 ) -> None:
-    """Put the thumbnails of the set that an image completes into its frame, if it is to be shown."""
+    """Add an image to its set; put the thumbnails of a complete set into its frame, if it has one."""
     try:
         message = source.decode(connection, data)
-    except BridgeTAError:  # the replay has counted it
+    except BridgeTAError:  # counted by the replay
         return
     image = image_from_message(message)
-    for images in sync.add(names[connection.topic], messages.stamp_ns(message.header), image):
+    for images in sync.add(names[connection.topic], messages.stamp_to_ns(message.header), image):
         frame = frames.get(images.newest_ns)
         if frame is not None:
-            frame.images = [_thumbnail(images.items[camera.name], camera.width) for camera in rig.cameras]
+            frame.images = [_make_thumbnail(images.items[camera.name], camera.width) for camera in rig.cameras]
 
 
-def _thumbnail(image: EncodedImage | RawImage, width: int) -> str:
+def _make_thumbnail(image: EncodedImage | RawImage, width: int) -> str:
     reduction = next(r for r in (4, 2, 1) if r == 1 or width // r >= _THUMBNAIL)
     picture = decode(image.data, reduction) if isinstance(image, EncodedImage) else raw_to_rgb(image)
     height = max(1, round(_THUMBNAIL * picture.shape[0] / picture.shape[1]))
-    return _data_url(cv2.resize(picture, (_THUMBNAIL, height), interpolation=cv2.INTER_AREA), ".jpg")
+    return _to_data_url(cv2.resize(picture, (_THUMBNAIL, height), interpolation=cv2.INTER_AREA), ".jpg")
 
 
-def _data_url(picture: Image, kind: str) -> str:
+def _to_data_url(picture: Image, kind: str) -> str:
     options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if kind == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
     encoded = cv2.imencode(kind, picture[..., ::-1], options)[1]
     return f"data:image/{'jpeg' if kind == '.jpg' else 'png'};base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
 
-def _packed(values: Mapping[str, NDArray[np.int8]], shape: tuple[int, int]) -> list[str]:
-    """Occupancy values per class as two pictures of three classes, ahead at the top: 0 unknown, 1 + percent / 5."""
+def _pack(values: Mapping[str, NDArray[np.int8]], shape: tuple[int, int]) -> list[str]:
+    """Pack occupancy values into two pictures of three classes, ahead at the top: 0 unknown, 1 + percent / 5."""
     unknown = np.full(shape, messages.UNKNOWN, dtype=np.int8)
     layers = np.stack([values.get(name, unknown) for name in CLASS_NAMES])
     levels = np.where(layers < 0, 0, 1 + np.rint(layers / _STEP)).astype(np.uint8)
     upright = levels.transpose(2, 1, 0)[::-1, ::-1]
-    return [_data_url(np.ascontiguousarray(upright[..., i : i + 3]), ".png") for i in (0, 3)]
+    return [_to_data_url(np.ascontiguousarray(upright[..., i : i + 3]), ".png") for i in (0, 3)]
 
 
-def _page(
+def _fill_page(
     summary: ReplaySummary,
     rig: Rig,
     grid: BevGrid,
@@ -153,19 +147,19 @@ def _page(
     start = summary.stamps[0]
     used_truths: dict[int, int] = {}
     entries = []
-    for frame in sorted(frames, key=lambda f: f.stamp):
-        earlier = [stamp for stamp in truths if stamp <= frame.stamp + 60_000_000]
+    for frame in sorted(frames, key=lambda f: f.stamp_ns):
+        earlier = [stamp for stamp in truths if stamp <= frame.stamp_ns + 60_000_000]
         truth = max(earlier, default=None)
         if truth is not None:
             used_truths.setdefault(truth, len(used_truths))
-        position = summary.stamps.index(frame.stamp)
+        position = summary.stamps.index(frame.stamp_ns)
         entries.append(
             {
-                "time": (frame.stamp - start) / 1e9,
+                "time": (frame.stamp_ns - start) / 1e9,
                 "share": (position + 0.5) / summary.used,
-                "prediction": _packed(frame.values, grid.shape),
+                "prediction": _pack(frame.values, grid.shape),
                 "truth": None if truth is None else used_truths[truth],
-                "age": 0.0 if truth is None else (frame.stamp - truth) / 1e9,
+                "age": 0.0 if truth is None else (frame.stamp_ns - truth) / 1e9,
                 "images": [frame.images[i] for row in arrange(rig) for i in row],
             }
         )
@@ -177,38 +171,38 @@ def _page(
         "rings": RINGS,
         "paper": PAPER,
         "frames": entries,
-        "truths": [_packed(truths[stamp], grid.shape) for stamp in used_truths],
+        "truths": [_pack(truths[stamp], grid.shape) for stamp in used_truths],
     }
     scale = _VIEW / max(grid.shape)
     canvas = f'width="{round(rows * scale)}" height="{round(columns * scale)}"'
-    views = [_figure("prediction", canvas, "Prediction", "")]
+    views = [_format_view("prediction", canvas, "Prediction", "")]
     if used_truths:
-        views.append(_figure("truth", canvas, "Ground truth", "truth-note"))
+        views.append(_format_view("truth", canvas, "Ground truth", "truth-note"))
     template = Template((resources.files("bridgeta_ros.bags") / "report.html").read_text(encoding="utf-8"))
     names = [rig.names[i] for row in arrange(rig) for i in row]
     return template.substitute(
         title=escape(Path(summary.source).name),
-        subtitle=_subtitle(summary, len(entries)),
+        subtitle=_format_subtitle(summary, len(entries)),
         panels=len(views),
         views="".join(views),
         columns=max(len(row) for row in arrange(rig)),
         cameras="".join(
             f'<figure><figcaption>{escape(name)}</figcaption><img alt="{escape(name)}"></figure>' for name in names
         ),
-        counts=_counts(summary),
-        notes=_notes(summary),
-        tables=_stage_table(summary) + _iou_table(summary),
+        counts=_format_counts(summary),
+        notes=_format_notes(summary),
+        tables=_format_stages(summary) + _format_iou(summary),
         stages="".join(
             f'<span class="key"><span class="swatch" style="background:{colour}"></span>{stage}</span>'
             for stage, colour in zip(STAGES, COLOURS, strict=False)
         ),
-        chart=latency_chart(summary.latencies, summary.stamps, _period(summary)),
+        chart=draw_latencies(summary.latencies, summary.stamps, _median_period_ms(summary)),
         # A closing tag inside a string would end the script.
         data=json.dumps(content, separators=(",", ":")).replace("</", "<\\/"),
     )
 
 
-def _figure(name: str, canvas: str, title: str, note: str) -> str:
+def _format_view(name: str, canvas: str, title: str, note: str) -> str:
     extra = f' <span id="{note}"></span>' if note else ""
     label = f"{title}, seen from above, ahead is up"
     return (
@@ -217,7 +211,7 @@ def _figure(name: str, canvas: str, title: str, note: str) -> str:
     )
 
 
-def _subtitle(summary: ReplaySummary, shown: int) -> str:
+def _format_subtitle(summary: ReplaySummary, shown: int) -> str:
     shown_of = f"all {shown} sets" if shown == summary.used else f"{shown} of {summary.used} sets, evenly spread"
     return (
         f"Weights <code>{escape(summary.weights)}</code>, {len(summary.cameras)} cameras. Shown: {shown_of}. "
@@ -225,7 +219,7 @@ def _subtitle(summary: ReplaySummary, shown: int) -> str:
     )
 
 
-def _counts(summary: ReplaySummary) -> str:
+def _format_counts(summary: ReplaySummary) -> str:
     return (
         f"Sets: <b>{summary.used}</b> used, {summary.incomplete} incomplete, {summary.dropped} dropped, "
         f"{summary.failed} failed. <b>{summary.rate:.1f}</b> sets per second, "
@@ -233,18 +227,18 @@ def _counts(summary: ReplaySummary) -> str:
     )
 
 
-def _notes(summary: ReplaySummary) -> str:
+def _format_notes(summary: ReplaySummary) -> str:
     reasons = [f"{count} times: {reason}" for reason, count in summary.failures.items()]
     return "".join(f'<p class="quiet">{escape(text)}</p>' for text in [*reasons[:5], *summary.remarks])
 
 
-def _period(summary: ReplaySummary) -> float | None:
+def _median_period_ms(summary: ReplaySummary) -> float | None:
     gaps = np.diff(summary.stamps) / 1e6
     return float(np.median(gaps)) if len(gaps) else None
 
 
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], sums: int = 1) -> str:
-    """An HTML table whose last `sums` rows stand out."""
+def _format_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], sums: int = 1) -> str:
+    """Format an HTML table whose last `sums` rows stand out."""
     cells = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     body = "".join(
         f"<tr{' class=sum' if i >= len(rows) - sums else ''}>" + "".join(f"<td>{escape(t)}</td>" for t in row) + "</tr>"
@@ -253,13 +247,13 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], sum
     return f"<table><caption>{escape(caption)}</caption><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _stage_table(summary: ReplaySummary) -> str:
-    rows = [(stage, f"{row['median']:.1f}", f"{row['p99']:.1f}") for stage, row in summary.stages().items()]
-    return _table("Latency per set, ms", ("stage", "median", "p99"), rows)
+def _format_stages(summary: ReplaySummary) -> str:
+    rows = [(stage, f"{row['median']:.1f}", f"{row['p99']:.1f}") for stage, row in summary.summarise_stages().items()]
+    return _format_table("Latency per set, ms", ("stage", "median", "p99"), rows)
 
 
-def _iou_table(summary: ReplaySummary) -> str:
+def _format_iou(summary: ReplaySummary) -> str:
     if not summary.iou:
         return ""
-    columns, rows = summary.iou_rows()
-    return _table(f"IoU in % over {summary.pairs} ground-truth keyframes", columns, rows)
+    columns, rows = summary.format_iou()
+    return _format_table(f"IoU in % over {summary.pairs} ground-truth keyframes", columns, rows)

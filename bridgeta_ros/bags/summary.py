@@ -1,4 +1,4 @@
-"""What a replay did: the counts, the latencies and the agreement with ground truth."""
+"""The summary of a replay: counts, latencies and the agreement with ground truth."""
 
 from __future__ import annotations
 
@@ -22,37 +22,32 @@ from bridgeta_core.utils.errors import BridgeTAError
 
 FILE_NAME = "replay.json"
 STAGES = ("decode", "preprocess", "network", "encode", "write")
-_REASONS = 5  # that are printed; the file has all
+_PRINTED_REASONS = 5  # the file has all
 
 
 @dataclass
 class ReplaySummary:
-    """The figures of one replay; kept as `replay.json` in the bag folder that it wrote.
-
-    Sets: `used` ran, `incomplete` lacked a camera, `dropped` were complete but left out on request, `failed` held an
-    image that could not be used. `latencies` are milliseconds per stage and used set, beside `stamps` in
-    nanoseconds. `iou` has per class the agreement with the bag's ground truth (empty without), over `pairs` grids.
-    """
+    """The figures of one replay, stored as `replay.json` in the bag folder that it wrote."""
 
     source: str
     weights: str
     cameras: dict[str, str]  # name -> image topic
-    slop: float
+    slop: float  # seconds
     grid: dict[str, float]
-    used: int = 0
-    incomplete: int = 0
-    dropped: int = 0
-    failed: int = 0
-    late: int = 0
-    resets: int = 0
-    failures: dict[str, int] = field(default_factory=dict)
+    used: int = 0  # sets that ran
+    incomplete: int = 0  # sets that lacked a camera
+    dropped: int = 0  # complete sets left out on request
+    failed: int = 0  # sets with an image that could not be used
+    late: int = 0  # images as old as a used one of their camera
+    resets: int = 0  # times that stamps went back
+    failures: dict[str, int] = field(default_factory=dict)  # reason -> count
     remarks: list[str] = field(default_factory=list)
     wall_seconds: float = 0.0
     bag_seconds: float = 0.0
-    stamps: list[int] = field(default_factory=list)
-    latencies: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
-    pairs: int = 0
-    iou: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    stamps: list[int] = field(default_factory=list)  # nanoseconds, of each used set
+    latencies: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})  # ms
+    pairs: int = 0  # ground-truth grids that were scored
+    iou: dict[str, dict[str, float | None]] = field(default_factory=dict)  # by class; empty without ground truth
 
     @property
     def rate(self) -> float:
@@ -67,15 +62,15 @@ class ReplaySummary:
     @property
     def mean_iou(self) -> float | None:
         """The mean over the classes that are scored, at their best thresholds."""
-        return self.mean("best")
+        return self.average_iou("best")
 
-    def mean(self, column: str) -> float | None:
-        """The mean of a column of `iou` over the classes that have it."""
+    def average_iou(self, column: str) -> float | None:
+        """Average a column of `iou` over the classes that have it."""
         values = [value for entry in self.iou.values() if (value := entry[column]) is not None]
         return float(np.mean(values)) if values else None
 
-    def stages(self) -> dict[str, dict[str, float]]:
-        """Median and 99th percentile of each stage and of their sum, in milliseconds."""
+    def summarise_stages(self) -> dict[str, dict[str, float]]:
+        """Return median and 99th percentile of each stage and of their sum, in milliseconds."""
         columns = {stage: np.array(values) for stage, values in self.latencies.items() if values}
         if not columns:
             return {}
@@ -85,24 +80,24 @@ class ReplaySummary:
             for stage, values in columns.items()
         }
 
-    def iou_rows(self) -> tuple[list[str], list[list[str]]]:
-        """`iou` as text: the heads of the columns, and a row per class and one of means, in percent."""
+    def format_iou(self) -> tuple[list[str], list[list[str]]]:
+        """Format `iou` in percent: the heads of the columns, then a row per class and one of means."""
         columns = list(next(iter(self.iou.values())))
-        rows = [[name, *(_cell(entry[c], c == "threshold") for c in columns)] for name, entry in self.iou.items()]
-        means = (None if column == "threshold" else self.mean(column) for column in columns)
-        rows.append(["mean", *(_cell(value, False) for value in means)])
+        rows = [[name, *(_format_cell(c, entry[c]) for c in columns)] for name, entry in self.iou.items()]
+        means = [None if column == "threshold" else self.average_iou(column) for column in columns]
+        rows.append(["mean", *map(_format_cell, columns, means)])
         return ["class", *({"half": "at 0.5", "threshold": "at threshold"}.get(c, c) for c in columns)], rows
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
+        """Write the summary as JSON."""
         content = asdict(self)
         content["latencies"] = {k: [round(v, 3) for v in values] for k, values in self.latencies.items()}
         derived = {"rate": self.rate, "real_time_factor": self.real_time_factor, "mean_iou": self.mean_iou}
-        path.write_text(json.dumps({**content, **derived, "stages_ms": self.stages()}, indent=1) + "\n")
+        path.write_text(json.dumps({**content, **derived, "stages_ms": self.summarise_stages()}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> ReplaySummary:
-        """Read what `save` wrote. Raises BridgeTAError when it is absent or something else."""
+        """Read a file that `save` wrote. Raises BridgeTAError when it is absent or something else."""
         try:
             content: Mapping[str, Any] = json.loads(Path(path).read_text())
             return cls(**{name: content[name] for name in cls.__dataclass_fields__})
@@ -114,8 +109,8 @@ class ReplaySummary:
             raise BridgeTAError(f"is not the summary of a replay ({error})", where=path) from error
 
     def print(self, console: Console) -> None:
-        """Tables for a person."""
-        stages = self.stages()
+        """Print tables and counts for a person."""
+        stages = self.summarise_stages()
         if stages:
             table = Table(title="Latency per set, ms")
             for column in ("stage", "median", "p99"):
@@ -124,7 +119,7 @@ class ReplaySummary:
                 table.add_row(stage, f"{row['median']:.1f}", f"{row['p99']:.1f}", end_section=stage == STAGES[-1])
             console.print(table)
         if self.iou:
-            columns, rows = self.iou_rows()
+            columns, rows = self.format_iou()
             table = Table(title=f"IoU in % over {self.pairs} ground-truth keyframes")
             for column in columns:
                 table.add_column(column, justify="left" if column == "class" else "right")
@@ -135,7 +130,7 @@ class ReplaySummary:
             f"sets: {self.used} used, {self.incomplete} incomplete, {self.dropped} dropped, {self.failed} failed; "
             f"{self.rate:.1f} sets/s, {self.real_time_factor:.1f} x real time"
         )
-        shown = list(self.failures.items())[:_REASONS]
+        shown = list(self.failures.items())[:_PRINTED_REASONS]
         for reason, count in shown:
             console.print(f"failed {count} x: {reason}", markup=False)
         if len(self.failures) > len(shown):
@@ -144,25 +139,26 @@ class ReplaySummary:
             console.print(f"note: {remark}", markup=False)
 
 
-def _cell(value: float | None, as_is: bool) -> str:
-    return f"{value:.2f}" if as_is and value is not None else format_percent(value)
+def _format_cell(column: str, value: float | None) -> str:
+    return f"{value:.2f}" if column == "threshold" and value is not None else format_percent(value)
 
 
-def grid_values(message: Any, grid: BevGrid) -> NDArray[np.int8] | None:
-    """The values `[Y, X]` of an OccupancyGrid, or None when it does not lie on `grid`."""
+def read_grid(message: Any, grid: BevGrid) -> NDArray[np.int8] | None:
+    """Return the values `[Y, X]` of an OccupancyGrid, or None when it does not lie on `grid`."""
     info = message.info
     origin, turn = info.origin.position, info.origin.orientation
-    here = (info.height, info.width) == grid.shape and np.allclose(
+    matches = (info.height, info.width) == grid.shape and np.allclose(
         (info.resolution, origin.x, origin.y, abs(turn.w)), (grid.resolution, grid.x_min, grid.y_min, 1.0), atol=1e-4
     )
-    return np.frombuffer(message.data, dtype=np.int8).reshape(grid.shape) if here else None
+    return np.frombuffer(message.data, dtype=np.int8).reshape(grid.shape) if matches else None
 
 
 class Agreement:
-    """Pairs each ground truth with the result of the nearest stamp, and scores the pairs with the protocol's metric.
+    """Scores results against the ground-truth grids of the same bag, with the protocol's metric.
 
-    Grids and results may come in any interleaving. Results of the last `window_ns` are kept; a ground truth without a
-    result within `tolerance_ns` does not count, nor do unknown cells (-1).
+    Each ground truth is paired with the result of the nearest stamp. Grids and results may be interleaved in any way.
+    Only results of the last `window_ns` are considered. A ground truth without a result within `tolerance_ns` does not
+    count, nor do unknown cells (-1).
     """
 
     def __init__(self, grid: BevGrid, tolerance_ns: int = 60_000_000, window_ns: int = 1_000_000_000) -> None:
@@ -173,22 +169,22 @@ class Agreement:
         self._results: deque[tuple[int, NDArray[np.float32]]] = deque()
 
     def add_truth(self, ns: int, name: str, values: NDArray[np.int8]) -> None:
-        """One class's occupancy values `[Y, X]`; a class that does not come is unknown."""
+        """Add one class's occupancy values `[Y, X]`; a class that is never added is unknown."""
         self._truths.setdefault(ns, {})[name] = values
 
     def add_result(self, ns: int, probabilities: NDArray[np.float32]) -> None:
-        """A result `[6, Y, X]`; ground truths that no later one can be nearer to are counted."""
+        """Add a result `[6, Y, X]`; score the ground truths that no later result can be nearer to."""
         self._results.append((ns, probabilities))
         while self._results[0][0] < ns - self._window:
             self._results.popleft()
-        self._settle([stamp for stamp in self._truths if stamp + self._tolerance < ns])
+        self._score([stamp for stamp in self._truths if stamp + self._tolerance < ns])
 
-    def result(self) -> IoU:
-        """The metric, once no more of either will come."""
-        self._settle(list(self._truths))
+    def conclude(self) -> IoU:
+        """Score what is left, and return the metric of all."""
+        self._score(list(self._truths))
         return self._metric.result()
 
-    def _settle(self, stamps: list[int]) -> None:
+    def _score(self, stamps: list[int]) -> None:
         for stamp in stamps:
             truth = self._truths.pop(stamp)
             near = [(abs(ns - stamp), p) for ns, p in self._results if abs(ns - stamp) <= self._tolerance]

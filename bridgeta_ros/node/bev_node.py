@@ -265,9 +265,9 @@ class BevNode(LifecycleNode):
             self._inputs.tick()
         statuses = self.statuses()
         now = self.get_clock().now().nanoseconds
-        self._diagnostics.publish(messages.diagnostics(self._make, statuses, now, self.get_fully_qualified_name()))
+        self._diagnostics.publish(messages.make_diagnostics(self._make, statuses, now, self.get_fully_qualified_name()))
         logger = self.get_logger()
-        for status in self._changes.of(statuses):
+        for status in self._changes.update(statuses):
             text = f"{status.name}: {status.message}"
             # One call site for each severity: rclpy holds a site to the severity of its first call.
             if status.level == ERROR:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.pipeline.calibration import TfTree, camera_from_info, rig_for
+from bridgeta_ros.pipeline.calibration import TfTree, camera_from_info, select_cameras
 
 
 class LiveCalibration:
@@ -31,7 +31,7 @@ class LiveCalibration:
         grace: float = 1.0,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.rig: Rig | None = None if file is None else rig_for(names, file)
+        self.rig: Rig | None = None if file is None else select_cameras(names, file)
         self.from_file = file is not None
         self.problems: dict[str, str] = {} if file else dict.fromkeys(names, "no CameraInfo yet")
         self._names, self._base, self._minimum = tuple(names), base_frame, minimum

@@ -17,8 +17,8 @@ from bridgeta_ros.node.calibration import LiveCalibration
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.parameters import NodeParameters
 from bridgeta_ros.pipeline import topics
-from bridgeta_ros.pipeline.images import Picture, RawImage, packed
-from bridgeta_ros.pipeline.messages import stamp_ns
+from bridgeta_ros.pipeline.images import Picture, RawImage, remove_padding
+from bridgeta_ros.pipeline.messages import stamp_to_ns
 from bridgeta_ros.pipeline.sync import ImageSet, Synchroniser
 
 try:
@@ -62,7 +62,7 @@ class MessageFilterMatcher:
 
     def _take(self, *messages: Any) -> None:
         items = dict(zip(self._filters, messages, strict=True))
-        self._complete = ImageSet(items, {name: stamp_ns(message.header) for name, message in items.items()})
+        self._complete = ImageSet(items, {name: stamp_to_ns(message.header) for name, message in items.items()})
 
 
 class CameraInputs:
@@ -154,7 +154,7 @@ class CameraInputs:
             self._on_rig()
 
     def _image(self, name: str, message: Any) -> None:
-        stamp = stamp_ns(message.header)
+        stamp = stamp_to_ns(message.header)
         self._health.image(name)
         if not stamp:
             self._health.faults({name: "its header has no stamp"})
@@ -190,6 +190,6 @@ def cv_bridge_decoder() -> Any:
     bridge = CvBridge()
 
     def to_rgb(image: RawImage) -> Picture:
-        return bridge.imgmsg_to_cv2(packed(image), "rgb8")
+        return bridge.imgmsg_to_cv2(remove_padding(image), "rgb8")
 
     return to_rgb

@@ -35,7 +35,7 @@ class Outputs:
         self._node, self._settings, self._make = node, settings, RosFactory()
         self._publishers = {
             topic: node.create_publisher(get_message(kind), topic.lstrip("/"), _LATCHED)
-            for topic, kind in messages.output_topics().items()
+            for topic, kind in messages.list_output_topics().items()
         }
         float64 = get_message(topics.FLOAT64)
         self._latencies = {s: node.create_publisher(float64, f"~/latency/{s}", 10) for s in topics.LATENCIES}
@@ -51,7 +51,7 @@ class Outputs:
         """Send what somebody subscribes to; all of it when the node is not lazy, as late subscribers get the last."""
         settings, start = self._settings(), perf_counter()
         wanted = {t for t, p in self._publishers.items() if not settings.lazy or p.get_subscription_count()}
-        made = messages.result_messages(
+        made = messages.make_result_messages(
             self._make,
             result.probabilities,
             result.seen,
@@ -72,7 +72,7 @@ class Outputs:
         """Send the milliseconds of each stage that somebody subscribes to."""
         for stage, publisher in self._latencies.items():
             if publisher.get_subscription_count():
-                publisher.publish(messages.float64(self._make, stages[stage]))
+                publisher.publish(messages.make_float64(self._make, stages[stage]))
 
     def reset(self) -> None:
         """Time went back: forget what belongs to another time."""
@@ -136,7 +136,7 @@ class LocalMapOutput:
             return
         for publisher, values in zip(self._publishers, self._map.values(), strict=True):
             if publisher.get_subscription_count():
-                grid = messages.occupancy_grid(self._make, values, self._map.grid, fused.stamp_ns, self._frame)
+                grid = messages.make_occupancy_grid(self._make, values, self._map.grid, fused.stamp_ns, self._frame)
                 publisher.publish(grid)
 
     def status(self) -> Status:

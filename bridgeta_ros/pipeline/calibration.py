@@ -1,4 +1,4 @@
-"""Cameras as the messages describe them: CameraInfo and TF to a Rig. Shared by the replay and the node."""
+"""From CameraInfo and TF to a Rig, for replay and node."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ def _frame(name: str) -> str:
 
 
 class TfTree:
-    """The newest transform of every link that /tf and /tf_static have told."""
+    """The newest transform of every link on /tf and /tf_static."""
 
     def __init__(self) -> None:
         self._links: dict[str, tuple[str, Matrix]] = {}
 
     def add(self, parent: str, child: str, parent_T_child: Matrix) -> None:
-        """Set a link; an earlier parent of the same child is forgotten."""
+        """Set a link; it replaces an earlier parent of the same child."""
         self._links[_frame(child)] = (_frame(parent), parent_T_child)
 
     def add_message(self, message: Any) -> None:
-        """Set the links of a tf2_msgs/TFMessage. Raises BridgeTAError for a transform that is not a rigid one, after
-        all others of the message are set.
+        """Set the links of a tf2_msgs/TFMessage.
+
+        Raises BridgeTAError for a transform that is not rigid, after it has set all others of the message.
         """
         problem: BridgeTAError | None = None
         for entry in message.transforms:
@@ -47,7 +48,7 @@ class TfTree:
             raise problem
 
     def _to_root(self, frame: str) -> dict[str, Matrix]:
-        """Every ancestor of a frame (itself first, the root last) with ancestor_T_frame."""
+        """Return every ancestor of a frame (itself first, the root last) with ancestor_T_frame."""
         chain = {frame: np.eye(4)}
         while frame in self._links:
             parent, parent_T_child = self._links[frame]
@@ -62,7 +63,7 @@ class TfTree:
         return not self._to_root(_frame(source)).keys().isdisjoint(self._to_root(_frame(target)))
 
     def lookup(self, target: str, source: str) -> Matrix:
-        """target_T_source. Raises BridgeTAError that names the frames between which a link is missing."""
+        """Return target_T_source. Raises BridgeTAError that names the frames between which a link is missing."""
         target, source = _frame(target), _frame(source)
         up_source, up_target = self._to_root(source), self._to_root(target)
         common = next((frame for frame in up_source if frame in up_target), None)
@@ -82,11 +83,11 @@ class TfTree:
 
 
 def camera_from_info(name: str, info: Any, base_T_frame: Matrix, rectified: bool | None = None) -> Camera:
-    """A Camera from a sensor_msgs/CameraInfo and the pose of its optical frame.
+    """Make a Camera from a sensor_msgs/CameraInfo and the pose of its optical frame.
 
-    `rectified` says whether the images are: then P holds and there is no distortion; otherwise K and D. By default
-    they are when D is zero or empty and P is there. A P with a fourth column (the right camera of a stereo pair)
-    moves the camera. Binning and region of interest are applied, so that the size is that of the images.
+    `rectified` says whether the images are: then P holds and there is no distortion; otherwise K and D hold. None
+    takes them for rectified when D is zero or empty and P is there. A P with a fourth column (the right camera of a
+    stereo pair) moves the camera. Binning and region of interest are applied, so that the size is that of the images.
 
     Raises BridgeTAError for numbers that are no calibration and for a distortion model that is not polynomial.
     """
@@ -128,7 +129,7 @@ def camera_from_info(name: str, info: Any, base_T_frame: Matrix, rectified: bool
 
 
 def rig_from_messages(infos: Mapping[str, Any], tree: TfTree, base_frame: str = "base_link") -> Rig:
-    """The rig of cameras by name, in the mapping's order, from their CameraInfo and the frames it names.
+    """Make the rig of cameras by name, in the mapping's order, from their CameraInfo and the frames it names.
 
     Raises BridgeTAError for a camera without calibration or without a chain of transforms to `base_frame`.
     """
@@ -144,10 +145,10 @@ def rig_from_messages(infos: Mapping[str, Any], tree: TfTree, base_frame: str = 
     return Rig(tuple(cameras))
 
 
-def rig_for(names: Sequence[str], calibration: Rig) -> Rig:
-    """The cameras `names` (as topics call them) of a calibration file, which may spell them differently.
+def select_cameras(names: Sequence[str], calibration: Rig) -> Rig:
+    """Select the cameras `names` (as topics call them) of a calibration file, which may spell them differently.
 
-    Raises BridgeTAError that lists what the file lacks.
+    Raises BridgeTAError that lists the cameras that the file lacks.
     """
     matches = match_names(calibration.names, names)
     missing = [name for name in names if name not in matches]
@@ -155,10 +156,10 @@ def rig_for(names: Sequence[str], calibration: Rig) -> Rig:
         raise BridgeTAError(
             f"the calibration has no camera {', '.join(missing)}; it has {', '.join(calibration.names)}", exit_code=2
         )
-    found = calibration.select(tuple(matches[name] for name in names)).cameras
+    selected = calibration.select(tuple(matches[name] for name in names)).cameras
     return Rig(
         tuple(
             Camera(name, c.width, c.height, c.intrinsics, c.ego_T_cam, c.distortion)
-            for name, c in zip(names, found, strict=True)
+            for name, c in zip(names, selected, strict=True)
         )
     )

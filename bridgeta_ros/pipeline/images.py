@@ -1,9 +1,9 @@
-"""A camera's image as a message carries it, of any library, and its pixels."""
+"""Camera images as the messages of any library carry them, and their pixels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ Buffer = Any  # anything with the buffer protocol: bytes, array.array, ndarray
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A JPEG or PNG, and what the message calls its format."""
+    """A JPEG or PNG, with the format that the message states."""
 
     data: Buffer
     format: str = ""
@@ -38,7 +38,7 @@ class RawImage:
 
 
 def image_from_message(message: Any) -> EncodedImage | RawImage:
-    """The image of a sensor_msgs CompressedImage or Image, of any library; its data is not copied."""
+    """Take the image from a sensor_msgs CompressedImage or Image of any library, without copying its data."""
     if hasattr(message, "format"):
         return EncodedImage(message.data, message.format)
     return RawImage(
@@ -51,17 +51,17 @@ def image_from_message(message: Any) -> EncodedImage | RawImage:
     )
 
 
-def packed(image: RawImage) -> RawImage:
-    """The same image without padding at the end of its rows, which decoders do not all cope with.
+def remove_padding(image: RawImage) -> RawImage:
+    """Remove the padding at the end of the rows, which not all decoders cope with.
 
-    Raises BridgeTAError for an encoding without colours or greys, and for data that are too short.
+    Raises BridgeTAError for an encoding without colours or greys, and for data that is too short.
     """
     try:
         _, _, kind, channels = to_cvtype(image.encoding)
     except ImageError as error:
-        raise _unknown(image) from error
+        raise _unknown_encoding(image) from error
     data = np.frombuffer(image.data, dtype=np.uint8)
-    row, height = image.width * channels * np.dtype(kind).itemsize, _buffer_rows(image)
+    row, height = image.width * channels * np.dtype(kind).itemsize, _count_rows(image)
     if row < 1 or image.height < 1 or image.step < row or data.size < height * image.step:
         raise BridgeTAError(
             f"raw image of {data.size} bytes cannot hold {image.width}x{image.height} pixels of "
@@ -71,12 +71,12 @@ def packed(image: RawImage) -> RawImage:
     return replace(image, step=row, data=np.ascontiguousarray(rows))
 
 
-def _buffer_rows(image: RawImage) -> int:
-    """Rows of bytes; the colours of some encodings stand in half as many rows again, below the greys."""
+def _count_rows(image: RawImage) -> int:
+    """Count the rows of bytes; some encodings store colours in half as many rows again, below the greys."""
     return image.height * 3 // 2 if image.encoding in ("nv12", "nv21") else image.height
 
 
-def _unknown(image: RawImage) -> BridgeTAError:
+def _unknown_encoding(image: RawImage) -> BridgeTAError:
     return BridgeTAError(
         f"image encoding {image.encoding!r} cannot be turned to colours",
         fix="Publish rgb8, bgr8, mono8, a Bayer pattern, YUV 4:2:2 or NV12, or JPEG",
@@ -84,13 +84,13 @@ def _unknown(image: RawImage) -> BridgeTAError:
 
 
 def raw_to_rgb(image: RawImage) -> Picture:
-    """Pixels `[H, W, 3]` RGB of a raw image. Raises BridgeTAError as `packed` does."""
-    image = packed(image)
-    # The library wants bytes to have an order, and takes the rows of the colours for those of an image.
+    """Decode a raw image to pixels `[H, W, 3]` RGB. Raises BridgeTAError as `remove_padding` does."""
+    image = remove_padding(image)
+    # The library swaps single bytes of big-endian images too, and counts the rows of colours as rows of the image.
     wide = np.dtype(to_cvtype(image.encoding)[2]).itemsize > 1
-    image = replace(image, height=_buffer_rows(image), is_bigendian=image.is_bigendian and wide)
+    image = replace(image, height=_count_rows(image), is_bigendian=image.is_bigendian and wide)
     try:
-        picture = image_to_cvimage(cast(Any, image), "rgb8")
+        picture = image_to_cvimage(image, "rgb8")
     except (ImageError, cv2.error) as error:
-        raise _unknown(image) from error
+        raise _unknown_encoding(image) from error
     return np.ascontiguousarray(picture, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""A map of the surroundings in a fixed frame, fused from the results of successive frames. No ROS."""
+"""A local map in a fixed frame, fused from the results of successive frames. No ROS."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, planar
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.pipeline.messages import percent
+from bridgeta_ros.pipeline.messages import to_percent
 
 GAIN = 0.2
 LIMIT = 3.5
-_SURE = 0.99  # what one frame can say at most: a network that says 1.0 must not outvote all others for ever
-_SUREST = 20.0  # log-odds; a probability of 1 - 2e-9, and float32 still adds small evidence to it
+_LARGEST_PROBABILITY = 0.99  # of one frame: a network that says 1.0 must not outvote all others for ever
+_LARGEST_LIMIT = 20.0  # log-odds; a probability of 1 - 2e-9, and float32 still adds small evidence to it
 _FARTHEST = 1e8  # metres; beyond it float64 no longer tells neighbouring cells apart well enough
 
 
 class LocalMap:
     """A square window of cells in a fixed frame (`odom` or `map`) that moves with the ego: one grid per class.
 
-    Every cell keeps the log-odds of its class and takes up each frame by
+    Every cell has the log-odds l of its class and adds each frame by
 
         l <- clamp(l + gain * ln(p / (1 - p)), -limit, +limit)
 
@@ -34,11 +34,11 @@ class LocalMap:
     - `gain` below 1. The sum holds for independent observations. Successive frames of one network show nearly the
       same pixels and share their errors, so a frame counts as a share of an observation: 1 / gain frames as one.
     - `limit`, so that the map can change its mind (the clamping of OctoMap, Hornung et al. 2013). A cell at the limit
-      is back at 0.5 after limit / (gain |ln(p / (1 - p))|) frames of the opposite opinion p. With the defaults (0.2
-      and 3.5, a probability of 0.97) those are 8 frames of p = 0.1, or 4 of the surest: p counts as 0.01 to 0.99.
+      is back at 0.5 after limit / (gain |ln(p / (1 - p))|) frames of the opposite probability p. With the defaults
+      (0.2 and 3.5, a probability of 0.97) those are 8 frames of p = 0.1, or 4 of p = 0: p is clipped to 0.01 to 0.99.
 
-    The window's corner is a whole number of cells from the frame's origin. It moves by whole cells, so that nothing is
-    ever resampled: what leaves is forgotten, what enters is unknown.
+    The window's corner is a whole number of cells from the frame's origin. It moves by whole cells, so nothing is ever
+    resampled: cells that leave are forgotten, cells that enter are unknown.
 
     Only x, y and heading of a pose count: the base's x axis is projected into the plane of the fixed frame. Roll and
     pitch are those of the body on its springs and on the slope, and the network's ground plane tilts with them.
@@ -77,8 +77,8 @@ class LocalMap:
             )
         if not 0 < gain <= 1:
             raise BridgeTAError(f"local map: the gain is {gain}", fix="Choose one above 0 and up to 1", exit_code=2)
-        if not 0 < limit <= _SUREST:
-            fix = f"Choose one above 0 and up to {_SUREST:g}"
+        if not 0 < limit <= _LARGEST_LIMIT:
+            fix = f"Choose one above 0 and up to {_LARGEST_LIMIT:g}"
             raise BridgeTAError(f"local map: the limit is {limit}", fix=fix, exit_code=2)
         self._bev, self._gain, self._limit = grid, gain, limit
         self._side = round(cells)
@@ -88,7 +88,7 @@ class LocalMap:
 
     @property
     def grid(self) -> BevGrid:
-        """The window's present extent in the fixed frame; before the first update it lies around the origin."""
+        """The window's current extent in the fixed frame; before the first update it lies around the origin."""
         (column, row), r = self._corner, self._bev.resolution
         return BevGrid(column * r, (column + self._side) * r, row * r, (row + self._side) * r, r)
 
@@ -96,8 +96,8 @@ class LocalMap:
         """Move the window to the ego and fuse one frame.
 
         A cell of the window takes part if its centre lies in a cell of the result that is `seen` and whose probability
-        is finite. It is given the log-odds there, interpolated between the cells' centres. A cell that is not seen
-        says nothing, which is log-odds of 0, so beside one the evidence fades by half a cell.
+        is finite. It adds the log-odds there, interpolated between the cells' centres. An unseen cell counts as
+        log-odds of 0, so beside one the evidence fades over half a cell.
 
         Parameters
         ----------
@@ -108,7 +108,7 @@ class LocalMap:
         map_T_base
             4x4 pose of the base in the fixed frame at the stamp of the result.
 
-        Raises BridgeTAError for arrays of other shapes and for a pose that is no pose; the map is then as before.
+        Raises BridgeTAError for arrays of other shapes and for an invalid pose; the map then stays as it was.
         """
         probabilities, seen = np.asarray(probabilities), np.asarray(seen, dtype=np.bool_)
         expected = (len(self._log_odds), *self._bev.shape)
@@ -117,39 +117,41 @@ class LocalMap:
                 f"local map: probabilities {list(probabilities.shape)} and seen cells {list(seen.shape)} "
                 f"instead of {list(expected)} and {list(expected[1:])}"
             )
-        pose = _checked(map_T_base)
+        pose = _to_planar(map_T_base)
         self._move(self._corner_around(pose[:2, 3]))
 
         bev_T_window = self._bev_T_window(pose)
-        # Class by class, so that what is in hand stays in the processor's cache.
+        # Class by class, so that the arrays stay in the processor's cache.
         for layer, frame in zip(self._log_odds, probabilities, strict=True):
             valid = np.isfinite(frame) & seen
-            sure = np.clip(np.where(valid, frame, 0.5), 1 - _SURE, _SURE).astype(np.float32)
-            evidence = self._gain * np.log(sure / (1 - sure))
+            clipped = np.clip(np.where(valid, frame, 0.5), 1 - _LARGEST_PROBABILITY, _LARGEST_PROBABILITY).astype(
+                np.float32
+            )
+            evidence = self._gain * np.log(clipped / (1 - clipped))
             added = self._warp(evidence, bev_T_window, cv2.INTER_LINEAR)
             covered = self._warp(valid.view(np.uint8), bev_T_window, cv2.INTER_NEAREST).view(np.bool_)
             fused = np.clip(np.where(np.isnan(layer), 0, layer) + added, -self._limit, self._limit)
             layer[:] = np.where(covered, fused, layer)
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Probabilities `[classes, rows, columns]` over `grid`; NaN where nothing was observed."""
+        """Return probabilities `[classes, rows, columns]` over `grid`; NaN where nothing was observed."""
         return 1 / (1 + np.exp(-self._log_odds))
 
     def values(self) -> NDArray[np.int8]:
-        """The same as occupancy: 0 to 100, and -1 where nothing was observed."""
-        return np.stack([percent(layer) for layer in self.probabilities()])
+        """Return occupancy values `[classes, rows, columns]`: 0 to 100, and -1 where nothing was observed."""
+        return np.stack([to_percent(layer) for layer in self.probabilities()])
 
     def reset(self) -> None:
         """Forget everything observed; the window stays where it is."""
         self._log_odds.fill(np.nan)
 
     def _corner_around(self, xy: ArrayLike) -> tuple[int, int]:
-        """Index (column, row) of the lower left cell of a window whose centre is within half a cell of `xy`, metres."""
+        """Return the lower left cell (column, row) of a window centred within half a cell of `xy`, metres."""
         corner = np.asarray(xy, dtype=np.float64) / self._bev.resolution - self._side / 2
         return math.floor(corner[0] + 0.5), math.floor(corner[1] + 0.5)
 
     def _move(self, corner: tuple[int, int]) -> None:
-        """Put the window's corner at a cell index; keep what both windows cover."""
+        """Move the window's corner to a cell index; keep the cells that both windows cover."""
         shift = (corner[0] - self._corner[0], corner[1] - self._corner[1])
         self._corner = corner
         if shift == (0, 0):
@@ -160,15 +162,16 @@ class LocalMap:
         self._log_odds = moved
 
     def _overlap(self, shift: int) -> tuple[slice, slice]:
-        """Along one axis, the cells common to the window and the one `shift` cells further on: (new, old) indices."""
+        """Return the cells common to the window and one `shift` cells further, along one axis: (new, old) slices."""
         common = max(0, self._side - abs(shift))
         new, old = max(0, -shift), max(0, shift)
         return slice(new, new + common), slice(old, old + common)
 
     def _bev_T_window(self, pose: Matrix) -> Matrix:
-        """2x3 matrix from (column, row, 1) of a window's cell to (column, row) in the result; centres are integers.
+        """Return the 2x3 matrix from (column, row, 1) of a window's cell to (column, row) in the result.
 
-        Metres are taken from the ego, not from the frame's origin, so that large coordinates cost no precision.
+        Cell centres are integers. Metres count from the ego, not from the frame's origin, so that large coordinates
+        cost no precision.
         """
         r = self._bev.resolution
         base_R_map = pose[:2, :2].T
@@ -176,13 +179,13 @@ class LocalMap:
         return np.column_stack((base_R_map, self._bev.to_cells(first) - 0.5))
 
     def _warp(self, layer: NDArray[np.generic], bev_T_window: Matrix, interpolation: int) -> NDArray[np.generic]:
-        """One layer of a result looked up at the window's cells; 0 outside."""
+        """Look up one layer of a result at the window's cells; 0 outside."""
         size = (self._side, self._side)
         return cv2.warpAffine(layer, bev_T_window, size, flags=interpolation | cv2.WARP_INVERSE_MAP)
 
 
-def _checked(map_T_base: ArrayLike) -> Matrix:
-    """The pose with roll and pitch removed; BridgeTAError if it has no position or heading in the plane."""
+def _to_planar(map_T_base: ArrayLike) -> Matrix:
+    """Remove roll and pitch from a pose. Raises BridgeTAError if it has no position or heading in the plane."""
     pose = np.asarray(map_T_base, dtype=np.float64)
     if pose.shape != (4, 4) or not np.isfinite(pose).all():
         raise BridgeTAError(f"local map: the pose is not a finite 4x4 transform: {pose.tolist()}")

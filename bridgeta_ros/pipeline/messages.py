@@ -6,8 +6,7 @@ the `rosbags` library. Field names are ROS 2's. Stamps are integer nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
-from functools import partial
+from collections.abc import Container, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,7 +52,7 @@ class MessageFactory(Protocol):
     """Makes message objects. Arrays arrive as ndarrays of the field's exact type; a factory converts if it must."""
 
     def make(self, msgtype: str, **fields: Any) -> Any:
-        """An object of `msgtype` (`nav_msgs/msg/OccupancyGrid`) with all its fields given."""
+        """Make an object of `msgtype` (`nav_msgs/msg/OccupancyGrid`) with all its fields given."""
         ...
 
 
@@ -68,45 +67,44 @@ class RosbagsFactory:
         return self._types[msgtype](**fields)
 
 
-def stamp_ns(header: Any) -> int:
-    """A header's stamp in nanoseconds."""
+def stamp_to_ns(header: Any) -> int:
+    """Return the stamp of a header in nanoseconds."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def time(factory: MessageFactory, ns: int) -> Any:
-    """builtin_interfaces/Time."""
+def make_time(factory: MessageFactory, ns: int) -> Any:
+    """Make a builtin_interfaces/Time."""
     sec, nanosec = divmod(int(ns), 1_000_000_000)
     return factory.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
 
 
-def header(factory: MessageFactory, ns: int, frame: str) -> Any:
-    """std_msgs/Header."""
-    return factory.make("std_msgs/msg/Header", stamp=time(factory, ns), frame_id=frame)
+def make_header(factory: MessageFactory, ns: int, frame: str) -> Any:
+    """Make a std_msgs/Header."""
+    return factory.make("std_msgs/msg/Header", stamp=make_time(factory, ns), frame_id=frame)
 
 
-def percent(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.int8]:
-    """Probabilities `[..., Y, X]` as occupancy values 0 to 100; -1 where they are NaN or the cell is not `seen`."""
+def to_percent(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.int8]:
+    """Turn probabilities `[..., Y, X]` into occupancy values 0 to 100; -1 where they are NaN or not `seen`."""
     with np.errstate(invalid="ignore"):
         values = np.rint(np.clip(probabilities, 0.0, 1.0) * 100.0)
     values = np.where(np.isnan(values), UNKNOWN, values)
     return (values if seen is None else np.where(seen, values, UNKNOWN)).astype(np.int8)
 
 
-def navigation(
+def to_navigation(
     probabilities: NDArray[np.floating], seen: NDArray[np.bool_], threshold: float = 0.5
 ) -> NDArray[np.int8]:
-    """The combined grid `[Y, X]` from class probabilities `[6, Y, X]`: 0 drivable, 100 not drivable, -1 not seen."""
+    """Combine class probabilities `[6, Y, X]` to one grid `[Y, X]`: 0 drivable, 100 not drivable, -1 not seen."""
     drivable = probabilities[[c.name for c in CLASSES].index("drivable_area")] >= threshold
     return np.where(seen, np.where(drivable, 0, 100), UNKNOWN).astype(np.int8)
 
 
-def bev_image(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-    """A picture `[X, Y, 3]` RGB of class probabilities `[6, Y, X]`: up is ahead (+x), left is left (+y).
+def draw_bev(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    """Draw class probabilities `[6, Y, X]` as a picture `[X, Y, 3]` RGB: up is ahead (+x), left is left (+y).
 
-    The classes' colours are laid over each other, each as opaque as it is probable; cells that are not `seen` are
-    darker.
+    The classes' colours lie over each other, each as opaque as it is probable. Cells that are not `seen` are darker.
     """
-    finite = np.isfinite(probabilities).all()  # ten times quicker than to replace what is not there
+    finite = np.isfinite(probabilities).all()  # ten times faster than replacing NaN that is not there
     picture = colour_cells(probabilities if finite else np.nan_to_num(probabilities))
     if seen is not None:
         unseen = ~seen.T[::-1, ::-1]
@@ -114,8 +112,8 @@ def bev_image(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | Non
     return picture
 
 
-def occupancy_grid(factory: MessageFactory, values: NDArray[np.int8], grid: BevGrid, ns: int, frame: str) -> Any:
-    """nav_msgs/OccupancyGrid of values `[Y, X]`, whose memory order is already that of the message."""
+def make_occupancy_grid(factory: MessageFactory, values: NDArray[np.int8], grid: BevGrid, ns: int, frame: str) -> Any:
+    """Make a nav_msgs/OccupancyGrid of values `[Y, X]`, whose memory order is already that of the message."""
     rows, columns = values.shape
     origin = factory.make(
         "geometry_msgs/msg/Pose",
@@ -124,21 +122,21 @@ def occupancy_grid(factory: MessageFactory, values: NDArray[np.int8], grid: BevG
     )
     info = factory.make(
         "nav_msgs/msg/MapMetaData",
-        map_load_time=time(factory, ns),
+        map_load_time=make_time(factory, ns),
         resolution=float(grid.resolution),
         width=columns,
         height=rows,
         origin=origin,
     )
     data = np.ascontiguousarray(values, dtype=np.int8).ravel()
-    return factory.make(OCCUPANCY_GRID, header=header(factory, ns, frame), info=info, data=data)
+    return factory.make(OCCUPANCY_GRID, header=make_header(factory, ns, frame), info=info, data=data)
 
 
-def rgb_image(factory: MessageFactory, picture: NDArray[np.uint8], ns: int, frame: str) -> Any:
-    """sensor_msgs/Image (rgb8) of a picture `[H, W, 3]`."""
+def make_rgb_image(factory: MessageFactory, picture: NDArray[np.uint8], ns: int, frame: str) -> Any:
+    """Make a sensor_msgs/Image (rgb8) of a picture `[H, W, 3]`."""
     return factory.make(
         RAW,
-        header=header(factory, ns, frame),
+        header=make_header(factory, ns, frame),
         height=picture.shape[0],
         width=picture.shape[1],
         encoding="rgb8",
@@ -148,17 +146,17 @@ def rgb_image(factory: MessageFactory, picture: NDArray[np.uint8], ns: int, fram
     )
 
 
-def compressed_image(factory: MessageFactory, jpeg: bytes, ns: int, frame: str) -> Any:
-    """sensor_msgs/CompressedImage of a JPEG file's bytes, unchanged."""
+def make_compressed_image(factory: MessageFactory, jpeg: bytes, ns: int, frame: str) -> Any:
+    """Make a sensor_msgs/CompressedImage of a JPEG file's bytes, unchanged."""
     data = np.frombuffer(jpeg, dtype=np.uint8)
-    return factory.make(COMPRESSED, header=header(factory, ns, frame), format="jpeg", data=data)
+    return factory.make(COMPRESSED, header=make_header(factory, ns, frame), format="jpeg", data=data)
 
 
-def camera_info(factory: MessageFactory, camera: Camera, ns: int, frame: str) -> Any:
-    """sensor_msgs/CameraInfo of a monocular camera: R is the identity and P is [K | 0]."""
+def make_camera_info(factory: MessageFactory, camera: Camera, ns: int, frame: str) -> Any:
+    """Make a sensor_msgs/CameraInfo of a monocular camera: R is the identity and P is [K | 0]."""
     return factory.make(
         CAMERA_INFO,
-        header=header(factory, ns, frame),
+        header=make_header(factory, ns, frame),
         height=camera.height,
         width=camera.width,
         distortion_model="plumb_bob" if len(camera.distortion) <= 5 else "rational_polynomial",
@@ -174,15 +172,15 @@ def camera_info(factory: MessageFactory, camera: Camera, ns: int, frame: str) ->
     )
 
 
-def tf_message(factory: MessageFactory, transforms: Iterable[tuple[int, str, str, Matrix]]) -> Any:
-    """tf2_msgs/TFMessage of (stamp, parent frame, child frame, parent_T_child)."""
+def make_tf_message(factory: MessageFactory, transforms: Iterable[tuple[int, str, str, Matrix]]) -> Any:
+    """Make a tf2_msgs/TFMessage of (stamp, parent frame, child frame, parent_T_child)."""
     entries = []
     for ns, parent, child, parent_T_child in transforms:
         w, x, y, z = (float(v) for v in quaternion(parent_T_child))
         tx, ty, tz = (float(v) for v in parent_T_child[:3, 3])
         entry = factory.make(
             "geometry_msgs/msg/TransformStamped",
-            header=header(factory, ns, parent),
+            header=make_header(factory, ns, parent),
             child_frame_id=child,
             transform=factory.make(
                 "geometry_msgs/msg/Transform",
@@ -194,8 +192,8 @@ def tf_message(factory: MessageFactory, transforms: Iterable[tuple[int, str, str
     return factory.make(TF_MESSAGE, transforms=entries)
 
 
-def point_cloud(factory: MessageFactory, points: NDArray[np.float32], ns: int, frame: str) -> Any:
-    """sensor_msgs/PointCloud2 of nuScenes points `[n, 5]`: x, y, z in metres, intensity, ring."""
+def make_point_cloud(factory: MessageFactory, points: NDArray[np.float32], ns: int, frame: str) -> Any:
+    """Make a sensor_msgs/PointCloud2 of nuScenes points `[n, 5]`: x, y, z in metres, intensity, ring."""
     packed = np.zeros(len(points), dtype=_POINT)
     for column, name in enumerate(_OFFSETS):
         packed[name] = points[:, column]
@@ -211,7 +209,7 @@ def point_cloud(factory: MessageFactory, points: NDArray[np.float32], ns: int, f
     ]
     return factory.make(
         POINT_CLOUD,
-        header=header(factory, ns, frame),
+        header=make_header(factory, ns, frame),
         height=1,
         width=len(points),
         fields=fields,
@@ -223,16 +221,16 @@ def point_cloud(factory: MessageFactory, points: NDArray[np.float32], ns: int, f
     )
 
 
-def float64(factory: MessageFactory, value: float) -> Any:
-    """std_msgs/Float64."""
+def make_float64(factory: MessageFactory, value: float) -> Any:
+    """Make a std_msgs/Float64."""
     return factory.make(FLOAT64, data=float(value))
 
 
-def diagnostics(factory: MessageFactory, statuses: Iterable[Status], ns: int, owner: str) -> Any:
-    """diagnostic_msgs/DiagnosticArray; the names of the statuses begin with their owner's."""
+def make_diagnostics(factory: MessageFactory, statuses: Iterable[Status], ns: int, owner: str) -> Any:
+    """Make a diagnostic_msgs/DiagnosticArray; the names of the statuses begin with their owner's."""
     return factory.make(
         "diagnostic_msgs/msg/DiagnosticArray",
-        header=header(factory, ns, ""),
+        header=make_header(factory, ns, ""),
         status=[
             factory.make(
                 "diagnostic_msgs/msg/DiagnosticStatus",
@@ -250,13 +248,13 @@ def diagnostics(factory: MessageFactory, statuses: Iterable[Status], ns: int, ow
     )
 
 
-def output_topics() -> dict[str, str]:
-    """Every topic that a result is published on, with its message type."""
+def list_output_topics() -> dict[str, str]:
+    """List the topics that results are published on, with their message types."""
     grids = [f"{BEV}/{cls.name}" for cls in CLASSES]
     return {**dict.fromkeys([*grids, NAVIGATION], OCCUPANCY_GRID), BEV_IMAGE: RAW}
 
 
-def result_messages(
+def make_result_messages(
     factory: MessageFactory,
     probabilities: NDArray[np.floating],
     seen: NDArray[np.bool_],
@@ -266,17 +264,22 @@ def result_messages(
     threshold: float = 0.5,
     wanted: Container[str] | None = None,
 ) -> dict[str, Any]:
-    """The messages of one result by topic: a grid per class, the navigation grid and the coloured picture. Of these,
-    only those on `wanted` topics are made; None wants all.
+    """Make the messages of one result by topic: a grid per class, the navigation grid and the coloured picture.
+
+    Only messages for `wanted` topics are made; None wants all.
     """
 
-    def grid_of(values: NDArray[np.int8]) -> Any:
-        return occupancy_grid(factory, values, grid, ns, frame)
+    def is_wanted(topic: str) -> bool:
+        return wanted is None or topic in wanted
 
-    makers: dict[str, Callable[[], Any]] = {
-        f"{BEV}/{cls.name}": partial(lambda layer: grid_of(percent(layer, seen)), layer)
-        for cls, layer in zip(CLASSES, probabilities, strict=True)
-    }
-    makers[NAVIGATION] = lambda: grid_of(navigation(probabilities, seen, threshold))
-    makers[BEV_IMAGE] = lambda: rgb_image(factory, bev_image(probabilities, seen), ns, frame)
-    return {topic: make() for topic, make in makers.items() if wanted is None or topic in wanted}
+    made: dict[str, Any] = {}
+    for cls, layer in zip(CLASSES, probabilities, strict=True):
+        topic = f"{BEV}/{cls.name}"
+        if is_wanted(topic):
+            made[topic] = make_occupancy_grid(factory, to_percent(layer, seen), grid, ns, frame)
+    if is_wanted(NAVIGATION):
+        values = to_navigation(probabilities, seen, threshold)
+        made[NAVIGATION] = make_occupancy_grid(factory, values, grid, ns, frame)
+    if is_wanted(BEV_IMAGE):
+        made[BEV_IMAGE] = make_rgb_image(factory, draw_bev(probabilities, seen), ns, frame)
+    return made

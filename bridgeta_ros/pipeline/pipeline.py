@@ -33,21 +33,21 @@ class BevRuntime(Protocol):
     grid: BevGrid
 
     def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
-        """How the images of each camera become network inputs."""
+        """Return how the images of each camera become network inputs."""
         ...
 
     def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
-        """Class probabilities `[6, Y, X]` of network inputs `[N, h, w, 3]` RGB."""
+        """Return class probabilities `[6, Y, X]` for network inputs `[N, h, w, 3]` RGB."""
         ...
 
     def warm_up(self, rig: Rig) -> None:
-        """Do what the first call of `infer` would take long for."""
+        """Do ahead what would make the first call of `infer` slow."""
         ...
 
 
 @dataclass(frozen=True)
 class _Lens:
-    """How one camera's pictures become network inputs; the maps are made once."""
+    """How one camera's pictures become network inputs."""
 
     camera: Camera
     fit: ImageFit
@@ -57,16 +57,16 @@ class _Lens:
     def maps(self) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
         """Where in the resized image each pixel of the network input is looked up, lens distortion included."""
         resized = replace(self.fit, offset=(0, 0), size=self.fit.resized).matrix @ self.camera.intrinsics
-        wanted = self.fit.matrix @ self.camera.intrinsics
+        fitted = self.fit.matrix @ self.camera.intrinsics
         d = np.array(self.camera.distortion)
-        return cv2.initUndistortRectifyMap(resized, d, None, wanted, self.fit.size, cv2.CV_16SC2)
+        return cv2.initUndistortRectifyMap(resized, d, None, fitted, self.fit.size, cv2.CV_16SC2)
 
     @property
     def reduction(self) -> int:
         return images.reduction_for(self.fit)
 
     def decode(self, image: EncodedImage | RawImage) -> Picture:
-        """RGB `[H, W, 3]` in the camera's size or the decoder's reduction of it."""
+        """Decode to RGB `[H, W, 3]` in the camera's size or the decoder's reduction of it."""
         reduction = self.reduction if isinstance(image, EncodedImage) else 1
         picture = images.decode(image.data, reduction) if isinstance(image, EncodedImage) else self.to_rgb(image)
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
@@ -74,8 +74,8 @@ class _Lens:
         height, width = picture.shape[:2]
         # Decoders round the reduced size up (JPEG) or down (PNG).
         if any(
-            got not in (full // reduction, -(-full // reduction))
-            for got, full in ((width, self.fit.source[0]), (height, self.fit.source[1]))
+            size not in (full // reduction, -(-full // reduction))
+            for size, full in ((width, self.fit.source[0]), (height, self.fit.source[1]))
         ):
             raise BridgeTAError(
                 f"the image has {'about ' if reduction > 1 else ''}{width * reduction}x{height * reduction} pixels, "
@@ -94,27 +94,27 @@ class _Lens:
 
 
 def _attempt(step: Callable[[_Lens, Any], Picture], lens: _Lens, item: Any) -> Picture | BridgeTAError:
-    """What a step makes of one camera's image, or an error that names the camera.
+    """Apply a step to one camera's image; return its result, or an error that names the camera.
 
-    It is returned, not raised: a traceback would keep this set's pictures until the garbage collector comes by.
+    The error is not raised: a traceback would hold this set's pictures until the garbage collector runs.
     """
     try:
         return step(lens, item)
     except BridgeTAError as error:
         what, fix = error.what, error.fix
     except Exception as error:
-        # Broad, because the bytes come from outside and meet code that is not ours: cv_bridge raises CvBridgeError,
-        # TypeError, KeyError or ValueError, OpenCV and NumPy their own. No list of types is complete, and one message
-        # must cost its camera, not the caller.
+        # Broad, because bytes from outside meet code that is not ours: cv_bridge raises CvBridgeError, TypeError,
+        # KeyError or ValueError, OpenCV and NumPy their own. No list is complete, and a bad message must cost its
+        # camera only.
         what, fix = f"cannot be used ({type(error).__name__}: {error})", None
     kind = f" ({item.format})" if isinstance(item, EncodedImage) and item.format else ""
     return BridgeTAError(what + kind, where=f"camera {lens.camera.name}", fix=fix)
 
 
-def seen_cells(
+def find_seen_cells(
     rig: Rig, fits: Sequence[ImageFit], grid: BevGrid, depth_min: float, depth_max: float
 ) -> NDArray[np.bool_]:
-    """Return the cells `[Y, X]` that the cameras look at.
+    """Find the cells `[Y, X]` that the cameras look at.
 
     The centre of such a cell, on the ground (z = 0 of the base frame), lies in the network input of a camera and
     between the two depths in metres. What hides it, such as a vehicle, is not considered.
@@ -138,39 +138,34 @@ class _View(NamedTuple):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Network inputs `[N, h, w, 3]` of one set, its stamp, the milliseconds each stage took, the N cameras in the
-    order of the rig, and what is wrong with the images that could not be used, by camera.
-    """
+    """One set as the network takes it."""
 
-    inputs: Picture
-    stamp_ns: int
-    latencies: dict[str, float]
-    cameras: tuple[str, ...]
-    faults: dict[str, str] = field(default_factory=dict)
+    inputs: Picture  # [N, h, w, 3]
+    stamp_ns: int  # of the newest image
+    latencies: dict[str, float]  # milliseconds by stage
+    cameras: tuple[str, ...]  # the N cameras, in the order of the rig
+    faults: dict[str, str] = field(default_factory=dict)  # why a camera's image could not be used
 
 
 @dataclass(frozen=True)
 class BevResult:
-    """Class probabilities `[6, Y, X]`, the cells `[Y, X]` that the cameras of this set look at, the stamp of the
-    newest image in nanoseconds, the milliseconds of the stages `decode`, `preprocess` and `network`, the cameras that
-    were used, and what is wrong with the images that could not be, by camera.
-    """
+    """What the network says of one set."""
 
-    probabilities: NDArray[np.float32]
-    seen: NDArray[np.bool_]
-    stamp_ns: int
-    latencies: dict[str, float]
-    cameras: tuple[str, ...] = ()
-    faults: dict[str, str] = field(default_factory=dict)
+    probabilities: NDArray[np.float32]  # by class, [6, Y, X]
+    seen: NDArray[np.bool_]  # cells [Y, X] that the cameras of this set look at
+    stamp_ns: int  # of the newest image
+    latencies: dict[str, float]  # milliseconds of the stages decode, preprocess and network
+    cameras: tuple[str, ...] = ()  # those that were used
+    faults: dict[str, str] = field(default_factory=dict)  # why a camera's image could not be used
 
 
 class BevPipeline:
-    """The way from images to a result, for a fixed rig. `prepare` and `infer` may run in different threads, so that
-    the next set is decoded while the network works on this one.
+    """Turns the images of a fixed rig into results.
 
-    A set needs images of `minimum` cameras (None: of all). The network then runs on the rig of these alone: it is as
-    if the vehicle had no others. `to_rgb` decodes raw images to `[H, W, 3]` RGB. `seen` are the cells `[Y, X]` that
-    the whole rig looks at. Raises BridgeTAError for a minimum that the rig cannot meet.
+    `prepare` and `infer` may run in different threads, so that the next set is decoded while the network works on this
+    one. A set needs images of `minimum` cameras (None: of all). The network then runs on the rig of these alone, as if
+    the vehicle had no others. `to_rgb` decodes raw images to `[H, W, 3]` RGB. `seen` are the cells `[Y, X]` that the
+    whole rig looks at. Raises BridgeTAError for a minimum that the rig cannot meet.
     """
 
     def __init__(
@@ -190,7 +185,7 @@ class BevPipeline:
         self._lenses = {c.name: _Lens(c, fit, to_rgb) for c, fit in zip(rig.cameras, fits, strict=True)}
         lift, grid = runtime.info.model.lift, runtime.grid
         self._seen = {
-            name: seen_cells(rig.select((name,)), (lens.fit,), grid, lift.depth_min, lift.depth_max)
+            name: find_seen_cells(rig.select((name,)), (lens.fit,), grid, lift.depth_min, lift.depth_max)
             for name, lens in self._lenses.items()
         }
         self._views: dict[tuple[str, ...], _View] = {}
@@ -198,29 +193,29 @@ class BevPipeline:
         self._pool = ThreadPoolExecutor(min(count, workers or os.cpu_count() or 1), thread_name_prefix="decode")
 
     def prepare(self, pictures: Mapping[str, EncodedImage | RawImage], stamp_ns: int) -> Prepared:
-        """Decode and fit the images of one set, by camera name; names that the rig lacks are ignored.
+        """Decode and fit the images of one set by camera name; ignore names that the rig lacks.
 
-        Raises BridgeTAError when fewer cameras than the minimum have an image that can be used. It names those
-        without an image, and those whose image is broken, of an unknown encoding or of another size than its
-        calibration. Also raises it once the pipeline is closed.
+        Raises BridgeTAError once the pipeline is closed, and when fewer cameras than the minimum have a usable image.
+        It names the cameras without an image, and those whose image is broken, of an unknown encoding or of another
+        size than its calibration.
         """
         faults: dict[str, BridgeTAError] = {}
-        given = {name: pictures[name] for name in self._lenses if name in pictures}
-        self._require(given, faults)
+        known = {name: pictures[name] for name in self._lenses if name in pictures}
+        self._require_enough(known, faults)
         start = perf_counter()
-        decoded = self._each(_Lens.decode, given, faults)
+        decoded = self._apply(_Lens.decode, known, faults)
         middle = perf_counter()
-        fitted = self._each(_Lens.preprocess, decoded, faults)
+        fitted = self._apply(_Lens.preprocess, decoded, faults)
         inputs = np.stack(list(fitted.values()))
         end = perf_counter()
         latencies = {"decode": 1e3 * (middle - start), "preprocess": 1e3 * (end - middle)}
         reasons = {name: str(BridgeTAError(fault.what, fix=fault.fix)) for name, fault in faults.items()}
         return Prepared(inputs, stamp_ns, latencies, tuple(fitted), reasons)
 
-    def _each(
+    def _apply(
         self, step: Callable[[_Lens, Any], Picture], items: Mapping[str, Any], faults: dict[str, BridgeTAError]
     ) -> dict[str, Picture]:
-        """What a step makes of each camera's image, in the same order; `faults` gains those that fail.
+        """Apply a step to each camera's image, in the same order; add those that fail to `faults`.
 
         Raises BridgeTAError when too few are left.
         """
@@ -228,19 +223,19 @@ class BevPipeline:
         try:
             results = list(self._pool.map(partial(_attempt, step), lenses, items.values()))
         except (CancelledError, RuntimeError) as error:
-            # A closed pool takes no work and cancels what waits; without a thread from the system it raises as well.
+            # A closed pool takes no work and cancels what waits. It also raises if the system has no thread left.
             raise BridgeTAError("no thread decodes the set: the pipeline is closed, or threads ran out") from error
-        made = {}
+        usable = {}
         for name, result in zip(items, results, strict=True):
             if isinstance(result, BridgeTAError):
                 faults[name] = result
             else:
-                made[name] = result
-        self._require(made, faults)
-        return made
+                usable[name] = result
+        self._require_enough(usable, faults)
+        return usable
 
-    def _require(self, usable: Mapping[str, Any], faults: Mapping[str, BridgeTAError]) -> None:
-        """Raise BridgeTAError that says what the set lacks when fewer cameras than the minimum are usable."""
+    def _require_enough(self, usable: Mapping[str, Any], faults: Mapping[str, BridgeTAError]) -> None:
+        """Raise BridgeTAError that says what the set lacks if fewer cameras than the minimum are usable."""
         count, needed = len(self._lenses), self._minimum or len(self._lenses)
         if len(usable) >= needed:
             return
@@ -275,11 +270,11 @@ class BevPipeline:
         return view
 
     def run(self, pictures: Mapping[str, EncodedImage | RawImage], stamp_ns: int) -> BevResult:
-        """`prepare` and `infer` in one."""
+        """Prepare a set and run the network on it."""
         return self.infer(self.prepare(pictures, stamp_ns))
 
     def close(self) -> None:
-        """Stop the threads; what has not begun is dropped."""
+        """Stop the threads and drop what has not begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> BevPipeline:

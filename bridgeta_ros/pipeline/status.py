@@ -1,4 +1,4 @@
-"""The lines of /diagnostics: what they are made of, and which of them are news. No ROS."""
+"""The lines of /diagnostics, and which of them have changed. No ROS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Status:
 
 
 def calibration_status(rig: Rig | None, source: str, problem: str | None) -> Status:
-    """Of the calibration in use, where it comes from, and what is wrong or missing."""
+    """Describe the calibration in use, its source, and what is wrong or missing."""
     values = {"source": source}
     for camera in rig.cameras if rig else ():
         x, y, z = camera.ego_T_cam[:3, 3]
@@ -34,25 +34,28 @@ def calibration_status(rig: Rig | None, source: str, problem: str | None) -> Sta
 
 
 def network_status(weights: str, device: str, precision: str, remarks: Sequence[str]) -> Status:
-    """Of the network in use, and what it had to give up."""
+    """Describe the network in use; `remarks` say what it had to give up, such as the GPU."""
     values = {"weights": weights, "device": device, "precision": precision}
     return Status("network", WARN if remarks else OK, "; ".join(remarks) or f"{device}, {precision}", values)
 
 
 class Changes:
-    """Which statuses differ from the last time in level or in words, for a log that does not repeat itself."""
+    """Remembers statuses, so that a log does not repeat itself."""
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[int, str]] = {}
+        self._last: dict[str, tuple[int, str]] = {}
 
-    def of(self, statuses: Sequence[Status]) -> list[Status]:
-        """The changed ones. Numbers do not count, and what is well from the start is not news."""
+    def update(self, statuses: Sequence[Status]) -> list[Status]:
+        """Return the statuses that have changed in level or words.
+
+        Numbers do not count, and a status that is OK from the start has not changed.
+        """
         changed = []
         for status in statuses:
             # Digits within a word are a name's, such as camera0.
             words = re.sub(r"\b\d+(\.\d+)?\b", "", status.message)
-            now = (status.level, words if status.level != OK else "")
-            if now != self._said.get(status.name, (OK, "")):
+            current = (status.level, words if status.level != OK else "")
+            if current != self._last.get(status.name, (OK, "")):
                 changed.append(status)
-            self._said[status.name] = now
+            self._last[status.name] = current
         return changed

@@ -1,4 +1,4 @@
-"""Topic names: where cameras are found, how they are called, and where results are published."""
+"""Topic names: how cameras are found and named, and where results are published."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class CameraTopic:
 
 
 def image_topic(channel: str) -> str:
-    """Topic of a nuScenes camera channel's JPEGs, in image_transport's naming: `/cam_front/image/compressed`."""
+    """Return the topic of a nuScenes camera channel's JPEGs, as image_transport names it."""
     return f"/{channel.lower()}/image/compressed"
 
 
 def info_topic(channel: str) -> str:
-    """Topic of a nuScenes camera channel's CameraInfo, the sibling of its base image topic."""
+    """Return the topic of a nuScenes camera channel's CameraInfo, the sibling of its base image topic."""
     return f"/{channel.lower()}/camera_info"
 
 
 def _base(topic: str) -> str:
-    """The base topic of an image_transport: `/front/image` of `/front/image/compressed`."""
+    """Return the base topic of an image_transport: `/front/image` of `/front/image/compressed`."""
     return topic.removesuffix("/compressed")
 
 
@@ -57,7 +57,7 @@ def _namespace(topic: str) -> str:
 
 
 def _names(topics: Sequence[str]) -> list[str]:
-    """The shortest endings of the topics' namespaces that differ from each other: `front` of `/sensing/front/image`."""
+    """Name topics by the shortest distinct endings of their namespaces: `front` of `/sensing/front/image`."""
     paths = [(_namespace(topic) or _base(topic)).strip("/").split("/") for topic in topics]
     for length in range(1, max(map(len, paths), default=0) + 1):
         names = ["/".join(path[-length:]) for path in paths]
@@ -67,11 +67,11 @@ def _names(topics: Sequence[str]) -> list[str]:
 
 
 def find_cameras(topics: Mapping[str, str], chosen: Sequence[str] = (), need_info: bool = True) -> list[CameraTopic]:
-    """The cameras among `topics` (name -> message type), in topic order.
+    """Find the cameras among `topics` (name -> message type), in topic order.
 
-    A camera is an Image or CompressedImage topic with a CameraInfo beside it, as image_transport lays them out;
-    where a camera has both kinds, the compressed one is taken. `chosen` restricts and orders the cameras: names or
-    topics, as found here. Without `need_info` image topics lacking a CameraInfo count too (for a calibration file).
+    A camera is an Image or CompressedImage topic with a CameraInfo beside it, as image_transport lays them out. Of a
+    camera with both kinds the compressed one is taken. `chosen` restricts and orders the cameras, by name or topic.
+    Without `need_info` image topics without a CameraInfo count too (for a calibration file).
 
     Raises BridgeTAError when there is no camera, and for a choice that does not exist.
     """
@@ -111,27 +111,27 @@ def find_cameras(topics: Mapping[str, str], chosen: Sequence[str] = (), need_inf
     return [by_key[choice] for choice in dict.fromkeys(chosen)]
 
 
-def plain_name(name: str) -> str:
-    """A camera's name without case, punctuation and the word camera: `front` of `CAM_FRONT` and `camera/front`."""
-    letters = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
-    kept = [word for word in letters if word not in ("cam", "camera", "image")]
-    return " ".join(kept or letters)
+def normalise_name(name: str) -> str:
+    """Reduce a camera's name to what distinguishes it: `front` for `CAM_FRONT` and `camera/front`."""
+    words = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
+    distinct = [word for word in words if word not in ("cam", "camera", "image")]
+    return " ".join(distinct or words)
 
 
-def match_names(found: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
-    """Which of the `found` camera names stands for which `wanted` one (wanted -> found), where that is unambiguous."""
-    by_plain: dict[str, list[str]] = {}
-    for name in found:
-        by_plain.setdefault(plain_name(name), []).append(name)
-    matches = {name: by_plain.get(plain_name(name), []) for name in wanted}
+def match_names(available: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
+    """Map each wanted camera name to the available one that means the same, where that is unambiguous."""
+    by_normalised: dict[str, list[str]] = {}
+    for name in available:
+        by_normalised.setdefault(normalise_name(name), []).append(name)
+    matches = {name: by_normalised.get(normalise_name(name), []) for name in wanted}
     return {name: candidates[0] for name, candidates in matches.items() if len(candidates) == 1}
 
 
 def order_cameras(cameras: Sequence[CameraTopic], wanted: Sequence[str]) -> list[CameraTopic]:
-    """The cameras to feed to a network that was trained with the cameras `wanted`.
+    """Order cameras for a network that was trained with the cameras `wanted`.
 
-    When each wanted one is there by name, exactly those in that order; otherwise all, as found: the network takes
-    any number of cameras.
+    If each wanted one is there by name, return exactly those in that order; otherwise return all as they are, since
+    the network takes any number of cameras.
     """
     by_name = {camera.name: camera for camera in cameras}
     matches = match_names(by_name, wanted)

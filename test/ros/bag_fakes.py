@@ -14,7 +14,7 @@ from bridgeta_core.config.experiment import StudentConfig, from_mapping
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import ImageFit, rigid
-from bridgeta_ros.bags.io import create_bag, qos
+from bridgeta_ros.bags.io import create_bag, make_qos
 from bridgeta_ros.pipeline import messages, topics
 
 GRID = BevGrid(-10, 10, -8, 8, 1.0)
@@ -65,7 +65,7 @@ def write_bag(
     rig: Rig = RIG,
     period: int = 83 * MS,
     image: Callable[[int, str], bytes | None] = lambda cycle, name: jpeg(100),
-    make_image: Callable[..., Any] = messages.compressed_image,
+    make_image: Callable[..., Any] = messages.make_compressed_image,
     image_type: str = topics.COMPRESSED,
     suffix: str = "image/compressed",
     info: bool = True,
@@ -80,7 +80,7 @@ def write_bag(
     """
     with create_bag(path, **options) as (bag, _):
         make = bag.factory
-        bag.add_topic("/tf_static", topics.TF_MESSAGE, qos(latched=True, depth=1))
+        bag.add_topic("/tf_static", topics.TF_MESSAGE, make_qos(latched=True, depth=1))
         bag.add_topic("/tf", topics.TF_MESSAGE)
         for camera in rig.cameras:
             bag.add_topic(f"/{camera.name}/{suffix}", image_type)
@@ -90,7 +90,7 @@ def write_bag(
         first = START - 20 * MS * (len(rig.cameras) - 1)
         if tf:
             links = [(first, "base_link", c.name, c.ego_T_cam) for c in rig.cameras]
-            bag.write("/tf_static", first, messages.tf_message(make, links))
+            bag.write("/tf_static", first, messages.make_tf_message(make, links))
         for cycle in range(cycles):
             end = START + cycle * period
             for i, camera in enumerate(rig.cameras):
@@ -99,13 +99,13 @@ def write_bag(
                 if data is None:
                     continue
                 if info:
-                    message = messages.camera_info(make, camera, ns, camera.name)
+                    message = messages.make_camera_info(make, camera, ns, camera.name)
                     bag.write(f"/{camera.name}/camera_info", ns, message)
                 bag.write(f"/{camera.name}/{suffix}", ns, make_image(make, data, ns, camera.name))
             pose = rigid((cycle, 0, 0), (1, 0, 0, 0))
-            bag.write("/tf", end, messages.tf_message(make, [(end, "map", "base_link", pose)]))
+            bag.write("/tf", end, messages.make_tf_message(make, [(end, "map", "base_link", pose)]))
             if truth is not None:
                 for cls, values in zip(messages.CLASSES, truth, strict=True):
-                    grid = messages.occupancy_grid(make, values, truth_grid, end, "base_link")
+                    grid = messages.make_occupancy_grid(make, values, truth_grid, end, "base_link")
                     bag.write(f"{topics.GROUND_TRUTH}/{cls.name}", end, grid)
     return path

@@ -50,11 +50,11 @@ def bag(tmp_path):
 def test_every_set_becomes_its_grids_at_the_time_of_its_newest_image(bag, tmp_path):
     summary = run(bag, tmp_path / "out")
     found = contents(tmp_path / "out")
-    assert set(found) == {*messages.output_topics(), "/tf", "/tf_static"}
+    assert set(found) == {*messages.list_output_topics(), "/tf", "/tf_static"}
     stamps = [START + i * 83 * MS for i in range(6)]
     assert summary.stamps == stamps
-    for topic in messages.output_topics():
-        assert [(t, messages.stamp_ns(m.header)) for t, m in found[topic]] == [(s, s) for s in stamps]
+    for topic in messages.list_output_topics():
+        assert [(t, messages.stamp_to_ns(m.header)) for t, m in found[topic]] == [(s, s) for s in stamps]
     assert (summary.used, summary.incomplete, summary.dropped, summary.failed) == (6, 0, 0, 0)
 
 
@@ -87,13 +87,13 @@ def test_a_bag_recorded_with_a_delay_plays_beside_the_original(tmp_path):
         bag.add_topic("/front/camera_info", topics.CAMERA_INFO)
         bag.add_topic("/tf_static", topics.TF_MESSAGE)
         camera = RIG.cameras[0]
-        bag.write("/tf_static", START, messages.tf_message(bag.factory, [(0, "base_link", "f", camera.ego_T_cam)]))
-        bag.write("/front/camera_info", START, messages.camera_info(bag.factory, camera, 5, "f"))
-        image = messages.compressed_image(bag.factory, jpeg(9), START - 70 * MS, "f")
+        bag.write("/tf_static", START, messages.make_tf_message(bag.factory, [(0, "base_link", "f", camera.ego_T_cam)]))
+        bag.write("/front/camera_info", START, messages.make_camera_info(bag.factory, camera, 5, "f"))
+        image = messages.make_compressed_image(bag.factory, jpeg(9), START - 70 * MS, "f")
         bag.write("/front/image/compressed", START, image)
     run(tmp_path / "in", tmp_path / "out")
     ((time, grid),) = contents(tmp_path / "out")["/bev/navigation"]
-    assert (time, messages.stamp_ns(grid.header)) == (START, START - 70 * MS)
+    assert (time, messages.stamp_to_ns(grid.header)) == (START, START - 70 * MS)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -113,7 +113,7 @@ def test_raw_images_give_the_grids_of_their_pixels(tmp_path, encoding):
     channels = 1 if encoding == "mono8" else 3
 
     def make(factory, level, ns, frame):
-        image = messages.rgb_image(factory, np.zeros((90, 160, 3), np.uint8), ns, frame)
+        image = messages.make_rgb_image(factory, np.zeros((90, 160, 3), np.uint8), ns, frame)
         image.encoding, image.step = encoding, 160 * channels + 4
         image.data = np.full(90 * image.step, level, np.uint8)
         return image
@@ -430,4 +430,4 @@ def test_the_bag_is_streamed_and_only_a_few_sets_are_decoded_ahead(tmp_path):
 
 
 def test_class_names_are_the_topics():
-    assert set(messages.output_topics()) == {f"/bev/{n}" for n in (*CLASS_NAMES, "navigation", "image")}
+    assert set(messages.list_output_topics()) == {f"/bev/{n}" for n in (*CLASS_NAMES, "navigation", "image")}

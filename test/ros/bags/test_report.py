@@ -17,7 +17,7 @@ from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import create_bag, open_bag
-from bridgeta_ros.bags.latency_chart import latency_chart
+from bridgeta_ros.bags.latency_chart import draw_latencies
 from bridgeta_ros.bags.replay import replay
 from bridgeta_ros.bags.report import write_report
 
@@ -198,7 +198,7 @@ def test_bags_that_do_not_belong_together_are_an_error_and_no_page(tmp_path):
 def test_the_chart_stacks_the_stages_to_their_sum(count):
     rng = np.random.default_rng(count)
     latencies = {"decode": rng.uniform(5, 20, count).tolist(), "network": rng.uniform(30, 80, count).tolist()}
-    chart = latency_chart(latencies, [i * 83 * MS for i in range(count)], 83.0)
+    chart = draw_latencies(latencies, [i * 83 * MS for i in range(count)], 83.0)
     ticks = [float(t) for t in re.findall(r'text-anchor="end">([\d.]+)</text>', chart)]
     paths = re.findall(r' d="([^"]+)"', chart)
     bars = [re.findall(r"M([\d.]+) ([\d.]+)V([\d.]+)h", path) for path in paths]
@@ -217,4 +217,4 @@ def test_the_chart_stacks_the_stages_to_their_sum(count):
 
 
 def test_a_chart_of_nothing_is_empty():
-    assert latency_chart({"decode": []}, [], None) == ""
+    assert draw_latencies({"decode": []}, [], None) == ""

@@ -50,7 +50,9 @@ def new(minimum: int = 2, clock: Time | None = None, names: tuple[str, ...] = NA
 def info(name: str, ns: int = 0, make: Any = ROSBAGS, focal: float = 80.0, frame: str | None = None) -> Any:
     k = K.copy()
     k[0, 0] = k[1, 1] = focal
-    return messages.camera_info(make, Camera(name, *SIZE, k, AHEAD), ns, f"{name}_optical" if frame is None else frame)
+    return messages.make_camera_info(
+        make, Camera(name, *SIZE, k, AHEAD), ns, f"{name}_optical" if frame is None else frame
+    )
 
 
 def broken(name: str) -> Any:
@@ -61,7 +63,7 @@ def broken(name: str) -> Any:
 
 def tf(*names: str, ns: int = 0, make: Any = ROSBAGS, poses: dict[str, Matrix] | None = None) -> Any:
     poses = poses or POSES
-    return messages.tf_message(make, [(ns, "base_link", f"{name}_optical", poses[name]) for name in names])
+    return messages.make_tf_message(make, [(ns, "base_link", f"{name}_optical", poses[name]) for name in names])
 
 
 def calibrated(minimum: int = 2) -> LiveCalibration:
@@ -236,7 +238,7 @@ def test_a_transform_that_turns_bad_leaves_the_earlier_one_in_use_and_says_so():
 def test_a_loop_in_tf_is_told_and_leaves_the_earlier_calibration_in_use():
     calibration = calibrated()
     before = calibration.rig
-    assert not calibration.add_tf(messages.tf_message(ROSBAGS, [(0, "cam_front_optical", "base_link", np.eye(4))]))
+    assert not calibration.add_tf(messages.make_tf_message(ROSBAGS, [(0, "cam_front_optical", "base_link", np.eye(4))]))
     assert calibration.rig is before
     assert calibration.problem is not None
     assert "loop" in calibration.problem
@@ -246,7 +248,7 @@ def test_a_loop_in_tf_is_told_and_leaves_the_earlier_calibration_in_use():
 def test_a_loop_in_tf_from_the_start_is_told():
     calibration = new()
     links = [(0, "a", "base_link", np.eye(4)), (0, "base_link", "a", np.eye(4))]
-    calibration.add_tf(messages.tf_message(ROSBAGS, links))
+    calibration.add_tf(messages.make_tf_message(ROSBAGS, links))
     calibration.add_info("cam_front", info("cam_front"))
     assert "loop" in calibration.problems["cam_front"]
 
@@ -299,7 +301,7 @@ def test_where_the_vehicle_is_does_not_matter():
     calibration = calibrated()
     for x in range(5):
         pose = rigid((x, 0, 0), (1, 0, 0, 0))
-        assert not calibration.add_tf(messages.tf_message(ROSBAGS, [(x, "map", "base_link", pose)]))
+        assert not calibration.add_tf(messages.make_tf_message(ROSBAGS, [(x, "map", "base_link", pose)]))
     assert calibration.complete
 
 

@@ -35,7 +35,7 @@ def images(number: int, brightness: int = 100, **data: bytes) -> ImageSet[Any]:
     """A set whose newest stamp is `number` milliseconds after START."""
     stamps = {name: START + (number - i) * MS for i, name in enumerate(RIG.names)}
     items = {
-        name: messages.compressed_image(MAKE, data.get(name, jpeg(brightness)), stamp, name)
+        name: messages.make_compressed_image(MAKE, data.get(name, jpeg(brightness)), stamp, name)
         for name, stamp in stamps.items()
     }
     return ImageSet(items, stamps)

@@ -15,14 +15,14 @@ from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import invert, project, rigid, transform
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline import messages
-from bridgeta_ros.pipeline.calibration import TfTree, camera_from_info, rig_for, rig_from_messages
+from bridgeta_ros.pipeline.calibration import TfTree, camera_from_info, rig_from_messages, select_cameras
 
 FACTORY = messages.RosbagsFactory(get_typestore(Stores.ROS2_JAZZY))
 CAMERA = Camera("front", 160, 90, K, AHEAD)
 
 
 def info(camera: Camera = CAMERA, frame: str = "front_optical", **changes):
-    message = messages.camera_info(FACTORY, camera, 0, frame)
+    message = messages.make_camera_info(FACTORY, camera, 0, frame)
     for name, value in changes.items():
         setattr(message, name, value)
     return message
@@ -83,12 +83,12 @@ def test_a_loop_of_links_is_an_error_and_not_a_hang():
 @given(poses())
 def test_a_tf_message_written_by_us_is_read_back(pose):
     tree = TfTree()
-    tree.add_message(messages.tf_message(FACTORY, [(0, "base_link", "camera", pose)]))
+    tree.add_message(messages.make_tf_message(FACTORY, [(0, "base_link", "camera", pose)]))
     assert np.allclose(tree.lookup("base_link", "camera"), pose)
 
 
 def test_a_zero_quaternion_is_refused_with_the_names_of_its_frames():
-    message = messages.tf_message(FACTORY, [(0, "base_link", "camera", np.eye(4))])
+    message = messages.make_tf_message(FACTORY, [(0, "base_link", "camera", np.eye(4))])
     message.transforms[0].transform.rotation = SimpleNamespace(w=0.0, x=0.0, y=0.0, z=0.0)
     with pytest.raises(BridgeTAError, match="base_link <- camera"):
         TfTree().add_message(message)
@@ -97,7 +97,7 @@ def test_a_zero_quaternion_is_refused_with_the_names_of_its_frames():
 @pytest.mark.parametrize("bad", [0, 1, 2])
 def test_a_transform_that_is_no_rigid_one_is_named_and_costs_no_other_of_its_message(bad):
     names = ["left", "middle", "right"]
-    message = messages.tf_message(FACTORY, [(0, "base_link", name, AHEAD) for name in names])
+    message = messages.make_tf_message(FACTORY, [(0, "base_link", name, AHEAD) for name in names])
     message.transforms[bad].transform.translation.y = float("nan")
     tree = TfTree()
     with pytest.raises(BridgeTAError, match=f"TF base_link <- {names[bad]}"):
@@ -109,7 +109,7 @@ def test_a_transform_that_is_no_rigid_one_is_named_and_costs_no_other_of_its_mes
 
 def test_a_transform_that_turns_bad_leaves_the_earlier_one():
     tree = TfTree()
-    message = messages.tf_message(FACTORY, [(0, "base_link", "camera", AHEAD)])
+    message = messages.make_tf_message(FACTORY, [(0, "base_link", "camera", AHEAD)])
     tree.add_message(message)
     message.transforms[0].transform.translation.x = float("inf")
     with pytest.raises(BridgeTAError):
@@ -194,8 +194,8 @@ def test_a_camera_without_a_frame_or_without_a_chain_is_named():
 def test_a_calibration_file_may_spell_the_cameras_as_nuscenes_does(tmp_path):
     upper = Rig(tuple(Camera(c.name.upper(), c.width, c.height, c.intrinsics, c.ego_T_cam) for c in RIG.cameras))
     upper.save(tmp_path / "rig.yaml")
-    rig = rig_for(["cam_back", "cam_front"], Rig.load(tmp_path / "rig.yaml"))
+    rig = select_cameras(["cam_back", "cam_front"], Rig.load(tmp_path / "rig.yaml"))
     assert rig.names == ("cam_back", "cam_front")
     assert np.allclose(rig.cameras[0].ego_T_cam, RIG.cameras[1].ego_T_cam)
     with pytest.raises(BridgeTAError, match="cam_roof"):
-        rig_for(["cam_roof"], RIG)
+        select_cameras(["cam_roof"], RIG)

@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.local_map import GAIN, LIMIT, LocalMap
-from bridgeta_ros.pipeline.messages import RosbagsFactory, occupancy_grid
+from bridgeta_ros.pipeline.messages import RosbagsFactory, make_occupancy_grid
 
 Array = NDArray[np.floating]
 
@@ -333,7 +333,7 @@ def test_an_occupancy_grid_of_the_map_puts_its_cells_where_they_are():
     probabilities[1, 5, 9] = 0.99  # 1.8 m ahead, 0.2 m to the left
     local.update(probabilities, np.ones((10, 10), dtype=bool), pose(2999.6, 1234.8))
     factory = RosbagsFactory(get_typestore(Stores.ROS2_JAZZY))
-    message = occupancy_grid(factory, local.values()[1], local.grid, 5, "map")
+    message = make_occupancy_grid(factory, local.values()[1], local.grid, 5, "map")
     info = message.info
     row, column = divmod(int(message.data.argmax()), info.width)
     x = info.origin.position.x + (column + 0.5) * np.float32(info.resolution)  # that field is a float32

@@ -55,20 +55,20 @@ MAKE = StrictFactory()
 def test_occupancy_grid_has_the_cells_in_our_memory_order_and_the_corner_as_origin():
     grid = BevGrid(-50, 50, -40, 40, 0.5)
     values = np.arange(160 * 200).reshape(160, 200) % 101
-    message = messages.occupancy_grid(MAKE, values.astype(np.int8), grid, NS, "base_link")
+    message = messages.make_occupancy_grid(MAKE, values.astype(np.int8), grid, NS, "base_link")
     assert (message.info.width, message.info.height, message.info.resolution) == (200, 160, 0.5)
     position, turn = message.info.origin.position, message.info.origin.orientation
     assert (position.x, position.y, position.z) == (-50, -40, 0)
     assert (turn.x, turn.y, turn.z, turn.w) == (0, 0, 0, 1)
     # As nav_msgs says: cell (x, y) stands at y * width + x.
     assert message.data[3 * 200 + 7] == values[3, 7]
-    assert messages.stamp_ns(message.header) == NS
+    assert messages.stamp_to_ns(message.header) == NS
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (1532402927, 647951000)
 
 
 @given(arrays(np.float32, (3, 4), elements=st.floats(-0.5, 1.5, width=32) | st.just(float("nan"))))
 def test_percent_is_within_0_and_100_or_unknown(probabilities):
-    values = messages.percent(probabilities)
+    values = messages.to_percent(probabilities)
     assert values.dtype == np.int8
     assert np.array_equal(values == -1, np.isnan(probabilities))
     inside = (probabilities >= 0) & (probabilities <= 1)
@@ -78,7 +78,7 @@ def test_percent_is_within_0_and_100_or_unknown(probabilities):
 
 def test_cells_that_no_camera_sees_are_unknown():
     seen = np.array([[True, False]])
-    assert messages.percent(np.full((6, 1, 2), 0.7), seen).tolist() == [[[70, -1]]] * 6
+    assert messages.to_percent(np.full((6, 1, 2), 0.7), seen).tolist() == [[[70, -1]]] * 6
 
 
 def test_navigation_is_0_where_drivable_100_where_seen_and_not_and_unknown_elsewhere():
@@ -86,8 +86,8 @@ def test_navigation_is_0_where_drivable_100_where_seen_and_not_and_unknown_elsew
     probabilities[CLASS_NAMES.index("drivable_area"), 0] = (0.9, 0.5, 0.4, 0.9)
     probabilities[CLASS_NAMES.index("walkway")] = 1.0
     seen = np.array([[True, True, True, False]])
-    assert messages.navigation(probabilities, seen).tolist() == [[0, 0, 100, -1]]
-    assert messages.navigation(probabilities, seen, threshold=0.6).tolist() == [[0, 100, 100, -1]]
+    assert messages.to_navigation(probabilities, seen).tolist() == [[0, 0, 100, -1]]
+    assert messages.to_navigation(probabilities, seen, threshold=0.6).tolist() == [[0, 100, 100, -1]]
 
 
 def test_the_picture_shows_ahead_at_the_top_and_left_at_the_left():
@@ -95,7 +95,7 @@ def test_the_picture_shows_ahead_at_the_top_and_left_at_the_left():
     probabilities = np.zeros((6, *grid.shape))
     column, row = np.floor(grid.to_cells(np.array((8.5, 3.5)))).astype(int)  # ahead and to the left
     probabilities[1, row, column] = 1.0
-    picture = messages.bev_image(probabilities)
+    picture = messages.draw_bev(probabilities)
     assert picture.shape == (20, 10, 3)
     assert picture[1, 1].tolist() == list(CLASSES[1].colour)
     assert len(np.unique(np.delete(picture.reshape(-1, 3), 1 * 10 + 1, axis=0), axis=0)) == 1
@@ -104,18 +104,18 @@ def test_the_picture_shows_ahead_at_the_top_and_left_at_the_left():
 def test_the_picture_blends_a_class_by_its_probability_and_darkens_what_is_not_seen():
     probabilities = np.zeros((6, 1, 3))
     probabilities[0, 0] = (0.0, 0.5, 1.0)
-    empty, half, full = messages.bev_image(probabilities)[::-1, 0].astype(float)
+    empty, half, full = messages.draw_bev(probabilities)[::-1, 0].astype(float)
     assert np.abs(half - (empty + full) / 2).max() <= 0.5
-    dark = messages.bev_image(probabilities, np.zeros((1, 3), bool))
-    assert (dark < messages.bev_image(probabilities)).all()
+    dark = messages.draw_bev(probabilities, np.zeros((1, 3), bool))
+    assert (dark < messages.draw_bev(probabilities)).all()
 
 
 def test_image_messages_keep_their_bytes():
     picture = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    message = messages.rgb_image(MAKE, picture, NS, "base_link")
+    message = messages.make_rgb_image(MAKE, picture, NS, "base_link")
     assert (message.height, message.width, message.step, message.encoding) == (4, 5, 15, "rgb8")
     assert message.data.tobytes() == picture.tobytes()
-    compressed = messages.compressed_image(MAKE, b"\xff\xd8abc\xff\xd9", NS, "cam_front")
+    compressed = messages.make_compressed_image(MAKE, b"\xff\xd8abc\xff\xd9", NS, "cam_front")
     assert (compressed.format, compressed.data.tobytes()) == ("jpeg", b"\xff\xd8abc\xff\xd9")
 
 
@@ -124,7 +124,7 @@ def test_image_messages_keep_their_bytes():
     [((), "plumb_bob", [0] * 5), ((0.1, 0.2, 0, 0, 0.3), "plumb_bob", [0.1, 0.2, 0, 0, 0.3])],
 )
 def test_camera_info_of_a_monocular_camera(distortion, model, d):
-    message = messages.camera_info(MAKE, Camera("front", 1600, 900, K, AHEAD, distortion), NS, "cam_front")
+    message = messages.make_camera_info(MAKE, Camera("front", 1600, 900, K, AHEAD, distortion), NS, "cam_front")
     assert (message.width, message.height, message.distortion_model) == (1600, 900, model)
     assert message.d.tolist() == d
     assert np.array_equal(message.k.reshape(3, 3), K)
@@ -134,7 +134,7 @@ def test_camera_info_of_a_monocular_camera(distortion, model, d):
 
 def test_a_transform_goes_from_child_to_parent():
     pose = rigid((1, 2, 3), (0.5, 0.5, 0.5, 0.5))
-    (entry,) = messages.tf_message(MAKE, [(NS, "base_link", "camera", pose)]).transforms
+    (entry,) = messages.make_tf_message(MAKE, [(NS, "base_link", "camera", pose)]).transforms
     assert (entry.header.frame_id, entry.child_frame_id) == ("base_link", "camera")
     t, q = entry.transform.translation, entry.transform.rotation
     assert np.allclose(rigid((t.x, t.y, t.z), (q.w, q.x, q.y, q.z)), pose)
@@ -143,7 +143,7 @@ def test_a_transform_goes_from_child_to_parent():
 def test_a_point_cloud_is_read_back_field_by_field():
     points = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
     points[:, 4] = np.arange(7) * 4000
-    message = messages.point_cloud(MAKE, points, NS, "lidar_top")
+    message = messages.make_point_cloud(MAKE, points, NS, "lidar_top")
     assert [f.name for f in message.fields] == ["x", "y", "z", "intensity", "ring"]
     assert (message.width, message.height, message.row_step) == (7, 1, 7 * message.point_step)
     for column, field in enumerate(message.fields):
@@ -152,14 +152,14 @@ def test_a_point_cloud_is_read_back_field_by_field():
         assert np.array_equal(values, points[:, column])
     assert message.is_dense
     points[0, 0] = np.nan
-    assert not messages.point_cloud(MAKE, points, NS, "lidar_top").is_dense
+    assert not messages.make_point_cloud(MAKE, points, NS, "lidar_top").is_dense
 
 
 def test_a_result_is_published_on_the_declared_topics_and_no_others():
     seen = np.ones(GRID.shape, bool)
-    result = messages.result_messages(MAKE, np.zeros((6, *GRID.shape)), seen, GRID, NS, "base_link")
+    result = messages.make_result_messages(MAKE, np.zeros((6, *GRID.shape)), seen, GRID, NS, "base_link")
     assert {topic: type(m) for topic, m in result.items()} == {
-        topic: STORE.types[kind] for topic, kind in messages.output_topics().items()
+        topic: STORE.types[kind] for topic, kind in messages.list_output_topics().items()
     }
     assert {m.header.frame_id for m in result.values()} == {"base_link"}
     assert len(result) == 8
@@ -169,9 +169,9 @@ def test_a_result_is_published_on_the_declared_topics_and_no_others():
 def test_of_a_result_only_the_wanted_messages_are_made_and_they_are_those_of_the_whole(data):
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     probabilities, seen = random.random((6, *GRID.shape)), random.random(GRID.shape) < 0.7
-    wanted = data.draw(st.sets(st.sampled_from([*messages.output_topics(), "/elsewhere"])))
-    everything = messages.result_messages(MAKE, probabilities, seen, GRID, NS, "base_link", 0.3)
-    result = messages.result_messages(MAKE, probabilities, seen, GRID, NS, "base_link", 0.3, wanted)
+    wanted = data.draw(st.sets(st.sampled_from([*messages.list_output_topics(), "/elsewhere"])))
+    everything = messages.make_result_messages(MAKE, probabilities, seen, GRID, NS, "base_link", 0.3)
+    result = messages.make_result_messages(MAKE, probabilities, seen, GRID, NS, "base_link", 0.3, wanted)
     assert set(result) == wanted - {"/elsewhere"}
     for topic, message in result.items():
         assert np.array_equal(message.data, everything[topic].data)
@@ -183,7 +183,7 @@ def test_each_class_navigation_and_the_picture_are_published_on_their_own_topics
     probabilities += np.arange(1, 7)[:, None, None] / 10
     seen = np.ones(GRID.shape, bool)
     seen[0] = False
-    result = messages.result_messages(MAKE, probabilities, seen, GRID, NS, "base_link", 0.05)
+    result = messages.make_result_messages(MAKE, probabilities, seen, GRID, NS, "base_link", 0.05)
     for number, name in enumerate(CLASS_NAMES, 1):
         cells = result[f"{BEV}/{name}"].data.reshape(GRID.shape)
         assert set(cells[0]) == {-1}
@@ -194,7 +194,7 @@ def test_each_class_navigation_and_the_picture_are_published_on_their_own_topics
 
 @given(st.floats(allow_nan=False) | st.integers(-5, 5))
 def test_a_number_is_a_message(value):
-    assert messages.float64(MAKE, value).data == value
+    assert messages.make_float64(MAKE, value).data == value
 
 
 def test_diagnostics_have_a_status_for_each_thing_with_its_level_as_a_byte_and_its_values_as_words():
@@ -203,8 +203,8 @@ def test_diagnostics_have_a_status_for_each_thing_with_its_level_as_a_byte_and_i
         Status("sets", ERROR, "out of memory", {}),
         Status("latency", OK, "in time", {}),
     ]
-    message = messages.diagnostics(MAKE, statuses, NS, "/car/bev_node")
-    assert messages.stamp_ns(message.header) == NS
+    message = messages.make_diagnostics(MAKE, statuses, NS, "/car/bev_node")
+    assert messages.stamp_to_ns(message.header) == NS
     assert [s.name for s in message.status] == [f"/car/bev_node: {name}" for name in ("cameras", "sets", "latency")]
     # diagnostic_msgs/DiagnosticStatus: OK 0, WARN 1, ERROR 2.
     assert [s.level for s in message.status] == [b"\x01", b"\x02", b"\x00"]

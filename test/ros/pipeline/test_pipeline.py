@@ -24,7 +24,7 @@ from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import invert, rigid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message, raw_to_rgb
-from bridgeta_ros.pipeline.pipeline import BevPipeline, seen_cells
+from bridgeta_ros.pipeline.pipeline import BevPipeline, find_seen_cells
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
@@ -217,11 +217,11 @@ def test_a_distorted_image_becomes_what_a_pinhole_camera_sees(distortion):
     assert np.abs(fitted[middle] - expected[middle]).mean() > 6  # so the test would notice a missing undistortion
 
 
-def test_seen_cells_are_those_in_front_of_the_lens_and_within_the_depths():
+def test_find_seen_cells_are_those_in_front_of_the_lens_and_within_the_depths():
     grid = BevGrid(-20, 20, -20, 20, 1.0)
     rig = Rig((RIG.cameras[0],))
     fits = FakeRuntime().fits(rig)
-    seen = seen_cells(rig, fits, grid, 1.0, 15.0)
+    seen = find_seen_cells(rig, fits, grid, 1.0, 15.0)
     x, y = np.meshgrid(*grid.centres())
     # 64 of 160 pixels remain at scale 0.4; the field of view is 2 atan(80 / 80) = 90 degrees.
     expected_depth = (x >= 1.0) & (x <= 15.0)
@@ -234,8 +234,8 @@ def test_seen_cells_are_those_in_front_of_the_lens_and_within_the_depths():
 
 def test_two_cameras_see_what_either_sees():
     fits = FakeRuntime().fits(RIG)
-    both = seen_cells(RIG, fits, GRID, 1.0, 60.0)
-    single = [seen_cells(Rig((c,)), (f,), GRID, 1.0, 60.0) for c, f in zip(RIG.cameras, fits, strict=True)]
+    both = find_seen_cells(RIG, fits, GRID, 1.0, 60.0)
+    single = [find_seen_cells(Rig((c,)), (f,), GRID, 1.0, 60.0) for c, f in zip(RIG.cameras, fits, strict=True)]
     assert np.array_equal(both, single[0] | single[1])
     assert np.array_equal(single[0], single[1][:, ::-1][::-1])
     assert SIZE == (160, 90)
@@ -256,9 +256,9 @@ def test_a_set_of_some_cameras_is_run_on_their_rig_and_sees_what_any_of_them_see
     seen_by_any = np.zeros(GRID.shape, bool)
     for name in used:
         i = NAMES.index(name)
-        seen_by_any |= seen_cells(Rig((RING.cameras[i],)), (fits[i],), GRID, lift.depth_min, lift.depth_max)
+        seen_by_any |= find_seen_cells(Rig((RING.cameras[i],)), (fits[i],), GRID, lift.depth_min, lift.depth_max)
     assert np.array_equal(result.seen, seen_by_any)
-    assert np.array_equal(pipeline.seen, seen_cells(RING, fits, GRID, lift.depth_min, lift.depth_max))
+    assert np.array_equal(pipeline.seen, find_seen_cells(RING, fits, GRID, lift.depth_min, lift.depth_max))
 
 
 def test_a_masked_camera_gives_what_a_vehicle_that_never_had_it_gets(tiny):

@@ -34,7 +34,7 @@ def status(level: int, message: str, name: str = "cameras") -> Status:
 def test_the_log_tells_changes_only():
     changes = Changes()
     told = [
-        [s.message for s in changes.of([status(level, message)])]
+        [s.message for s in changes.update([status(level, message)])]
         for level, message in [
             (OK, "all cameras send"),
             (WARN, "no image from left"),
@@ -59,18 +59,18 @@ def test_the_log_tells_changes_only():
 def test_the_log_keeps_statuses_apart():
     changes = Changes()
     both = [status(WARN, "x"), status(WARN, "x", "sets")]
-    assert changes.of(both) == both
-    assert changes.of([status(WARN, "x"), status(ERROR, "x", "sets")]) == [status(ERROR, "x", "sets")]
+    assert changes.update(both) == both
+    assert changes.update([status(WARN, "x"), status(ERROR, "x", "sets")]) == [status(ERROR, "x", "sets")]
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.integers(0, 9**9), st.integers(0, 9**9))
 def test_numbers_alone_are_no_change(a, b, i, j):
     changes = Changes()
-    assert changes.of([status(WARN, f"{a:.2f} s from stamp to publish, {i} times")])
-    assert not changes.of([status(WARN, f"{b:.2f} s from stamp to publish, {j} times")])
+    assert changes.update([status(WARN, f"{a:.2f} s from stamp to publish, {i} times")])
+    assert not changes.update([status(WARN, f"{b:.2f} s from stamp to publish, {j} times")])
 
 
 def test_cameras_that_differ_by_a_number_are_told_apart():
     changes = Changes()
     for name in ("camera0", "camera1", "cam_2", "cam_3"):
-        assert changes.of([status(WARN, f"no image from {name}")])
+        assert changes.update([status(WARN, f"no image from {name}")])

@@ -80,18 +80,18 @@ class Vehicle:
 
     def publish_tf(self, rig: Rig | None = None) -> None:
         links = [(0, "base_link", c.name, c.ego_T_cam) for c in (rig or self.rig).cameras]
-        self.tf_static.publish(messages.tf_message(self.make, links))
+        self.tf_static.publish(messages.make_tf_message(self.make, links))
 
     def publish_pose(self, ns: int, map_T_base: np.ndarray) -> None:
-        self.tf.publish(messages.tf_message(self.make, [(ns, "map", "base_link", map_T_base)]))
+        self.tf.publish(messages.make_tf_message(self.make, [(ns, "map", "base_link", map_T_base)]))
 
     def publish_infos(self, rig: Rig | None = None, ns: int = 0) -> None:
         for camera in (rig or self.rig).cameras:
-            self.infos[camera.name].publish(messages.camera_info(self.make, camera, ns, camera.name))
+            self.infos[camera.name].publish(messages.make_camera_info(self.make, camera, ns, camera.name))
 
     def publish_info_with(self, name: str, **fields: Any) -> None:
         camera = self.rig.select((name,)).cameras[0]
-        message = messages.camera_info(self.make, camera, 0, name)
+        message = messages.make_camera_info(self.make, camera, 0, name)
         for key, value in fields.items():
             setattr(message, key, value)
         self.infos[name].publish(message)
@@ -110,7 +110,7 @@ class Vehicle:
         for i, camera in enumerate(cameras):
             ns = now - STAGGER * (len(cameras) - 1 - i)
             content = (data or {}).get(camera.name, jpeg(brightness, (camera.width, camera.height)))
-            self.images[camera.name].publish(messages.compressed_image(self.make, content, ns, camera.name))
+            self.images[camera.name].publish(messages.make_compressed_image(self.make, content, ns, camera.name))
         self.cycle += 1
         return now
 
@@ -138,7 +138,7 @@ class Listener:
         return subscription
 
     def stamps(self, topic: str = "/bev/drivable_area") -> list[int]:
-        return [messages.stamp_ns(m.header) for m in self.grids[topic]]
+        return [messages.stamp_to_ns(m.header) for m in self.grids[topic]]
 
     def status(self, name: str, node: str = "/bev_node") -> tuple[int, str, dict[str, str]]:
         return self.statuses.get(f"{node}: {name}", (-1, "", {}))

@@ -257,7 +257,7 @@ class TestCalibration:
         bench.drive(vehicle, lambda: bench.listener.stamps())
         bad = np.eye(4)
         bad[0, 3] = np.nan
-        message = messages.tf_message(vehicle.make, [(0, "base_link", "elsewhere", bad)])
+        message = messages.make_tf_message(vehicle.make, [(0, "base_link", "elsewhere", bad)])
         vehicle.tf_static.publish(message)
         bench.drive(vehicle, status_is(bench, "calibration", WARN, "elsewhere"))
         before = len(bench.listener.stamps())

@@ -84,25 +84,25 @@ def replayed(bag: Path, out: Path) -> dict[tuple[str, int], np.ndarray]:
     """The grids of `bridgeta replay`, by topic and stamp."""
     from bridgeta_ros.bags.io import open_bag
     from bridgeta_ros.bags.replay import replay
-    from bridgeta_ros.pipeline.messages import stamp_ns
+    from bridgeta_ros.pipeline.messages import stamp_to_ns
 
     replay(bag, out, progress=False)
     grids = {}
     with open_bag(out) as source:
         for connection, _, data in source.raw({f"/bev/{name}" for name in CLASSES}):
             message = source.decode(connection, data)
-            grids[connection.topic, stamp_ns(message.header)] = np.asarray(message.data)
+            grids[connection.topic, stamp_to_ns(message.header)] = np.asarray(message.data)
     return grids
 
 
 def live(bench: Any, child: subprocess.Popen[str]) -> dict[tuple[str, int], np.ndarray]:
     """The grids that come until a launch ends."""
-    from bridgeta_ros.pipeline.messages import stamp_ns
+    from bridgeta_ros.pipeline.messages import stamp_to_ns
 
     bench.until(lambda: child.poll() is not None, 120)
     bench.pause(0.5)
     return {
-        (topic, stamp_ns(grid.header)): np.frombuffer(grid.data, np.int8)
+        (topic, stamp_to_ns(grid.header)): np.frombuffer(grid.data, np.int8)
         for topic, grids in bench.listener.grids.items()
         for grid in grids
     }

@@ -111,7 +111,7 @@ class TestGrids:
         def arrived() -> bool:
             now = bench.node.get_clock().now().nanoseconds
             for name, publisher in vehicle.raw.items():
-                publisher.publish(messages.rgb_image(vehicle.make, picture, now, name))
+                publisher.publish(messages.make_rgb_image(vehicle.make, picture, now, name))
             bench.pause(0.05)
             return bool(bench.listener.stamps())
 
