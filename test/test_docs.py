@@ -8,7 +8,7 @@ from doc_tables import PAGE, table
 
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_ros.node.health import SetCounts
-from bridgeta_ros.node.parameters import parameters
+from bridgeta_ros.node.parameters import list_parameters
 from bridgeta_ros.pipeline import messages, topics
 
 
@@ -19,7 +19,7 @@ def shown(value: Any) -> str:
 
 
 def test_the_parameters_are_those_of_the_code():
-    expected = [[f"`{p.name}`", shown(p.default), p.constraints, p.effect, p.help] for p in parameters()]
+    expected = [[f"`{p.name}`", shown(p.default), p.constraints, p.effect, p.help] for p in list_parameters()]
     assert table("Parameter") == expected
 
 

@@ -19,7 +19,7 @@ import yaml
 from bridgeta_core.deploy.weights import find_weights, read_info
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_ros.bags.convert import LIDAR_TOPIC
-from bridgeta_ros.node.parameters import NodeParameters, parameters
+from bridgeta_ros.node.parameters import NodeParameters, list_parameters
 from bridgeta_ros.pipeline import messages, topics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +115,7 @@ def test_the_parameters_file_shows_the_defaults():
     content = yaml.safe_load((ROOT / "config" / "bev_node.yaml").read_text())
     assert list(content) == ["/**"]
     values = dict(flat(content["/**"]["ros__parameters"]))
-    table = {parameter.name: parameter.default for parameter in parameters()}
+    table = {parameter.name: parameter.default for parameter in list_parameters()}
     assert values.keys() <= table.keys()
     assert values == {name: table[name] for name in values}
     assert {name: type(value) for name, value in values.items()} == {name: type(table[name]) for name in values}
@@ -131,7 +131,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_the_parameters_file_says_when_a_new_value_takes_effect():
-    effects = {p.name.rpartition(".")[2]: p.effect for p in parameters()}
+    effects = {p.name.rpartition(".")[2]: p.effect for p in list_parameters()}
     for line in (ROOT / "config" / "bev_node.yaml").read_text().splitlines():
         if match := re.match(r"\s+(\w+): \S.*?(?:\[(.+)\])?$", line):
             name, told = match.groups()

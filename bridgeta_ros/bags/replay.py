@@ -134,7 +134,7 @@ class _SetFilter:
     def accepts(self, stamp_ns: int) -> bool:
         """Whether the set of this stamp is run; to be called once for each set."""
         number, self._count = self._count, self._count + 1
-        # Stamps jitter around their period, so a tenth of the gap is given.
+        # Stamps jitter around their period, so a tenth of the gap is tolerated.
         too_soon = 0 <= stamp_ns - self._last < 0.9 * self._gap
         if number % self._every or (number and too_soon):
             return False

@@ -1,4 +1,4 @@
-"""The live node: camera topics in, BEV grids out, under a lifecycle. Everything that can go wrong lives elsewhere."""
+"""The live node: camera topics in, BEV grids out, under a lifecycle."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.calibration import LiveCalibration
 from bridgeta_ros.node.factory import RosFactory
 from bridgeta_ros.node.health import Health
-from bridgeta_ros.node.inputs import CameraInputs, cv_bridge_decoder
+from bridgeta_ros.node.inputs import CameraInputs, make_cv_bridge_decoder
 from bridgeta_ros.node.outputs import Outputs
-from bridgeta_ros.node.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, parameters
+from bridgeta_ros.node.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, list_parameters
 from bridgeta_ros.node.worker import Worker
 from bridgeta_ros.pipeline import messages
 from bridgeta_ros.pipeline.images import raw_to_rgb
@@ -39,14 +39,14 @@ def format_traceback(error: BaseException) -> str:
 class BevNode(LifecycleNode):
     """The lifecycle node.
 
-    Configured, it has the network and its publishers; active, also its subscriptions and the worker. A transition
-    that fails leaves it as it was before, with the reason in the log.
+    A configured node has the network and its publishers, an active one also its subscriptions and the worker. A
+    transition that fails leaves the node as it was, with the reason in the log.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(NODE_NAME, **options)
-        self.settings = self._declare()
-        self.add_on_set_parameters_callback(self._on_parameters)
+        self.settings = self._declare_parameters()
+        self.add_on_set_parameters_callback(self._change_parameters)
         self._runtime: FallbackRuntime | None = None
         self._names: tuple[str, ...] = ()
         self._outputs: Outputs | None = None
@@ -59,23 +59,25 @@ class BevNode(LifecycleNode):
         self.create_service(Trigger, "~/reload", self._reload)
         self.create_service(Trigger, "~/calibrate", self._calibrate)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Of the steady clock: simulated time may stand still, which is a thing to tell.
+        # By the steady clock: simulated time may stand still, which diagnostics have to report.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(self.settings.diagnostics.period, self._tick, clock=steady)
 
     # Parameters
 
-    def _declare(self) -> NodeParameters:
-        values = {p.name: self.declare_parameter(p.name, p.default, _descriptor(p)).value for p in parameters()}
-        # ROS passes over these without a word; a file for several nodes may hold them rightly, so they are no error.
+    def _declare_parameters(self) -> NodeParameters:
+        values = {
+            p.name: self.declare_parameter(p.name, p.default, _describe_parameter(p)).value for p in list_parameters()
+        }
+        # ROS ignores these silently. A file for several nodes may hold them rightly, so they are no error.
         unknown = [name for name in self._parameter_overrides if not self.has_parameter(name)]
         if unknown:
             self.get_logger().warning(f"no such parameter, so it has no effect: {', '.join(sorted(unknown))}")
         return NodeParameters.from_flat(values)
 
-    def _on_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
-        values = self.settings.flat()
-        table = {p.name: p for p in parameters()}
+    def _change_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
+        values = self.settings.to_flat()
+        table = {p.name: p for p in list_parameters()}
         changed = {c.name: c.value for c in changes if c.name in table and c.value != values[c.name]}
         fixed = [name for name in changed if table[name].effect == AT_START]
         if fixed:
@@ -94,15 +96,15 @@ class BevNode(LifecycleNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the network and offer the topics."""
+        """Load the network and create the publishers."""
         try:
             self._runtime = self._load_network()
-            self._names = self.settings.camera_names(self._runtime.info.cameras)
+            self._names = self.settings.choose_cameras(self._runtime.info.cameras)
             self._calibration = self._new_calibration()
             self._outputs = Outputs(self, self._runtime.grid, lambda: self.settings)
             if self._calibration.rig is not None:
                 self._runtime.warm_up(self._calibration.rig)
-        except Exception as error:  # rclpy would drop it without a word
+        except Exception as error:  # rclpy would drop it silently
             self._release()
             return self._fail("configure", error)
         self.get_logger().info(
@@ -111,7 +113,7 @@ class BevNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the worker and listen."""
+        """Start the worker and subscribe."""
         assert self._runtime is not None
         assert self._outputs is not None
         try:
@@ -122,36 +124,36 @@ class BevNode(LifecycleNode):
                 self._outputs,
                 self._health,
                 lambda: self.get_clock().now().nanoseconds,
-                self._report,
+                self._report_failure,
                 minimum=minimum,
                 max_rate=lambda: self.settings.max_rate,
-                to_rgb=cv_bridge_decoder() if self.settings.transport == "raw" else raw_to_rgb,
+                to_rgb=make_cv_bridge_decoder() if self.settings.transport == "raw" else raw_to_rgb,
             )
             self._worker.start()
-            self._listen()
-        except Exception as error:  # rclpy would drop it without a word
-            self._rest()
+            self._subscribe()
+        except Exception as error:  # rclpy would drop it silently
+            self._stop()
             return self._fail("activate", error)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop listening and working; the network stays loaded."""
-        self._rest()
+        """Unsubscribe and stop the worker; keep the network loaded."""
+        self._stop()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back, the network's memory now and not at some later collection."""
+        """Release everything, the network's memory at once and not at some later garbage collection."""
         self._release()
         gc.collect()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back, from whatever state."""
+        """Release everything, from whatever state."""
         self._release()
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Go back to unconfigured, so that it can be configured again."""
+        """Return to unconfigured, so that the node can be configured again."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -161,7 +163,7 @@ class BevNode(LifecycleNode):
             self.trigger_activate()
 
     def destroy_node(self) -> None:
-        """Stop the worker, then take the node off the graph."""
+        """Stop the worker, then remove the node from the graph."""
         self._release()
         super().destroy_node()
 
@@ -178,7 +180,7 @@ class BevNode(LifecycleNode):
         file = Rig.load(Path(settings.calibration_file)) if settings.calibration_file else None
         return LiveCalibration(self._names, settings.base_frame, settings.min_cameras or len(self._names), file)
 
-    def _listen(self) -> None:
+    def _subscribe(self) -> None:
         assert self._calibration is not None
         assert self._worker is not None
         assert self._health is not None
@@ -191,7 +193,7 @@ class BevNode(LifecycleNode):
             self._health,
             on_set=self._worker.offer,
             on_rig=self._use_rig,
-            on_reset=self._go_back,
+            on_reset=self._handle_time_jump,
         )
         self._use_rig()
 
@@ -200,14 +202,14 @@ class BevNode(LifecycleNode):
         assert self._worker is not None
         self._worker.set_rig(self._calibration.rig)
 
-    def _go_back(self) -> None:
+    def _handle_time_jump(self) -> None:
         assert self._worker is not None
         assert self._outputs is not None
-        self.get_logger().warning("stamps went back: a bag began anew, or a clock was set; starting afresh")
-        self._worker.forget()
+        self.get_logger().warning("stamps went back: a bag started over, or a clock was set; forgetting earlier images")
+        self._worker.drop_waiting()
         self._outputs.reset()
 
-    def _rest(self) -> None:
+    def _stop(self) -> None:
         if self._inputs is not None:
             self._inputs.close()
         if self._worker is not None:
@@ -215,7 +217,7 @@ class BevNode(LifecycleNode):
         self._inputs = self._worker = self._health = None
 
     def _release(self) -> None:
-        self._rest()
+        self._stop()
         if self._outputs is not None:
             self._outputs.close()
         self._outputs = self._runtime = self._calibration = None
@@ -224,12 +226,12 @@ class BevNode(LifecycleNode):
     # Services
 
     def _reload(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Load the weights again, or others; what runs goes on until they are there."""
+        """Load the weights of the parameter; the current network runs until they are loaded."""
         try:
             if self._runtime is None:
                 raise BridgeTAError("the node is not configured")
             runtime = self._load_network()
-            names = self.settings.camera_names(runtime.info.cameras)
+            names = self.settings.choose_cameras(runtime.info.cameras)
             if names != self._names or runtime.grid != self._runtime.grid:
                 raise BridgeTAError(
                     f"these weights are for other cameras or another grid ({', '.join(names)}; {runtime.grid})",
@@ -239,22 +241,22 @@ class BevNode(LifecycleNode):
             if self._worker is not None:
                 self._worker.set_runtime(runtime)
         except BridgeTAError as error:
-            return _answer(response, False, str(error))
-        return _answer(response, True, f"{self.settings.weights} on {runtime.device}, {runtime.precision}")
+            return _fill_response(response, False, str(error))
+        return _fill_response(response, True, f"{self.settings.weights} on {runtime.device}, {runtime.precision}")
 
     def _calibrate(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Forget the calibration and read it anew, from the file or the topics."""
+        """Forget the calibration and read it again, from the file or the topics."""
         try:
             if self._runtime is None:
                 raise BridgeTAError("the node is not configured")
             self._calibration = self._new_calibration()
         except BridgeTAError as error:
-            return _answer(response, False, str(error))
+            return _fill_response(response, False, str(error))
         if self._inputs is not None:
             self._inputs.close()
-            self._listen()
+            self._subscribe()
         from_file = self._calibration.from_file
-        return _answer(
+        return _fill_response(
             response, True, f"read {self.settings.calibration_file}" if from_file else "waiting for CameraInfo and TF"
         )
 
@@ -263,22 +265,22 @@ class BevNode(LifecycleNode):
     def _tick(self) -> None:
         if self._inputs is not None:
             self._inputs.tick()
-        statuses = self.statuses()
+        statuses = self.list_statuses()
         now = self.get_clock().now().nanoseconds
         self._diagnostics.publish(messages.make_diagnostics(self._make, statuses, now, self.get_fully_qualified_name()))
         logger = self.get_logger()
         for status in self._changes.update(statuses):
-            text = f"{status.name}: {status.message}"
-            # One call site for each severity: rclpy holds a site to the severity of its first call.
+            line = f"{status.name}: {status.message}"
+            # One call site for each severity: rclpy ties a call site to the severity of its first call.
             if status.level == ERROR:
-                logger.error(text)
+                logger.error(line)
             elif status.level == WARN:
-                logger.warning(text)
+                logger.warning(line)
             else:
-                logger.info(text)
+                logger.info(line)
 
-    def statuses(self) -> list[Status]:
-        """All that /diagnostics tells."""
+    def list_statuses(self) -> list[Status]:
+        """List the statuses for /diagnostics."""
         state = "active" if self._worker else "inactive" if self._runtime else "unconfigured"
         statuses = [Status("lifecycle", OK, state, {})]
         if self._runtime is not None:
@@ -289,24 +291,24 @@ class BevNode(LifecycleNode):
             calibration = self._calibration
             source = self.settings.calibration_file if calibration.from_file else "CameraInfo and TF"
             statuses.append(calibration_status(calibration.rig, source, calibration.problem))
-            statuses += self._health.statuses()
+            statuses += self._health.list_statuses()
         if self._outputs is not None and self._outputs.local_map is not None:
-            statuses.append(self._outputs.local_map.status())
+            statuses.append(self._outputs.local_map.describe())
         return statuses
 
-    def _report(self, error: BaseException) -> None:
-        # What was at work when the context was shut down cannot publish; what fails in every set is told once.
+    def _report_failure(self, error: BaseException) -> None:
+        # After a shutdown of the context nothing can publish. What fails in every set is reported once.
         if self.context.ok() and repr(error) != self._reported:
             self._reported = repr(error)
             self.get_logger().error(f"unexpected failure: {format_traceback(error)}")
 
 
-def _answer(response: Trigger.Response, success: bool, message: str) -> Trigger.Response:
+def _fill_response(response: Trigger.Response, success: bool, message: str) -> Trigger.Response:
     response.success, response.message = success, message
     return response
 
 
-def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+def _describe_parameter(parameter: Parameter) -> ParameterDescriptor:
     description = f"{parameter.help}. Changes take effect at: {parameter.effect}"
     descriptor = ParameterDescriptor(description=description, additional_constraints=parameter.constraints)
     if parameter.low is not None and parameter.high is not None:

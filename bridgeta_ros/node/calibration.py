@@ -1,4 +1,4 @@
-"""The calibration of a running vehicle: what CameraInfo, TF or a file have told so far, and what is still missing."""
+"""The calibration of a running vehicle: what CameraInfo, TF or a file have given, and what is still missing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bridgeta_ros.pipeline.calibration import TfTree, camera_from_info, select_c
 
 
 class LiveCalibration:
-    """Collects the cameras `names`, in this order, as their messages come.
+    """Collects the calibration of the cameras `names`, in this order, as their messages come.
 
-    `rig` is None until at least `minimum` cameras are calibrated; fewer than all are waited for `grace` seconds. A
-    camera whose calibration turns bad keeps its last good one. `problems` says by camera what is missing or wrong. A
-    rig file replaces all messages.
+    `rig` is None until at least `minimum` cameras are calibrated; then the others have `grace` seconds. A camera whose
+    calibration turns bad keeps its last good one. `problems` says by camera what is missing or wrong. A rig file
+    replaces all messages.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LiveCalibration:
         self._since: float | None = None  # when the first camera was calibrated
         self._tree = TfTree()
         self._tf_problem: str | None = None
-        self._infos: dict[str, tuple[Any, Any]] = {}  # signature and message
+        self._infos: dict[str, tuple[Any, Any]] = {}  # signature and message, by camera
         self._cameras: dict[str, Camera] = {}
 
     @property
@@ -49,7 +49,7 @@ class LiveCalibration:
 
     @property
     def problem(self) -> str | None:
-        """What is missing or wrong, in a line."""
+        """What is missing or wrong, in one line; None if nothing is."""
         by_reason: dict[str, list[str]] = {}
         for name, reason in self.problems.items():
             by_reason.setdefault(reason, []).append(name)
@@ -59,16 +59,16 @@ class LiveCalibration:
         return "; ".join(lines) or None
 
     def add_info(self, name: str, message: Any) -> bool:
-        """Take a CameraInfo; whether `rig` is another one now."""
-        signature = _signature(message)
+        """Take a CameraInfo; return whether `rig` has changed."""
+        signature = _sign(message)
         if self.from_file or (name in self._infos and self._infos[name][0] == signature):
             return False
         self._infos[name] = (signature, message)
         self._calibrate(name)
-        return self.settle()
+        return self.update_rig()
 
     def add_tf(self, message: Any) -> bool:
-        """Take a TFMessage; whether `rig` is another one now."""
+        """Take a TFMessage; return whether `rig` has changed."""
         if self.from_file:
             return False
         try:
@@ -78,19 +78,19 @@ class LiveCalibration:
             self._tf_problem = str(error)
         for name in self._infos:
             self._calibrate(name)
-        return self.settle()
+        return self.update_rig()
 
-    def settle(self) -> bool:
-        """Make the rig of what is known now, the grace having passed or not; whether it is another one."""
-        found = tuple(self._cameras[name] for name in self._names if name in self._cameras)
-        if found and self._since is None:
+    def update_rig(self) -> bool:
+        """Make the rig of what is known, if nothing more is waited for; return whether it has changed."""
+        cameras = tuple(self._cameras[name] for name in self._names if name in self._cameras)
+        if cameras and self._since is None:
             self._since = self._clock()
-        waiting = len(found) < len(self._names) and (
-            len(found) < self._minimum or self._since is None or self._clock() - self._since < self._grace
+        waiting = len(cameras) < len(self._names) and (
+            len(cameras) < self._minimum or self._since is None or self._clock() - self._since < self._grace
         )
-        if self.from_file or waiting or not found:
+        if self.from_file or waiting or not cameras:
             return False
-        rig = Rig(found)
+        rig = Rig(cameras)
         if self.rig is not None and self.rig.key() == rig.key():
             return False
         self.rig = rig
@@ -106,12 +106,12 @@ class LiveCalibration:
             self.problems.pop(name, None)
         except BridgeTAError as error:
             what = f"CameraInfo {error.what}" if error.where else error.what
-            kept = ", the earlier calibration stays in use" if name in self._cameras else ""
-            self.problems[name] = f"{what}{kept}" + (f". {error.fix}" if error.fix else "")
+            remark = ", the earlier calibration stays in use" if name in self._cameras else ""
+            self.problems[name] = f"{what}{remark}" + (f". {error.fix}" if error.fix else "")
 
 
-def _signature(info: Any) -> tuple[Any, ...]:
-    """All of a CameraInfo but its stamp."""
+def _sign(info: Any) -> tuple[Any, ...]:
+    """Return everything in a CameraInfo but its stamp, to compare it by."""
     numbers = tuple(np.asarray(values, dtype=np.float64).tobytes() for values in (info.d, info.k, info.r, info.p))
     roi = info.roi
     window = (roi.x_offset, roi.y_offset, roi.width, roi.height)

@@ -1,4 +1,4 @@
-"""Messages of the ROS installation; with the node, all that imports message packages."""
+"""Messages of the ROS installation."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rosidl_runtime_py.utilities import get_message
 
 
 @cache
-def _class(msgtype: str) -> tuple[Any, frozenset[str]]:
-    """A message class and those of its fields that are sequences of numbers."""
+def _load_class(msgtype: str) -> tuple[Any, frozenset[str]]:
+    """Return a message class and the names of its fields that are sequences."""
     cls = get_message(msgtype)
     kinds = cls.get_fields_and_field_types().items()
     return cls, frozenset(name for name, kind in kinds if kind.startswith("sequence<"))
 
 
 class RosFactory:
-    """The `MessageFactory` of rclpy's classes."""
+    """Makes messages of rclpy's classes; a `MessageFactory`."""
 
     def make(self, msgtype: str, **fields: Any) -> Any:
-        """See `MessageFactory`. Arrays become array.array: rclpy checks other sequences item by item."""
-        cls, sequences = _class(msgtype)
+        """Make a message. Arrays become array.array, since rclpy checks other sequences item by item."""
+        cls, sequences = _load_class(msgtype)
         for name in sequences & fields.keys():
             if isinstance(value := fields[name], np.ndarray):
                 fields[name] = array(value.dtype.char, value.tobytes())

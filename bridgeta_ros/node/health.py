@@ -1,4 +1,4 @@
-"""How the node is doing: events in, diagnostic statuses out. No ROS; times are seconds of a steady clock."""
+"""The health of the node: events in, diagnostic statuses out. No ROS; times are seconds of a steady clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from bridgeta_ros.node.parameters import DiagnosticsParameters
 from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Status
 
-_WINDOW = 5.0  # seconds over which rates and latencies are taken
+_WINDOW = 5.0  # seconds over which rates and latencies are measured
 
 
 @dataclass
@@ -40,16 +40,16 @@ class _Stream:
     last: float | None = None
 
     def count(self, now: float) -> int:
-        """Images within the window."""
+        """Count the images within the window."""
         while self.times and self.times[0] < now - _WINDOW:
             self.times.popleft()
         return len(self.times)
 
 
 class Health:
-    """Takes events from the executor and the worker, in any thread, and says how things are.
+    """Takes events from the executor and the worker, in any thread, and reports the state of the node.
 
-    `limits` is read at every call, so that changed parameters hold at once.
+    `limits` is read at every call, so that changed parameters take effect at once.
     """
 
     def __init__(
@@ -69,85 +69,90 @@ class Health:
         self._failure: tuple[float, str] | None = None
         self._late_since: float | None = None
         self._idle = False
-        self._handed = self._start  # when a set was last run or left out on purpose
+        self._last_skip = self._start  # when a set was last left out on purpose
         self._qos: dict[str, str] = {}
         self._publishers: Mapping[str, int] = {}
 
-    def image(self, camera: str) -> None:
-        """An image arrived."""
+    def add_image(self, camera: str) -> None:
+        """Note that an image arrived."""
         with self._lock:
             stream = self._streams[camera]
             stream.last = self._clock()
             stream.times.append(stream.last)
 
-    def faults(self, faults: Mapping[str, str]) -> None:
-        """Cameras whose image could not be used, and why."""
+    def add_faults(self, faults: Mapping[str, str]) -> None:
+        """Note why the images of some cameras could not be used."""
         with self._lock:
             self._image_faults.update({name: (self._clock(), reason) for name, reason in faults.items()})
 
     def count(self, event: str, by: int = 1) -> None:
-        """So many more of a field of `SetCounts`."""
+        """Increase a field of `SetCounts`."""
         with self._lock:
             if event == "skipped":
-                self._handed = self._clock()
+                self._last_skip = self._clock()
             setattr(self.counts, event, getattr(self.counts, event) + by)
 
-    def idle(self, idle: bool) -> None:
-        """Whether the network rests because nobody subscribes; what failed before it rested is no news then."""
+    def set_idle(self, idle: bool) -> None:
+        """Note whether the network rests because nobody subscribes; forget earlier failures if it does."""
         with self._lock:
             self._idle = idle
             if idle:
                 self._failure = None
 
-    def failed(self, reason: str) -> None:
-        """A set could not be run."""
+    def add_failure(self, reason: str) -> None:
+        """Note that a set could not be run."""
         with self._lock:
             self.counts.failed += 1
             self._failure = (self._clock(), reason)
 
-    def published(self, latencies: Mapping[str, float], cameras: int) -> None:
-        """A result of so many cameras went out; milliseconds by stage, `total` among them."""
+    def add_published(self, latencies: Mapping[str, float], cameras: int) -> None:
+        """Note that a result of `cameras` cameras went out; milliseconds by stage, `total` among them."""
         with self._lock:
             self.counts.published += 1
             self.counts.partial += cameras < len(self._streams)
             self._failure = None
             now = self._clock()
             self._latencies.append((now, latencies))
-            # A stamp of the future is as bad as an old one.
             if len(self._latencies) > 1 and self._latencies[-2][0] < now - _WINDOW:
-                self._late_since = None  # after a pause it begins anew
+                self._late_since = None  # start over after a pause
+            # A stamp of the future is as bad as an old one.
             late = abs(latencies["total"]) > 1e3 * self._limits().late_after
             if not late:
                 self._late_since = None
             elif self._late_since is None:
                 self._late_since = now
 
-    def incompatible_qos(self, topic: str, policy: str) -> None:
-        """A publisher of a topic offers less than the subscription asks for."""
+    def add_incompatible_qos(self, topic: str, policy: str) -> None:
+        """Note that a publisher of a topic offers less than the subscription asks for."""
         with self._lock:
             self._qos[topic] = policy
 
     def set_publishers(self, counts: Mapping[str, int]) -> None:
-        """How many publishers each input topic has."""
+        """Set how many publishers each input topic has."""
         with self._lock:
             self._publishers = dict(counts)
 
-    def statuses(self) -> list[Status]:
-        """`cameras`, `sets`, `latency` and `connections`."""
+    def list_statuses(self) -> list[Status]:
+        """List the statuses `cameras`, `sets`, `latency` and `connections`."""
         with self._lock:
             now = self._clock()
-            return [self._cameras(now), self._sets(now), self._latency(now), self._connections()]
+            return [
+                self._describe_cameras(now),
+                self._describe_sets(now),
+                self._describe_latency(now),
+                self._describe_connections(),
+            ]
 
-    def _watched(self, now: float) -> float:
-        """Seconds over which rates are taken."""
+    def _span(self, now: float) -> float:
+        """Return the seconds over which rates are measured."""
         return min(_WINDOW, max(now - self._start, 1e-3))
 
-    def _cameras(self, now: float) -> Status:
-        limits, watched = self._limits(), self._watched(now)
+    def _describe_cameras(self, now: float) -> Status:
+        limits, span = self._limits(), self._span(now)
         values, silent, slow, lost = {}, [], [], 0
         for name, stream in self._streams.items():
             age = now - (self._start if stream.last is None else stream.last)
-            rate = stream.count(now) / watched
+            rate = stream.count(now) / span
             values[f"{name} rate (Hz)"] = f"{rate:.1f}"
             values[f"{name} last image (s ago)"] = "never" if stream.last is None else f"{age:.2f}"
             if age > limits.late_after:
@@ -157,32 +162,36 @@ class Health:
                 slow.append(name)
         broken = {n: reason for n, (t, reason) in self._image_faults.items() if now - t < _WINDOW}
         values.update({f"{name} fault": reason for name, reason in broken.items()})
-        problems = [f"no image from {', '.join(silent)}"] * bool(silent)
-        problems += [f"low rate of {', '.join(slow)}"] * bool(slow)
-        problems += [f"unusable images from {', '.join(broken)}"] * bool(broken)
+        problems = []
+        if silent:
+            problems.append(f"no image from {', '.join(silent)}")
+        if slow:
+            problems.append(f"low rate of {', '.join(slow)}")
+        if broken:
+            problems.append(f"unusable images from {', '.join(broken)}")
         too_few = len(self._streams) - lost < self._minimum
         level = ERROR if too_few else WARN if problems else OK
         return Status("cameras", level, "; ".join(problems) or "all cameras send", values)
 
-    def _sets(self, now: float) -> Status:
+    def _describe_sets(self, now: float) -> Status:
         counts, values = self.counts, {}
         for name in counts.__dataclass_fields__:
             values[name] = str(getattr(counts, name))
-        values["rate (Hz)"] = f"{sum(now - t <= _WINDOW for t, _ in self._latencies) / self._watched(now):.1f}"
+        values["rate (Hz)"] = f"{sum(now - t <= _WINDOW for t, _ in self._latencies) / self._span(now):.1f}"
         if self._failure is not None:
             lasting = not self._latencies or now - self._latencies[-1][0] > self._limits().error_after
             return Status("sets", ERROR if lasting else WARN, self._failure[1], values)
         if self._idle:
             return Status("sets", OK, "idle: nobody subscribes", values)
-        handed = max([self._handed, *(t for t, _ in list(self._latencies)[-1:])])
-        if now - handed > _WINDOW:
-            since = f"nothing to run for {now - handed:.0f} s: cameras are missing, or their stamps are too far apart"
+        last_run = max(self._last_skip, self._latencies[-1][0]) if self._latencies else self._last_skip
+        if now - last_run > _WINDOW:
+            since = f"nothing to run for {now - last_run:.0f} s: cameras are missing, or their stamps are too far apart"
             return Status("sets", WARN, f"{since} (slop, min_cameras)", values)
         if not counts.published:
             return Status("sets", WARN, "nothing published yet", values)
         return Status("sets", OK, "publishing", values)
 
-    def _latency(self, now: float) -> Status:
+    def _describe_latency(self, now: float) -> Status:
         recent = [latencies for t, latencies in self._latencies if now - t <= _WINDOW]
         values: dict[str, str] = {}
         for stage in recent[-1] if recent else ():
@@ -197,10 +206,13 @@ class Health:
             message += ": the stamps are not of this node's clock (a bag needs use_sim_time and ros2 bag play --clock)"
         return Status("latency", ERROR if now - self._late_since > limits.error_after else WARN, message, values)
 
-    def _connections(self) -> Status:
+    def _describe_connections(self) -> Status:
         without = [topic for topic, count in self._publishers.items() if not count]
         values = {topic: f"{count} publishers" for topic, count in self._publishers.items()}
         values.update({topic: f"incompatible QoS: {policy}" for topic, policy in self._qos.items()})
-        problems = [f"incompatible QoS on {', '.join(self._qos)} (see parameter reliability)"] * bool(self._qos)
-        problems += [f"no publisher on {', '.join(without)}"] * bool(without)
+        problems = []
+        if self._qos:
+            problems.append(f"incompatible QoS on {', '.join(self._qos)} (see parameter reliability)")
+        if without:
+            problems.append(f"no publisher on {', '.join(without)}")
         return Status("connections", WARN if problems else OK, "; ".join(problems) or "all topics connected", values)

@@ -1,4 +1,4 @@
-"""What the live node listens to: images, CameraInfo and TF in, sets of images and calibrations out."""
+"""The subscriptions of the live node: images, CameraInfo and TF in, image sets and calibrations out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except ImportError:  # Humble
 _QUEUE = 10  # images per camera that wait for those of the others
 
 
-def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
+def _make_qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
@@ -66,10 +66,11 @@ class MessageFilterMatcher:
 
 
 class CameraInputs:
-    """The subscriptions of an active node. Everything runs in the executor's thread and is quick.
+    """The subscriptions of an active node. All callbacks are quick and run in the executor's thread.
 
-    `on_set` gets each set with the time in nanoseconds at which its last image came, complete or, when the parameters
-    allow it, without some cameras; `on_rig` is called when the calibration has changed, `on_reset` when time went back.
+    `on_set` gets each image set and the time in nanoseconds at which its last image came. Sets are complete, or lack
+    some cameras if the parameters allow it. `on_rig` is called when the calibration has changed, `on_reset` when stamps
+    went back.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class CameraInputs:
     ) -> None:
         self._node, self._names, self._calibration, self._health = node, names, calibration, health
         self._on_set, self._on_rig, self._on_reset = on_set, on_rig, on_reset
-        self._newest = 0  # stamp of the last set that was handed on
+        self._newest = 0  # stamp of the last set, ns
         slop_ns = round(settings.slop * 1e9)
         self._sync: Synchroniser[Any] = Synchroniser(
             names,
@@ -102,22 +103,22 @@ class CameraInputs:
     def _subscribe(self, settings: NodeParameters) -> None:
         raw = settings.transport == "raw"
         image_type, suffix = (topics.RAW, "") if raw else (topics.COMPRESSED, "/compressed")
-        qos = _qos(settings.depth, settings.reliability == "reliable")
+        qos = _make_qos(settings.depth, settings.reliability == "reliable")
         for name in self._names:
-            self._listen(image_type, f"~/input/{name}/image{suffix}", partial(self._image, name), qos)
+            self._create(image_type, f"~/input/{name}/image{suffix}", partial(self._take_image, name), qos)
             if not self._calibration.from_file:
-                info = partial(self._info, name)
+                info = partial(self._take_info, name)
                 # Drivers publish CameraInfo with either reliability; best effort takes both.
-                self._listen(topics.CAMERA_INFO, f"~/input/{name}/camera_info", info, _qos(1, False))
+                self._create(topics.CAMERA_INFO, f"~/input/{name}/camera_info", info, _make_qos(1, False))
         if not self._calibration.from_file:
-            self._listen(topics.TF_MESSAGE, topics.TF_STATIC, self._transforms, _qos(100, True, latched=True))
-            self._tf = self._listen(topics.TF_MESSAGE, topics.TF, self._transforms, _qos(100, True))
+            self._create(topics.TF_MESSAGE, topics.TF_STATIC, self._take_transforms, _make_qos(100, True, latched=True))
+            self._tf = self._create(topics.TF_MESSAGE, topics.TF, self._take_transforms, _make_qos(100, True))
 
-    def _listen(self, msgtype: str, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
+    def _create(self, msgtype: str, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
         name = self._node.resolve_topic_name(topic)
 
         def incompatible(event: Any) -> None:
-            self._health.incompatible_qos(name, qos_policy_name_from_kind(event.last_policy_kind))
+            self._health.add_incompatible_qos(name, qos_policy_name_from_kind(event.last_policy_kind))
 
         callbacks = SubscriptionEventCallbacks(incompatible_qos=incompatible)
         subscription = self._node.create_subscription(
@@ -127,11 +128,11 @@ class CameraInputs:
         return subscription
 
     def tick(self) -> None:
-        """To be called about once a second: what time alone changes."""
-        if self._calibration.settle():
+        """Check what changes with time alone; to be called about once a second."""
+        if self._calibration.update_rig():
             self._on_rig()
         if self._tf is not None and self._calibration.complete:
-            # Each message costs, a vehicle sends hundreds per second, and cameras do not move; /tf_static stays.
+            # A vehicle sends hundreds of messages per second, and cameras do not move; /tf_static stays.
             self._subscriptions.remove(self._tf)
             self._node.destroy_subscription(self._tf)
             self._tf = None
@@ -139,25 +140,25 @@ class CameraInputs:
         self._health.set_publishers({s.topic_name: self._node.count_publishers(s.topic_name) for s in cameras})
 
     def close(self) -> None:
-        """Stop listening."""
+        """Unsubscribe."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
         self._tf = None
 
-    def _info(self, name: str, message: Any) -> None:
+    def _take_info(self, name: str, message: Any) -> None:
         if self._calibration.add_info(name, message):
             self._on_rig()
 
-    def _transforms(self, message: Any) -> None:
+    def _take_transforms(self, message: Any) -> None:
         if self._calibration.add_tf(message):
             self._on_rig()
 
-    def _image(self, name: str, message: Any) -> None:
+    def _take_image(self, name: str, message: Any) -> None:
         stamp = stamp_to_ns(message.header)
-        self._health.image(name)
+        self._health.add_image(name)
         if not stamp:
-            self._health.faults({name: "its header has no stamp"})
+            self._health.add_faults({name: "its header has no stamp"})
             return
         before = asdict(self._sync.counts)
         sets = self._sync.add(name, stamp, message)
@@ -178,8 +179,8 @@ class CameraInputs:
         self._on_set(images, cast(int, self._node.get_clock().now().nanoseconds))
 
 
-def cv_bridge_decoder() -> Any:
-    """Raw images by cv_bridge."""
+def make_cv_bridge_decoder() -> Callable[[RawImage], Picture]:
+    """Make a decoder of raw images by cv_bridge. Raises BridgeTAError when it cannot be imported."""
     try:
         from cv_bridge import CvBridge
     except ImportError as error:

@@ -24,8 +24,8 @@ def main() -> None:
         code = 130
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is closed by now. To take torch and transformers apart would cost the interpreter another second,
-    # and a supervisor that waits for the end of a stack counts those.
+    # Everything is closed by now. Unloading torch and transformers would take the interpreter another second, for
+    # which a supervisor would wait.
     os._exit(code)
 
 
@@ -44,13 +44,13 @@ def run(args: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    # rclpy hands the signals back as it found them, and a second SIGINT, launch's own beside that of the terminal, must
-    # not cut the end short.
+    # rclpy restores the signal handlers that it found, and a second SIGINT (launch sends one beside the terminal's)
+    # must not interrupt the shutdown.
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, signal.SIG_IGN)
     try:
         rclpy.init(args=args)
-    except RuntimeError as error:  # rclpy's own are of this type: a wrong argument, a params file that is not there
+    except RuntimeError as error:  # what rclpy raises for a wrong argument or a missing params file
         print(f"{NODE_NAME}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     try:
@@ -80,7 +80,7 @@ def _spin(node: BevNode) -> None:
         while rclpy.ok():
             spin_some(node, executor)
     except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # the ordinary end
+        pass  # the normal end
     finally:
         executor.shutdown()
 
@@ -88,7 +88,7 @@ def _spin(node: BevNode) -> None:
 def spin_some(node: BevNode, executor: SingleThreadedExecutor, timeout: float | None = None) -> None:
     """Run callbacks for `timeout` seconds, or until one fails; log a failure instead of ending the node.
 
-    rclpy raises what a callback raised, its own too: a transition that the state does not allow, asked for over the
+    rclpy raises what a callback raised. Otherwise a transition that the state does not allow, requested over the
     lifecycle service, would end the process.
     """
     from rclpy.executors import ExternalShutdownException
@@ -103,5 +103,5 @@ def spin_some(node: BevNode, executor: SingleThreadedExecutor, timeout: float | 
     except (KeyboardInterrupt, ExternalShutdownException):
         raise
     except Exception as error:
-        if node.context.ok():  # else it is the end, that rclpy came upon in the middle of its work
+        if node.context.ok():  # otherwise the shutdown interrupted rclpy
             node.get_logger().error(f"in a callback: {format_traceback(error)}")

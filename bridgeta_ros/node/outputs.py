@@ -1,4 +1,4 @@
-"""What the live node publishes: grids, the coloured picture, latencies, and the local map."""
+"""The publishers of the live node: grids, the coloured picture, latencies and the local map."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from bridgeta_ros.pipeline.pipeline import BevResult
 from bridgeta_ros.pipeline.status import OK, WARN, Status
 
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_HELD = 5  # results that wait for their place in the local map
+_MAX_WAITING = 5  # results that wait for their pose in the local map
 
 
 class Outputs:
-    """The publishers of a configured node; the worker's `Publisher`. `settings` is read at each result."""
+    """The publishers of a configured node, the worker's `Publisher`. `settings` is read at each result."""
 
     def __init__(self, node: LifecycleNode, grid: BevGrid, settings: Callable[[], NodeParameters]) -> None:
         self.grid = grid
@@ -41,17 +41,17 @@ class Outputs:
         self._latencies = {s: node.create_publisher(float64, f"~/latency/{s}", 10) for s in topics.LATENCIES}
         self.local_map = LocalMapOutput(node, grid, settings(), self._make) if settings().local_map.enabled else None
 
-    def wanted(self) -> bool:
-        """Whether somebody subscribes to a grid, the picture or the local map, or results are wanted in any case."""
+    def is_wanted(self) -> bool:
+        """Whether somebody subscribes to a grid, the picture or the local map, or the node is not lazy."""
         if not self._settings().lazy or any(p.get_subscription_count() for p in self._publishers.values()):
             return True
-        return self.local_map is not None and self.local_map.wanted()
+        return self.local_map is not None and self.local_map.is_wanted()
 
     def publish(self, result: BevResult) -> dict[str, float]:
-        """Send what somebody subscribes to; all of it when the node is not lazy, as late subscribers get the last."""
+        """Send what somebody subscribes to; send everything if the node is not lazy, for late subscribers."""
         settings, start = self._settings(), perf_counter()
         wanted = {t for t, p in self._publishers.items() if not settings.lazy or p.get_subscription_count()}
-        made = messages.make_result_messages(
+        results = messages.make_result_messages(
             self._make,
             result.probabilities,
             result.seen,
@@ -62,7 +62,7 @@ class Outputs:
             wanted,
         )
         middle = perf_counter()
-        for topic, message in made.items():
+        for topic, message in results.items():
             self._publishers[topic].publish(message)
         if self.local_map is not None:
             self.local_map.add(result)
@@ -75,12 +75,12 @@ class Outputs:
                 publisher.publish(messages.make_float64(self._make, stages[stage]))
 
     def reset(self) -> None:
-        """Time went back: forget what belongs to another time."""
+        """Forget what belongs to another time, after stamps went back."""
         if self.local_map is not None:
             self.local_map.reset()
 
     def close(self) -> None:
-        """Take the topics off the graph."""
+        """Remove the topics from the graph."""
         for publisher in (*self._publishers.values(), *self._latencies.values()):
             self._node.destroy_publisher(publisher)
         if self.local_map is not None:
@@ -88,18 +88,18 @@ class Outputs:
 
 
 class LocalMapOutput:
-    """Results put together in a frame that stands still, by the pose that TF has at their stamps.
+    """Fuses results in a fixed frame, by the pose that TF has at their stamps, and publishes the map.
 
-    A result whose pose TF does not know yet waits for the next one to come.
+    A result whose pose TF does not know yet waits until the next result comes.
     """
 
     def __init__(self, node: LifecycleNode, grid: BevGrid, settings: NodeParameters, factory: RosFactory) -> None:
         options = settings.local_map
         self._node, self._make, self._frame, self._base = node, factory, options.frame, settings.base_frame
         self._map = LocalMap(grid, options.size, gain=options.gain)
-        self._held: deque[BevResult] = deque(maxlen=_HELD)
+        self._waiting: deque[BevResult] = deque(maxlen=_MAX_WAITING)
         self._problem: str | None = None
-        self._again = False
+        self._reset_pending = False
         self._updates = 0
         kind = get_message(topics.OCCUPANCY_GRID)
         self._publishers = [
@@ -108,27 +108,27 @@ class LocalMapOutput:
         self._buffer = tf2_ros.Buffer(Duration(seconds=10))
         self._listener = tf2_ros.TransformListener(self._buffer, node)
 
-    def wanted(self) -> bool:
-        """Whether somebody subscribes to it."""
+    def is_wanted(self) -> bool:
+        """Whether somebody subscribes to the map."""
         return any(publisher.get_subscription_count() for publisher in self._publishers)
 
     def add(self, result: BevResult) -> None:
-        """Fuse a result and those that waited, and publish the map."""
-        if self._again:
-            self._again = False
-            self._held.clear()
+        """Fuse the results that wait and this one, and publish the map."""
+        if self._reset_pending:
+            self._reset_pending = False
+            self._waiting.clear()
             self._map.reset()
-        self._held.append(result)
+        self._waiting.append(result)
         fused = None
-        while self._held:
-            stamp = Time(nanoseconds=self._held[0].stamp_ns)
+        while self._waiting:
+            stamp = Time(nanoseconds=self._waiting[0].stamp_ns)
             try:
                 pose = self._buffer.lookup_transform(self._frame, self._base, stamp).transform
             except tf2_ros.TransformException as error:
                 self._problem = str(error)
                 break
             t, q = pose.translation, pose.rotation
-            fused = self._held.popleft()
+            fused = self._waiting.popleft()
             self._map.update(fused.probabilities, fused.seen, rigid((t.x, t.y, t.z), (q.w, q.x, q.y, q.z)))
             self._updates += 1
             self._problem = None
@@ -139,19 +139,19 @@ class LocalMapOutput:
                 grid = messages.make_occupancy_grid(self._make, values, self._map.grid, fused.stamp_ns, self._frame)
                 publisher.publish(grid)
 
-    def status(self) -> Status:
-        """For /diagnostics."""
-        values = {"frame": self._frame, "results fused": str(self._updates), "waiting for TF": str(len(self._held))}
-        problem = self._problem if len(self._held) > 1 or not self._updates else None
+    def describe(self) -> Status:
+        """Describe the map for /diagnostics."""
+        values = {"frame": self._frame, "results fused": str(self._updates), "waiting for TF": str(len(self._waiting))}
+        problem = self._problem if len(self._waiting) > 1 or not self._updates else None
         return Status("local map", WARN if problem else OK, problem or f"in {self._frame}", values)
 
     def reset(self) -> None:
-        """Begin anew with the next result; TF's past is forgotten at once."""
+        """Forget TF's past now, and the map with the next result."""
         self._buffer.clear()
-        self._again = True
+        self._reset_pending = True
 
     def close(self) -> None:
-        """Take the topics off the graph and stop listening to TF."""
+        """Remove the topics from the graph and stop listening to TF."""
         self._listener.unregister()
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)

@@ -1,4 +1,4 @@
-"""The parameters of the live node: one table of names, defaults, ranges and meanings, checked without ROS."""
+"""The parameters of the live node: names, defaults, ranges and meanings in one table, checked without ROS."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.local_map import GAIN
 from bridgeta_ros.pipeline.sync import DEFAULT_SLOP
 
-# When a changed value takes effect. A node refuses to change what it would not heed: while it is configured those of
-# "configure", and ever those of its start.
+# When a changed value takes effect. The node refuses changes that would have no effect: of "configure" parameters while
+# it is configured, and of those of its start at any time.
 AT_ONCE, AT_RELOAD, AT_CALIBRATE, AT_CONFIGURE = "at once", "~/reload", "~/calibrate", "configure"
 AT_START = "start of the node"
 
@@ -29,7 +29,7 @@ def _parameter(default: Any, help: str, effect: str = AT_CONFIGURE, **rules: Any
 
 @dataclass
 class LocalMapParameters:
-    """Successive results fused in a fixed frame."""
+    """Parameters of the local map: successive results fused in a fixed frame."""
 
     enabled: bool = _parameter(False, "publish bev/local_map/<class>")
     frame: str = _parameter("map", "frame that stands still, such as map or odom; TF must lead from it to base_frame")
@@ -41,7 +41,7 @@ class LocalMapParameters:
 
 @dataclass
 class DiagnosticsParameters:
-    """What counts as healthy."""
+    """Parameters of diagnostics: what counts as healthy."""
 
     period: float = _parameter(1.0, "time between two messages on /diagnostics, seconds", AT_START, ge=0.05, le=60)
     expected_rate: float = _parameter(
@@ -99,22 +99,22 @@ class NodeParameters:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> NodeParameters:
-        """From values by dotted name. Raises BridgeTAError that names the parameter at fault."""
+        """Make parameters from values by dotted name. Raises BridgeTAError that names the parameter at fault."""
         nested: dict[str, Any] = {}
         for name, value in values.items():
             group, _, last = name.rpartition(".")
             (nested.setdefault(group, {}) if group else nested)[last] = value
         return from_mapping(cls, nested)
 
-    def flat(self) -> dict[str, Any]:
-        """Values by dotted name."""
+    def to_flat(self) -> dict[str, Any]:
+        """Return the values by dotted name."""
         mapping = to_mapping(self)
-        return {p.name: _get(mapping, p.name) for p in parameters()}
+        return {p.name: _look_up(mapping, p.name) for p in list_parameters()}
 
-    def camera_names(self, of_weights: tuple[str, ...]) -> tuple[str, ...]:
-        """The cameras to subscribe to: those of the parameter, or those of the weights in lower case.
+    def choose_cameras(self, of_weights: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the cameras to subscribe to: those of the parameter, or those of the weights in lower case.
 
-        Raises BridgeTAError for names that are no part of a topic, that are there twice, or too few for min_cameras.
+        Raises BridgeTAError for names that cannot be part of a topic, for duplicates, and for fewer than min_cameras.
         """
         chosen = tuple(name for name in self.cameras if name) or tuple(name.lower() for name in of_weights)
         wrong = [name for name in chosen if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII)]
@@ -130,7 +130,7 @@ class NodeParameters:
         return chosen
 
 
-def _get(mapping: Mapping[str, Any], name: str) -> Any:
+def _look_up(mapping: Mapping[str, Any], name: str) -> Any:
     for key in name.split("."):
         mapping = mapping[key]
     return mapping
@@ -138,7 +138,7 @@ def _get(mapping: Mapping[str, Any], name: str) -> Any:
 
 @dataclass(frozen=True)
 class Parameter:
-    """What the table says of one parameter."""
+    """One parameter of the table."""
 
     name: str
     default: Any
@@ -150,18 +150,18 @@ class Parameter:
 
     @property
     def constraints(self) -> str:
-        """The values it may have, in words; empty when any of its type."""
+        """The allowed values in words; empty if any of its type is allowed."""
         if self.among:
             return ", ".join(self.among)
         return "" if self.low is None else f"{self.low:g} to {self.high:g}"
 
 
-def parameters(of: Any = NodeParameters, prefix: str = "") -> Iterator[Parameter]:
-    """Every parameter, in the order of the table."""
+def list_parameters(of: Any = NodeParameters, prefix: str = "") -> Iterator[Parameter]:
+    """List every parameter, in the order of the table."""
     for f, value in ((f, getattr(of(), f.name)) for f in dataclasses.fields(of)):
         name = f"{prefix}{f.name}"
         if dataclasses.is_dataclass(value):
-            yield from parameters(type(value), f"{name}.")
+            yield from list_parameters(type(value), f"{name}.")
         else:
             m = f.metadata
             yield Parameter(name, value, m["help"], m["effect"], m["ge"], m["le"], m["among"])

@@ -1,4 +1,4 @@
-"""The one thread that works: the newest set of images through the pipeline, its result handed on. No ROS."""
+"""The worker thread: it takes the newest image set through the pipeline and hands the result on. No ROS."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from bridgeta_ros.pipeline.sync import ImageSet
 class Publisher(Protocol):
     """What the worker asks of the node, from its thread."""
 
-    def wanted(self) -> bool:
+    def is_wanted(self) -> bool:
         """Whether anybody is interested in results."""
         ...
 
     def publish(self, result: BevResult) -> Mapping[str, float]:
-        """Send a result; returns the milliseconds of its stages, such as `encode` and `publish`."""
+        """Send a result; return the milliseconds of its stages, such as `encode` and `publish`."""
         ...
 
     def publish_latencies(self, stages: Mapping[str, float]) -> None:
@@ -36,16 +36,15 @@ class Publisher(Protocol):
 class _Job:
     images: ImageSet[Any]
     received_ns: int  # when its last image came
-    handed: float  # seconds of the performance counter, at that moment
+    offered: float  # seconds of the performance counter, when it was offered
 
 
 class Worker:
-    """Runs sets of image messages. A set that comes while another is worked on, or before the calibration, waits; a
-    newer one replaces it.
+    """Runs image sets in a thread. A set that comes while another runs, or before the calibration, waits; a newer one
+    replaces it.
 
-    `now_ns` is the clock that the stamps are of. `minimum` and `to_rgb` are those of `BevPipeline`. Nothing that a
-    message or the network does ends the thread: a failure is told to `health`, and one that is not expected also
-    to `report`, with its exception.
+    `now_ns` is the clock that the stamps are of. `minimum` and `to_rgb` are those of `BevPipeline`. No message and no
+    failure of the network ends the thread: failures go to `health`, unexpected ones also to `report`.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Worker:
         self._job: _Job | None = None
         self._rig: Rig | None = None
         self._pipeline: BevPipeline | None = None
-        self._made_of: tuple[Rig, BevRuntime] | None = None  # what the pipeline was made of, or could not be
+        self._tried: tuple[Rig, BevRuntime] | None = None  # what the pipeline was last made of, or could not be
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._last_run = float("-inf")
@@ -75,11 +74,11 @@ class Worker:
     def start(self) -> None:
         """Start the thread."""
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="bev_worker", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="bev_worker", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread after the set that it works on; one that waits is dropped."""
+        """Stop the thread after its current set; drop a set that waits."""
         with self._wake:
             self._stopping, self._job = True, None
             self._wake.notify()
@@ -88,7 +87,7 @@ class Worker:
             self._thread = None
 
     def set_rig(self, rig: Rig | None) -> None:
-        """Use another calibration from the next set on; its lift is made by the worker, before any image of it."""
+        """Use another calibration from the next set on; the thread prepares for it before an image comes."""
         with self._wake:
             self._rig = rig
             self._wake.notify()
@@ -100,73 +99,75 @@ class Worker:
             self._wake.notify()
 
     def offer(self, images: ImageSet[Any], received_ns: int) -> None:
-        """Hand over a set whose last image came at `received_ns`."""
+        """Offer a set whose last image came at `received_ns`."""
         with self._wake:
             if self._job is not None:
                 self._health.count("uncalibrated" if self._rig is None else "replaced")
             self._job = _Job(images, received_ns, perf_counter())
             self._wake.notify()
 
-    def forget(self) -> None:
+    def drop_waiting(self) -> None:
         """Drop the set that waits."""
         with self._wake:
             self._job = None
 
-    def _work(self) -> None:
+    def _loop(self) -> None:
         try:
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._stopping or self._ready() or self._outdated())
+                    self._wake.wait_for(lambda: self._stopping or self._has_ready_job() or self._is_outdated())
                     if self._stopping:
                         return
                     job = None
-                    if self._ready():
+                    if self._has_ready_job():
                         job, self._job = self._job, None
                 try:
-                    self._refresh()
+                    self._refresh_pipeline()
                     if job is not None:
                         self._run(job)
                 except BridgeTAError as error:
-                    self._health.failed(str(error))
-                except Exception as error:  # whatever an image makes a library raise costs its set, not the node
-                    self._health.failed(f"{type(error).__name__}: {error}")
+                    self._health.add_failure(str(error))
+                except Exception as error:  # whatever a library raises on an image costs its set, not the node
+                    self._health.add_failure(f"{type(error).__name__}: {error}")
                     self._report(error)
         finally:
             self._drop_pipeline()
 
-    def _ready(self) -> bool:
-        """Whether there is a set to run. Messages of different topics are not taken in the order they came in, so the
-        newest set waits for a calibration that is yet to be read.
+    def _has_ready_job(self) -> bool:
+        """Whether there is a set to run.
+
+        Messages of different topics are not read in the order in which they came, so the newest set waits for a
+        calibration that is yet to be read.
         """
         return self._job is not None and self._rig is not None
 
-    def _outdated(self) -> bool:
-        """Whether there is a calibration or a network that no pipeline was tried with yet."""
-        return self._parts() != self._made_of
+    def _is_outdated(self) -> bool:
+        """Whether no pipeline has been tried with the current calibration and network."""
+        return self._current_parts() != self._tried
 
-    def _parts(self) -> tuple[Rig, BevRuntime] | None:
+    def _current_parts(self) -> tuple[Rig, BevRuntime] | None:
         return None if self._rig is None else (self._rig, self.runtime)
 
     def _drop_pipeline(self) -> None:
-        self._made_of = None
+        self._tried = None
         if self._pipeline is not None:
             self._pipeline.close()
             self._pipeline = None
 
-    def _refresh(self) -> None:
+    def _refresh_pipeline(self) -> None:
         with self._wake:
-            if not self._outdated():
+            if not self._is_outdated():
                 return
-            parts = self._parts()
+            parts = self._current_parts()
         self._drop_pipeline()
-        # Set before it is tried: what fails would fail again at once, so it waits for another calibration or network.
-        self._made_of = parts
+        # Set before the attempt: what fails would fail again, so it waits for another calibration or network.
+        self._tried = parts
         if parts is None:
             return
         rig, runtime = parts
         minimum = min(self._minimum, len(rig.cameras))
         self._pipeline = BevPipeline(runtime, rig, minimum=minimum, to_rgb=self._to_rgb)
-        if self._publisher.wanted():
+        if self._publisher.is_wanted():
             runtime.warm_up(rig)
 
     def _run(self, job: _Job) -> None:
@@ -174,23 +175,23 @@ class Worker:
         if pipeline is None:
             health.count("uncalibrated")
             return
-        wanted = self._publisher.wanted()
-        health.idle(not wanted)
+        wanted = self._publisher.is_wanted()
+        health.set_idle(not wanted)
         rate, now = self._max_rate(), monotonic()
-        # Sets jitter around their period, so a tenth of it is given.
+        # Sets jitter around their period, so a tenth of it is tolerated.
         if not wanted or (rate and now - self._last_run < 0.9 / rate):
             health.count("skipped")
             return
         self._last_run = now
         images = {name: image_from_message(message) for name, message in job.images.items.items()}
         result = pipeline.run(images, job.images.newest_ns)
-        health.faults(result.faults)
+        health.add_faults(result.faults)
         stages = {
             "transport": (job.received_ns - job.images.newest_ns) / 1e6,
-            "wait": 1e3 * (start - job.handed),
+            "wait": 1e3 * (start - job.offered),
             **result.latencies,
             **self._publisher.publish(result),
         }
         stages["total"] = (self._now() - job.images.newest_ns) / 1e6
-        health.published(stages, len(result.cameras))
+        health.add_published(stages, len(result.cameras))
         self._publisher.publish_latencies(stages)

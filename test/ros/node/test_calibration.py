@@ -131,15 +131,15 @@ def test_fewer_cameras_make_a_rig_once_the_grace_has_passed():
     clock.now += 100  # the grace begins with the first camera, not with the node
     assert not calibration.add_info("cam_front", info("cam_front"))
     clock.now += 4.9
-    assert not calibration.settle()
+    assert not calibration.update_rig()
     assert calibration.rig is None
     clock.now += 0.2
-    assert calibration.settle()
+    assert calibration.update_rig()
     assert calibration.rig is not None
     assert calibration.rig.names == ("cam_front",)
     assert not calibration.complete
     assert calibration.problem == "cam_back: no CameraInfo yet"
-    assert not calibration.settle()
+    assert not calibration.update_rig()
 
 
 def test_a_camera_that_comes_after_the_grace_makes_another_rig_at_once():
@@ -148,7 +148,7 @@ def test_a_camera_that_comes_after_the_grace_makes_another_rig_at_once():
     calibration.add_tf(tf(*NAMES))
     calibration.add_info("cam_back", info("cam_back"))
     clock.now += 2
-    assert calibration.settle()
+    assert calibration.update_rig()
     assert calibration.add_info("cam_front", info("cam_front"))
     assert calibration.rig is not None
     assert calibration.rig.names == NAMES
@@ -161,7 +161,7 @@ def test_fewer_cameras_than_the_minimum_never_make_a_rig():
     calibration.add_tf(tf(*NAMES))
     calibration.add_info("cam_front", info("cam_front"))
     clock.now += 1000
-    assert not calibration.settle()
+    assert not calibration.update_rig()
     assert calibration.rig is None
 
 
@@ -261,7 +261,7 @@ def test_the_same_messages_with_other_stamps_change_nothing(make):
         for name in NAMES:
             assert not calibration.add_info(name, info(name, ns, make))
         assert not calibration.add_tf(tf(*NAMES, ns=ns, make=make))
-        assert not calibration.settle()
+        assert not calibration.update_rig()
     assert calibration.rig is before
 
 
@@ -319,7 +319,7 @@ def test_a_rig_file_replaces_all_messages():
     message = tf(*NAMES)
     message.transforms[0].transform.translation.x = float("nan")
     assert not calibration.add_tf(message)
-    assert not calibration.settle()
+    assert not calibration.update_rig()
     assert calibration.rig is before
     assert calibration.complete
 

@@ -28,13 +28,13 @@ class Bench:
         for i in range(1, round(seconds * hertz) + 1):
             self.now = start + i / hertz
             for name in cameras:
-                self.health.image(name)
+                self.health.add_image(name)
 
     def publish(self, total: float = 100.0, cameras: int = 3, **stages: float) -> None:
-        self.health.published({**stages, "total": total}, cameras)
+        self.health.add_published({**stages, "total": total}, cameras)
 
     def status(self, name: str) -> Status:
-        (status,) = [s for s in self.health.statuses() if s.name == name]
+        (status,) = [s for s in self.health.list_statuses() if s.name == name]
         return status
 
     def says(self, name: str) -> tuple[int, str]:
@@ -43,7 +43,7 @@ class Bench:
 
 
 def test_there_is_a_status_for_each_thing_to_look_at():
-    assert [s.name for s in Bench().health.statuses()] == ["cameras", "sets", "latency", "connections"]
+    assert [s.name for s in Bench().health.list_statuses()] == ["cameras", "sets", "latency", "connections"]
 
 
 # Cameras
@@ -140,7 +140,7 @@ def test_a_low_rate_is_not_told_before_there_is_enough_to_judge_it():
 def test_images_that_cannot_be_used_are_a_warning_with_their_reason_until_they_are_past():
     bench = Bench(minimum=2)
     bench.send(6)
-    bench.health.faults({"left": "is truncated"})
+    bench.health.add_faults({"left": "is truncated"})
     assert bench.says("cameras") == (WARN, "unusable images from left")
     assert bench.status("cameras").values["left fault"] == "is truncated"
     bench.send(6)
@@ -152,7 +152,7 @@ def test_several_problems_are_told_together():
     bench = Bench(minimum=1)
     bench.send(6)
     bench.send(1, cameras=("front", "right"))
-    bench.health.faults({"right": "is black"})
+    bench.health.add_faults({"right": "is black"})
     assert bench.says("cameras") == (WARN, "no image from left; unusable images from right")
 
 
@@ -170,7 +170,7 @@ def test_all_counts_are_told():
     }
     for name, number in numbers.items():
         bench.health.count(name, number)
-    bench.health.failed("x")
+    bench.health.add_failure("x")
     bench.publish()
     bench.publish(cameras=2)
     values = bench.status("sets").values
@@ -192,10 +192,10 @@ def test_a_set_that_fails_is_a_warning_an_error_when_none_succeeds_any_more_and_
     bench = Bench()
     bench.publish()
     bench.now += 0.1
-    bench.health.failed("camera left: is truncated")
+    bench.health.add_failure("camera left: is truncated")
     assert bench.says("sets") == (WARN, "camera left: is truncated")
     bench.now += 3
-    bench.health.failed("camera left: is truncated")
+    bench.health.add_failure("camera left: is truncated")
     assert bench.says("sets") == (ERROR, "camera left: is truncated")
     bench.publish()
     assert bench.says("sets") == (OK, "publishing")
@@ -203,16 +203,16 @@ def test_a_set_that_fails_is_a_warning_an_error_when_none_succeeds_any_more_and_
 
 def test_when_the_first_set_fails_it_is_an_error():
     bench = Bench()
-    bench.health.failed("out of memory")
+    bench.health.add_failure("out of memory")
     assert bench.says("sets") == (ERROR, "out of memory")
 
 
 def test_a_network_that_rests_is_well_and_what_failed_before_is_no_news():
     bench = Bench()
-    bench.health.failed("camera left: is truncated")
-    bench.health.idle(True)
+    bench.health.add_failure("camera left: is truncated")
+    bench.health.set_idle(True)
     assert bench.says("sets") == (OK, "idle: nobody subscribes")
-    bench.health.idle(False)
+    bench.health.set_idle(False)
     bench.publish()
     assert bench.says("sets") == (OK, "publishing")
 
@@ -306,7 +306,7 @@ def test_topics_without_a_publisher_are_a_warning():
 def test_incompatible_qos_is_a_warning_that_names_the_topic_the_policy_and_the_parameter():
     bench = Bench()
     bench.health.set_publishers({"/a": 1})
-    bench.health.incompatible_qos("/a", "RELIABILITY")
+    bench.health.add_incompatible_qos("/a", "RELIABILITY")
     level, message = bench.says("connections")
     assert (level, "/a" in message, "parameter reliability" in message) == (WARN, True, True)
     assert bench.status("connections").values == {"/a": "incompatible QoS: RELIABILITY"}
@@ -319,18 +319,18 @@ def test_events_from_many_threads_are_all_counted():
     def work() -> None:
         begin.wait(30)
         for _ in range(300):
-            bench.health.image("front")
+            bench.health.add_image("front")
             bench.health.count("complete")
-            bench.health.failed("x")
+            bench.health.add_failure("x")
             bench.publish()
-            bench.health.faults({"left": "y"})
+            bench.health.add_faults({"left": "y"})
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     begin.wait(30)
     for _ in range(100):
-        assert len(bench.health.statuses()) == 4
+        assert len(bench.health.list_statuses()) == 4
     for thread in threads:
         thread.join(30)
     counts = bench.health.counts

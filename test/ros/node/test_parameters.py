@@ -17,10 +17,10 @@ from bridgeta_ros.node.parameters import (
     AT_START,
     NodeParameters,
     Parameter,
-    parameters,
+    list_parameters,
 )
 
-TABLE = {p.name: p for p in parameters()}
+TABLE = {p.name: p for p in list_parameters()}
 NUMBERS = [p for p in TABLE.values() if type(p.default) in (int, float)]
 CHOICES = [p for p in TABLE.values() if p.among]
 ROS_TYPES = (bool, int, float, str, list)
@@ -75,15 +75,15 @@ def test_what_may_be_anything_has_no_constraint():
 
 
 def test_the_flat_names_are_those_of_the_table_in_its_order_with_its_defaults():
-    assert NodeParameters().flat() == {name: p.default for name, p in TABLE.items()}
-    assert list(NodeParameters().flat()) == list(TABLE)
+    assert NodeParameters().to_flat() == {name: p.default for name, p in TABLE.items()}
+    assert list(NodeParameters().to_flat()) == list(TABLE)
 
 
 @given(st.fixed_dictionaries({}, optional={name: values_of(p) for name, p in TABLE.items()}))
 def test_values_come_back_as_they_were_given_and_all_others_are_the_defaults(values):
     settings = NodeParameters.from_flat(values)
-    assert settings.flat() == {**NodeParameters().flat(), **values}
-    assert NodeParameters.from_flat(settings.flat()) == settings
+    assert settings.to_flat() == {**NodeParameters().to_flat(), **values}
+    assert NodeParameters.from_flat(settings.to_flat()) == settings
 
 
 def test_groups_are_reached_by_their_dotted_names():
@@ -146,19 +146,19 @@ def test_another_choice_is_refused_by_name_with_those_there_are(parameter):
 
 @pytest.mark.parametrize("cameras", [[], [""]])
 def test_without_camera_names_those_of_the_weights_are_taken_in_lower_case(cameras):
-    assert NodeParameters(cameras=cameras).camera_names(("CAM_FRONT", "Left")) == ("cam_front", "left")
+    assert NodeParameters(cameras=cameras).choose_cameras(("CAM_FRONT", "Left")) == ("cam_front", "left")
 
 
 def test_given_camera_names_are_taken_as_they_are_and_empty_ones_left_out():
-    assert NodeParameters(cameras=["Roof", "", "back"]).camera_names(("CAM_FRONT",)) == ("Roof", "back")
+    assert NodeParameters(cameras=["Roof", "", "back"]).choose_cameras(("CAM_FRONT",)) == ("Roof", "back")
 
 
 @pytest.mark.parametrize("cameras", [["front", "front"], ["front", "left side"], ["/front"], ["1st"], ["außen"]])
 def test_camera_names_that_cannot_name_topics_are_refused(cameras):
     with pytest.raises(BridgeTAError, match="a name of its own"):
-        NodeParameters(cameras=cameras).camera_names(())
+        NodeParameters(cameras=cameras).choose_cameras(())
 
 
 def test_more_cameras_than_there_are_cannot_be_asked_for():
     with pytest.raises(BridgeTAError, match="min_cameras: is 3, the cameras are front, back"):
-        NodeParameters(cameras=["front", "back"], min_cameras=3).camera_names(())
+        NodeParameters(cameras=["front", "back"], min_cameras=3).choose_cameras(())

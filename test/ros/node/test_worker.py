@@ -108,7 +108,7 @@ class Bench:
         )
         self.worker.set_rig(rig)
 
-    def wanted(self) -> bool:
+    def is_wanted(self) -> bool:
         return self.interest
 
     def publish(self, result: BevResult) -> Mapping[str, float]:
@@ -135,7 +135,7 @@ class Bench:
         assert getattr(self.health.counts, name) == number
 
     def says(self) -> tuple[int, str]:
-        (status,) = [s for s in self.health.statuses() if s.name == "sets"]
+        (status,) = [s for s in self.health.list_statuses() if s.name == "sets"]
         return status.level, status.message
 
 
@@ -190,7 +190,7 @@ def test_a_set_that_is_to_be_forgotten_is_not_run_and_not_called_replaced(new):
     bench.offer(1)
     assert bench.runtime.entered.acquire(timeout=PATIENCE)
     bench.offer(2)
-    bench.worker.forget()
+    bench.worker.drop_waiting()
     bench.offer(3)
     bench.runtime.go.release(2)
     assert [bench.next(), bench.next()] == [1, 3]
@@ -242,9 +242,9 @@ def test_with_fewer_cameras_asked_for_an_image_that_cannot_be_used_costs_only_it
     assert bench.results.get(timeout=PATIENCE).cameras == ("cam_front",)
     bench.counted("published", 1)
     assert (bench.health.counts.partial, bench.health.counts.failed) == (1, 0)
-    bench.health.image("cam_front")
-    bench.health.image("cam_back")
-    cameras = bench.health.statuses()[0]
+    bench.health.add_image("cam_front")
+    bench.health.add_image("cam_back")
+    cameras = bench.health.list_statuses()[0]
     assert (cameras.level, cameras.message) == (WARN, "unusable images from cam_back")
 
 

@@ -206,10 +206,10 @@ class TestParameters:
     def test_all_are_declared_with_description_type_and_range(self, bench: Any) -> None:
         from rcl_interfaces.srv import DescribeParameters
 
-        from bridgeta_ros.node.parameters import parameters
+        from bridgeta_ros.node.parameters import list_parameters
 
         bench.add()
-        table = list(parameters())
+        table = list(list_parameters())
         request = DescribeParameters.Request(names=[p.name for p in table])
         described = bench.call(DescribeParameters, "/bev_node/describe_parameters", request).descriptors
         for parameter, descriptor in zip(table, described, strict=True):
