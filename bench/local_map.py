@@ -1,8 +1,8 @@
-"""The local map's cost per frame: `python bench/local_map.py [--size 120] [--repeats 200] [--threads 1]`.
+"""Cost of the local map per frame: `python bench/local_map.py [--size 120] [--repeats 200] [--threads 1]`.
 
 Six classes on the default grid of 200 x 200 cells, all of them seen, along a bend at 10 m/s and 12 frames a second, so
-that every frame moves the window by a cell or two. The same frames are fused for an ego at rest too: the difference is
-what the move costs. `values` makes the six grids to be published.
+that every frame moves the window by a cell or two. The same frames are also fused for an ego at rest; the difference is
+the cost of the move. `values` makes the six grids to be published.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from bridgeta_ros.pipeline.local_map import LocalMap
 SPEED, RATE, TURN = 10.0, 12.0, 0.15  # m/s, frames per second, rad/s
 
 
-def pose(frame: int) -> NDArray[np.float64]:
-    """map_T_base of a frame of the drive, at coordinates like those of nuScenes' maps."""
+def make_pose(frame: int) -> NDArray[np.float64]:
+    """Return map_T_base of a frame of the drive, at coordinates like those of nuScenes' maps."""
     yaw = 0.3 + TURN * frame / RATE
     result = np.eye(4)
     result[:2, :2] = ((np.cos(yaw), -np.sin(yaw)), (np.sin(yaw), np.cos(yaw)))
@@ -48,10 +48,10 @@ def main() -> None:
     results = [rng.random((len(CLASSES), *grid.shape), dtype=np.float32) for _ in range(4)]
     everywhere = np.ones(grid.shape, dtype=bool)
     moving, resting = LocalMap(grid, options.size), LocalMap(grid, options.size)
-    there, moves = pose(0), 0
+    there, moves = make_pose(0), 0
     times: dict[str, list[float]] = {"update, ego moves": [], "update, ego at rest": [], "values": []}
     for frame in range(-10, options.repeats):
-        here, result, before = pose(frame), results[frame % len(results)], moving.grid
+        here, result, before = make_pose(frame), results[frame % len(results)], moving.grid
         taken = (
             milliseconds(lambda r=result, p=here: moving.update(r, everywhere, p)),
             milliseconds(lambda r=result: resting.update(r, everywhere, there)),

@@ -1,7 +1,7 @@
-"""The live node under six cameras at 12 Hz for as long as you like: `python bench/soak.py [--minutes 20] [--bag BAG]`.
+"""Soak test of the live node under six cameras at 12 Hz: `python bench/soak.py [--minutes 20] [--bag BAG]`.
 
-Needs a sourced ROS 2. The node is a process of its own; this one is the vehicle (one thread, which publishes the JPEGs
-of a bag over and over, with CameraInfo, stamped as they go out and staggered as nuScenes' cameras are) and the user,
+Needs a sourced ROS 2. The node is a process of its own. This process is the vehicle (one thread that publishes the
+JPEGs of a bag over and over, with CameraInfo, stamped when sent and staggered like nuScenes' cameras) and the user,
 who subscribes to every output and every latency. Without --bag it makes a synthetic drive with images of 800x450.
 """
 
@@ -50,7 +50,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def read_sets(bag: Path) -> tuple[list[dict[str, Any]], dict[str, Any], list[Any]]:
-    """The complete sets of JPEGs of a bag, a CameraInfo of each camera, and its static transforms."""
+    """Read the complete sets of JPEGs of a bag, a CameraInfo of each camera, and its static transforms."""
     with open_bag(bag) as source:
         cameras = topics.find_cameras(source.topics)
         by_topic = {camera.image: camera.name for camera in cameras}
@@ -70,7 +70,7 @@ def read_sets(bag: Path) -> tuple[list[dict[str, Any]], dict[str, Any], list[Any
 
 
 class Vehicle(threading.Thread):
-    """Publishes sets at a steady rate until told to stop."""
+    """Publishes sets at a steady rate until `stopping` is set."""
 
     def __init__(self, node: Node, bag: Path, rate: float) -> None:
         super().__init__(daemon=True)
@@ -123,8 +123,10 @@ class User:
         for topic, kind in messages.list_output_topics().items():
             node.create_subscription(get_message(kind), topic, lambda _, t=topic: self._grid(t), LATCHED, raw=True)
         for stage in topics.LATENCIES:
-            keep = self.latencies[stage].append
-            node.create_subscription(Float64, f"/bev_node/latency/{stage}", lambda m, k=keep: k(m.data), 100)
+            append = self.latencies[stage].append
+            node.create_subscription(
+                Float64, f"/bev_node/latency/{stage}", lambda m, append=append: append(m.data), 100
+            )
         node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostics, 10)
 
     def _grid(self, topic: str) -> None:
@@ -138,22 +140,22 @@ class User:
                 self.levels[name].add(status.message)
 
     def clear(self) -> None:
-        """Count from here on."""
+        """Forget what came so far."""
         for column in self.latencies.values():
             column.clear()
         self.grids.clear()
         self.levels.clear()
 
 
-def usage(pid: int) -> tuple[float, float]:
-    """CPU seconds and resident MiB of a process."""
+def measure_usage(pid: int) -> tuple[float, float]:
+    """Return CPU seconds and resident MiB of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return (int(fields[11]) + int(fields[12])) / TICKS, pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def synthetic_bag(folder: Path) -> Path:
-    """A drive of 4 s, 800x450."""
+def write_synthetic_bag(folder: Path) -> Path:
+    """Write the bag of a drive of 4 s with images of 800x450."""
     settings = SynthSettings(scenes=1, seed=22, duration=4.0, version="v1.0-mini", image_scale=0.5)
     write_dataset(folder / "root", settings)
     write_scene_bag(folder / "root", "v1.0-mini", "scene-0001", folder / "bag", SceneBagSettings(lidar=False))
@@ -161,7 +163,7 @@ def synthetic_bag(folder: Path) -> Path:
 
 
 def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str) -> Table:
-    """Run it and return the table."""
+    """Run the node and return the table."""
     rclpy.init()
     node = rclpy.create_node("soak")
     executor = SingleThreadedExecutor()
@@ -185,10 +187,10 @@ def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str) -
         spin(warm_up, "warm-up")
         user.clear()
         before, sent = dict(user.values["sets"]), vehicle.sent
-        (cpu, memory), start = usage(child.pid), time.monotonic()
+        (cpu, memory), start = measure_usage(child.pid), time.monotonic()
         spin(60 * minutes, "soak")
         after, sent = user.values["sets"], vehicle.sent - sent
-        (cpu_end, memory_end), seconds = usage(child.pid), time.monotonic() - start
+        (cpu_end, memory_end), seconds = measure_usage(child.pid), time.monotonic() - start
     finally:
         child.send_signal(signal.SIGINT)
         child.wait(10)
@@ -208,14 +210,14 @@ def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str) -
     table.add_row("grids received, least of the topics", str(min(user.grids.values())))
     columns = {stage: np.array(user.latencies[stage]) for stage in topics.LATENCIES}
     for stage, values in columns.items():
-        text = f"{np.median(values):.1f} / {np.percentile(values, 99):.1f} / {values.max():.1f}"
-        table.add_row(f"{stage}, ms: median / p99 / max", text)
+        cell = f"{np.median(values):.1f} / {np.percentile(values, 99):.1f} / {values.max():.1f}"
+        table.add_row(f"{stage}, ms: median / p99 / max", cell)
     share = 1 - columns["network"].mean() / columns["total"].mean()
     table.add_row("share of all but the network in the time from stamp to publish", f"{100 * share:.1f} %")
     table.add_row("CPU of the node, cores", f"{(cpu_end - cpu) / seconds:.2f}")
     table.add_row("resident memory, MiB: start / end", f"{memory:.0f} / {memory_end:.0f}")
-    for name, said in user.levels.items():
-        table.add_row(f"diagnostics not OK: {name}", "; ".join(sorted(said))[:60])
+    for name, reasons in user.levels.items():
+        table.add_row(f"diagnostics not OK: {name}", "; ".join(sorted(reasons))[:60])
     return table
 
 
@@ -231,7 +233,7 @@ def main() -> None:
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     with tempfile.TemporaryDirectory() as folder:
-        bag = options.bag or synthetic_bag(Path(folder))
+        bag = options.bag or write_synthetic_bag(Path(folder))
         try:
             table = soak(bag, options.minutes, options.rate, options.warm_up, options.weights)
         except BridgeTAError as error:

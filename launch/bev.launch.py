@@ -1,7 +1,7 @@
-"""The node on a vehicle: its parameters, its camera topics, and its way to the state active.
+"""Launch the node on a vehicle, with its parameters and camera topics, and bring it to the state active.
 
 `ros2 launch bridgeta_ros bev.launch.py --show-args` lists the arguments. The launch ends when the node's process
-ends, with an error when that process failed, so that whoever supervises the launch can see it and start it anew.
+ends, with an error when that process failed, so that a supervisor can see it and restart it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    """What `ros2 launch` runs."""
+    """Describe the launch for `ros2 launch`."""
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
@@ -59,13 +59,13 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _start(context: LaunchContext) -> list[Any]:
-    """The actions, from the arguments' values. Raises ValueError that names the argument or file at fault."""
+    """Make the actions from the arguments. Raises ValueError that names the argument or file at fault."""
     values = {name: LaunchConfiguration(name).perform(context).strip() for name in ARGUMENTS}
-    cameras = _cameras(_file("cameras_file", values)) if values["cameras_file"] else {}
+    cameras = _read_cameras(_find_file("cameras_file", values)) if values["cameras_file"] else {}
     remappings = []
     for name, (image, info) in cameras.items():
         topic = f"~/input/{name}"
-        # Which of the two image topics the node subscribes to is a parameter, that the params_file may set.
+        # The parameter transport, which the params_file may set, decides which image topic the node subscribes to.
         remappings += [(f"{topic}/image", image), (f"{topic}/image/compressed", f"{image}/compressed")]
         remappings.append((f"{topic}/camera_info", info))
     node = LifecycleNode(
@@ -73,34 +73,34 @@ def _start(context: LaunchContext) -> list[Any]:
         executable="bev_node",
         name=values["node_name"],
         namespace=values["namespace"],
-        parameters=[str(_file("params_file", values)), _overrides(values, list(cameras))],
+        parameters=[str(_find_file("params_file", values)), _make_overrides(values, list(cameras))],
         remappings=remappings,
         ros_arguments=["--log-level", values["log_level"]] if values["log_level"] else None,
         output="screen",
     )
-    actions = [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=_end(values["node_name"])))]
-    if _boolean("autostart", values["autostart"]):
+    actions = [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=_end_launch(values["node_name"])))]
+    if _parse_boolean("autostart", values["autostart"]):
         path = "/".join(filter(None, [*values["namespace"].split("/"), values["node_name"]]))
-        actions += _bring_up(node, f"/{path}")
+        actions += _make_bring_up(node, f"/{path}")
     actions.append(node)
-    if _boolean("rviz", values["rviz"]):
-        actions += _rviz(values)
+    if _parse_boolean("rviz", values["rviz"]):
+        actions += _start_rviz(values)
     return actions
 
 
-def _overrides(values: dict[str, str], cameras: list[str]) -> dict[str, Any]:
-    """The parameters that the arguments set, over those of the params_file."""
-    # The launch brings the node up itself: were the node to do so too, one of the two would fail.
+def _make_overrides(values: dict[str, str], cameras: list[str]) -> dict[str, Any]:
+    """Return the parameters that the arguments set, over those of the params_file."""
+    # The launch brings the node up itself. If the node did so too, one of the two would fail.
     parameters: dict[str, Any] = {"autostart": False}
     if cameras:
         parameters["cameras"] = cameras
     kinds: dict[str, tuple[str, Callable[[str, str], Any]]] = {
-        "weights": ("weights", _text),
-        "device": ("device", _text),
-        "transport": ("transport", _text),
-        "min_cameras": ("min_cameras", _whole_number),
-        "local_map": ("local_map.enabled", _boolean),
-        "use_sim_time": ("use_sim_time", _boolean),
+        "weights": ("weights", _parse_text),
+        "device": ("device", _parse_text),
+        "transport": ("transport", _parse_text),
+        "min_cameras": ("min_cameras", _parse_whole_number),
+        "local_map": ("local_map.enabled", _parse_boolean),
+        "use_sim_time": ("use_sim_time", _parse_boolean),
     }
     for argument, (parameter, convert) in kinds.items():
         if values[argument]:
@@ -108,8 +108,8 @@ def _overrides(values: dict[str, str], cameras: list[str]) -> dict[str, Any]:
     return parameters
 
 
-def _bring_up(node: LifecycleNode, name: str) -> list[Any]:
-    """Handlers that configure the node `name` once its process runs, and activate it once it is configured."""
+def _make_bring_up(node: LifecycleNode, name: str) -> list[Any]:
+    """Make handlers that configure the node `name` once its process runs, and activate it once it is configured."""
 
     def change(transition: int) -> EmitEvent:
         return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
@@ -121,7 +121,7 @@ def _bring_up(node: LifecycleNode, name: str) -> list[Any]:
         RegisterEventHandler(
             OnProcessStart(target_action=node, on_start=[change(Transition.TRANSITION_CONFIGURE)], handle_once=True)
         ),
-        # Only once, and only from configuring: a node that somebody deactivates later has to stay inactive.
+        # Only once, and only from configuring: a node that is deactivated later has to stay inactive.
         RegisterEventHandler(
             OnStateTransition(
                 target_lifecycle_node=node,
@@ -142,39 +142,39 @@ def _bring_up(node: LifecycleNode, name: str) -> list[Any]:
     ]
 
 
-def _rviz(values: dict[str, str]) -> list[Any]:
-    """RViz, in the node's namespace: the layout names the node's outputs relative to it."""
-    sim_time = values["use_sim_time"] and _boolean("use_sim_time", values["use_sim_time"])
+def _start_rviz(values: dict[str, str]) -> list[Any]:
+    """Start RViz in the node's namespace; the layout names the node's outputs relative to it."""
+    sim_time = values["use_sim_time"] and _parse_boolean("use_sim_time", values["use_sim_time"])
     rviz = Node(
         package="rviz2",
         executable="rviz2",
         namespace=values["namespace"],
-        arguments=["-d", str(_file("rviz_config", values))],
+        arguments=["-d", str(_find_file("rviz_config", values))],
         parameters=[{"use_sim_time": bool(sim_time)}],
         output="log",
     )
-    if not _boolean("rviz_required", values["rviz_required"]):
+    if not _parse_boolean("rviz_required", values["rviz_required"]):
         return [rviz]
     closed = Shutdown(reason="RViz was closed")
     return [RegisterEventHandler(OnProcessExit(target_action=rviz, on_exit=[closed])), rviz]
 
 
-def _end(name: str) -> Callable[[ProcessExited, LaunchContext], Any]:
-    """A handler that ends the launch when a process ends by itself."""
+def _end_launch(name: str) -> Callable[[ProcessExited, LaunchContext], Any]:
+    """Make a handler that ends the launch when a process ends by itself."""
 
     def on_exit(event: ProcessExited, context: LaunchContext) -> list[Any]:
         if context.is_shutdown:
             return []
         if event.returncode:
-            # An error raised here is what makes `ros2 launch` return 1 instead of 0.
+            # Only an error raised here makes `ros2 launch` return 1 instead of 0.
             raise RuntimeError(f"{name} ended with exit code {event.returncode}; its last messages say why")
         return [Shutdown(reason=f"{name} has ended")]
 
     return on_exit
 
 
-def _cameras(path: Path) -> dict[str, tuple[str, str]]:
-    """Camera name -> (base image topic, CameraInfo topic) of a cameras_file, in its order.
+def _read_cameras(path: Path) -> dict[str, tuple[str, str]]:
+    """Read camera name -> (base image topic, CameraInfo topic) from a cameras_file, in its order.
 
     Raises ValueError that names the file and the camera at fault.
     """
@@ -186,10 +186,10 @@ def _cameras(path: Path) -> dict[str, tuple[str, str]]:
     cameras = content.get("cameras") if isinstance(content, dict) else None
     if not isinstance(cameras, dict) or not cameras:
         raise ValueError(f"{where} has no cameras; it needs `cameras:` and below it NAME: {{image: TOPIC}}")
-    found = {}
+    result = {}
     for name, entry in cameras.items():
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", str(name)):
-            raise ValueError(f"{where}: camera {name!r} is no part of a topic: letters, digits and _ only")
+            raise ValueError(f"{where}: camera {name!r} cannot be part of a topic: letters, digits and _ only")
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             raise ValueError(f"{where}: camera {name} needs `image: TOPIC`")
         unknown = sorted(set(map(str, entry)) - {"image", "camera_info"})
@@ -199,28 +199,28 @@ def _cameras(path: Path) -> dict[str, tuple[str, str]]:
         info = entry.get("camera_info", f"{image.rpartition('/')[0]}/camera_info")
         if not isinstance(info, str) or not info:
             raise ValueError(f"{where}: camera_info of camera {name} is {info!r}, not a topic")
-        found[str(name)] = (image, info)
-    return found
+        result[str(name)] = (image, info)
+    return result
 
 
-def _file(argument: str, values: dict[str, str]) -> Path:
+def _find_file(argument: str, values: dict[str, str]) -> Path:
     path = Path(values[argument]).expanduser()
     if not path.is_file():
         raise ValueError(f"{argument} {values[argument] or '(empty)'} is not a file")
     return path
 
 
-def _text(argument: str, value: str) -> str:
+def _parse_text(argument: str, value: str) -> str:
     return value
 
 
-def _whole_number(argument: str, value: str) -> int:
+def _parse_whole_number(argument: str, value: str) -> int:
     if not value.isdecimal():
         raise ValueError(f"{argument} is {value!r}, not a whole number")
     return int(value)
 
 
-def _boolean(argument: str, value: str) -> bool:
+def _parse_boolean(argument: str, value: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise ValueError(f"{argument} is {value!r}, not true or false")
     return value.lower() == "true"

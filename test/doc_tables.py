@@ -7,8 +7,8 @@ from pathlib import Path
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "ros2.md").read_text()
 
 
-def table(head: str) -> list[list[str]]:
-    """The rows of the table whose first column is headed so."""
+def read_table(head: str) -> list[list[str]]:
+    """Return the rows of the table whose first column has this head."""
     lines = PAGE.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {head} |"))
     rows = []

@@ -18,7 +18,7 @@ GAIN = 0.2
 LIMIT = 3.5
 _LARGEST_PROBABILITY = 0.99  # of one frame: a network that says 1.0 must not outvote all others for ever
 _LARGEST_LIMIT = 20.0  # log-odds; a probability of 1 - 2e-9, and float32 still adds small evidence to it
-_FARTHEST = 1e8  # metres; beyond it float64 no longer tells neighbouring cells apart well enough
+_FARTHEST = 1e8  # metres; beyond it float64 no longer separates neighbouring cells well enough
 
 
 class LocalMap:

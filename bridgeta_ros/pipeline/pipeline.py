@@ -155,7 +155,7 @@ class BevResult:
     seen: NDArray[np.bool_]  # cells [Y, X] that the cameras of this set look at
     stamp_ns: int  # of the newest image
     latencies: dict[str, float]  # milliseconds of the stages decode, preprocess and network
-    cameras: tuple[str, ...] = ()  # those that were used
+    cameras: tuple[str, ...] = ()  # the cameras used
     faults: dict[str, str] = field(default_factory=dict)  # why a camera's image could not be used
 
 

@@ -100,7 +100,7 @@ def test_camera_info_holds_the_calibration_of_the_tables(read, tables, camera):
     assert message.header.frame_id == camera
 
 
-def test_the_tree_of_transforms_is_connected_and_that_of_the_tables(read, tables):
+def test_the_transform_tree_is_connected_and_equals_the_tables(read, tables):
     static = static_poses(read)
     assert {parent for parent, _ in static} == {"base_link"}
     assert {child for _, child in static} == set(tables)
@@ -114,7 +114,7 @@ def test_the_tree_of_transforms_is_connected_and_that_of_the_tables(read, tables
         assert np.allclose(moving[1000 * record["timestamp"]][1], rigid(ego["translation"], ego["rotation"]))
 
 
-def test_lidar_points_fall_into_the_front_camera_by_what_the_bag_alone_says(real_root, read, tables):
+def test_lidar_points_project_into_the_front_camera_by_the_bag_alone(real_root, read, tables):
     ((_, cloud),) = read["/lidar_top/points"]
     raw = np.fromfile(real_root / tables["lidar_top"][0]["filename"], np.float32).reshape(-1, 5)
     offsets = {f.name: f.offset for f in cloud.fields}
@@ -130,7 +130,7 @@ def test_lidar_points_fall_into_the_front_camera_by_what_the_bag_alone_says(real
     assert 2500 < inside.sum() < 4500  # of 34,688 points; a wrong axis gives none, or twice as many
 
 
-def test_ground_truth_is_marked_unknown_where_the_map_has_nothing(bag, read):
+def test_classes_that_the_map_lacks_are_unknown_ground_truth(bag, read):
     for name in CLASS_NAMES:
         ((_, grid),) = read[f"/bev/ground_truth/{name}"]
         values = set(np.unique(np.array(grid.data)).tolist())
@@ -183,7 +183,7 @@ class Recorder(FakeRuntime):
         return super().infer(images, rig)
 
 
-def test_the_replay_gives_the_network_what_the_files_themselves_would(real_root, bag, tmp_path):
+def test_the_replay_gives_the_network_the_pixels_of_the_files(real_root, bag, tmp_path):
     runtime = Recorder([name.upper() for name in CAMERAS])
     replay(bag.path, tmp_path / "out", runtime, progress=False)
     sample = NuScenesDataset(real_root, VERSION)[0]
@@ -208,7 +208,7 @@ def replace(root: Path, pattern: str, content: bytes | None) -> Path:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xd8 cut"])
-def test_a_missing_or_truncated_image_stops_the_bag_with_its_path(broken, tmp_path, content):
+def test_a_bad_image_file_stops_the_bag_with_its_path(broken, tmp_path, content):
     path = replace(broken, "samples/CAM_BACK/*", content)
     with pytest.raises(BridgeTAError, match=re.escape(path.name)):
         write_scene_bag(broken, VERSION, SCENE, tmp_path / "out", progress=False)

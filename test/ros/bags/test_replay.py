@@ -1,4 +1,4 @@
-"""A bag in, a bag of grids out: what is used, what is counted, and what a broken bag is told."""
+"""A bag in, a bag of grids out: what is used and counted, and how a broken bag is answered."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def bag(tmp_path):
     return write_bag(tmp_path / "in", image=brightness)
 
 
-def test_every_set_becomes_its_grids_at_the_time_of_its_newest_image(bag, tmp_path):
+def test_every_set_becomes_grids_stamped_with_its_newest_image(bag, tmp_path):
     summary = run(bag, tmp_path / "out")
     found = contents(tmp_path / "out")
     assert set(found) == {*messages.list_output_topics(), "/tf", "/tf_static"}
@@ -157,7 +157,7 @@ def test_images_that_are_lost_make_incomplete_sets(tmp_path):
     ("bad", "reason"),
     [(jpeg(50)[:300], "truncated"), (b"", "0 bytes"), (jpeg(50, (80, 45)), "calibration is for 160x90")],
 )
-def test_a_bad_image_costs_its_set_only_and_is_counted_with_its_reason(tmp_path, bad, reason):
+def test_a_bad_image_costs_only_its_set_and_its_reason_is_counted(tmp_path, bad, reason):
     write_bag(tmp_path / "in", image=lambda c, n: bad if (c, n) == (2, "cam_back") else jpeg(50))
     summary = run(tmp_path / "in", tmp_path / "out")
     assert (summary.used, summary.failed, summary.incomplete) == (5, 1, 0)
@@ -168,7 +168,7 @@ def test_a_bad_image_costs_its_set_only_and_is_counted_with_its_reason(tmp_path,
     assert START + 2 * 83 * MS not in summary.stamps
 
 
-def test_a_message_that_is_no_image_is_counted_and_leaves_its_set_incomplete(tmp_path):
+def test_an_invalid_message_is_counted_and_leaves_its_set_incomplete(tmp_path):
     write_bag(tmp_path / "in")
     with open_bag(tmp_path / "in") as bag, create_bag(tmp_path / "cut") as (out, _):
         for topic, kind in bag.topics.items():
@@ -343,7 +343,7 @@ def test_what_is_no_bag_is_one_clear_error_and_no_output(tmp_path, kind):
 
 
 @pytest.mark.parametrize("place", np.linspace(0.02, 0.98, 17))
-def test_damage_anywhere_is_one_clear_error_or_costs_the_sets_that_it_hits(bag, tmp_path, place):
+def test_damage_anywhere_is_one_clear_error_or_costs_only_its_sets(bag, tmp_path, place):
     data = bytearray((bag / "in.mcap").read_bytes())
     start = int(place * len(data))
     data[start : start + 300] = bytes(np.random.default_rng(start).integers(0, 256, 300, dtype=np.uint8))
@@ -401,7 +401,7 @@ def test_a_full_disk_is_one_clear_error_and_no_output(bag, tmp_path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
-def test_the_bag_is_streamed_and_only_a_few_sets_are_decoded_ahead(tmp_path):
+def test_the_bag_is_streamed_with_few_sets_decoded_ahead(tmp_path):
     write_bag(tmp_path / "in", 30)
     ahead: list[int] = []
     prepared = itertools.count(1)

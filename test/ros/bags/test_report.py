@@ -92,7 +92,7 @@ def test_nothing_in_the_page_is_fetched_from_elsewhere(tmp_path):
     assert "$" not in re.sub(r"\$\{[^}]*\}", "", text)  # no placeholder is left but the scripts' own
 
 
-def test_each_set_has_its_cameras_and_its_grids_with_ahead_at_the_top(tmp_path):
+def test_each_set_shows_its_cameras_and_grids_with_ahead_at_the_top(tmp_path):
     data = make(tmp_path, image=brightness, truth=truth_at_the_left_front()).data
     assert [frame["time"] for frame in data["frames"]] == pytest.approx([0.083 * i for i in range(6)])
     for cycle, frame in enumerate(data["frames"]):
@@ -112,7 +112,7 @@ def test_each_set_has_its_cameras_and_its_grids_with_ahead_at_the_top(tmp_path):
         assert frame["age"] == 0
 
 
-def test_a_set_between_keyframes_shows_the_last_ground_truth_and_its_age(tmp_path):
+def test_a_set_between_keyframes_shows_the_last_truth_and_its_age(tmp_path):
     write_bag(tmp_path / "in", 4, truth=truth_at_the_left_front())
     with open_bag(tmp_path / "in") as bag, create_bag(tmp_path / "less") as (out, _):
         for topic, kind in bag.topics.items():
@@ -134,7 +134,7 @@ def test_without_ground_truth_there_is_one_view(tmp_path):
     assert not any("IoU" in text for text in page.texts.get("caption", []))
 
 
-def test_long_replays_are_thinned_evenly_and_their_tables_count_everything(tmp_path):
+def test_long_replays_are_thinned_evenly_and_tables_count_everything(tmp_path):
     page = make(tmp_path, 20, max_frames=5)
     assert [round(frame["time"] / 0.083) for frame in page.data["frames"]] == [0, 5, 10, 14, 19]
     assert any("5 of 20 sets" in text for text in page.texts["p"])
@@ -152,7 +152,7 @@ def test_tables_are_those_of_the_summary(tmp_path):
     assert any("6 ground-truth keyframes" in text for text in page.texts["caption"])
 
 
-def test_images_and_controls_have_names_for_those_who_do_not_see_them(tmp_path):
+def test_images_and_controls_have_accessible_names(tmp_path):
     page = make(tmp_path, 2)
     assert all(a.get("alt") for a in page.with_tag("img"))
     assert all(a.get("aria-label") for a in page.with_tag("canvas") + page.with_tag("svg"))
@@ -183,7 +183,7 @@ def test_another_grid_is_drawn_in_its_own_shape(tmp_path):
     assert picture(page.data["frames"][0]["prediction"][0]).shape == (60, 40, 3)
 
 
-def test_bags_that_do_not_belong_together_are_an_error_and_no_page(tmp_path):
+def test_bags_that_do_not_belong_together_are_an_error(tmp_path):
     make(tmp_path, 2)
     (tmp_path / "report.html").unlink()
     write_bag(tmp_path / "other", 2, period=70 * MS, image=lambda c, n: jpeg(9) if c else None)

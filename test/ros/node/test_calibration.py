@@ -76,7 +76,7 @@ def calibrated(minimum: int = 2) -> LiveCalibration:
 
 
 @given(st.permutations(["tf cam_front", "tf cam_back", "info cam_front", "info cam_back"]), st.sampled_from(FACTORIES))
-def test_in_whatever_order_the_messages_come_the_last_one_makes_the_rig(events, make):
+def test_the_last_message_makes_the_rig_in_any_order(events, make):
     calibration = new()
     changes = []
     for event in events:
@@ -96,7 +96,7 @@ def test_in_whatever_order_the_messages_come_the_last_one_makes_the_rig(events, 
         assert np.allclose(camera.ego_T_cam, expected.ego_T_cam)
 
 
-def test_the_cameras_of_the_rig_have_the_order_that_was_asked_for():
+def test_the_cameras_of_the_rig_keep_the_requested_order():
     calibration = new(names=("cam_back", "cam_front"))
     calibration.add_tf(tf(*NAMES))
     for name in NAMES:
@@ -105,7 +105,7 @@ def test_the_cameras_of_the_rig_have_the_order_that_was_asked_for():
     assert calibration.rig.names == ("cam_back", "cam_front")
 
 
-def test_what_is_missing_is_told_by_camera_and_cameras_with_the_same_reason_together():
+def test_problems_are_named_by_camera_and_grouped_by_reason():
     calibration = new()
     assert calibration.problem == "cam_front, cam_back: no CameraInfo yet"
     calibration.add_info("cam_front", info("cam_front"))
@@ -142,7 +142,7 @@ def test_fewer_cameras_make_a_rig_once_the_grace_has_passed():
     assert not calibration.update_rig()
 
 
-def test_a_camera_that_comes_after_the_grace_makes_another_rig_at_once():
+def test_a_camera_that_comes_after_the_grace_changes_the_rig_at_once():
     clock = Time()
     calibration = new(1, clock)
     calibration.add_tf(tf(*NAMES))
@@ -165,7 +165,7 @@ def test_fewer_cameras_than_the_minimum_never_make_a_rig():
     assert calibration.rig is None
 
 
-def test_a_camera_info_that_is_not_finite_from_the_start_is_told_and_a_good_one_heals_it():
+def test_a_good_camera_info_replaces_one_that_is_not_finite():
     calibration = new()
     calibration.add_tf(tf(*NAMES))
     calibration.add_info("cam_back", info("cam_back"))
@@ -177,7 +177,7 @@ def test_a_camera_info_that_is_not_finite_from_the_start_is_told_and_a_good_one_
     assert calibration.complete
 
 
-def test_a_camera_info_that_turns_bad_leaves_the_last_good_one_in_use_and_says_so():
+def test_a_camera_info_that_turns_bad_leaves_the_last_good_one_in_use():
     calibration = calibrated()
     before = calibration.rig
     assert not calibration.add_info("cam_front", broken("cam_front"))
@@ -192,7 +192,7 @@ def test_a_camera_info_that_turns_bad_leaves_the_last_good_one_in_use_and_says_s
     assert calibration.complete
 
 
-def test_a_camera_info_without_a_frame_is_told():
+def test_a_camera_info_without_a_frame_is_reported():
     calibration = new()
     calibration.add_tf(tf(*NAMES))
     calibration.add_info("cam_front", info("cam_front", frame=""))
@@ -209,7 +209,7 @@ def test_a_frame_that_tf_does_not_know_is_named():
     assert "TF does not know cam_front_optical" in calibration.problems["cam_front"]
 
 
-def test_a_transform_that_is_not_finite_is_told_and_costs_no_other():
+def test_a_transform_that_is_not_finite_costs_no_other():
     calibration = new()
     for name in NAMES:
         calibration.add_info(name, info(name))
@@ -223,7 +223,7 @@ def test_a_transform_that_is_not_finite_is_told_and_costs_no_other():
     assert calibration.problem is None
 
 
-def test_a_transform_that_turns_bad_leaves_the_earlier_one_in_use_and_says_so():
+def test_a_transform_that_turns_bad_leaves_the_earlier_one_in_use():
     calibration = calibrated()
     before = calibration.rig
     message = tf("cam_front")
@@ -235,7 +235,7 @@ def test_a_transform_that_turns_bad_leaves_the_earlier_one_in_use_and_says_so():
     assert "TF base_link <- cam_front_optical" in calibration.problem
 
 
-def test_a_loop_in_tf_is_told_and_leaves_the_earlier_calibration_in_use():
+def test_a_loop_in_tf_leaves_the_earlier_calibration_in_use():
     calibration = calibrated()
     before = calibration.rig
     assert not calibration.add_tf(messages.make_tf_message(ROSBAGS, [(0, "cam_front_optical", "base_link", np.eye(4))]))
@@ -245,7 +245,7 @@ def test_a_loop_in_tf_is_told_and_leaves_the_earlier_calibration_in_use():
     assert "stays in use" in calibration.problem
 
 
-def test_a_loop_in_tf_from_the_start_is_told():
+def test_a_loop_in_tf_from_the_start_is_reported():
     calibration = new()
     links = [(0, "a", "base_link", np.eye(4)), (0, "base_link", "a", np.eye(4))]
     calibration.add_tf(messages.make_tf_message(ROSBAGS, links))
@@ -330,7 +330,7 @@ def test_a_rig_file_without_one_of_the_cameras_is_refused():
 
 
 @given(st.lists(st.sampled_from(["good", "bad", "other"]), max_size=20))
-def test_whatever_a_camera_sends_the_rig_is_that_of_its_last_good_message(sent):
+def test_the_rig_is_always_that_of_the_last_good_message(sent):
     calibration = calibrated()
     kinds = {"good": (info("cam_front"), 80.0), "other": (info("cam_front", focal=90.0), 90.0)}
     focal, last = 80.0, "good"

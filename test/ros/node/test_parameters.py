@@ -41,20 +41,20 @@ def values_of(parameter: Parameter) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("parameter", TABLE.values(), ids=TABLE)
-def test_each_parameter_says_what_it_is_and_when_it_takes_effect_and_has_a_type_of_ros(parameter):
+def test_each_parameter_has_help_an_effect_and_a_ros_type(parameter):
     assert parameter.help
     assert parameter.effect in (AT_ONCE, AT_RELOAD, AT_CALIBRATE, AT_CONFIGURE, AT_START)
     assert type(parameter.default) in ROS_TYPES
 
 
 @pytest.mark.parametrize("parameter", NUMBERS, ids=lambda p: p.name)
-def test_each_number_has_a_range_that_holds_its_default_and_is_told_in_words(parameter):
+def test_each_number_has_a_range_that_holds_its_default(parameter):
     assert parameter.low <= parameter.default <= parameter.high
     assert parameter.constraints == f"{parameter.low:g} to {parameter.high:g}"
 
 
 @pytest.mark.parametrize("parameter", CHOICES, ids=lambda p: p.name)
-def test_each_choice_has_its_default_among_it_and_is_told_in_words(parameter):
+def test_each_choice_contains_its_default_and_lists_its_values(parameter):
     assert parameter.default in parameter.among
     assert parameter.constraints == ", ".join(parameter.among)
 
@@ -74,13 +74,13 @@ def test_what_may_be_anything_has_no_constraint():
     }
 
 
-def test_the_flat_names_are_those_of_the_table_in_its_order_with_its_defaults():
+def test_flat_names_and_defaults_are_those_of_the_table():
     assert NodeParameters().to_flat() == {name: p.default for name, p in TABLE.items()}
     assert list(NodeParameters().to_flat()) == list(TABLE)
 
 
 @given(st.fixed_dictionaries({}, optional={name: values_of(p) for name, p in TABLE.items()}))
-def test_values_come_back_as_they_were_given_and_all_others_are_the_defaults(values):
+def test_values_survive_a_round_trip_and_the_others_are_defaults(values):
     settings = NodeParameters.from_flat(values)
     assert settings.to_flat() == {**NodeParameters().to_flat(), **values}
     assert NodeParameters.from_flat(settings.to_flat()) == settings
@@ -127,7 +127,7 @@ def test_a_value_of_another_type_is_refused_by_name(name, value):
 
 
 @pytest.mark.parametrize("parameter", NUMBERS, ids=lambda p: p.name)
-def test_a_number_out_of_its_range_is_refused_by_name_with_the_range(parameter):
+def test_a_number_out_of_range_is_refused_with_name_and_range(parameter):
     for value in (parameter.low - 1, parameter.high + 1, float("nan")):
         if isinstance(parameter.default, int) and value != value:
             continue
@@ -145,11 +145,11 @@ def test_another_choice_is_refused_by_name_with_those_there_are(parameter):
 
 
 @pytest.mark.parametrize("cameras", [[], [""]])
-def test_without_camera_names_those_of_the_weights_are_taken_in_lower_case(cameras):
+def test_camera_names_default_to_those_of_the_weights_in_lower_case(cameras):
     assert NodeParameters(cameras=cameras).choose_cameras(("CAM_FRONT", "Left")) == ("cam_front", "left")
 
 
-def test_given_camera_names_are_taken_as_they_are_and_empty_ones_left_out():
+def test_given_camera_names_are_used_as_they_are():
     assert NodeParameters(cameras=["Roof", "", "back"]).choose_cameras(("CAM_FRONT",)) == ("Roof", "back")
 
 

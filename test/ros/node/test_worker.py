@@ -62,7 +62,7 @@ class Gate(FakeRuntime):
 
 
 class Broken(FakeRuntime):
-    """A network that fails where it is told to, with what it is told to."""
+    """A network that raises `error` in the method `where`."""
 
     def __init__(self, where: str = "", error: Exception | None = None) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ def test_while_a_set_is_worked_on_the_newest_that_comes_wins(new):
     bench.counted("published", 2)
 
 
-def test_a_set_that_is_to_be_forgotten_is_not_run_and_not_called_replaced(new):
+def test_a_dropped_set_is_neither_run_nor_counted_as_replaced(new):
     bench = new(Gate())
     bench.offer(1)
     assert bench.runtime.entered.acquire(timeout=PATIENCE)
@@ -197,7 +197,7 @@ def test_a_set_that_is_to_be_forgotten_is_not_run_and_not_called_replaced(new):
     assert bench.health.counts.replaced == 0
 
 
-def test_the_latencies_have_the_stages_that_are_published_and_each_its_own_time(new):
+def test_each_published_stage_has_its_own_latency(new):
     bench = new()
     bench.offer(100)
     stages = bench.stages.get(timeout=PATIENCE)
@@ -209,7 +209,7 @@ def test_the_latencies_have_the_stages_that_are_published_and_each_its_own_time(
 
 
 @pytest.mark.parametrize("error", [BridgeTAError("out of memory"), ValueError("shapes differ"), KeyError("x")])
-def test_a_network_that_fails_costs_its_set_and_is_told(new, error):
+def test_a_network_failure_costs_its_set_and_is_reported(new, error):
     runtime = Broken("infer", error)
     bench = new(runtime)
     bench.offer(1)
@@ -226,7 +226,7 @@ def test_a_network_that_fails_costs_its_set_and_is_told(new, error):
     assert bench.reports == ([] if isinstance(error, BridgeTAError) else [error])
 
 
-def test_an_image_that_cannot_be_used_costs_its_set_and_is_told_with_its_camera(new):
+def test_an_unusable_image_costs_its_set_and_names_its_camera(new):
     bench = new()
     bench.offer(1, cam_back=b"no JPEG")
     bench.counted("failed", 1)
@@ -236,7 +236,7 @@ def test_an_image_that_cannot_be_used_costs_its_set_and_is_told_with_its_camera(
     assert bench.next() == 2
 
 
-def test_with_fewer_cameras_asked_for_an_image_that_cannot_be_used_costs_only_its_camera(new):
+def test_with_min_cameras_a_bad_image_costs_only_its_camera(new):
     bench = new(minimum=1)
     bench.offer(1, cam_back=b"no JPEG")
     assert bench.results.get(timeout=PATIENCE).cameras == ("cam_front",)
@@ -248,7 +248,7 @@ def test_with_fewer_cameras_asked_for_an_image_that_cannot_be_used_costs_only_it
     assert (cameras.level, cameras.message) == (WARN, "unusable images from cam_back")
 
 
-def test_with_fewer_cameras_asked_for_a_set_without_a_camera_is_run(new):
+def test_with_min_cameras_a_set_without_a_camera_is_run(new):
     bench = new(minimum=1)
     whole = images(1)
     bench.worker.offer(ImageSet({"cam_back": whole.items["cam_back"]}, {"cam_back": START}), START)
@@ -257,13 +257,13 @@ def test_with_fewer_cameras_asked_for_a_set_without_a_camera_is_run(new):
 
 
 @pytest.mark.parametrize("minimum", [1, 2])
-def test_a_rig_of_fewer_cameras_than_the_minimum_takes_all_of_them(new, minimum):
+def test_a_rig_of_fewer_cameras_than_the_minimum_needs_all(new, minimum):
     bench = new(minimum=minimum, rig=Rig(RIG.cameras[:1]))
     bench.offer(1)
     assert bench.results.get(timeout=PATIENCE).cameras == ("cam_front",)
 
 
-def test_a_message_that_is_none_costs_its_set(new):
+def test_an_invalid_message_costs_its_set(new):
     bench = new()
     bench.worker.offer(ImageSet({"cam_front": object()}, {"cam_front": START}), START)
     bench.counted("failed", 1)
@@ -284,7 +284,7 @@ def test_a_publisher_that_fails_costs_its_set(new):
     assert bench.health.counts.published == 1
 
 
-def test_without_a_calibration_the_newest_set_waits_for_it_and_the_others_are_counted(new):
+def test_the_newest_set_waits_for_a_calibration(new):
     bench = new(rig=None)
     bench.offer(1)
     bench.offer(2)
@@ -298,7 +298,7 @@ def test_a_calibration_is_prepared_for_before_any_image_comes(new):
     eventually(lambda: bench.runtime.rigs == [RIG])
 
 
-def test_another_calibration_is_used_from_the_next_set_on_and_the_old_threads_end(new):
+def test_a_new_calibration_is_used_at_once_and_the_old_threads_end(new):
     before = set(threading.enumerate())
     bench = new()
     bench.offer(1)
@@ -312,7 +312,7 @@ def test_another_calibration_is_used_from_the_next_set_on_and_the_old_threads_en
     assert bench.runtime.rigs[-1].names == OTHER_RIG.names
 
 
-def test_a_calibration_that_is_taken_away_ends_the_pipeline_with_its_threads(new):
+def test_removing_the_calibration_ends_the_pipeline_and_its_threads(new):
     before = set(threading.enumerate())
     bench = new()
     bench.offer(1)
@@ -353,7 +353,7 @@ def test_a_network_is_swapped_while_a_set_is_worked_on(new):
 
 @pytest.mark.parametrize("error", [BridgeTAError("no such calibration"), ValueError("singular")])
 @pytest.mark.parametrize("cure", ["rig", "network"])
-def test_a_calibration_that_no_pipeline_can_be_made_for_is_tried_once_until_something_changes(new, error, cure):
+def test_an_unusable_calibration_is_tried_once_until_something_changes(new, error, cure):
     runtime = Broken("fits", error)
     bench = new(runtime)
     bench.counted("failed", 1)
@@ -372,7 +372,7 @@ def test_a_calibration_that_no_pipeline_can_be_made_for_is_tried_once_until_some
     assert bench.next() == 4
 
 
-def test_a_warm_up_that_fails_is_told_and_not_tried_again_for_each_set(new):
+def test_a_failed_warm_up_is_reported_and_not_repeated(new):
     runtime = Broken("warm_up", BridgeTAError("out of memory"))
     bench = new(runtime)
     bench.counted("failed", 1)
@@ -404,7 +404,7 @@ def test_while_nobody_subscribes_the_network_rests(new):
         bench.worker.stop()
 
 
-def test_no_more_sets_are_run_than_the_rate_allows_and_it_may_change_at_any_time(new):
+def test_max_rate_limits_the_sets_and_may_change_at_any_time(new):
     bench = new()
     bench.rate = 1e-6
     bench.offer(1)
@@ -429,7 +429,7 @@ def test_a_stop_leaves_no_thread(new):
     assert set(threading.enumerate()) <= before
 
 
-def test_a_stop_waits_for_the_set_in_work_and_drops_the_one_that_waits(new):
+def test_stopping_finishes_the_current_set_and_drops_the_waiting_one(new):
     before = set(threading.enumerate())
     bench = new(Gate())
     bench.offer(1)

@@ -35,7 +35,7 @@ def poses():
 
 
 @given(st.lists(poses(), min_size=1, max_size=5), st.integers(0, 4), st.integers(0, 4))
-def test_a_chain_of_links_is_the_product_of_its_transforms_in_either_direction(chain, a, b):
+def test_a_chain_of_links_is_the_product_of_its_transforms(chain, a, b):
     tree = TfTree()
     for i, pose in enumerate(chain):
         tree.add(f"f{i}", f"f{i + 1}", pose)
@@ -87,7 +87,7 @@ def test_a_tf_message_written_by_us_is_read_back(pose):
     assert np.allclose(tree.lookup("base_link", "camera"), pose)
 
 
-def test_a_zero_quaternion_is_refused_with_the_names_of_its_frames():
+def test_a_zero_quaternion_is_refused_with_its_frames():
     message = messages.make_tf_message(FACTORY, [(0, "base_link", "camera", np.eye(4))])
     message.transforms[0].transform.rotation = SimpleNamespace(w=0.0, x=0.0, y=0.0, z=0.0)
     with pytest.raises(BridgeTAError, match="base_link <- camera"):
@@ -95,7 +95,7 @@ def test_a_zero_quaternion_is_refused_with_the_names_of_its_frames():
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])
-def test_a_transform_that_is_no_rigid_one_is_named_and_costs_no_other_of_its_message(bad):
+def test_a_transform_that_is_not_rigid_is_named_and_costs_no_other(bad):
     names = ["left", "middle", "right"]
     message = messages.make_tf_message(FACTORY, [(0, "base_link", name, AHEAD) for name in names])
     message.transforms[bad].transform.translation.y = float("nan")
@@ -138,7 +138,7 @@ def test_without_p_a_camera_without_distortion_takes_k():
 
 
 @given(baseline=st.floats(0.05, 1.0), x=st.floats(-3, 3), y=st.floats(-1, 1), z=st.floats(2, 30))
-def test_the_right_camera_of_a_stereo_pair_projects_as_its_p_says(baseline, x, y, z):
+def test_the_right_camera_of_a_stereo_pair_projects_by_its_p(baseline, x, y, z):
     p = np.hstack((K, [[-K[0, 0] * baseline], [0], [0]]))
     camera = camera_from_info("right", info(p=p.ravel()), np.eye(4))
     u, v, w = p @ (x, y, z, 1)
@@ -147,7 +147,7 @@ def test_the_right_camera_of_a_stereo_pair_projects_as_its_p_says(baseline, x, y
     assert np.isclose(depth, z)
 
 
-def test_binning_and_region_of_interest_give_the_calibration_of_the_images_that_are_sent():
+def test_binning_and_region_of_interest_are_applied():
     message = info()
     message.roi = SimpleNamespace(x_offset=20, y_offset=10, width=120, height=60)
     message.binning_x = message.binning_y = 2
@@ -191,7 +191,7 @@ def test_a_camera_without_a_frame_or_without_a_chain_is_named():
         rig_from_messages({"front": info()}, TfTree())
 
 
-def test_a_calibration_file_may_spell_the_cameras_as_nuscenes_does(tmp_path):
+def test_a_calibration_file_may_use_nuscenes_spelling(tmp_path):
     upper = Rig(tuple(Camera(c.name.upper(), c.width, c.height, c.intrinsics, c.ego_T_cam) for c in RIG.cameras))
     upper.save(tmp_path / "rig.yaml")
     rig = select_cameras(["cam_back", "cam_front"], Rig.load(tmp_path / "rig.yaml"))

@@ -73,7 +73,7 @@ def centres(grid: BevGrid) -> tuple[Array, Array]:
 
 
 @given(frames, masks, st.floats(0.05, 1))
-def test_one_frame_gives_each_seen_cell_its_weighted_log_odds_and_no_other_anything(probabilities, seen, gain):
+def test_one_frame_adds_weighted_log_odds_to_seen_cells_only(probabilities, seen, gain):
     local = LocalMap(GRID, SIZE, gain=gain)
     local.update(probabilities, seen, pose())
     expected = np.full((6, 40, 40), np.nan)
@@ -99,7 +99,7 @@ def test_no_cell_becomes_surer_than_the_limit(probability, end):
 
 
 @pytest.mark.parametrize(("opposite", "needed"), [(0.1, 8), (0.3, 21), (0.01, 4), (0.0, 4)])
-def test_a_cell_at_the_limit_changes_its_mind_after_as_many_frames_as_promised(opposite, needed):
+def test_a_cell_at_the_limit_changes_after_the_documented_frames(opposite, needed):
     local = LocalMap(GRID, SIZE)
     for _ in range(60):
         local.update(np.ones(SHAPE), ALL, pose())
@@ -110,7 +110,7 @@ def test_a_cell_at_the_limit_changes_its_mind_after_as_many_frames_as_promised(o
     assert (local.probabilities()[under_the_result(local)] < 0.5).all()
 
 
-def test_values_are_percent_and_minus_one_where_nothing_was_observed():
+def test_values_are_percent_and_minus_one_where_unobserved():
     local = LocalMap(GRID, SIZE, gain=1)
     assert local.values().shape == (6, 40, 40)
     assert local.values().dtype == np.int8
@@ -127,7 +127,7 @@ def test_values_are_percent_and_minus_one_where_nothing_was_observed():
 
 
 @given(frames, frames, arrays(np.bool_, SHAPE), st.sampled_from([np.nan, np.inf, -np.inf]))
-def test_what_is_not_finite_is_ignored_and_costs_only_its_own_class(first, second, broken, value):
+def test_values_that_are_not_finite_cost_only_their_own_class(first, second, broken, value):
     local = LocalMap(GRID, SIZE)
     local.update(first, ALL, pose())
     local.update(np.where(broken, value, second).astype(np.float32), ALL, pose())
@@ -186,7 +186,7 @@ def test_a_quarter_turn_of_the_ego_turns_the_map(probabilities, seen):
 
 
 @given(nuscenes_metres, nuscenes_metres, angles, st.floats(-0.3, 0.3), st.floats(-0.3, 0.3))
-def test_what_is_ahead_and_to_the_left_of_the_ego_is_there_in_the_map(x, y, yaw, pitch, roll):
+def test_ahead_and_left_of_the_ego_are_ahead_and_left_in_the_map(x, y, yaw, pitch, roll):
     ahead, left = 1.9, 0.6
     bx, by = centres(GRID)
     blob = 4 * np.exp(-((bx - ahead) ** 2 + (by - left) ** 2) / (2 * 0.6**2))
@@ -220,7 +220,7 @@ def scene(x: Array, y: Array) -> Array:
     return 3 * np.sin(0.31 * x + 0.17 * y) * np.cos(0.22 * y - 0.05 * x + 1)
 
 
-def test_an_ego_that_moves_through_a_static_world_maps_that_world():
+def test_an_ego_moving_through_a_static_world_maps_it():
     bev, r = BevGrid(-10, 10, -8, 8, 0.5), 0.5
     local, gain = LocalMap(bev, 50.0, gain=0.02), 0.02
     bx, by = centres(bev)
@@ -272,7 +272,7 @@ paths = st.lists(st.tuples(st.floats(-14, 14), st.floats(-14, 14)), min_size=1, 
 
 
 @given(frames, paths)
-def test_what_stays_in_the_window_is_kept_and_what_left_it_is_forgotten(probabilities, path):
+def test_cells_that_leave_the_window_are_forgotten_and_others_kept(probabilities, path):
     local = LocalMap(GRID, SIZE)
     local.update(probabilities, ALL, pose())
     before, first = local.probabilities(), local.grid
@@ -288,7 +288,7 @@ def test_what_stays_in_the_window_is_kept_and_what_left_it_is_forgotten(probabil
 
 
 @given(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5), st.sampled_from([0.1, 0.3, 0.4, 0.5]), st.integers(1, 9))
-def test_the_window_is_centred_on_the_ego_to_half_a_cell_and_aligned_to_whole_cells(x, y, resolution, cells):
+def test_the_window_is_centred_on_the_ego_and_aligned_to_cells(x, y, resolution, cells):
     bev = BevGrid(0, resolution, 0, resolution, resolution)
     local = LocalMap(bev, cells * resolution)
     local.update(np.full((6, 1, 1), 0.5), np.ones((1, 1), dtype=bool), pose(x, y))
@@ -326,7 +326,7 @@ def test_reset_forgets_everything_and_leaves_the_window_in_place():
     assert local.grid == grid
 
 
-def test_an_occupancy_grid_of_the_map_puts_its_cells_where_they_are():
+def test_an_occupancy_grid_of_the_map_has_its_cells_in_place():
     bev = BevGrid(-2, 2, -2, 2, 0.4)
     local = LocalMap(bev, 8.0)
     probabilities = np.full((6, 10, 10), 0.5)
@@ -365,7 +365,7 @@ def changed(row: int, column: int, value: float) -> Array:
     ],
     ids=["nan x", "nan rotation", "infinite y", "infinite rotation", "not on Earth", "zeros", "3x3", "nose down"],
 )
-def test_a_pose_that_is_none_is_refused_and_changes_nothing(bad):
+def test_an_invalid_pose_is_refused_and_changes_nothing(bad):
     local = LocalMap(GRID, SIZE)
     local.update(np.full(SHAPE, 0.9), ALL, pose(3, 4))
     before, grid = local.probabilities(), local.grid

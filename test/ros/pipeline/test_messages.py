@@ -52,7 +52,7 @@ class StrictFactory:
 MAKE = StrictFactory()
 
 
-def test_occupancy_grid_has_the_cells_in_our_memory_order_and_the_corner_as_origin():
+def test_an_occupancy_grid_keeps_memory_order_and_has_its_corner_as_origin():
     grid = BevGrid(-50, 50, -40, 40, 0.5)
     values = np.arange(160 * 200).reshape(160, 200) % 101
     message = messages.make_occupancy_grid(MAKE, values.astype(np.int8), grid, NS, "base_link")
@@ -81,7 +81,7 @@ def test_cells_that_no_camera_sees_are_unknown():
     assert messages.to_percent(np.full((6, 1, 2), 0.7), seen).tolist() == [[[70, -1]]] * 6
 
 
-def test_navigation_is_0_where_drivable_100_where_seen_and_not_and_unknown_elsewhere():
+def test_navigation_is_0_where_drivable_100_where_not_else_unknown():
     probabilities = np.zeros((6, 1, 4))
     probabilities[CLASS_NAMES.index("drivable_area"), 0] = (0.9, 0.5, 0.4, 0.9)
     probabilities[CLASS_NAMES.index("walkway")] = 1.0
@@ -101,7 +101,7 @@ def test_the_picture_shows_ahead_at_the_top_and_left_at_the_left():
     assert len(np.unique(np.delete(picture.reshape(-1, 3), 1 * 10 + 1, axis=0), axis=0)) == 1
 
 
-def test_the_picture_blends_a_class_by_its_probability_and_darkens_what_is_not_seen():
+def test_the_picture_blends_by_probability_and_darkens_unseen_cells():
     probabilities = np.zeros((6, 1, 3))
     probabilities[0, 0] = (0.0, 0.5, 1.0)
     empty, half, full = messages.draw_bev(probabilities)[::-1, 0].astype(float)
@@ -155,7 +155,7 @@ def test_a_point_cloud_is_read_back_field_by_field():
     assert not messages.make_point_cloud(MAKE, points, NS, "lidar_top").is_dense
 
 
-def test_a_result_is_published_on_the_declared_topics_and_no_others():
+def test_a_result_is_published_on_exactly_the_declared_topics():
     seen = np.ones(GRID.shape, bool)
     result = messages.make_result_messages(MAKE, np.zeros((6, *GRID.shape)), seen, GRID, NS, "base_link")
     assert {topic: type(m) for topic, m in result.items()} == {
@@ -166,7 +166,7 @@ def test_a_result_is_published_on_the_declared_topics_and_no_others():
 
 
 @given(st.data())
-def test_of_a_result_only_the_wanted_messages_are_made_and_they_are_those_of_the_whole(data):
+def test_only_wanted_messages_are_made_and_equal_those_of_all(data):
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     probabilities, seen = random.random((6, *GRID.shape)), random.random(GRID.shape) < 0.7
     wanted = data.draw(st.sets(st.sampled_from([*messages.list_output_topics(), "/elsewhere"])))
@@ -178,7 +178,7 @@ def test_of_a_result_only_the_wanted_messages_are_made_and_they_are_those_of_the
         assert message.header == everything[topic].header
 
 
-def test_each_class_navigation_and_the_picture_are_published_on_their_own_topics():
+def test_each_output_has_its_own_topic():
     probabilities = np.zeros((6, *GRID.shape))
     probabilities += np.arange(1, 7)[:, None, None] / 10
     seen = np.ones(GRID.shape, bool)
@@ -197,7 +197,7 @@ def test_a_number_is_a_message(value):
     assert messages.make_float64(MAKE, value).data == value
 
 
-def test_diagnostics_have_a_status_for_each_thing_with_its_level_as_a_byte_and_its_values_as_words():
+def test_diagnostics_have_byte_levels_and_text_values():
     statuses = [
         Status("cameras", WARN, "no image from left", {"left rate (Hz)": "0.0", "front rate (Hz)": "12.0"}),
         Status("sets", ERROR, "out of memory", {}),

@@ -1,4 +1,4 @@
-"""Images of any encoding become the same network inputs, and bad ones are told by name."""
+"""Images of any encoding become the same network inputs, and bad ones are named."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def camera(name: str, degrees: float) -> Camera:
 
 NAMES = ("front", "front_left", "back_left", "back", "back_right", "front_right")
 RING = Rig(tuple(camera(name, 60.0 * i) for i, name in enumerate(NAMES)))
-# Image i is of brightness 20 (i + 1), which tells what the network got.
+# Image i is of brightness 20 (i + 1), which shows what the network got.
 PICTURES = {name: EncodedImage(jpeg(20 * (i + 1)), "jpeg") for i, name in enumerate(NAMES)}
 
 
 def brightness(result) -> list[int]:
-    """Of each network input, as FakeRuntime tells it, rounded to the steps of PICTURES."""
+    """The brightness of each network input by FakeRuntime, rounded to the steps of PICTURES."""
     levels = result.probabilities[: len(result.cameras), 0, 0] * 255
     return [round(level / 20) * 20 for level in levels.tolist()]
 
@@ -67,7 +67,7 @@ def raw(pixels: np.ndarray, encoding: str, padding: int = 0, **changes) -> RawIm
         ("bgra8", np.dstack((RGB[..., ::-1], np.full((6, 8), 255, np.uint8)))),
     ],
 )
-def test_colours_come_out_as_rgb_whatever_their_order_and_row_padding(encoding, pixels, padding):
+def test_colours_are_rgb_for_any_order_and_row_padding(encoding, pixels, padding):
     assert np.array_equal(raw_to_rgb(raw(pixels, encoding, padding)), RGB)
 
 
@@ -166,7 +166,7 @@ def test_the_network_input_of_a_jpeg_is_that_of_training():
         (raw(RGB, "32FC1"), "32FC1"),
     ],
 )
-def test_an_image_that_cannot_be_used_is_told_with_its_camera(image, what):
+def test_an_unusable_image_is_reported_with_its_camera(image, what):
     with (
         BevPipeline(FakeRuntime(), RIG) as pipeline,
         pytest.raises(BridgeTAError, match=f"camera cam_back: .*{what}"),
@@ -217,7 +217,7 @@ def test_a_distorted_image_becomes_what_a_pinhole_camera_sees(distortion):
     assert np.abs(fitted[middle] - expected[middle]).mean() > 6  # so the test would notice a missing undistortion
 
 
-def test_find_seen_cells_are_those_in_front_of_the_lens_and_within_the_depths():
+def test_seen_cells_lie_in_front_of_the_lens_within_the_depths():
     grid = BevGrid(-20, 20, -20, 20, 1.0)
     rig = Rig((RIG.cameras[0],))
     fits = FakeRuntime().fits(rig)
@@ -244,7 +244,7 @@ def test_two_cameras_see_what_either_sees():
 
 @settings(max_examples=30, deadline=None)
 @given(st.permutations(NAMES), st.integers(1, 6))
-def test_a_set_of_some_cameras_is_run_on_their_rig_and_sees_what_any_of_them_sees(order, count):
+def test_a_partial_set_runs_on_the_rig_of_its_cameras(order, count):
     runtime, given_names = FakeRuntime(NAMES), order[:count]
     with BevPipeline(runtime, RING, minimum=1) as pipeline:
         result = pipeline.run({name: PICTURES[name] for name in given_names}, 7)
@@ -261,7 +261,7 @@ def test_a_set_of_some_cameras_is_run_on_their_rig_and_sees_what_any_of_them_see
     assert np.array_equal(pipeline.seen, find_seen_cells(RING, fits, GRID, lift.depth_min, lift.depth_max))
 
 
-def test_a_masked_camera_gives_what_a_vehicle_that_never_had_it_gets(tiny):
+def test_a_masked_camera_equals_a_vehicle_without_it(tiny):
     noise = np.random.default_rng(2)
     images = {name: noise.integers(0, 256, (90, 160, 3), dtype=np.uint8) for name in NAMES}
     pictures = {name: raw(image, "rgb8") for name, image in images.items()}
@@ -297,7 +297,7 @@ def test_a_dropout_that_comes_back_costs_no_new_mask():
         (None, "AttributeError"),
     ],
 )
-def test_an_image_that_cannot_be_used_costs_its_camera_and_is_told(image, what):
+def test_an_unusable_image_costs_only_its_camera(image, what):
     with BevPipeline(FakeRuntime(NAMES), RING, minimum=5) as pipeline:
         result = pipeline.run({**PICTURES, "back": image}, 0)
     assert result.cameras == ("front", "front_left", "back_left", "back_right", "front_right")
@@ -306,7 +306,7 @@ def test_an_image_that_cannot_be_used_costs_its_camera_and_is_told(image, what):
     assert re.search(what, result.faults["back"])
 
 
-def test_what_is_missing_and_what_is_broken_is_told_when_too_few_are_left():
+def test_missing_and_broken_images_are_named_when_too_few_are_left():
     pictures = {**PICTURES, "back": EncodedImage(b"", "jpeg")}
     del pictures["front"]
     message = r"4 of 6 cameras are usable, 5 are needed: the set has no image of front; camera back: 0 bytes.*\(jpeg\)"
@@ -314,7 +314,7 @@ def test_what_is_missing_and_what_is_broken_is_told_when_too_few_are_left():
         pipeline.prepare(pictures, 0)
 
 
-def test_missing_cameras_are_told_before_anything_is_decoded():
+def test_missing_cameras_are_named_before_anything_is_decoded():
     decoded = []
     with BevPipeline(FakeRuntime(NAMES), RING, minimum=2, to_rgb=decoded.append) as pipeline:
         message = "1 of 6 cameras are usable, 2 are needed: the set has no image of front_left, back_left, back, "
@@ -374,7 +374,7 @@ def fails(error: Exception):
         (lambda image: np.zeros((0, 0, 3), np.uint8), "0x0 pixels"),
     ],
 )
-def test_whatever_fails_in_decoding_a_raw_image_is_told_with_its_camera(to_rgb, what):
+def test_any_failure_in_decoding_a_raw_image_names_its_camera(to_rgb, what):
     pictures = {"cam_front": EncodedImage(jpeg(50)), "cam_back": raw(RGB, "rgb8")}
     with (
         BevPipeline(FakeRuntime(), RIG, to_rgb=to_rgb) as pipeline,
@@ -383,7 +383,7 @@ def test_whatever_fails_in_decoding_a_raw_image_is_told_with_its_camera(to_rgb, 
         pipeline.prepare(pictures, 0)
 
 
-def test_the_next_set_passes_after_one_that_failed_in_every_camera():
+def test_the_next_set_passes_after_one_failed_in_every_camera():
     failing = True
 
     def to_rgb(image: RawImage):
@@ -400,7 +400,7 @@ def test_the_next_set_passes_after_one_that_failed_in_every_camera():
 
 
 @pytest.mark.parametrize("minimum", [None, 1])
-def test_a_failed_image_leaves_no_pictures_to_the_garbage_collector(minimum):
+def test_a_failed_image_leaves_no_pictures_in_memory(minimum):
     alive = []
 
     def to_rgb(image: RawImage):

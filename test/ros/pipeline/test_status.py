@@ -1,4 +1,4 @@
-"""What the calibration and the network say of themselves, and what is news for the log."""
+"""Statuses of calibration and network, and their changes for the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, calibration_status, network_status
 
 
-def test_the_calibration_is_an_error_until_it_is_there_a_warning_with_a_problem_and_well_without():
+def test_calibration_is_an_error_when_missing_and_a_warning_when_partial():
     waiting = calibration_status(None, "CameraInfo and TF", "front: no CameraInfo yet")
     assert (waiting.level, waiting.message) == (ERROR, "waiting: front: no CameraInfo yet")
     partial = calibration_status(RIG, "CameraInfo and TF", "roof: no CameraInfo yet")
@@ -31,9 +31,9 @@ def status(level: int, message: str, name: str = "cameras") -> Status:
     return Status(name, level, message, {})
 
 
-def test_the_log_tells_changes_only():
+def test_the_log_has_changes_only():
     changes = Changes()
-    told = [
+    logged = [
         [s.message for s in changes.update([status(level, message)])]
         for level, message in [
             (OK, "all cameras send"),
@@ -45,7 +45,7 @@ def test_the_log_tells_changes_only():
             (OK, "in other words"),
         ]
     ]
-    assert told == [
+    assert logged == [
         [],
         ["no image from left"],
         [],

@@ -131,7 +131,7 @@ class TestCompleteSets:
         runs = [[Synchroniser("ab", 20).add(n, s, i) for i, (n, s) in enumerate(stream)] for _ in range(2)]
         assert runs[0] == runs[1]
 
-    def test_of_several_images_of_a_fast_camera_the_newest_that_fits_is_taken(self):
+    def test_the_newest_image_of_a_fast_camera_that_fits_is_taken(self):
         sync: Synchroniser[int] = Synchroniser(["fast", "slow"], 60)
         for stamp in (0, 30, 50):
             assert sync.add("fast", stamp, stamp) == []
@@ -142,7 +142,7 @@ class TestCompleteSets:
         sync: Synchroniser[int] = Synchroniser(["only"])
         assert [len(sync.add("only", ns, ns)) for ns in (5, 10, 15)] == [1, 1, 1]
 
-    def test_duplicates_and_stamps_before_a_used_one_are_counted_and_ignored(self):
+    def test_duplicates_and_outdated_stamps_are_counted_and_ignored(self):
         sync: Synchroniser[int] = Synchroniser(["a", "b"], 10)
         sync.add("a", 100, 0)
         assert sync.add("a", 100, 1) == []
@@ -152,7 +152,7 @@ class TestCompleteSets:
         assert sync.add("a", 95, 4) == []
         assert sync.counts.late == 3
 
-    def test_images_out_of_order_within_a_camera_still_find_their_sets(self):
+    def test_images_out_of_order_within_a_camera_find_their_sets(self):
         sync: Synchroniser[int] = Synchroniser(["a", "b"], 10)
         assert sync.add("a", 200, 200) == []
         assert sync.add("a", 100, 100) == []
@@ -198,7 +198,7 @@ class TestPartialSets:
         assert (out.partial, sync.counts.incomplete) == ([], 0)
 
     @given(jittered(200 * MS, 40 * MS), st.data())
-    def test_each_cycle_with_lost_images_is_counted_and_handed_out_once(self, streams, data):
+    def test_each_cycle_with_lost_images_is_handed_out_once(self, streams, data):
         names, cycles = streams
         minimum = data.draw(st.integers(1, len(names)))
         left = [[m for m in cycle if data.draw(st.booleans())] for cycle in cycles]
@@ -217,7 +217,7 @@ class TestPartialSets:
         slop=st.integers(0, 100),
         stream=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3000)), max_size=80),
     )
-    def test_any_set_has_enough_cameras_within_the_slop_and_unused_images(self, minimum, slop, stream):
+    def test_any_set_has_enough_unused_images_within_the_slop(self, minimum, slop, stream):
         sync: Synchroniser[int] = Synchroniser(
             "abc", slop, minimum=minimum, patience_ns=slop, reset_ns=1000, silent_ns=300
         )
@@ -251,7 +251,7 @@ class TestPartialSets:
 
     @pytest.mark.parametrize("before", [0, 12])
     @pytest.mark.parametrize("dead", NAMES)
-    def test_once_a_camera_is_silent_the_last_image_of_the_others_completes_a_set(self, dead, before):
+    def test_a_silent_camera_is_no_longer_waited_for(self, dead, before):
         full, rest = nuscenes(before), nuscenes(40, [name for name in NAMES if name != dead], first=before)
         out = feed(live(minimum=5), flat([*full, *rest]))
         last_images = [6 * before + 5 * (i + 1) for i in range(40)]
@@ -260,7 +260,7 @@ class TestPartialSets:
         assert all(last < number < last + 10 for number, last in zip(out.when[:10], last_images, strict=False))
 
     @pytest.mark.parametrize("lost", NAMES)
-    def test_a_camera_that_returns_is_in_the_sets_from_its_first_image_on(self, lost):
+    def test_a_camera_that_returns_is_used_from_its_first_image(self, lost):
         gap = nuscenes(30, [n for n in NAMES if n != lost], first=12)
         whole = [*nuscenes(12), *nuscenes(12, first=42)]
         sync = live(minimum=5)
@@ -287,7 +287,7 @@ class TestPartialSets:
         assert sync.counts.incomplete == 1
 
     @pytest.mark.parametrize("minimum", [None, 6])
-    def test_when_all_cameras_are_needed_incomplete_cycles_are_only_counted(self, minimum):
+    def test_incomplete_cycles_are_only_counted_when_all_cameras_are_needed(self, minimum):
         sync = live(minimum=minimum)
         assert feed(sync, flat(nuscenes(41, NAMES[1:]))).sets == []  # the last is not over
         assert sync.counts.incomplete == 40
@@ -297,7 +297,7 @@ class TestPartialSets:
         assert feed(sync, flat(nuscenes(41, NAMES[:3]))).sets == []
         assert sync.counts.incomplete == 40
 
-    def test_when_time_goes_back_what_waits_is_incomplete_and_the_counts_go_on(self):
+    def test_when_time_goes_back_waiting_cycles_are_incomplete(self):
         sync = live(minimum=5)
         feed(sync, [*flat(nuscenes(20, NAMES[1:], first=100)), *nuscenes(1, first=120)[0][:3]])
         assert sync.counts.incomplete == 20
@@ -321,7 +321,7 @@ class TestPartialSets:
             resets.append(sync.counts.resets)
         assert resets == [0, 0, 1]
 
-    def test_one_stamp_from_the_future_is_over_with_the_next_of_its_camera(self):
+    def test_a_stamp_from_the_future_costs_only_the_sets_around_it(self):
         cycles = nuscenes(30, NAMES[1:])
         name, stamp = cycles[9][2]
         cycles[9][2] = (name, stamp + 10**15)
@@ -337,7 +337,7 @@ class TestPartialSets:
         assert out.complete == cycles
         assert (out.partial, sync.counts.incomplete) == ([], 0)
 
-    def test_of_cameras_of_30_hz_with_a_dead_one_each_image_goes_out_once(self):
+    def test_at_30_hz_with_a_dead_camera_each_image_goes_out_once(self):
         cycles = [[(name, 10**18 + i * 33_333_333 + j * 5 * MS) for j, name in enumerate("ab")] for i in range(90)]
         out = feed(live(["a", "b", "c"], 2), flat(cycles), 3)
         assert len(set(flat(out.partial))) == len(flat(out.partial))
@@ -345,7 +345,7 @@ class TestPartialSets:
         assert all(images.spread_ns <= SLOP for images in out.sets)
 
     @pytest.mark.parametrize("fast", NAMES)
-    def test_surplus_images_of_a_30_hz_camera_make_no_sets_of_their_own(self, fast):
+    def test_surplus_images_of_a_fast_camera_make_no_sets(self, fast):
         slow = flat(nuscenes(36, [n for n in NAMES if n != fast]))
         start = min(stamp for _, stamp in slow)
         quick = [(fast, start + i * 33_333_333) for i in range(90)]

@@ -36,7 +36,7 @@ def test_a_camera_is_an_image_topic_with_a_camera_info_beside_it():
     ]
 
 
-def test_of_a_raw_and_a_compressed_topic_of_one_camera_the_compressed_one_is_taken():
+def test_a_compressed_topic_is_preferred_to_a_raw_one():
     found = find_cameras({"/a/image": RAW, "/a/image/compressed": COMPRESSED, "/a/camera_info": CAMERA_INFO})
     assert [camera.image for camera in found] == ["/a/image/compressed"]
 
@@ -79,7 +79,7 @@ def test_ambiguous_names_do_not_match():
     assert match_names(["cam_front", "front"], ["CAM_FRONT"]) == {}
 
 
-def test_cameras_come_in_the_order_of_the_weights_when_all_of_theirs_are_there():
+def test_cameras_come_in_the_order_of_the_weights_if_all_are_there():
     cameras = [CameraTopic(n, f"/{n}", RAW, None) for n in ("cam_back", "cam_front", "cam_front_left", "cam_top")]
     assert [c.name for c in order_cameras(cameras, NUSCENES)] == ["cam_front_left", "cam_front", "cam_back"]
     assert order_cameras(cameras[:2], NUSCENES) == cameras[:2]

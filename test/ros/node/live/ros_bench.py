@@ -132,8 +132,8 @@ class Listener:
             )
 
     def listen(self, topic: str = "/bev/drivable_area", msgtype: Any = OccupancyGrid, qos: Any = LATCHED) -> Any:
-        keep = self.grids[topic].append
-        subscription = self.node.create_subscription(msgtype, f"{self.namespace}{topic}", keep, qos)
+        append = self.grids[topic].append
+        subscription = self.node.create_subscription(msgtype, f"{self.namespace}{topic}", append, qos)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -256,7 +256,7 @@ class Bench:
         return pytest.fail(f"not within {PATIENCE} s of driving")
 
     def vehicle(self, rig: Rig = RIG, calibrated: bool = True, **options: Any) -> Vehicle:
-        """A vehicle that has told its calibration, and whose topics the node has found."""
+        """A vehicle that has published its calibration, and whose topics the node has discovered."""
         vehicle = Vehicle(self.node, rig, **options)
         if calibrated:
             vehicle.publish_tf()

@@ -24,7 +24,7 @@ def status_is(bench: Any, name: str, level: int, text: str = "") -> Callable[[],
 
 
 class TestMissingCameras:
-    def test_without_one_the_rest_is_run_and_what_it_alone_sees_is_unknown(self, bench: Any) -> None:
+    def test_a_partial_set_runs_and_unseen_cells_are_unknown(self, bench: Any) -> None:
         from ros_bench import cells
 
         bench.start(min_cameras=1)
@@ -53,7 +53,7 @@ class TestMissingCameras:
         bench.drive(vehicle, arrived, without=["cam_back"])
         bench.drive(vehicle, status_is(bench, "calibration", WARN, "cam_back: no CameraInfo"), without=["cam_back"])
 
-    def test_when_all_are_needed_a_dead_one_is_an_error_and_nothing_is_published(self, bench: Any) -> None:
+    def test_a_dead_camera_is_an_error_when_all_are_needed(self, bench: Any) -> None:
         bench.start(diagnostics__error_after=0.8)
         vehicle = bench.vehicle()
         bench.drive(vehicle, lambda: bench.listener.stamps())
@@ -112,7 +112,7 @@ class TestInput:
             bench.pause(0.08)
         assert "use_sim_time" in bench.listener.status("latency")[1]
 
-    def test_when_time_goes_back_it_starts_afresh(self, bench: Any) -> None:
+    def test_when_time_goes_back_it_starts_over(self, bench: Any) -> None:
         bench.start()
         vehicle = bench.vehicle()
         bench.drive(vehicle, lambda: bench.listener.stamps())
@@ -175,7 +175,7 @@ class TestInput:
             data={"cam_back": jpeg(9, (320, 240))},
         )
 
-    def test_an_unheard_of_failure_does_not_end_it(self, bench: Any) -> None:
+    def test_an_unexpected_failure_does_not_end_it(self, bench: Any) -> None:
         node = bench.start()
         vehicle = bench.vehicle()
         bench.drive(vehicle, lambda: bench.listener.stamps())
@@ -228,7 +228,7 @@ class TestCalibration:
         vehicle.publish_tf(Rig((camera("cam_front", higher), camera("cam_back", BACK))))
         bench.drive(vehicle, lambda: node._runtime.rigs[-1].cameras[0].ego_T_cam[2, 3] == 2.25)
 
-    def test_nan_from_the_start_is_an_error_and_a_good_one_mends_it(self, bench: Any) -> None:
+    def test_nan_from_the_start_is_an_error_until_a_good_one_comes(self, bench: Any) -> None:
         bench.start()
         vehicle = bench.vehicle(calibrated=False)
         vehicle.publish_tf()
@@ -249,7 +249,7 @@ class TestCalibration:
         before = len(bench.listener.stamps())
         bench.drive(vehicle, lambda: len(bench.listener.stamps()) > before)
 
-    def test_transforms_that_are_none_do_no_harm(self, bench: Any) -> None:
+    def test_invalid_transforms_do_no_harm(self, bench: Any) -> None:
         from bridgeta_ros.pipeline import messages
 
         bench.start()
@@ -280,7 +280,7 @@ class TestQos:
 
 
 class TestNetwork:
-    def test_a_slow_network_gets_the_newest_set_and_the_others_are_counted(self, bench: Any) -> None:
+    def test_a_slow_network_gets_the_newest_set(self, bench: Any) -> None:
         node = bench.start()
         infer = node._runtime.infer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from doc_tables import table
+from doc_tables import read_table
 
 CAMERAS = ("cam_front", "cam_back")
 CLASSES = ("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_area", "divider")
@@ -15,7 +15,7 @@ OF_EVERY_NODE = {"/rosout", "/parameter_events", "/bev_node/transition_event"}
 def documented(head: str) -> dict[str, str]:
     """Full topic or service names with their types."""
     found = {}
-    for row in table(head):
+    for row in read_table(head):
         name, kind = row[0].strip("`"), row[1]
         for camera in CAMERAS if "<camera>" in name else ("",):
             for cls in CLASSES if "<class>" in name else ("",):
@@ -49,10 +49,10 @@ def test_topics_and_services_are_those_of_a_live_node(bench: Any) -> None:
 
 def test_the_statuses_are_those_of_a_live_node(bench: Any) -> None:
     bench.start(local_map__enabled=True)
-    told = {row[0].strip("`") for row in table("Status")}
+    documented_names = {row[0].strip("`") for row in read_table("Status")}
 
     def names() -> set[str]:
         return {name.removeprefix("/bev_node: ") for name in bench.listener.statuses}
 
-    bench.until(lambda: told <= names())
-    assert names() == told
+    bench.until(lambda: documented_names <= names())
+    assert names() == documented_names

@@ -1,4 +1,4 @@
-"""Nonsense on every topic: the node goes on, and works when sense comes."""
+"""Nonsense on every topic does not stop the node, which works again when sense comes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_nonsense_on_every_topic_does_not_end_the_node(bench: Any, seed: int, tr
         bench.pause(0.005)
     assert bench.state(node) == "active"
     if transport == "compressed":
-        # Who hung base_link on a camera is gone, but not what it said: that takes a calibration anew.
+        # The publisher that hung base_link on a camera is gone, but not its transforms: calibrate again.
         bench.node.destroy_publisher(liar.tf_static)
         assert bench.call(Trigger, "/bev_node/calibrate").success
         bench.until(lambda: all(p.get_subscription_count() for p in vehicle.infos.values()))

@@ -163,7 +163,7 @@ def test_arguments_are_documented(launch: Any, file: str) -> None:
     assert "No description given" not in output
 
 
-def test_a_bag_that_is_not_there_is_said_before_anything_starts(launch: Any) -> None:
+def test_a_missing_bag_is_reported_before_anything_starts(launch: Any) -> None:
     child = launch("replay.launch.py", "bag:=/nowhere/drive", "rviz:=false")
     output, _ = child.communicate(timeout=60)
     assert child.returncode != 0

@@ -166,7 +166,7 @@ class TestLifecycle:
         vehicle.publish_infos()
         bench.drive(vehicle, lambda: len(bench.listener.stamps()) > before)
 
-    def test_bad_weights_leave_it_unconfigured_and_good_ones_then_work(self, bench: Any) -> None:
+    def test_after_bad_weights_good_ones_can_be_configured(self, bench: Any) -> None:
         from bridgeta_core.deploy.fallback import FallbackRuntime
         from bridgeta_ros.node import bev_node as node_module
 
@@ -179,7 +179,7 @@ class TestLifecycle:
         assert bench.set_parameter(node, "weights", "tiny").successful
         assert bench.change(node, "configure")
 
-    def test_a_transition_that_its_state_does_not_allow_does_not_end_it(self, bench: Any) -> None:
+    def test_a_forbidden_transition_does_not_end_the_node(self, bench: Any) -> None:
         from lifecycle_msgs.srv import ChangeState
 
         node = bench.start()
@@ -245,7 +245,7 @@ class TestParameters:
         bench.change(node, "cleanup")
         assert bench.set_parameter(node, "transport", "compressed").successful
 
-    def test_what_only_its_start_heeds_is_refused_ever_after(self, bench: Any) -> None:
+    def test_start_parameters_are_refused_after_the_start(self, bench: Any) -> None:
         node = bench.add()
         result = bench.set_parameter(node, "diagnostics.period", 0.2)
         assert not result.successful
@@ -328,7 +328,7 @@ class TestServices:
         assert not answer.success
         assert "cam_left" in answer.message
 
-    def test_calibrate_reads_the_topics_anew(self, bench: Any) -> None:
+    def test_calibrate_reads_the_topics_again(self, bench: Any) -> None:
         from std_srvs.srv import Trigger
 
         bench.start()

@@ -102,7 +102,7 @@ def test_a_parameter_of_the_wrong_type_ends_it_with_one_line(process: Any, bench
     assert "Traceback" not in output
 
 
-def test_a_parameters_file_that_is_not_there_ends_it_with_one_line(process: Any, bench: Any) -> None:
+def test_a_missing_parameters_file_ends_it_with_one_line(process: Any, bench: Any) -> None:
     child = process("--params-file", "/nowhere.yaml")
     output, _ = child.communicate(timeout=60)
     assert child.returncode == 2
@@ -110,7 +110,7 @@ def test_a_parameters_file_that_is_not_there_ends_it_with_one_line(process: Any,
     assert "Traceback" not in output
 
 
-def test_a_misspelt_parameter_is_told(process: Any, bench: Any) -> None:
+def test_a_misspelt_parameter_is_reported(process: Any, bench: Any) -> None:
     child = process(trheshold="0.3")
     bench.until(lambda: bench.listener.status("lifecycle")[1] == "unconfigured", 60)
     child.send_signal(signal.SIGINT)
