@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bridgeta_core.utils.arrays import Floats
+from bridgeta_core.utils.arrays import Flags, Floats, Ints
 from bridgeta_synth.world.streets.shapes import Points
 from bridgeta_synth.world.town.town import Town
 
@@ -13,7 +12,7 @@ from bridgeta_synth.world.town.town import Town
 _OVERHEAD, _LOW = 1.3, 0.3
 
 
-def overlaps(one: Floats, other: Floats, one_half: Floats, other_half: Floats) -> NDArray[np.bool_]:
+def overlaps(one: Floats, other: Floats, one_half: Floats, other_half: Floats) -> Flags:
     """Return whether rectangles overlap, `[n]`, from x, y, yaw `[3, n]` and half lengths and widths `[2, n]` of both.
 
     Two convex shapes are apart if the other lies wholly beyond some side of one of them (separating axes).
@@ -29,9 +28,7 @@ def overlaps(one: Floats, other: Floats, one_half: Floats, other_half: Floats) -
     return result
 
 
-def find_overlaps(
-    one: Floats, one_half: Floats, other: Floats, other_half: Floats, pairs: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def find_overlaps(one: Floats, one_half: Floats, other: Floats, other_half: Floats, pairs: Ints) -> Flags:
     """Return whether the two of each pair ever overlap, `[pairs]`.
 
     `one [n, 3, t]` and `other [m, 3, t]` hold x, y, yaw at the same times (t = 1 for what stands), `one_half [n, 2]`
@@ -71,7 +68,7 @@ class Obstacles:
         self._tracks = np.stack((solids.x[near], solids.y[near], yaw), axis=1)[:, :, None]
         self._half = np.stack((np.maximum(solids.front[near], solids.back[near]), solids.side[near]), axis=1)
 
-    def hit(self, tracks: Floats, half: Floats) -> NDArray[np.bool_]:
+    def hit(self, tracks: Floats, half: Floats) -> Flags:
         """Return which tracks `[n, 3, t]` with half lengths and widths `[n, 2]` ever hit an obstacle, `[n]`."""
         reach = np.hypot(*half.T)[:, None] + np.hypot(*self._half.T)
         low, high = tracks[:, :2].min(axis=2)[:, None], tracks[:, :2].max(axis=2)[:, None]
@@ -109,9 +106,7 @@ class OccupiedGround:
         return True
 
 
-def select_compatible(
-    tracks: Floats, half: Floats, party: NDArray[np.int64], blocked: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def select_compatible(tracks: Floats, half: Floats, party: Ints, blocked: Flags) -> Flags:
     """Select tracks so that none overlap, `[n]`; earlier ones have precedence.
 
     `tracks [n, 3, t]`, `half [n, 2]` as above. Members of one `party` (-1: none) may overlap and are removed together;

@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bridgeta_core.utils.arrays import Floats
+from bridgeta_core.utils.arrays import Floats, Ints
 from bridgeta_synth.traffic.routes import CROSS, FOLLOW, MERGE, Meetings, Route, Streets, find_meetings
 from bridgeta_synth.world.streets.shapes import at_distance
 
@@ -147,7 +146,7 @@ class _Crowd:
         self.v = np.maximum(v + acceleration * STEP, 0.0)
         return acceleration
 
-    def _wait_at_gates(self, time: float, nose: Floats) -> tuple[tuple[NDArray[np.int64], Floats], Floats]:
+    def _wait_at_gates(self, time: float, nose: Floats) -> tuple[tuple[Ints, Floats], Floats]:
         """Return who waits for a closed gate, the gap to it, and per driver the nearest such gate (inf: none)."""
         opens, length, period = self._gates
         shut = np.mod(time - opens, period) >= length
@@ -163,7 +162,7 @@ class _Crowd:
         # The model stops at its least gap; a bumper comes closer to a line than to a vehicle.
         return (who[chosen], gap[chosen] + _GAP - 0.3), held_at
 
-    def _heed_others(self, nose: Floats, tail: Floats, held_at: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
+    def _heed_others(self, nose: Floats, tail: Floats, held_at: Floats) -> tuple[Ints, Floats, Floats]:
         """Return who has a vehicle in front, the gap to it, and its speed."""
         m, v = self._meet, self.v
         i, j = m.one, m.other

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import LineString
 from shapely.strtree import STRtree
 
-from bridgeta_core.utils.arrays import Floats
+from bridgeta_core.utils.arrays import Floats, Ints
 from bridgeta_synth.world.streets.shapes import Points, arc_length
 from bridgeta_synth.world.town.town import Town
 
@@ -171,9 +170,9 @@ class Meetings:
     a distance on the route of `other` plus `shift` is the distance on the route of `one`.
     """
 
-    kind: NDArray[np.int64]
-    one: NDArray[np.int64]
-    other: NDArray[np.int64]
+    kind: Ints
+    one: Ints
+    other: Ints
     a0: Floats
     a1: Floats
     b0: Floats

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridgeta_core.utils.errors import BridgeTAError
-
-Colour = tuple[float, float, float]
+from bridgeta_synth.world.solids import Colour
 
 WEATHERS = ("mixed", "clear", "overcast", "dusk", "night", "rain")
 _KINDS = ("clear", "overcast", "dusk", "night")

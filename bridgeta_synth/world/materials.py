@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats, Ints
+
 GRASS, DIRT, CONCRETE, PAVING, KERB, ASPHALT, PATCH, CARPARK, WHITE, YELLOW, ZEBRA = range(11)
 # Worn paint; dark joints, skid marks and removed paint, which look like lines and are in no map.
 WHITE_WORN, YELLOW_WORN, ZEBRA_WORN, SEAM, TYRE, REMOVED_PAINT = range(11, 17)
@@ -74,11 +76,11 @@ _WALL_TO_FENCE = (26, 16, 210, 120, 90, 24, 18, 20, 22)
 _SOLIDS = np.array(_FACADE_TO_CARGO + _WALL_TO_FENCE, dtype=np.float32)
 
 
-def linear(display: NDArray[np.float64]) -> NDArray[np.float64]:
+def linear(display: Floats) -> Floats:
     """Convert display values in [0, 1] to linear ones (a gamma of 2.2)."""
     return np.power(np.clip(display, 0.0, None), 2.2)
 
 
-def lidar_reflectivity(kinds: NDArray[np.int64]) -> NDArray[np.float32]:
+def lidar_reflectivity(kinds: Ints) -> NDArray[np.float32]:
     """Look up the reflectivity (0-255) `[n]` of solids of `kinds [n]`."""
     return _SOLIDS[kinds]

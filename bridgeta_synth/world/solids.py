@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from numpy.typing import NDArray
+
+from bridgeta_core.utils.arrays import Flags, Floats, Ints
 
 (
     FACADE,
@@ -50,33 +51,33 @@ class Solids:
     actor whose pixels decide about its visibility. `seed` varies the look of solids of one `kind`.
     """
 
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    z: NDArray[np.float64]
-    axes: NDArray[np.float64]
-    front: NDArray[np.float64]
-    back: NDArray[np.float64]
-    side: NDArray[np.float64]
-    height: NDArray[np.float64]
-    lean_front: NDArray[np.float64]
-    lean_back: NDArray[np.float64]
-    lean_side: NDArray[np.float64]
-    colour: NDArray[np.float64]
-    kind: NDArray[np.int64]
-    seed: NDArray[np.int64]
-    owner: NDArray[np.int64]
-    main: NDArray[np.bool_]
-    round: NDArray[np.bool_]
+    x: Floats
+    y: Floats
+    z: Floats
+    axes: Floats
+    front: Floats
+    back: Floats
+    side: Floats
+    height: Floats
+    lean_front: Floats
+    lean_back: Floats
+    lean_side: Floats
+    colour: Floats
+    kind: Ints
+    seed: Ints
+    owner: Ints
+    main: Flags
+    round: Flags
 
     def __len__(self) -> int:
         return len(self.x)
 
     @property
-    def place(self) -> NDArray[np.float64]:
+    def place(self) -> Floats:
         """Middles of the bases, `[n, 3]`."""
         return np.stack((self.x, self.y, self.z), axis=-1)
 
-    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Solids:
+    def take(self, index: Ints | Flags) -> Solids:
         """Select solids by an index or mask."""
         return Solids(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
@@ -85,7 +86,7 @@ class Solids:
         """Join several sets of solids in order."""
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
-    def transform(self, poses: NDArray[np.float64]) -> Solids:
+    def transform(self, poses: Floats) -> Solids:
         """Move solids from their actors' frames to the global one: `poses [actors, 4, 4]` are global_T_actor."""
         pose = poses[self.owner]
         rotation = pose[:, :3, :3]
@@ -93,7 +94,7 @@ class Solids:
         x, y, z = place.T.copy()
         return replace(self, x=x, y=y, z=z, axes=np.einsum("nij,njk->nik", rotation, self.axes))
 
-    def corners(self) -> NDArray[np.float64]:
+    def corners(self) -> Floats:
         """Return the corners of the boxes around the solids, `[n, 8, 3]`: four at the base, then four at the top."""
         # Written out along the solids' axes: several times as fast as products of many small matrices.
         ahead, left, up = (self.axes[:, None, :, i] for i in range(3))

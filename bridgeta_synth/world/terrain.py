@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats
+
 MAX_SLOPE = 0.06
 _STEP = 2.0
 _WAVES = 28
@@ -59,7 +61,7 @@ class Terrain:
         heights *= relief * MAX_SLOPE / steepest
         return cls(heights.astype(np.float32), _STEP, start)
 
-    def height(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    def height(self, xy: Floats) -> Floats:
         """Return heights `[...]` at places `[..., 2]`."""
         rows, columns = self.heights.shape
         u = np.clip((xy[..., 0] - self.origin[0]) / self.step, 0, columns - 1.000001)
@@ -73,12 +75,12 @@ class Terrain:
 
     def pose(
         self,
-        x: NDArray[np.float64] | float,
-        y: NDArray[np.float64] | float,
-        yaw: NDArray[np.float64] | float,
-        length: NDArray[np.float64] | float = 2.8,
-        width: NDArray[np.float64] | float = 1.6,
-    ) -> NDArray[np.float64]:
+        x: Floats | float,
+        y: Floats | float,
+        yaw: Floats | float,
+        length: Floats | float = 2.8,
+        width: Floats | float = 1.6,
+    ) -> Floats:
         """Return global_T_body `[..., 4, 4]` of vehicles with four wheels on the ground, `length` by `width` apart.
 
         The origin is midway between the wheels at (x, y), at their mean height; x points forward, z up from the plane

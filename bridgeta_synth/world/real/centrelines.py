@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.geometry.polygon import orient
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance, resample
 
 _TOLERANCE = 0.15  # metres by which an outline is straightened before its ends are sought
@@ -112,7 +112,7 @@ def _corners(outline: Polygon) -> Points:
     return np.asarray(orient(outline).exterior.coords)[:-1, :2]
 
 
-def _end_costs(ring: Points) -> NDArray[np.float64]:
+def _end_costs(ring: Points) -> Floats:
     """Rate how little each edge, from a corner to the next, of a counter-clockwise ring looks like a lane's end, `[n]`.
 
     At an end the outline turns left by about a right angle twice; lanes are 2.5 to 6 m wide.

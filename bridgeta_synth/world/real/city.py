@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
 from bridgeta_core.data.maps.expansion import read_expansion, read_layers
+from bridgeta_core.utils.arrays import Objects
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.world.real.arc_paths import read_lanes
 from bridgeta_synth.world.real.centrelines import Strip, find_strip
@@ -43,10 +43,10 @@ class City:
     """
 
     canvas: tuple[float, float]
-    shapes: dict[str, NDArray[np.object_]]
-    junctions: NDArray[np.object_]
-    dividers: dict[str, NDArray[np.object_]]
-    stops: dict[str, NDArray[np.object_]]
+    shapes: dict[str, Objects]
+    junctions: Objects
+    dividers: dict[str, Objects]
+    stops: dict[str, Objects]
     recorded: tuple[list[Points], Successors]
 
     @classmethod
@@ -71,7 +71,7 @@ class City:
 
     @classmethod
     def _parse(cls, content: Mapping[str, Any]) -> City:
-        def group_layer(layer: str, key: Callable[[Mapping[str, Any]], str]) -> dict[str, NDArray[np.object_]]:
+        def group_layer(layer: str, key: Callable[[Mapping[str, Any]], str]) -> dict[str, Objects]:
             """Read the shapes of a layer, grouped by a key of their records."""
             groups: dict[str, list[Any]] = {}
             for record in content.get(layer, []):
@@ -169,7 +169,7 @@ def drop_dead_ends(lanes: list[Points], successors: Successors, least: float = 8
     return tuple(result)
 
 
-def _near(shapes: NDArray[np.object_], window: Polygon) -> list[BaseGeometry]:
+def _near(shapes: Objects, window: Polygon) -> list[BaseGeometry]:
     """List the shapes that touch a window."""
     return list(shapes[shapely.intersects(shapes, window)])
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from shapely.strtree import STRtree
 
+from bridgeta_core.utils.arrays import Flags, Floats
 from bridgeta_synth.world.real.centrelines import Strip
 from bridgeta_synth.world.streets.shapes import Points, hermite, tightest_radius
 
@@ -59,9 +59,9 @@ def connect(strips: list[Strip], drivable: BaseGeometry) -> Successors:
 def _choose_successors(
     lane: int,
     paths: dict[tuple[int, int], Points],
-    turn: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    outermost: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    turn: Floats,
+    shift: Floats,
+    outermost: tuple[Flags, Flags],
 ) -> tuple[tuple[int, Points], ...]:
     """Choose the successors of a lane among those that paths lead to."""
     open_to = [j for i, j in paths if i == lane]
@@ -81,7 +81,7 @@ def _choose_successors(
     return tuple((j, paths[lane, j]) for j in sorted(chosen))
 
 
-def _outermost(points: Points, heading: Points) -> NDArray[np.bool_]:
+def _outermost(points: Points, heading: Points) -> Flags:
     """Return whether each has no lane of the same direction to its right and to its left, `[2, n]`."""
     gap = points[None] - points[:, None]
     along = (gap * heading[:, None]).sum(axis=-1)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from shapely.strtree import STRtree
 
+from bridgeta_core.utils.arrays import Flags, Floats, Ints
 from bridgeta_synth.world.real.centrelines import Strip
 from bridgeta_synth.world.streets.shapes import Points, arc_length, tangents
 
@@ -39,9 +39,7 @@ class Surroundings:
     drivable: BaseGeometry
 
 
-def orient_strips(
-    strips: list[Strip], around: Surroundings, driving_side: int
-) -> tuple[list[Strip], NDArray[np.float64]]:
+def orient_strips(strips: list[Strip], around: Surroundings, driving_side: int) -> tuple[list[Strip], Floats]:
     """Turn strips to run with the traffic; return them and how sure each is, `[n]` from 0 to 1.
 
     `driving_side` is +1 where traffic keeps right and -1 where it keeps left.
@@ -67,7 +65,7 @@ class _Lanes:
         self._centres = [strip.centre for strip in strips]
         self._headings = [tangents(centre) for centre in self._centres]
 
-    def at(self, places: Points, heading: Points, own: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def at(self, places: Points, heading: Points, own: int) -> tuple[Ints, Floats]:
         """Find the lane other than `own` that covers each of `places [..., 2]`, -1 for none.
 
         Returns it and the cosine between its heading and the given one, both `[...]`.
@@ -82,7 +80,7 @@ class _Lanes:
 
 
 def _add_side_evidence(
-    strips: list[Strip], around: Surroundings, driving_side: int, ways: NDArray[np.float64], ties: NDArray[np.float64]
+    strips: list[Strip], around: Surroundings, driving_side: int, ways: Floats, ties: Floats
 ) -> None:
     """Add evidence from dividers, neighbours, medians and kerbs along the sides."""
     lanes = _Lanes(strips)
@@ -120,11 +118,11 @@ def _add_side_evidence(
 
 
 def _tie(
-    ties: NDArray[np.float64],
+    ties: Floats,
     i: int,
-    others: NDArray[np.int64],
-    cosine: NDArray[np.float64],
-    where: NDArray[np.bool_],
+    others: Ints,
+    cosine: Floats,
+    where: Flags,
     weight: float,
 ) -> None:
     """Tie lane i to parallel `others` by their share of the points; both lanes do so, hence half the weight each."""
@@ -135,7 +133,7 @@ def _tie(
         ties[j, i] += amount
 
 
-def _stop_evidence(strips: list[Strip], stops: BaseGeometry) -> NDArray[np.float64]:
+def _stop_evidence(strips: list[Strip], stops: BaseGeometry) -> Floats:
     """Return evidence from stop areas: they lie before a junction, where a lane ends."""
     ways = np.zeros(len(strips))
     shapely.prepare(stops)
@@ -147,7 +145,7 @@ def _stop_evidence(strips: list[Strip], stops: BaseGeometry) -> NDArray[np.float
     return ways
 
 
-def _add_straight_ties(strips: list[Strip], drivable: BaseGeometry, ties: NDArray[np.float64]) -> None:
+def _add_straight_ties(strips: list[Strip], drivable: BaseGeometry, ties: Floats) -> None:
     """Tie lanes that lead into one another, at once or straight across a junction: they run the same way."""
     point = np.concatenate([[s.centre[0] for s in strips], [s.centre[-1] for s in strips]])
     out = np.concatenate([[-s.entering for s in strips], [s.leaving for s in strips]])

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from bridgeta_core.utils.arrays import Objects
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.seeds import Seed
@@ -137,15 +137,15 @@ class _Builder:
         rim = distance * min(1.0, min(high_x - low_x, high_y - low_y) / _USUAL)
         return shapely.box(low_x + rim, low_y + rim, high_x - rim, high_y - rim)
 
-    def _clip_areas(self, shapes: NDArray[np.object_]) -> list[Polygon]:
+    def _clip_areas(self, shapes: Objects) -> list[Polygon]:
         """Clip areas to the window, without slivers."""
         return [part for part in self._clip(shapes) if isinstance(part, Polygon) and part.area > 0.2]
 
-    def _clip_lines(self, shapes: NDArray[np.object_]) -> list[LineString]:
+    def _clip_lines(self, shapes: Objects) -> list[LineString]:
         """Clip lines to the window, without stubs."""
         return [part for part in self._clip(shapes) if isinstance(part, LineString) and part.length > 0.5]
 
-    def _clip(self, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    def _clip(self, shapes: Objects) -> Objects:
         """Clip shapes to the window, on the millimetre grid on which maps are written."""
         inside = shapely.intersection(shapes[shapely.intersects(shapes, self.window)], self.window)
         return np.asarray(shapely.get_parts(shapely.get_parts(shapely.set_precision(inside, 0.001))), dtype=object)

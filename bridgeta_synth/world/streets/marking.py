@@ -6,11 +6,11 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from shapely import affinity
 from shapely.geometry import LineString, MultiLineString, Point, Polygon
 from shapely.ops import unary_union
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.world.materials import WHITE, WHITE_WORN, YELLOW, YELLOW_WORN, ZEBRA, ZEBRA_WORN
 from bridgeta_synth.world.streets.shapes import Points, arc_length, normals, polygons
 
@@ -23,9 +23,7 @@ SOLID, DASHED, DOUBLE, MIXED, DOTTED = "solid", "dashed", "double", "mixed", "do
 _RHYTHM = {DASHED: (3.0, 4.5), DOTTED: (1.0, 1.0)}
 
 
-def bands(
-    points: Points, starts: NDArray[np.float64], ends: NDArray[np.float64], width: float, lateral: float = 0.0
-) -> NDArray[np.float64]:
+def bands(points: Points, starts: Floats, ends: Floats, width: float, lateral: float = 0.0) -> Floats:
     """Outline bands along a polyline from each of `starts [k]` to each of `ends [k]` metres: rings `[k, m, 2]`.
 
     The bands are `width` wide and lie `lateral` metres to the left of the polyline.
@@ -83,7 +81,7 @@ class Marks:
         if len(starts):
             self._lay(bands(points, starts, starts + on, width, lateral), material, wear)
 
-    def _lay(self, rings: NDArray[np.float64], material: int, wear: float) -> None:
+    def _lay(self, rings: Floats, material: int, wear: float) -> None:
         worn = self._rng.random(len(rings)) < wear
         self._rings += [(WORN.get(material, material) if w else material, r) for r, w in zip(rings, worn, strict=True)]
 

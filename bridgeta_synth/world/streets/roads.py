@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.world.streets.shapes import Points, arc_length, normals
 
 SHOULDER = 0.3
@@ -62,11 +62,11 @@ class Road:
     trim: tuple[float, float] = (0.0, 0.0)
 
     @cached_property
-    def _s(self) -> NDArray[np.float64]:
+    def _s(self) -> Floats:
         return arc_length(self.centre)
 
     @cached_property
-    def _frame(self) -> NDArray[np.float64]:
+    def _frame(self) -> Floats:
         """X and y of the centre and of its normals to the left, `[4, n]`."""
         return np.concatenate((self.centre.T, normals(self.centre).T))
 
@@ -85,7 +85,7 @@ class Road:
         """Distances at which the road leaves its junctions: from, to."""
         return self.trim[0], self.length - self.trim[1]
 
-    def at(self, s: NDArray[np.float64], lateral: NDArray[np.float64] | float) -> Points:
+    def at(self, s: Floats, lateral: Floats | float) -> Points:
         """Return places `[n, 2]` at distances and laterals."""
         x, y, nx, ny = (np.interp(s, self._s, row) for row in self._frame)
         return np.stack((x + lateral * nx, y + lateral * ny), axis=-1)

@@ -7,14 +7,15 @@ from collections.abc import Iterable
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import LineString, MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-Points = NDArray[np.float64]
+from bridgeta_core.utils.arrays import Floats, Objects
+
+Points = Floats
 
 
-def arc_length(points: Points) -> NDArray[np.float64]:
+def arc_length(points: Points) -> Floats:
     """Return the distance along a polyline `[n, 2]` of each of its points, `[n]`."""
     return np.concatenate(([0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))))
 
@@ -25,7 +26,7 @@ def resample(points: Points, step: float) -> Points:
     return at_distance(points, np.linspace(0.0, s[-1], max(2, round(s[-1] / step) + 1)))
 
 
-def at_distance(points: Points, distance: NDArray[np.float64]) -> Points:
+def at_distance(points: Points, distance: Floats) -> Points:
     """Return points of a polyline at distances along it, clamped to its ends."""
     s = arc_length(points)
     return np.stack((np.interp(distance, s, points[:, 0]), np.interp(distance, s, points[:, 1])), axis=-1)
@@ -150,7 +151,7 @@ def outlines(area: BaseGeometry, least: float = 12.0) -> list[Points]:
     return rings
 
 
-def polygons(rings: Iterable[Points]) -> NDArray[np.object_]:
+def polygons(rings: Iterable[Points]) -> Objects:
     """Build the polygons of many rings at once."""
     rings = list(rings)
     if not rings:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.strtree import STRtree
 
+from bridgeta_core.utils.arrays import Flags, Floats
 from bridgeta_synth.world.solids import BIN, CROWN, LAMP, LAMPHEAD, POLE, SIGN, Colour, SolidList, Solids
 from bridgeta_synth.world.streets.layouts import PALETTES, Palette
 from bridgeta_synth.world.streets.shapes import Points, arc_length, at_distance
@@ -33,7 +33,7 @@ class Furnisher:
 
     def __init__(
         self,
-        height: Callable[[Points], NDArray[np.float64]],
+        height: Callable[[Points], Floats],
         rng: np.random.Generator,
         palette: Palette = PALETTES[0],
         driving_side: int = 1,
@@ -70,7 +70,7 @@ class Furnisher:
         self._plots.append(plot)
         self._tree = None
 
-    def is_free(self, points: Points, gap: float, taken: BaseGeometry) -> NDArray[np.bool_]:
+    def is_free(self, points: Points, gap: float, taken: BaseGeometry) -> Flags:
         """Return which of `points [n, 2]` are at least `gap` metres from what is taken and from all plots."""
         spots = shapely.points(points)
         free = ~shapely.dwithin(taken, spots, gap)
@@ -79,7 +79,7 @@ class Furnisher:
             free[self._tree.query(spots, predicate="dwithin", distance=gap)[0]] = False
         return free
 
-    def build(self) -> tuple[Solids, NDArray[np.float64]]:
+    def build(self) -> tuple[Solids, Floats]:
         """Return all solids on their ground, and the heads of the lamps `[n, 3]`."""
         solids = self._solids.build()
         if len(solids):

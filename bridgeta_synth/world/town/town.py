@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import LineString, MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.world.solids import SolidList, Solids
 from bridgeta_synth.world.streets.kerbside import Bay
 from bridgeta_synth.world.streets.lanes import LaneGraph
@@ -52,10 +52,10 @@ class Town:
     bays: list[Bay] = field(default_factory=list)
     footpaths: list[Points] = field(default_factory=list)
     crossings: list[Points] = field(default_factory=list)
-    lamps: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)))
+    lamps: Floats = field(default_factory=lambda: np.empty((0, 3)))
     interior: BaseGeometry = field(default_factory=MultiPolygon)
 
-    def height(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    def height(self, xy: Floats) -> Floats:
         """Return the height of the ground `[...]` in metres at places `[..., 2]`."""
         xy = np.asarray(xy, dtype=np.float64)
         shapely.prepare(self.paved)
