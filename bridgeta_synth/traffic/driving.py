@@ -23,6 +23,7 @@ _HARDEST = 7.0  # most deceleration, m/s2
 _SIDEWAYS = 2.0  # lateral acceleration in bends, m/s2
 _FIRM = 4.5  # m/s2; whoever would have to brake harder before a line drives on
 _NOTICE = 30.0  # metres before a merge at which others are heeded
+_EVER = 1e6  # seconds, longer than any scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +61,6 @@ class Gates:
     def close(self, who: int, at: float, since: float, until: float) -> None:
         """Add a gate that is closed once."""
         self.add(who, at, until, _EVER - (until - since), _EVER)
-
-
-_EVER = 1e6
 
 
 def speed_limits(route: Route, cruise: float, end: float) -> Floats:

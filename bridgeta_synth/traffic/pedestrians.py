@@ -72,11 +72,8 @@ def _follow_footpath(town: Town, end: Points, rng: np.random.Generator) -> Point
     return best[1] if best else np.zeros((0, 2))
 
 
-def add_crossing_people(
-    crossing: Crossing, times: Floats, rng: np.random.Generator, wet: bool, admit: Admit
-) -> list[Actor]:
+def add_crossing_people(crossing: Crossing, times: Floats, rng: np.random.Generator, wet: bool, admit: Admit) -> None:
     """Add people who come to a crossing, wait, walk over it, and walk on as far as there is a footpath."""
-    result = []
     count = 1 + int(rng.poisson(1.4))
     end, depth = float(arc_length(crossing.path)[-1]), _ROW * ((count - 1) // 3)
     go = crossing.since + 1.0
@@ -92,9 +89,7 @@ def add_crossing_people(
             lateral = float((0.0, 1.3, -1.3)[column] + shift)
             actor = draft.with_motion(Motion.along(crossing.path, distance, _BASE, lateral))
             if admit([actor]):
-                result.append(actor)
                 break
-    return result
 
 
 def add_passers_by(
@@ -105,7 +100,7 @@ def add_passers_by(
     rng: np.random.Generator,
     wet: bool,
     admit: Admit,
-) -> list[Actor]:
+) -> None:
     """Add about `count` people on footpaths near a `track [n, 2]`: walking, standing in groups, sitting."""
     near: list[Points] = []
     weight: list[float] = []
@@ -115,12 +110,12 @@ def add_passers_by(
             near.append(path)
             # A soft count of the points near the track.
             weight.append(float((np.exp(-distance / 30)).sum()))
-    result: list[Actor] = []
     if not near:
-        return result
+        return
+    people = 0
     share = np.array(weight) / np.sum(weight)
     for _ in range(4 * count):
-        if len(result) >= count:
+        if people >= count:
             break
         path = near[int(rng.choice(len(near), p=share))]
         kind = rng.random()
@@ -131,8 +126,7 @@ def add_passers_by(
         else:
             company = _draw_walkers(path, times, rng, wet)
         if company and admit(company):
-            result += company
-    return result
+            people += len(company)
 
 
 def _draft_walker(rng: np.random.Generator, wet: bool) -> Draft:

@@ -171,25 +171,25 @@ def build_scene(town: Town, seed: Seed, index: int, duration: float, weather: st
     count = int(6 + 100 * float(rng.beta(1.3, 1.9)) * (0.4 + busy) * quiet)
     ego, moving = drive_fleet(town, streets, plan, lanes, crossings, count, times, rng)
 
-    stage = _Stage(town, ego, len(times))
-    stage.admit_traffic(moving)
+    scene_actors = _SceneActors(town, ego, len(times))
+    scene_actors.admit_traffic(moving)
     for crossing in crossings:
-        add_crossing_people(crossing, times, rng, wet, stage.admit)
+        add_crossing_people(crossing, times, rng, wet, scene_actors.admit)
     objects = equip_site(town, site, rng) if site is not None else []
-    objects += park_vehicles(town, stage.ego_track, float(rng.uniform(0.05, 0.95)), 80.0, rng)
-    objects += place_street_objects(town, stage.ego_track, float(rng.uniform(0.0, 0.35)), rng)
+    objects += park_vehicles(town, scene_actors.ego_track, float(rng.uniform(0.05, 0.95)), 80.0, rng)
+    objects += place_street_objects(town, scene_actors.ego_track, float(rng.uniform(0.0, 0.35)), rng)
     for actor in objects:
-        stage.admit([actor])
+        scene_actors.admit([actor])
     people = int(rng.gamma(1.3, 25.0) * (0.3 + busy) * quiet * (0.6 if wet else 1.0))
-    add_passers_by(town, stage.ego_track, min(people, 80), times, rng, wet, stage.admit)
-    actors = stage.nearest(_MOST)
+    add_passers_by(town, scene_actors.ego_track, min(people, 80), times, rng, wet, scene_actors.admit)
+    actors = scene_actors.nearest(_MOST)
     bodies = SolidList()
     for owner, actor in enumerate(actors):
         actor.add_body(bodies, owner)
     return Scene(index, town, duration, ego, tuple(actors), bodies.build(), light, looks)
 
 
-class _Stage:
+class _SceneActors:
     """The actors of a scene: they come near the ego vehicle and never touch it, each other or what stands there.
 
     `ego_track [n, 2]` are places of the ego vehicle, half a second apart.
