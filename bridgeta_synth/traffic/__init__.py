@@ -1,1 +1,1 @@
-"""What happens in a scene: who drives, walks and stands where at what time."""
+"""The traffic of a scene: who drives, walks and stands where, and when."""

@@ -1,1 +1,1 @@
-"""What the world is made of: ground, light, materials, solids, and the towns built from them."""
+"""The world: ground, light, materials, solids, and the towns built from them."""

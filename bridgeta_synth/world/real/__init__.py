@@ -1,1 +1,1 @@
-"""Towns made of real map expansions of nuScenes."""
+"""Towns built from real nuScenes map expansions."""

@@ -1,1 +1,1 @@
-"""The plan of a town: streets, blocks, paint and what stands up, and the lanes along which one can drive."""
+"""Synthetic towns: blocks, buildings, car parks and street furniture around a road network."""
