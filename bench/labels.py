@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bridgeta_core.cli.common import table_version
+from bridgeta_core.cli.common import find_table_version
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.label_cache import LabelCache
@@ -226,7 +226,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
 
-    roots = [(root, table_version(root, options.version)) for root in options.roots]
+    roots = [(root, find_table_version(root, options.version)) for root in options.roots]
     for root, version in roots:
         paths = sorted((root / "maps" / "expansion").glob("*.json"))
         cities = [City(root, path.stem) for path in paths]

@@ -1,4 +1,4 @@
-"""What the measurements share: a clock and the machine's name."""
+"""The clock and the name of the machine, for all measurements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bridgeta_core.utils.machine import read_cpu_name as read_cpu_name
 
 
 def milliseconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Measure the wall time of one call in milliseconds."""
     start = time.perf_counter()
     call()
     return 1e3 * (time.perf_counter() - start)

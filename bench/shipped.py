@@ -16,7 +16,7 @@ from pathlib import Path
 from machine import read_cpu_name
 
 import bridgeta_core
-from bridgeta_core.cli.commands import table_version
+from bridgeta_core.cli.commands import find_table_version
 from bridgeta_core.deploy.scores import BASELINE, FILE, STUDENT
 from bridgeta_core.evaluation.evaluate import EvalReport, evaluate_weights
 from bridgeta_core.evaluation.metric import RANGE_LABELS
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="a synthetic root of the split test")
     root = parser.parse_args().root
     sheet = json.loads((root / "synth.json").read_text())
-    settings, version = sheet["settings"], table_version(root, None)
+    settings, version = sheet["settings"], find_table_version(root, None)
     reports = {name: evaluate_weights(name, root, version) for name in (STUDENT, BASELINE)}
     heads = [*CLASS_NAMES, "mean", "at 0.5", *RANGE_LABELS]
     print(f"{read_cpu_name()}, {datetime.date.today()}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bridgeta_core.cli.commands import app
-from bridgeta_core.cli.common import Root, Version, console, say, table_version
+from bridgeta_core.cli.common import Root, Version, console, find_table_version, say
 from bridgeta_synth.cli import synth
 
 app.command()(synth)
@@ -48,7 +48,7 @@ def bag(
     from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
 
     settings = SceneBagSettings(storage.value, distro.value, keyframes_only, lidar, overwrite)
-    content = write_scene_bag(root, table_version(root, version), scene, out, settings)
+    content = write_scene_bag(root, find_table_version(root, version), scene, out, settings)
     for remark in content.remarks:
         say(f"note: {remark}")
     say(f"Wrote {content.path}: {sum(content.counts.values())} messages over {content.seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""The `bridgeta` command: what works on datasets and weights. bridgeta_ros.cli adds what works on bags."""
+"""The `bridgeta` commands on datasets, training and weights; bridgeta_ros.cli adds those on bags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli.common import Commands, Root, Source, Version, console, say, table_version
+from bridgeta_core.cli.common import Commands, Root, Source, Version, console, find_table_version, say
 from bridgeta_core.cli.data import data_app
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
@@ -26,7 +26,7 @@ Configuration = Annotated[str, typer.Argument(help="YAML file, or a shipped name
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.", show_default=False)
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
 
 
 @train_app.command()
@@ -81,7 +81,7 @@ def evaluate(
     version: Version = None,
     scenes: Annotated[str, typer.Option(help="all, an official split (val), or scene names with commas.")] = "all",
     baseline: Annotated[
-        Path | None, typer.Option(help="Training root whose mean mask, thresholded, is reported as a baseline.")
+        Path | None, typer.Option(help="Training root; its mean mask, thresholded, is scored as a baseline.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and evaluation.png.")] = None,
     labels: Annotated[
@@ -94,17 +94,17 @@ def evaluate(
     source: Source = "nuscenes",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """IoU per class and by range over a dataset, by BEVFusion's protocol."""
+    """Score weights on a dataset: IoU per class and by range, by BEVFusion's protocol."""
     from bridgeta_core.config import experiment as config
     from bridgeta_core.deploy.weights import read_info
     from bridgeta_core.evaluation.evaluate import evaluate_constant, evaluate_weights
 
-    grid, version = read_info(weights).grid, table_version(root, version, source)
+    grid, version = read_info(weights).grid, find_table_version(root, version, source)
     label_config = config.from_mapping(config.LabelConfig, {"mode": labels}, where="--labels")
     report = evaluate_weights(weights, root, version, scenes, labels=label_config, source=source, device=device)
     console.print(report.build_table())
     if baseline is not None:
-        train_version = table_version(baseline, None, source)
+        train_version = find_table_version(baseline, None, source)
         constant = evaluate_constant(
             baseline, train_version, root, version, scenes, grid=grid, labels=label_config, source=source
         )
@@ -126,7 +126,8 @@ def view(
     boxes: Annotated[bool, typer.Option("--boxes", help="Also draw the annotated objects.")] = False,
     points: Annotated[bool, typer.Option("--points/--no-points", help="Draw the LiDAR into the cameras.")] = True,
     check: Annotated[
-        bool, typer.Option("--check", help="A sheet of random samples instead, to see whether labels and images agree.")
+        bool,
+        typer.Option("--check", help="Draw a sheet of random samples instead, to see whether labels and images agree."),
     ] = False,
     count: Annotated[int, typer.Option(help="With --check: how many samples.")] = 12,
     seed: Annotated[int, typer.Option(help="With --check: the same seed chooses the same samples.")] = 0,
@@ -136,22 +137,22 @@ def view(
     version: Version = None,
     source: Source = "nuscenes",
 ) -> None:
-    """A picture of a sample: cameras with the map drawn into them, LiDAR, ground truth and prediction."""
+    """Draw a sample: cameras with the map drawn into them, LiDAR, ground truth and prediction."""
     if check:
         from bridgeta_core.view.contact_sheet import write_contact_sheet
 
         if sample is not None or weights is not None or boxes:
-            what = "--check shows random samples with their labels; it goes with no --sample, --weights or --boxes"
+            what = "--check shows random samples with their labels; leave out --sample, --weights and --boxes"
             raise BridgeTAError(what, exit_code=2)
-        version = table_version(root, version, source)
+        version = find_table_version(root, version, source)
         write_contact_sheet(root, version, out, count=count, seed=seed, scenes=scenes, source=source)
         say(f"Wrote {out}")
         return
     from bridgeta_core.view.sample import write_sample_picture
 
     if boxes and source != "nuscenes":
-        raise BridgeTAError("--boxes draws what nuScenes' tables tell; other sources have none", exit_code=2)
-    version = table_version(root, version, source)
+        raise BridgeTAError("--boxes draws the objects in nuScenes' tables; other sources have none", exit_code=2)
+    version = find_table_version(root, version, source)
     write_sample_picture(
         root, version, sample, out, weights=weights, points_in_cameras=points, boxes=boxes, source=source
     )
@@ -169,12 +170,14 @@ def study(
         Path, typer.Option(help="Folder of the runs; with --render-only also a file that --collect wrote.")
     ] = Path("runs/study"),
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only show the runs, what is done and how long the rest takes.")
+        bool, typer.Option("--plan", help="Only list the runs, which are done and how long the rest takes.")
     ] = False,
-    render_only: Annotated[bool, typer.Option("--render-only", help="Only write the table of what is done.")] = False,
-    jobs: Annotated[int, typer.Option(help="Runs at a time, which share the cores.")] = 1,
+    render_only: Annotated[
+        bool, typer.Option("--render-only", help="Only write the table of the finished runs.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Number of runs at a time; they share the cores.")] = 1,
     table: Annotated[
-        Path | None, typer.Option(help="Page to write, .md, with its figure beside it; OUT/results.md by default.")
+        Path | None, typer.Option(help="Page to write, .md; its figure goes beside it. OUT/results.md by default.")
     ] = None,
     collect: Annotated[
         Path | None,

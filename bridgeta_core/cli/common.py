@@ -1,4 +1,4 @@
-"""What all `bridgeta` commands share: how they fail, what they print, and the arguments that many of them take."""
+"""What all `bridgeta` commands share: how they fail, how they print, and common arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
-        # A service manager's SIGTERM is cleaned up after like Ctrl-C, instead of leaving partial outputs behind.
+        # Handle a service manager's SIGTERM like Ctrl-C, so that no partial outputs are left behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return super().invoke(ctx)
@@ -39,11 +39,11 @@ console = Console()
 
 
 def say(text: str) -> None:
-    """Print a line as it stands: paths are not broken, so that they can be copied."""
+    """Print a line without markup or line breaks, so that paths can be copied."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def table_version(root: Path, version: str | None, source: str = "nuscenes") -> str:
+def find_table_version(root: Path, version: str | None, source: str = "nuscenes") -> str:
     """Return `version`, or the only table folder of a nuScenes root; other sources need none."""
     if version is not None or source != "nuscenes":
         return version or ""

@@ -1,4 +1,4 @@
-"""`bridgeta data`: what is in a nuScenes-format root, before anything is trained on it."""
+"""The `bridgeta data` commands: check and index a nuScenes-format root before training on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli.common import Root, Version, console, say, table_version
+from bridgeta_core.cli.common import Root, Version, console, find_table_version, say
 from bridgeta_core.utils.files import replace_when_done
 
 data_app = typer.Typer(no_args_is_help=True, help="Check and index a dataset.")
@@ -19,14 +19,14 @@ def check(
     version: Annotated[str | None, typer.Option(help="Folder of the tables; found when there is one.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every image and read every LiDAR file.")] = False,
     jobs: Annotated[
-        int | None, typer.Option(help="Processes of --deep; as many as there are cores by default.")
+        int | None, typer.Option(help="Number of processes for --deep; the number of cores by default.")
     ] = None,
     list_file: Annotated[
         Path | None,
         typer.Option("--list", help="Write the paths of all missing, empty and damaged files, one per line."),
     ] = None,
 ) -> None:
-    """What is there of a dataset, what is missing, and what to do about it; exit code 1 when there is a problem."""
+    """Check what of a dataset is missing or damaged, and say what to do; exit code 1 when there is a problem."""
     from bridgeta_core.data.check.run import check as check_root
 
     report = check_root(root, version, deep=deep, jobs=jobs)
@@ -41,7 +41,7 @@ def check(
 
 @data_app.command()
 def index(root: Root, version: Version = None) -> None:
-    """Index a dataset, if that is not done yet, and tell what is in it. Training and others do so on first use."""
+    """Index a dataset, unless that is done, and list what is in it. Other commands index on first use."""
     from bridgeta_core.data.nuscenes.overview import index_overview
 
-    console.print(index_overview(root, table_version(root, version)))
+    console.print(index_overview(root, find_table_version(root, version)))

@@ -32,7 +32,7 @@ from bridgeta_core.evaluation.metric import (
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.arrays import Floats
-from bridgeta_core.utils.errors import BridgeTAError, lost_loader
+from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader
 from bridgeta_core.utils.machine import resolve_device
 
 
@@ -124,7 +124,7 @@ def evaluate(
         for batch in track(loader, description=f"Evaluating {subject}"):
             metric.update(predict(batch), batch.labels, batch.known)
     except RuntimeError as error:
-        if (reason := lost_loader(error)) is None:
+        if (reason := describe_lost_loader(error)) is None:
             raise
         fix = "If memory ran short, close other programs and start again"
         raise BridgeTAError(f"lost a loader process ({reason})", where=dataset.dataset.root, fix=fix) from error

@@ -1,1 +1,1 @@
-"""Studies: many runs that differ in the arm, the label budget and the seed; planned, run, and rendered to a table."""
+"""Studies: many runs that differ in arm, label budget and seed; planned, carried out and rendered to a page."""

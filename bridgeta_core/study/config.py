@@ -1,6 +1,6 @@
-"""Settings of a study: which arms are trained on which label budgets with which seeds, and what they are held against.
+"""Settings of a study: which arms are trained on which label budgets with which seeds, and compared with what.
 
-Arms are ordered, and their names are the names of folders; see `configs/studies/tiny.yaml` for a study.
+Arms are ordered, and their names are the names of folders; `config/studies/tiny.yaml` is an example.
 """
 # ruff: noqa: RUF009  (setting() makes a dataclass field, as in bridgeta_core/config/experiment.py)
 
@@ -28,9 +28,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 class ArmConfig:
     """One way of training the student."""
 
-    title: str = setting("", "what the tables call it; the arm's name if empty")
+    title: str = setting("", "its name in the tables; the arm's name if empty")
     kind: str = setting(
-        "student", "student: by its labels alone; distill: by a teacher too", among=("student", "distill")
+        "student", "student: trained by its labels alone; distill: by a teacher too", among=("student", "distill")
     )
     overrides: list[str] = setting([], "key=value settings of its runs")
     budgets: list[str] = setting([], "the label budgets that it takes part in; all if empty")
@@ -39,7 +39,7 @@ class ArmConfig:
     like: str = setting(
         "", "train as long as this arm in wall-clock time; for arms that cost as much per step as the baseline"
     )
-    teacher: str = setting("", "which of the study's teachers teaches; the first if empty")
+    teacher: str = setting("", "the one of the study's teachers that teaches; the first if empty")
     reference: bool = setting(False, "a reference point, in the tables below the arms")
 
 
@@ -54,12 +54,12 @@ class StudyConfig:
     teachers: dict[str, list[str]] = setting({}, "teachers: name and key=value settings; no budget applies to them")
     teacher_seeds: list[int] = setting(
         [0],
-        "seeds of each teacher; the arms' seeds share them out in turn, so that one seed gives all one teacher",
+        "seeds of each teacher; dealt out to the arms' seeds in turn, so that all arms of a seed have one teacher",
         ge=0,
     )
     arms: dict[str, ArmConfig] = setting({}, "the arms by name")
-    baseline: str = setting("A0", "arm that differences, costs and the share of the gap are taken from")
-    control: str = setting("", "arm that a second column of differences is taken from; none if empty")
+    baseline: str = setting("A0", "arm that differences, costs and the share of the gap refer to")
+    control: str = setting("", "arm that a second column of differences refers to; none if empty")
     weights: str = setting(
         "last",
         "weights that the tables score: those at the end of training, or those of the epoch that validated best",
@@ -67,32 +67,32 @@ class StudyConfig:
     )
 
     def title(self, arm: str) -> str:
-        """How the tables call an arm."""
+        """Return the name of an arm in the tables."""
         return self.arms[arm].title or arm
 
     def budgets_of(self, arm: str) -> list[str]:
-        """The budgets of an arm, in the study's order."""
+        """Return the budgets of an arm, in the study's order."""
         chosen = self.arms[arm].budgets
         return [budget for budget in self.budgets if not chosen or budget in chosen]
 
     def seeds_of(self, arm: str) -> list[int]:
-        """The seeds of an arm."""
+        """Return the seeds of an arm."""
         return self.seeds[: self.arms[arm].seeds or None]
 
     def teacher_of(self, arm: str) -> str:
-        """The teacher of an arm; of an arm that has none, the first."""
+        """Return the teacher of an arm; the first one for an arm without a teacher."""
         return self.arms[arm].teacher or next(iter(self.teachers), "")
 
     def teacher_seed(self, seed: int) -> int:
-        """The seed of the teacher that teaches a seed of the arms."""
+        """Return the seed of the teacher that teaches a seed of the arms."""
         return self.teacher_seeds[self.seeds.index(seed) % len(self.teacher_seeds)]
 
 
 def load_study(name: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """Read a study from YAML or by its shipped name, and check it.
 
-    Overrides are settings of the study (`seeds=[0,1]`), or of an experiment (`data.train_root=...`): those are added
-    to the settings of all runs. Raises BridgeTAError (exit code 2) that names the key and says what to do.
+    Overrides are settings of the study (`seeds=[0,1]`) or of an experiment (`data.train_root=...`); the latter are
+    added to the settings of all runs. Raises BridgeTAError (exit code 2) that names the key and says what to do.
     """
     sections = {f.name for f in fields(Experiment)}
     of_runs = [text for text in overrides if text.split("=")[0].split(".")[0] in sections]
@@ -100,7 +100,7 @@ def load_study(name: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     study = config.load(StudyConfig, name, own, STUDY_FOLDER)
     study.overrides += of_runs
     for arm, settings in study.arms.items():
-        # Ranges are checked of nested settings, but not of settings in a mapping.
+        # Loading checks the ranges of nested settings, but not of settings in a mapping.
         try:
             from_mapping(ArmConfig, to_mapping(settings))
         except BridgeTAError as error:
@@ -130,9 +130,9 @@ def _check_names(study: StudyConfig) -> None:
 
 
 def _check_arms(study: StudyConfig) -> None:
-    _known(study, "baseline", study.baseline)
+    _check_arm_exists(study, "baseline", study.baseline)
     if study.control:
-        _known(study, "control", study.control)
+        _check_arm_exists(study, "control", study.control)
     for name, arm in study.arms.items():
         if unknown := [budget for budget in arm.budgets if budget not in study.budgets]:
             raise _error(
@@ -153,10 +153,10 @@ def _check_likes(study: StudyConfig) -> None:
         if not arm.like:
             continue
         key = f"arms.{name}.like"
-        _known(study, key, arm.like)
+        _check_arm_exists(study, key, arm.like)
         seen = [name]
         while following := study.arms[seen[-1]].like:
-            _known(study, f"arms.{seen[-1]}.like", following)
+            _check_arm_exists(study, f"arms.{seen[-1]}.like", following)
             if following in seen:
                 circle = " like ".join([*seen, following])
                 raise _error(f"{key}: {circle} goes in a circle", "Take one of these likes away")
@@ -176,7 +176,7 @@ def _check_likes(study: StudyConfig) -> None:
                 )
 
 
-def _known(study: StudyConfig, key: str, arm: str) -> None:
+def _check_arm_exists(study: StudyConfig, key: str, arm: str) -> None:
     if arm not in study.arms:
         raise _error(f"{key} = {arm} is not among arms", f"Use one of {', '.join(study.arms)}")
 

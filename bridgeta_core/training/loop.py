@@ -23,7 +23,7 @@ from bridgeta_core.training.batchnorm import SharedBatchNorm
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.tasks import MapTask
-from bridgeta_core.utils.errors import BridgeTAError, lost_loader
+from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader
 from bridgeta_core.utils.files import replace_when_done
 
 _IDLE_WARNINGS = (
@@ -92,7 +92,7 @@ class Loop:
         except OSError as error:  # reading and writing anything else raises BridgeTAError
             stopped = f"cannot write its logs ({error.strerror or error})"
         except RuntimeError as error:
-            if (reason := lost_loader(error)) is None:
+            if (reason := describe_lost_loader(error)) is None:
                 raise
             stopped = f"lost a loader process ({reason})"
         if stopped:

@@ -1,4 +1,4 @@
-"""The one exception type that reaches a user."""
+"""The one type of exception that users see, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class BridgeTAError(Exception):
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None, exit_code: int = 1) -> None:
         if what.startswith("Caught BridgeTAError in DataLoader worker"):
-            # PyTorch raises a loader process's error anew in this process, with that traceback for its message.
+            # PyTorch raises the error of a loader process again in this process, with the traceback as its message.
             what = what.rpartition("BridgeTAError: ")[2].strip()
         self.what, self.where, self.fix, self.exit_code = what, where, fix, exit_code
         message = what if where is None else f"{where}: {what}"
         super().__init__(message if fix is None else f"{message}. {fix}")
 
 
-def lost_loader(error: RuntimeError) -> str | None:
-    """What PyTorch says of a loader process that is gone, in one line; None for any other error."""
+def describe_lost_loader(error: RuntimeError) -> str | None:
+    """Describe in one line, by PyTorch's words, a loader process that died; None for any other error."""
     first = str(error).splitlines()[0] if str(error) else ""
-    gone = ("is killed by signal", "exited unexpectedly")
-    return first if first.startswith("DataLoader worker") and any(end in first for end in gone) else None
+    died = ("is killed by signal", "exited unexpectedly")
+    return first if first.startswith("DataLoader worker") and any(words in first for words in died) else None
 
 
 def join_first(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
-    """Join the first `limit` of some names, and say how many more there are."""
+    """Join the first `limit` names, and say how many more there are."""
     rest = len(names) - limit
     return separator.join(names[:limit]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -82,11 +82,11 @@ def test_a_command_whose_extra_is_not_installed_says_so(bridgeta, synthetic_root
 
 
 def test_the_only_table_folder_is_found_and_several_are_an_error(synthetic_root, tmp_path):
-    assert core_cli.table_version(synthetic_root, None) == "v1.0-mini"
+    assert core_cli.find_table_version(synthetic_root, None) == "v1.0-mini"
     for name in ("v1.0-mini", "v1.0-trainval"):
         (tmp_path / name).mkdir()
     with pytest.raises(core_cli.BridgeTAError, match=r"v1\.0-mini, v1\.0-trainval"):
-        core_cli.table_version(tmp_path, None)
+        core_cli.find_table_version(tmp_path, None)
 
 
 def test_bag_replay_report_and_eval_run_from_the_command_line(bridgeta, synthetic_root, tmp_path):

@@ -96,7 +96,7 @@ def state(runtime: FallbackRuntime) -> tuple[str, str, bool, tuple[str, ...]]:
     return (str(runtime.device), runtime.precision, runtime.degraded, runtime.remarks)
 
 
-def test_with_memory_enough_it_is_the_runtime_itself() -> None:
+def test_with_enough_memory_it_is_the_runtime_itself() -> None:
     machine = Machine()
     runtime = fallback(machine)
     assert runtime.infer(IMAGES, RIG) == (FULL, IMAGES, RIG)
@@ -125,7 +125,7 @@ def test_it_steps_down_to_the_cpu_in_the_end(call: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_from_half_a_precision_the_next_is_the_cpu(precision: str) -> None:
+def test_half_precision_falls_back_to_the_cpu(precision: str) -> None:
     runtime = fallback(Machine(("infer", "cuda", precision)), precision=precision)
     assert runtime.infer(IMAGES, RIG) == (CPU, IMAGES, RIG)
     assert runtime.remarks == (f"cuda ran out of memory at {precision}; runs on cpu at float32 now",)
@@ -144,7 +144,7 @@ def test_auto_is_the_gpu_where_there_is_one() -> None:
     assert runtime.device.type == machine.log[0][1] == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def test_the_rig_that_was_warm_is_warm_before_the_call_is_repeated() -> None:
+def test_a_step_down_warms_up_before_it_repeats_the_call() -> None:
     machine = Machine(("infer", *FULL))
     runtime = fallback(machine)
     runtime.warm_up(RIG)
@@ -161,7 +161,7 @@ def test_a_step_while_warming_up_warms_up_once() -> None:
     assert machine.log == [("load", *FULL), ("warm_up", *FULL), ("load", *HALF), ("warm_up", *HALF)]
 
 
-def test_a_step_while_warming_up_for_another_rig_forgets_the_one_before() -> None:
+def test_a_step_while_warming_up_forgets_the_earlier_rig() -> None:
     machine = Machine()
     runtime = fallback(machine)
     runtime.warm_up(RIG)
@@ -171,7 +171,7 @@ def test_a_step_while_warming_up_for_another_rig_forgets_the_one_before() -> Non
     assert machine.rigs == [RIG, other, other]
 
 
-def test_a_step_that_cannot_be_warmed_up_is_left_as_well() -> None:
+def test_a_step_that_cannot_warm_up_is_skipped() -> None:
     machine = Machine(("infer", *FULL), ("warm_up", *HALF))
     runtime = fallback(machine)
     runtime.warm_up(RIG)
@@ -179,7 +179,7 @@ def test_a_step_that_cannot_be_warmed_up_is_left_as_well() -> None:
     assert [entry for entry in machine.log if entry[0] == "infer"] == [("infer", *FULL), ("infer", *CPU)]
 
 
-def test_it_never_climbs_back() -> None:
+def test_it_never_steps_up_again() -> None:
     machine = Machine(("infer", *FULL))
     runtime = fallback(machine)
     runtime.infer(IMAGES, RIG)
@@ -220,7 +220,7 @@ def test_after_nothing_was_left_the_next_call_tries_again() -> None:
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("call", ["load", "warm_up", "infer"])
-def test_any_other_error_is_passed_on_and_costs_no_step(call: str, error: Exception) -> None:
+def test_any_other_error_passes_and_costs_no_step(call: str, error: Exception) -> None:
     machine = Machine((call, *FULL), error=lambda: error)
 
     def run() -> None:
@@ -233,7 +233,7 @@ def test_any_other_error_is_passed_on_and_costs_no_step(call: str, error: Except
     assert not [entry for entry in machine.log if entry[1:] != FULL]
 
 
-def test_a_step_that_fails_otherwise_is_tried_again_at_the_next_call() -> None:
+def test_a_step_that_fails_otherwise_is_retried_at_the_next_call() -> None:
     machine = Machine(("infer", *FULL), ("load", *HALF))
     runtime = fallback(machine)
     errors = iter([exhausted, lambda: BridgeTAError("no such weights file")])
@@ -266,7 +266,7 @@ def raised_from(cause: Exception) -> BridgeTAError:
         (None, False),
     ],
 )
-def test_an_exhausted_gpu_is_told_from_other_failures(error: Exception | None, expected: bool) -> None:
+def test_an_exhausted_gpu_is_distinguished_from_other_failures(error: Exception | None, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
 
 
@@ -296,7 +296,7 @@ class Exhausted(torch.nn.Module):
         raise exhausted()
 
 
-def test_a_real_runtime_is_freed_before_the_cache_is_emptied_and_the_next_gives_the_result(
+def test_a_real_runtime_is_freed_before_the_next_gives_the_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     student = tiny_student()

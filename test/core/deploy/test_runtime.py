@@ -104,7 +104,7 @@ def test_folding_batch_norms_leaves_the_given_student_alone(runtime: Runtime, st
     assert not [m for m in runtime._student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
 
 
-def test_only_norms_that_are_known_to_follow_a_convolution_are_folded() -> None:
+def test_only_norms_that_follow_a_convolution_are_folded() -> None:
     class PreActivation(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -137,7 +137,7 @@ def test_a_plan_is_made_once_per_calibration(runtime: Runtime) -> None:
     assert np.abs(before - after).max() > 1e-4
 
 
-def test_a_changed_focal_length_or_image_size_is_another_calibration(runtime: Runtime) -> None:
+def test_focal_length_and_image_size_are_part_of_a_calibration(runtime: Runtime) -> None:
     first = rig(1).cameras[0]
     zoomed = replace(first, intrinsics=first.intrinsics * [[2, 1, 1], [1, 2, 1], [1, 1, 1]])
     larger = replace(first, width=1600, height=900)
@@ -166,7 +166,7 @@ def test_it_says_what_it_runs_on(student: Student, runtime: Runtime) -> None:
     assert automatic.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def test_images_are_fitted_at_the_bottom_with_the_configured_margin(runtime: Runtime) -> None:
+def test_images_are_fitted_at_the_bottom_with_the_margin(runtime: Runtime) -> None:
     assert runtime.fits(rig(2)) == (
         ImageFit.bottom((800, 450), (64, 32), 1.25),
         ImageFit.bottom((800, 500), (64, 32), 1.25),

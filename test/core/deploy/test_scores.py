@@ -15,7 +15,7 @@ def test_the_scored_weights_ship_and_one_of_them_was_distilled():
     assert "distill" not in origins[BASELINE]
 
 
-def test_both_were_trained_alike_but_for_the_teacher():
+def test_only_the_teacher_sets_their_training_apart():
     student, baseline = (read_info(name) for name in (STUDENT, BASELINE))
     assert student.model == baseline.model
     assert student.grid == baseline.grid
@@ -23,7 +23,7 @@ def test_both_were_trained_alike_but_for_the_teacher():
         assert student.provenance[key] == baseline.provenance[key]
 
 
-def test_the_scores_are_of_unseen_towns_and_tell_the_gain():
+def test_the_gain_is_described_on_unseen_towns():
     scores = ShippedScores.load()
     assert 0 < scores.baseline < 1
     assert 0 < scores.student < 1
@@ -33,5 +33,5 @@ def test_the_scores_are_of_unseen_towns_and_tell_the_gain():
 
 
 @pytest.mark.parametrize(("student", "baseline", "gain"), [(0.3, 0.25, "+5.0"), (0.25, 0.3, "-5.0")])
-def test_a_loss_is_told_as_a_loss(student, baseline, gain):
+def test_a_loss_is_described_as_a_loss(student, baseline, gain):
     assert f"gain of {gain} points" in ShippedScores(student, baseline, 200, "towns").describe_gain()

@@ -66,7 +66,7 @@ def test_a_report_says_which_labels_it_scores_against(small_root, frames):
     assert constant.iou.best[0] != evaluate_constant(small_root, VERSION, small_root, VERSION, grid=GRID).iou.best[0]
 
 
-def test_what_is_not_scored_is_null_a_dash_and_a_note(small_root, tmp_path):
+def test_an_unscored_class_is_null_with_a_note(small_root, tmp_path):
     boston = FrameDataset(small_root, VERSION, "mini_val", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID)
     report = evaluate(lambda batch: batch.labels.float(), boston, "labels", scenes="mini_val", workers=0)
     assert report.to_mapping()["classes"]["stop_line"]["iou"] is None
@@ -102,7 +102,7 @@ def test_the_evaluate_constant_is_the_best_of_all_thresholds(small_root, frames)
             assert math.isnan(report.iou.by_range[c, 0])
 
 
-def test_a_constant_on_its_own_training_sample_is_perfect(small_root, monkeypatch):
+def test_a_constant_is_perfect_on_its_own_training_sample(small_root, monkeypatch):
     labels = FrameDataset.labels
     monkeypatch.setattr(FrameDataset, "labels", lambda self, i: labels(self, 0))
     report = evaluate_constant(

@@ -85,7 +85,7 @@ def test_a_probability_at_a_threshold_reaches_it():
     assert scored(torch.full((1, *SHAPE), 0.4999), masks).half.tolist() == [0.0] * 6
 
 
-def test_what_is_unknown_or_never_present_is_not_scored_and_named():
+def test_unknown_and_absent_classes_are_named_not_scored():
     probabilities = torch.full((1, *SHAPE), 0.9)
     masks = torch.ones(1, *SHAPE, dtype=torch.uint8)
     masks[:, 1] = 0

@@ -26,7 +26,7 @@ from bridgeta_core.utils.errors import BridgeTAError
         ({"colour": 1}, "colour"),
     ],
 )
-def test_wrong_settings_of_a_study_name_the_key_and_say_what_to_do(make_study, settings, message):
+def test_a_wrong_setting_of_a_study_names_key_and_remedy(make_study, settings, message):
     with pytest.raises(BridgeTAError, match=message) as error:
         make_study(**settings)
     assert error.value.exit_code == 2
@@ -53,13 +53,13 @@ def test_wrong_settings_of_a_study_name_the_key_and_say_what_to_do(make_study, s
         ),
     ],
 )
-def test_wrong_settings_of_an_arm_name_the_key_and_say_what_to_do(make_study, arms, message):
+def test_a_wrong_setting_of_an_arm_names_key_and_remedy(make_study, arms, message):
     with pytest.raises(BridgeTAError, match=message) as error:
         make_study(arms=arms, control="")
     assert error.value.exit_code == 2
 
 
-def test_a_wrong_setting_of_the_runs_names_the_arm_and_the_setting(make_study, tmp_path):
+def test_a_wrong_setting_of_the_runs_names_arm_and_setting(make_study, tmp_path):
     study = make_study(arms={"A0": {"overrides": ["train.epoch=1"]}}, control="")
     with pytest.raises(BridgeTAError, match=r"arms.A0 with budgets.full: .*train.epoch"):
         plan(study, tmp_path)
@@ -72,7 +72,7 @@ def test_overrides_change_the_study_or_all_of_its_runs(make_study, tmp_path):
     assert {(run.experiment.train.epochs, run.experiment.data.train_root) for run in runs} == {(9, "/data/x")}
 
 
-def test_the_study_of_the_tiny_network_has_the_arms_and_controls_that_it_is_about():
+def test_the_tiny_study_has_its_arms_and_controls():
     study = load_study("tiny")
     assert list(study.budgets) == ["full", "tenth"]
     assert list(study.teachers) == ["fusion", "lidar"]
@@ -93,7 +93,7 @@ def test_the_study_of_the_tiny_network_has_the_arms_and_controls_that_it_is_abou
     assert bridgeta["A3"].label_weight == 0
 
 
-def test_every_ablation_is_a_configuration_and_no_two_are_the_same():
+def test_the_ablations_all_differ():
     study = load_study("ablations")
     assert len(study.seeds) == 3
     runs = [run for run in plan(study, Path("out")) if run.seed == 0 and run.kind != "teacher"]

@@ -14,7 +14,7 @@ from bridgeta_core.study.plan import plan
 
 
 @given(st.integers(1, 1000), st.integers(0, 500), st.floats(0.05, 20))
-def test_equal_time_is_never_shorter_and_less_than_a_unit_longer(epochs, steps, factor):
+def test_equal_time_is_at_most_one_unit_longer(epochs, steps, factor):
     experiment = Experiment(train=TrainConfig(epochs=epochs), data=DataConfig(steps_per_epoch=steps))
     longer = lengthen(experiment, factor)
     before, after = (steps, longer.data.steps_per_epoch) if steps else (epochs, longer.train.epochs)
@@ -23,7 +23,7 @@ def test_equal_time_is_never_shorter_and_less_than_a_unit_longer(epochs, steps, 
     assert (experiment.train.epochs, experiment.data.steps_per_epoch) == (epochs, steps)
 
 
-def test_equal_time_is_measured_once_and_kept(make_study, write_run, tmp_path):
+def test_equal_time_is_measured_once_and_saved(make_study, write_run, tmp_path):
     study = make_study()
     runs = plan(study, tmp_path)
     by_name = {run.name: run for run in runs}
@@ -42,7 +42,7 @@ def test_equal_time_is_measured_once_and_kept(make_study, write_run, tmp_path):
     assert kept[0]["training_seconds"]["A2"] == {"A2/full/seed0": 96.0}
 
 
-def test_the_other_budget_has_a_measure_of_its_own(make_study, write_run, tmp_path):
+def test_every_budget_is_measured_by_itself(make_study, write_run, tmp_path):
     study = make_study()
     runs = plan(study, tmp_path)
     by_name = {run.name: run for run in runs}

@@ -46,7 +46,7 @@ def test_a_study_runs_to_its_end_with_its_share_of_the_threads(make_study, prete
     assert "epochs: 10" in (out / "A0_time/full/seed0/experiment.yaml").read_text()
 
 
-def test_what_is_done_is_not_done_again(make_study, pretend, quiet, tmp_path):
+def test_finished_runs_are_not_repeated(make_study, pretend, quiet, tmp_path):
     study, out = make_study(**ONE), tmp_path / "out"
     run_study(study, out, 2, quiet, pretend(""))
     times = {path: path.stat().st_mtime_ns for path in out.rglob("run.json")}
@@ -56,7 +56,7 @@ def test_what_is_done_is_not_done_again(make_study, pretend, quiet, tmp_path):
     assert changed == [out / "A1/full/seed0/run.json"]
 
 
-def test_a_failing_run_is_told_with_its_log_and_the_others_go_on(make_study, pretend, quiet, tmp_path):
+def test_a_failed_run_shows_its_log_and_stops_no_other(make_study, pretend, quiet, tmp_path):
     study, out = make_study(**ONE), tmp_path / "out"
     failures = run_study(study, out, 2, quiet, pretend("A1:crash,A2:silent"))
     text = describe_failures(failures)
@@ -82,7 +82,7 @@ def interrupted(run: Run, experiment: Experiment) -> None:
     (run.folder / "experiment.yaml").write_text(yaml.safe_dump(to_mapping(experiment)))
 
 
-def test_a_run_with_other_settings_is_refused_before_anything_is_started(make_study, pretend, quiet, tmp_path):
+def test_other_settings_are_refused_before_anything_starts(make_study, pretend, quiet, tmp_path):
     run = next(run for run in plan(make_study("train.epochs=3", **ONE), tmp_path) if run.arm == "R1")
     interrupted(run, run.experiment)
     with pytest.raises(BridgeTAError, match=r"R1/full/seed0: was trained with other .*train.epochs = 3 instead of 4"):
@@ -102,7 +102,7 @@ def test_an_interrupted_run_is_resumed_where_the_study_is_now(make_study, preten
     assert settings["distill"]["teacher"] == str(tmp_path / "new/teachers/fusion/seed0/teacher.safetensors")
 
 
-def test_ctrl_c_ends_all_runs_and_says_how_to_go_on(make_study, pretend, quiet, tmp_path, monkeypatch):
+def test_ctrl_c_ends_all_runs_and_says_how_to_continue(make_study, pretend, quiet, tmp_path, monkeypatch):
     study = make_study(**ONE)
     look = Execution._watch
 
@@ -167,7 +167,7 @@ def test_the_command_of_a_run_is_one_that_a_user_could_type(tmp_path):
     assert "--resume" in done.stdout
 
 
-def test_data_that_are_not_there_are_told_once_before_anything_starts(make_study, pretend, quiet, tmp_path):
+def test_missing_data_are_one_error_before_anything_starts(make_study, pretend, quiet, tmp_path):
     study = make_study("data.val_root=/nowhere", **ONE)
     with pytest.raises(BridgeTAError, match=r"/nowhere: data.val_root of .* is not a folder"):
         run_study(study, tmp_path / "out", 2, quiet, pretend(""))

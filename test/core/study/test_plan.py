@@ -18,7 +18,7 @@ def test_teachers_come_first_then_seed_by_seed_all_arms(make_study, tmp_path):
     assert all(run.folder == tmp_path / run.name for run in runs)
 
 
-def test_what_a_run_needs_stands_before_it(make_study, tmp_path):
+def test_a_run_comes_after_the_runs_that_it_needs(make_study, tmp_path):
     study = make_study(teacher_seeds=[5, 6])
     runs = plan(study, tmp_path)
     names = [run.name for run in runs]
@@ -32,7 +32,7 @@ def test_what_a_run_needs_stands_before_it(make_study, tmp_path):
     assert by_name["A0_time/tenth/seed2"].needs == ("A2/tenth/seed0", "A0/tenth/seed0")
 
 
-def test_budgets_apply_to_arms_and_not_to_teachers_and_later_settings_win(make_study, tmp_path):
+def test_budgets_apply_to_arms_alone_and_later_settings_win(make_study, tmp_path):
     arms = {"A0": {}, "B": {"overrides": ["data.labelled=0.7", "train.epochs=1"], "seeds": 1}}
     runs = {run.name: run.experiment for run in plan(make_study(arms=arms, control=""), tmp_path)}
     assert runs["teachers/fusion/seed0"].data.labelled == 1

@@ -10,7 +10,7 @@ from bridgeta_core.study.results import Results
 from bridgeta_core.study.study import format_render_command, render_study
 
 
-def test_the_page_tells_where_its_figures_come_from(filled):
+def test_the_page_says_where_its_figures_come_from(filled):
     study, out = filled
     command = format_render_command("study_x", ["seeds=[0, 1]"], out, None)
     page = format_page(Results(study, out), "results.png", command, date(2026, 3, 1))

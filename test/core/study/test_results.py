@@ -75,7 +75,7 @@ def test_a_broken_record_is_named(filled):
 
 
 @given(st.lists(shares, min_size=2, max_size=20))
-def test_spread_is_the_mean_the_sample_deviation_and_the_error_of_the_mean(values):
+def test_the_spread_has_mean_deviation_and_standard_error(values):
     found = compute_spread(values)
     assert found.n == len(values)
     assert found.mean == pytest.approx(np.mean(values))
@@ -90,7 +90,7 @@ def test_one_value_has_no_spread_and_none_has_no_mean():
     assert compute_spread([math.nan]) is None
 
 
-def test_what_is_not_scored_does_not_count():
+def test_values_that_are_not_scored_do_not_count():
     assert compute_spread([0.1, math.nan, 0.3]).n == 2
     assert compute_spread([0.1, math.nan, 0.3]).mean == pytest.approx(0.2)
     assert subtract({0: 1.0, 1: math.nan}, {0: 0.5, 1: 0.5}) == {0: 0.5}
@@ -111,7 +111,7 @@ def test_the_paired_error_is_that_of_the_paired_t_test(pairs):
 
 
 @given(shares, st.floats(0.01, 1), st.floats(-2, 2))
-def test_the_gap_closed_is_the_fraction_of_the_way_from_baseline_to_teacher(start, gap, fraction):
+def test_the_gap_closed_is_the_fraction_of_the_way_to_the_teacher(start, gap, fraction):
     baseline = {0: start, 1: start + 0.1, 5: 0.3}
     teacher = {seed: value + gap for seed, value in baseline.items()}
     arm = {seed: value + fraction * gap for seed, value in baseline.items() if seed < 5}

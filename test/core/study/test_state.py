@@ -10,7 +10,7 @@ from bridgeta_core.study.state import State, find_state
 from bridgeta_core.utils.errors import BridgeTAError
 
 
-def test_how_far_a_run_is_stands_in_its_folder(make_study, write_run, tmp_path):
+def test_the_state_of_a_run_is_read_from_its_folder(make_study, write_run, tmp_path):
     run = plan(make_study(), tmp_path)[2]
     assert find_state(run) is State.todo
     (run.folder / "checkpoints").mkdir(parents=True)
@@ -27,7 +27,7 @@ def test_a_run_with_other_settings_is_refused_by_their_names(make_study, write_r
         find_state(run, run.experiment)
 
 
-def test_a_moved_study_and_other_loaders_are_the_same_settings(make_study, write_run, tmp_path):
+def test_moving_a_study_changes_no_settings(make_study, write_run, tmp_path):
     runs = plan(make_study(), tmp_path / "old")
     for run in runs:
         write_run(run)
@@ -36,7 +36,7 @@ def test_a_moved_study_and_other_loaders_are_the_same_settings(make_study, write
         assert find_state(run, run.experiment) is State.done
 
 
-def test_a_run_of_before_there_were_label_settings_had_the_default_ones(make_study, write_run, tmp_path):
+def test_settings_that_an_older_run_lacks_were_default(make_study, write_run, tmp_path):
     run = plan(make_study(), tmp_path)[2]
     write_run(run)
     path = run.folder / "experiment.yaml"
@@ -47,7 +47,7 @@ def test_a_run_of_before_there_were_label_settings_had_the_default_ones(make_stu
         find_state(exact, exact.experiment)
 
 
-def test_settings_that_a_kind_of_run_does_not_read_may_change(make_study, write_run, tmp_path):
+def test_settings_that_a_run_does_not_read_may_change(make_study, write_run, tmp_path):
     old = {run.name: run for run in plan(make_study(), tmp_path)}
     new = plan(make_study("distill.strength=0.5"), tmp_path)
     for run in new:

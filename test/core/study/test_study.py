@@ -44,7 +44,7 @@ def finished(make_study, write_run, tmp_path) -> tuple[Path, Path]:
     return tmp_path / "study.yaml", tmp_path / "out"
 
 
-def test_the_plan_the_page_and_what_is_kept(finished, tmp_path):
+def test_the_command_plans_collects_and_renders(finished, tmp_path):
     configuration, out = finished
     shown = bridgeta("study", configuration, "--out", out, "--plan")
     assert "6 of 6 done" in shown.output

@@ -73,7 +73,7 @@ def test_a_full_disk_is_one_clear_message(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_existing_output_is_kept_when_it_may_not_be_overwritten(tmp_path):
+def test_an_existing_output_is_kept_without_overwrite(tmp_path):
     target = tmp_path / "out.txt"
     target.write_text("mine")
     with pytest.raises(BridgeTAError, match=r"out.txt: already exists"), replace_when_done(target, overwrite=False):
