@@ -21,7 +21,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from bridgeta_core.data.maps.expansion import read_layers
+from bridgeta_core.data.maps.expansion import expansion_folder, read_layers
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.nuscenes.index_cache import list_versions
@@ -77,7 +77,7 @@ def count_keyframes(root: Path) -> Tally:
 
 def count_lanes(root: Path, count: int, rng: np.random.Generator) -> Tally:
     tally = Tally(f"{root.name}, lanes")
-    for path in sorted((root / "maps" / "expansion").glob("*.json")):
+    for path in sorted(expansion_folder(root).glob("*.json")):
         raster = MapRaster.load(root, path.stem)
         lanes = read_layers(json.loads(path.read_bytes()), ("lane",))["lane"]
         known = shapely.union_all(shapely.buffer(lanes, NEAR_LANE))

@@ -17,10 +17,10 @@ import itertools
 import numpy as np
 import torch
 from machine import read_cpu_name
-from numpy.typing import NDArray
 from rich.progress import track
 
 from bridgeta_core.geometry.transforms import invert, transform
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.world import World
 from bridgeta_synth.render.rays.ray_caster import GROUND, View, trace_views
@@ -32,7 +32,7 @@ WIDTH, HEIGHT = 400, 225
 CLIP = 50.0
 
 
-def measure_errors(settings: SynthSettings) -> NDArray[np.float64]:
+def measure_errors(settings: SynthSettings) -> Floats:
     """Measure for every visible cell of every keyframe: range, mean error, share of raised ground, `[n, 3]`."""
     world, rows = World(settings), []
     cpu = torch.device("cpu")
@@ -57,7 +57,7 @@ def measure_errors(settings: SynthSettings) -> NDArray[np.float64]:
     return np.concatenate(rows)
 
 
-def _project_flat(origin: NDArray[np.float64], rays: NDArray[np.float64]) -> NDArray[np.float64]:
+def _project_flat(origin: Floats, rays: Floats) -> Floats:
     """Find where rays `[n, 3]` from a camera hit the plane z = 0 of the ego frame, `[n, 2]`; far away if they do
     not.
     """
@@ -66,7 +66,7 @@ def _project_flat(origin: NDArray[np.float64], rays: NDArray[np.float64]) -> NDA
     return np.asarray(origin[:2] + t[:, None] * rays[:, :2])
 
 
-def _average_per_cell(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+def _average_per_cell(pixels: Floats) -> Floats:
     """Average pixels (true x, y, flat x, y, raised) per BEV cell."""
     error = np.minimum(np.hypot(*(pixels[:, :2] - pixels[:, 2:4]).T), CLIP)
     cell = np.floor(pixels[:, :2] / 0.5).astype(np.int64) + 1000

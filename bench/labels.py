@@ -36,7 +36,7 @@ from bridgeta_core.cli.common import find_table_version
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.label_cache import LabelCache
-from bridgeta_core.data.maps.expansion import expansion_path
+from bridgeta_core.data.maps.expansion import expansion_folder, expansion_path
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.sample import LIDAR, Scene
@@ -228,7 +228,7 @@ def main() -> None:
 
     roots = [(root, find_table_version(root, options.version)) for root in options.roots]
     for root, version in roots:
-        paths = sorted((root / "maps" / "expansion").glob("*.json"))
+        paths = sorted(expansion_folder(root).glob("*.json"))
         cities = [City(root, path.stem) for path in paths]
         with tempfile.TemporaryDirectory() as folder:
             for city in cities:

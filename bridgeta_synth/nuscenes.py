@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bridgeta_core.geometry.transforms import Matrix, rigid
+from bridgeta_core.utils.arrays import Floats
 
 IMAGE_SIZE = (1600, 900)
 LIDAR_CHANNEL = "LIDAR_TOP"
@@ -28,7 +28,7 @@ KEYFRAME_PERIOD_US = 500_000
 CAMERA_FRAMES_PER_KEYFRAME = 6
 
 
-def sweep_delay(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+def sweep_delay(azimuth: Floats) -> Floats:
     """Compute the seconds between a sweep's stamp and when it passed an azimuth of the ego frame (radians).
 
     They lie in [-0.05, 0).

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bridgeta_core.geometry.transforms import Matrix, invert, quaternion, transform
+from bridgeta_core.utils.arrays import Floats, Ints
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.records import Record, SceneRecords
 from bridgeta_synth.seeds import token
@@ -24,9 +24,9 @@ class Sighting:
     pixels that would show it were nothing in front, and LiDAR points in its box.
     """
 
-    visible: NDArray[np.int64]
-    unoccluded: NDArray[np.int64]
-    points: NDArray[np.int64]
+    visible: Ints
+    unoccluded: Ints
+    points: Ints
 
 
 def centre_box(pose: Matrix, size: tuple[float, float, float]) -> Matrix:
@@ -36,9 +36,7 @@ def centre_box(pose: Matrix, size: tuple[float, float, float]) -> Matrix:
     return result
 
 
-def count_points_in_boxes(
-    points: NDArray[np.float64], poses: NDArray[np.float64], actors: Sequence[Actor]
-) -> NDArray[np.int64]:
+def count_points_in_boxes(points: Floats, poses: Floats, actors: Sequence[Actor]) -> Ints:
     """Count the global points `[n, 3]` in the box of each actor at its pose `[actors, 4, 4]`: `[actors]`."""
     counts = np.zeros(len(actors), dtype=np.int64)
     points = points[np.argsort(points[:, 0])]

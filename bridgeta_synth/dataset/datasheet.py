@@ -18,6 +18,7 @@ from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, invert, project, transform
+from bridgeta_core.utils.arrays import Bytes, Flags, Floats
 from bridgeta_synth.settings import WORLD_VERSION, SynthSettings
 from bridgeta_synth.world.light import Light
 from bridgeta_synth.world.town.town import Town
@@ -28,9 +29,7 @@ _STRIDE = 2  # of the cells whose visibility is checked, in rows and columns
 _NEAR, _RELATIVE = 1.0, 0.05  # metres, share of the depth
 
 
-def find_visible(
-    places: NDArray[np.float64], global_T_cam: Matrix, intrinsics: Matrix, depth: NDArray[np.float32]
-) -> NDArray[np.bool_]:
+def find_visible(places: Floats, global_T_cam: Matrix, intrinsics: Matrix, depth: NDArray[np.float32]) -> Flags:
     """Find which global places `[n, 3]` a camera sees, from its depth image `[h, w]` in metres along the optical axis.
 
     A place is seen if the image is as deep as the place, within 1 m or 5 %. Between pixels the inverse depth is
@@ -58,9 +57,9 @@ class LabelCells:
     [n, 3]`.
     """
 
-    masks: NDArray[np.uint8]
-    classes: NDArray[np.uint8]
-    places: NDArray[np.float64]
+    masks: Bytes
+    classes: Bytes
+    places: Floats
 
     @classmethod
     def of(cls, town: Town, raster: MapRaster, global_T_ego: Matrix) -> LabelCells:
@@ -95,7 +94,7 @@ class Tally:
     weather: dict[str, int] = field(default_factory=dict)
     annotations: dict[str, int] = field(default_factory=dict)
 
-    def add_keyframe(self, around: LabelCells, seen: NDArray[np.bool_]) -> None:
+    def add_keyframe(self, around: LabelCells, seen: Flags) -> None:
         """Count a keyframe; `seen [n]` says which of its places any camera sees."""
         present = around.classes.astype(bool)
         self.keyframes += 1

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from bridgeta_core.config.experiment import ImageConfig, LidarConfig
@@ -21,6 +20,7 @@ from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import apply_fit, fit_images
 from bridgeta_core.geometry.transforms import rigid
+from bridgeta_core.utils.arrays import Ints
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.records import Record, SceneRecords, SensorFile, make_calibrations
@@ -194,7 +194,7 @@ class SceneShuffle(Sampler[int]):
             if batch:
                 streams.append(stream)
 
-    def _positions(self, scenes: NDArray[np.int64], rng: np.random.Generator) -> list[int]:
+    def _positions(self, scenes: Ints, rng: np.random.Generator) -> list[int]:
         """Shuffle the positions of some scenes within groups."""
         keyframes, size = self.frames.settings.keyframes, self.frames.open_scenes
         result: list[int] = []

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from shapely.geometry import LineString, Point, Polygon
 from shapely.strtree import STRtree
 
 from bridgeta_core.data.maps.expansion import expansion_path
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.dataset.map_images import write_basemap, write_prior
 from bridgeta_synth.seeds import Seed, token
 from bridgeta_synth.world.streets.shapes import Points, arc_length, ribbon, tangents
@@ -45,7 +45,7 @@ class _ExpansionBuilder:
     def _token(self, *names: object) -> str:
         return token(self.seed, "map", self.town.location, *names)
 
-    def _add_nodes(self, points: NDArray[np.float64]) -> list[str]:
+    def _add_nodes(self, points: Floats) -> list[str]:
         tokens = []
         for x, y in np.round(points, 3).tolist():
             tokens.append(self._token("node", len(self.nodes)))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
+from bridgeta_core.utils.arrays import Bytes
 from bridgeta_synth.world.materials import ALBEDO_SCALE, GRASS, MATERIALS
 
 PRIOR_STEP, BASEMAP_STEP = 0.1, 0.5
@@ -43,7 +43,7 @@ def _write_layers(
     painted: Sequence[tuple[int | tuple[int, ...], Polygon]],
     canvas: tuple[float, float],
     step: float,
-    background: NDArray[np.uint8] | np.uint8,
+    background: Bytes | np.uint8,
 ) -> None:
     columns, rows = (round(side / step) for side in canvas)
     # Pixel (0, 0) has its centre half a step inside the canvas's upper left corner.
@@ -54,7 +54,7 @@ def _write_layers(
         rings = [np.asarray(r.coords)[:, :2] * scale + origin for r in (shape.exterior, *shape.interiors)]
         prepared.append((colour, rings, rings[0][:, 1].min(), rings[0][:, 1].max()))
 
-    def draw_strips() -> Iterator[NDArray[np.uint8]]:
+    def draw_strips() -> Iterator[Bytes]:
         for first in range(0, rows, _STRIP):
             count = min(_STRIP, rows - first)
             image = np.empty((count, columns, *np.shape(background)), dtype=np.uint8)
@@ -70,7 +70,7 @@ def _write_layers(
     write_png(path, (columns, rows), np.ndim(background) > 0, draw_strips())
 
 
-def write_png(path: Path, size: tuple[int, int], is_colour: bool, strips: Iterable[NDArray[np.uint8]]) -> None:
+def write_png(path: Path, size: tuple[int, int], is_colour: bool, strips: Iterable[Bytes]) -> None:
     """Write a PNG of `size` (columns, rows) from strips of rows, uint8.
 
     Strips are grey `[n, columns]` or RGB `[n, columns, 3]`.

@@ -11,10 +11,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.transforms import rigid, transform
+from bridgeta_core.utils.arrays import Ints
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.annotations import Sighting, annotate, count_points_in_boxes
 from bridgeta_synth.dataset.datasheet import LabelCells, Tally, find_visible
@@ -27,7 +27,7 @@ class _Keyframe:
     """What is known of a keyframe so far: its cameras' views, and LiDAR points per actor `[actors]`."""
 
     views: list[tuple[SensorFile, CameraView]] = field(default_factory=list)
-    points: NDArray[np.int64] | None = None
+    points: Ints | None = None
 
 
 class SceneWriter:
@@ -102,7 +102,7 @@ class SceneWriter:
             shots += zip(*cameras, strict=True)
         return sorted(shots, key=lambda shot: max(file.stamp for file in shot))
 
-    def _run_shot(self, shot: tuple[SensorFile, ...]) -> list[CameraView] | NDArray[np.int64] | None:
+    def _run_shot(self, shot: tuple[SensorFile, ...]) -> list[CameraView] | Ints | None:
         """Render and write a shot. Return the views of a keyframe's cameras, or the points per actor of its sweep."""
         if shot[0].channel == facts.LIDAR_CHANNEL:
             return self._write_sweep(shot[0])
@@ -116,7 +116,7 @@ class SceneWriter:
             self.advance()
         return None if shot[0].keyframe is None else views
 
-    def _write_sweep(self, file: SensorFile) -> NDArray[np.int64] | None:
+    def _write_sweep(self, file: SensorFile) -> Ints | None:
         points = self.renderer.render_sweep(file.time)
         (self.root / file.path).write_bytes(points.astype("<f4").tobytes())
         self.advance()

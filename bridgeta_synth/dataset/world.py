@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from bridgeta_core.data.maps.expansion import expansion_path, read_layers
+from bridgeta_core.data.maps.expansion import expansion_folder, read_layers
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
@@ -105,7 +105,7 @@ class World:
 
 def _find_cities(root: Path) -> tuple[str, ...]:
     """Find the cities whose map expansions are in a folder, in nuScenes' order."""
-    folder = expansion_path(root, "*").parent
+    folder = expansion_folder(root)
     known = [name for name, _ in facts.LOCATIONS]
     fix = f"Give the folder that holds maps/expansion with {', '.join(known)} (.json), or some of them"
     if not folder.is_dir():

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bridgeta_core.utils.arrays import Bytes, Floats, Ints
 from bridgeta_synth.render.looks.paint import GroundPainter
 from bridgeta_synth.render.static_light import StaticLight
 from bridgeta_synth.world.materials import ALBEDO_SCALE
@@ -48,13 +49,13 @@ class Ground:
         self,
         paint: GroundPainter,
         light: StaticLight,
-        path: NDArray[np.float64],
+        path: Floats,
         device: torch.device,
         reach: float = 160.0,
     ) -> None:
         self._paint, self._light, self._path = paint, light, path
         self.low, self.high = find_extent(path, reach)
-        self._pool: list[NDArray[np.int64]] = []
+        self._pool: list[Ints] = []
         self._levels = []
         for step in STEPS:
             columns, rows = np.round((self.high - self.low) / (TILE * step)).astype(int)
@@ -69,11 +70,11 @@ class Ground:
         self._pixels = torch.from_numpy(np.concatenate(self._pool)).to(device)
         self._pool.clear()
 
-    def _store(self, level: _Level, row: int, column: int, tile: NDArray[np.int64]) -> None:
+    def _store(self, level: _Level, row: int, column: int, tile: Ints) -> None:
         level.table[row, column] = len(self._pool) * TILE * TILE
         self._pool.append(tile.reshape(-1))
 
-    def _distance_to_path(self, corner: NDArray[np.float64], side: float) -> float:
+    def _distance_to_path(self, corner: Floats, side: float) -> float:
         """Measure the distance in metres from a square to the path."""
         beyond = np.maximum(np.maximum(corner - self._path, self._path - corner - side), 0)
         return float(np.hypot(beyond[:, 0], beyond[:, 1]).min())
@@ -85,7 +86,7 @@ class Ground:
             if self._distance_to_path(corner, _SHEET) < reach:
                 self._paint_sheet(row, column, corner)
 
-    def _paint_sheet(self, row: int, column: int, corner: NDArray[np.float64]) -> None:
+    def _paint_sheet(self, row: int, column: int, corner: Floats) -> None:
         """Paint one tile of the third scale, the finer tiles within it, and its share of the coarser ones."""
         step = STEPS[1]
         size = 2 * TILE
@@ -117,7 +118,7 @@ class Ground:
             v, u = row % fold * side, column % fold * side
             tile[v : v + side, u : u + side] = _pack(look, shown)
 
-    def _paint_finest(self, row: int, column: int, corner: NDArray[np.float64], light: NDArray[np.uint8]) -> None:
+    def _paint_finest(self, row: int, column: int, corner: Floats, light: Bytes) -> None:
         surface = self._paint.draw_tile(corner, STEPS[0], TILE)
         doubled = cv2.resize(light, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
         inner = slice(2 * _MARGIN, 2 * _MARGIN + TILE)
@@ -125,7 +126,7 @@ class Ground:
         doubled[..., 3] = cv2.min(doubled[..., 3], surface.shine)
         self._store(self._levels[0], row, column, _pack(surface.look, doubled))
 
-    def _find_finest_scales(self) -> NDArray[np.uint8]:
+    def _find_finest_scales(self) -> Bytes:
         """Find the finest scale available in every cell of CELL metres, `[rows, columns]`."""
         rows, columns = self._levels[0].table.shape
         finest = np.full((rows, columns), 3, dtype=np.uint8)
@@ -211,18 +212,18 @@ class Ground:
         return result.mul_(1 / (255 * _TAPS))
 
 
-def find_extent(path: NDArray[np.float64], reach: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def find_extent(path: Floats, reach: float) -> tuple[Floats, Floats]:
     """Find the rectangle (low, high) of ground to keep around a path: whole tiles of the coarsest scale."""
     low = np.floor((path.min(axis=0) - reach) / _SHEET) * _SHEET
     count = np.ceil((path.max(axis=0) + reach - low) / _SPAN)
     return low, low + count * _SPAN
 
 
-def _halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _halve(image: Bytes) -> Bytes:
     return np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _pack(look: NDArray[np.uint8], light: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _pack(look: Bytes, light: Bytes) -> Ints:
     """Pack the eight channels of two images `[h, w, 4]` into one number per pixel `[h, w]`."""
     both = np.empty((*look.shape[:2], 2), dtype=np.uint32)
     both[..., 0], both[..., 1] = look.view(np.uint32)[..., 0], light.view(np.uint32)[..., 0]

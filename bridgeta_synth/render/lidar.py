@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from bridgeta_core.geometry.transforms import Matrix, invert, rigid, transform
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.render.radiance import Shader
 from bridgeta_synth.render.rays.ground_shape import GroundShape
@@ -111,7 +112,7 @@ class Lidar:
             ground_shape, [solids] * len(poses), origins, directions, self._columns, 32, rectangles, indices
         )
 
-    def _look_up_surfaces(self, traced: Traced, shader: Shader) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _look_up_surfaces(self, traced: Traced, shader: Shader) -> tuple[Floats, Floats]:
         """Look up reflectivity (0-255) and cosine of the angle of incidence of what the beams hit, both `[n]`."""
         reflectivity, facing = torch.zeros_like(traced.distance), torch.ones_like(traced.distance)
         hit = (traced.distance < facts.LIDAR_RANGE[1]).nonzero()[:, 0]

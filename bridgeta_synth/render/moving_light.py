@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bridgeta_core.utils.arrays import Bytes, Floats
 from bridgeta_synth.render.looks.snapshot import Snapshot
 from bridgeta_synth.render.shadows import outline_shadows
 from bridgeta_synth.world import solids as kinds
@@ -59,7 +60,7 @@ class MovingLight:
         return result[:3]
 
 
-def _draw_map(snapshot: Snapshot, low: NDArray[np.float64], terrain: Terrain, light: Light) -> NDArray[np.int32]:
+def _draw_map(snapshot: Snapshot, low: Floats, terrain: Terrain, light: Light) -> NDArray[np.int32]:
     """Draw the map `[size, size]` of one snapshot; row 0 is at the smallest y."""
     result = np.full((_SIZE, _SIZE, 4), 255, dtype=np.uint8)
     bodies = snapshot.bodies
@@ -79,11 +80,11 @@ def _draw_map(snapshot: Snapshot, low: NDArray[np.float64], terrain: Terrain, li
     return result.view(np.int32)[..., 0]
 
 
-def _to_pixels(ring: NDArray[np.float64], low: NDArray[np.float64], step: float) -> NDArray[np.int32]:
+def _to_pixels(ring: Floats, low: Floats, step: float) -> NDArray[np.int32]:
     return np.round(((ring - low) / step - 0.5) * 16).astype(np.int32)
 
 
-def _draw_open_sky(bodies: Solids, low: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _draw_open_sky(bodies: Solids, low: Floats) -> Bytes:
     """Draw how much of the sky the ground below and beside bodies sees."""
     sky = np.full((_SIZE, _SIZE), 255, dtype=np.uint8)
     rings = _to_pixels(bodies.corners()[:, :4, :2], low, _STEP)
@@ -92,7 +93,7 @@ def _draw_open_sky(bodies: Solids, low: NDArray[np.float64]) -> NDArray[np.uint8
     return np.asarray(cv2.blur(cv2.blur(sky, (3, 3)), (5, 5)), dtype=np.uint8)
 
 
-def _draw_headlights(lamps: NDArray[np.float64], low: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _draw_headlights(lamps: Floats, low: Floats) -> Bytes:
     """Draw the light of headlights on the ground, encoded."""
     count = _SIZE // 2
     total = np.zeros((count, count), dtype=np.float32)

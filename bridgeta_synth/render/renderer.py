@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bridgeta_core.utils.arrays import Bytes, Floats, Ints
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.render.camera_look import develop
 from bridgeta_synth.render.lidar import Lidar
@@ -30,10 +31,10 @@ class CameraView:
     and per actor the pixels that show it and the pixels that would show it were nothing in front, both `[actors]`.
     """
 
-    image: NDArray[np.uint8]
+    image: Bytes
     depth: NDArray[np.float32]
-    visible: NDArray[np.int64]
-    unoccluded: NDArray[np.int64]
+    visible: Ints
+    unoccluded: Ints
 
 
 class SceneRenderer:
@@ -61,7 +62,7 @@ class SceneRenderer:
             return self._scenery
         return Solids.join([self._scenery, bodies.take(still[bodies.owner]).transform(self.scene.poses(0.0))])
 
-    def collect_solids(self, poses: Sequence[NDArray[np.float64]], place: NDArray[np.float64]) -> list[Solids]:
+    def collect_solids(self, poses: Sequence[Floats], place: Floats) -> list[Solids]:
         """Collect the solids within sight of a place, once for each of the actors' `poses`, `[actors, 4, 4]`."""
         far = np.hypot(self._scenery.x - place[0], self._scenery.y - place[1]) >= _SIGHT
         scenery = self._scenery.take(~far)
@@ -117,7 +118,7 @@ class SceneRenderer:
             self.scene.ego_pose, time, self.ground_shape, solids, self.shader, self.scene.light, rng
         )
 
-    def _visibility(self, traced: Traced, view: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _visibility(self, traced: Traced, view: int) -> tuple[Ints, Ints]:
         count, solids = len(self.scene.actors), traced.solids
         owner = torch.from_numpy(solids.solids.owner).to(self.device)
         main = torch.from_numpy(solids.solids.main).to(self.device)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.world.solids import Solids
 from bridgeta_synth.world.terrain import Terrain
 
-Ring = NDArray[np.float64]
+Ring = Floats
 _AROUND = 12
 
 
-def sun_drift(sun: tuple[float, float, float]) -> NDArray[np.float64]:
+def sun_drift(sun: tuple[float, float, float]) -> Floats:
     """Compute the metres, along x and y, that light travels per metre of descent, counted towards the sun."""
     return np.array(sun[:2]) / sun[2]
 
 
-def frustum_corners(solids: Solids) -> NDArray[np.float64]:
+def frustum_corners(solids: Solids) -> Floats:
     """Compute the corners `[n, 8, 3]` of the (tapered) boxes themselves: four at the base, then four at the top."""
     base, top = _cross_sections(solids, 0.0), _cross_sections(solids, 1.0)
     heights = np.concatenate((np.zeros((len(solids), 4)), np.tile(solids.height[:, None], 4)), axis=1)
@@ -30,7 +30,7 @@ def frustum_corners(solids: Solids) -> NDArray[np.float64]:
     return np.einsum("nij,nkj->nki", solids.axes, local) + solids.place[:, None]
 
 
-def _cross_sections(solids: Solids, share: float) -> NDArray[np.float64]:
+def _cross_sections(solids: Solids, share: float) -> Floats:
     z = share * solids.height
     front = solids.front - solids.lean_front * z
     back = -(solids.back - solids.lean_back * z)
@@ -42,7 +42,7 @@ def _cross_sections(solids: Solids, share: float) -> NDArray[np.float64]:
     return np.stack((x, y), axis=-1)
 
 
-def outline_ellipsoids(solids: Solids, sun: tuple[float, float, float]) -> NDArray[np.float64]:
+def outline_ellipsoids(solids: Solids, sun: tuple[float, float, float]) -> Floats:
     """Compute points `[n, 12, 3]` around ellipsoids where the sun's rays graze them."""
     half = np.stack((solids.front, solids.side, solids.height / 2), axis=1)
     # The ellipsoid is M s + centre for unit vectors s; rays along l graze it where s is at right angles to M^-1 l.
@@ -58,7 +58,7 @@ def outline_ellipsoids(solids: Solids, sun: tuple[float, float, float]) -> NDArr
     return np.einsum("nij,nkj->nki", solids.axes, circle * half[:, None]) + centre[:, None]
 
 
-def project_to_ground(points: NDArray[np.float64], terrain: Terrain, slope: NDArray[np.float64]) -> NDArray[np.float64]:
+def project_to_ground(points: Floats, terrain: Terrain, slope: Floats) -> Floats:
     """Find the places `[..., 2]` on the terrain that points `[..., 3]` shade, with the `slope` from `sun_drift`.
 
     Points below the ground shade the place above them.
@@ -86,7 +86,7 @@ def outline_shadows(solids: Solids, terrain: Terrain, sun: tuple[float, float, f
 
 
 def hang_cables(
-    lamps: NDArray[np.float64], terrain: Terrain, sun: tuple[float, float, float], rng: np.random.Generator
+    lamps: Floats, terrain: Terrain, sun: tuple[float, float, float], rng: np.random.Generator
 ) -> list[Ring]:
     """Hang cables that sag between some of the lamps' heads `[n, 3]` and return their shadows, lines `[k, 2]`: thin and
     dark like joints in the road.
@@ -106,7 +106,7 @@ def hang_cables(
     return result
 
 
-def convex_hull(points: NDArray[np.float64]) -> Ring:
+def convex_hull(points: Floats) -> Ring:
     """Compute the convex hull `[k, 2]` of places `[n, 2]`."""
     # cv2 takes float32 only: relative to the first place it is exact enough anywhere on a map.
     return cv2.convexHull((points - points[0]).astype(np.float32))[:, 0].astype(np.float64) + points[0]
@@ -114,7 +114,7 @@ def convex_hull(points: NDArray[np.float64]) -> Ring:
 
 def slice_shadows(
     solids: Solids, terrain: Terrain, sun: tuple[float, float, float], thick: float = 1.5
-) -> tuple[list[Ring], NDArray[np.float64]]:
+) -> tuple[list[Ring], Floats]:
     """Outline the shadows of the solids cut into slices of about `thick` metres at most, with the height above the
     terrain, `[k]`, below which a slice surely shades whatever lies above its shadow. Sorted by that height.
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bridgeta_core.utils.arrays import Bytes, Floats
 from bridgeta_synth.render.looks.paint import FINE, PERIOD, Textures
 from bridgeta_synth.render.shadows import hang_cables, outline_shadows, slice_shadows, sun_drift
 from bridgeta_synth.world import solids as kinds
@@ -44,11 +45,11 @@ class StaticLight:
         self,
         terrain: Terrain,
         still: Solids,
-        lamps: NDArray[np.float64],
+        lamps: Floats,
         light: Light,
         textures: Textures,
-        low: NDArray[np.float64],
-        high: NDArray[np.float64],
+        low: Floats,
+        high: Floats,
         rng: np.random.Generator,
         device: torch.device,
     ) -> None:
@@ -57,12 +58,12 @@ class StaticLight:
         self._shape = (int(size[1]), int(size[0]))
         self._sky = self._draw_open_sky(still, terrain)
         self._lamp = self._draw_lamplight(terrain, lamps)
-        self._rings: list[NDArray[np.float64]] = []
+        self._rings: list[Floats] = []
         self._leafy = np.zeros(0, dtype=bool)
         # Spots of sun below trees.
         share = np.clip(1.6 * np.arange(256) - 230, 0, 200).astype(np.uint8)
         self._spots = cv2.LUT(textures.wear[2 * FINE], share)
-        self._cables: list[NDArray[np.float64]] = []
+        self._cables: list[Floats] = []
         self._bounds = np.zeros((0, 4))
         self._slope = sun_drift(light.sun)
         cut = np.zeros((1, 1), dtype=np.uint8)
@@ -80,7 +81,7 @@ class StaticLight:
         self._terrain_step = terrain.step
         self._terrain_origin = terrain.origin
 
-    def draw_tile(self, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+    def draw_tile(self, corner: Floats, step: float, size: int) -> Bytes:
         """Draw the four channels `[size, size, 4]` of a square that starts at `corner`, row 0 at the smallest y."""
         result = np.empty((size, size, 4), dtype=np.uint8)
         result[..., SUN] = self._draw_sun(corner, step, size)
@@ -130,10 +131,10 @@ class StaticLight:
         v = ((y - self._terrain_origin[1]) / self._terrain_step + 0.5).int().clamp(0, rows - 1)
         return self._terrain.view(-1).index_select(0, v * columns + u)
 
-    def _to_pixels(self, ring: NDArray[np.float64], corner: NDArray[np.float64], step: float) -> NDArray[np.int32]:
+    def _to_pixels(self, ring: Floats, corner: Floats, step: float) -> NDArray[np.int32]:
         return np.round(((ring - corner) / step - 0.5) * 16).astype(np.int32)
 
-    def _draw_sun(self, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+    def _draw_sun(self, corner: Floats, step: float, size: int) -> Bytes:
         if max(self.light.sun_colour) == 0:
             return np.zeros((size, size), dtype=np.uint8)
         far = corner + size * step
@@ -152,7 +153,7 @@ class StaticLight:
             lit = np.where(leaves > 0, np.minimum(lit, spots), lit)
         return np.asarray(cv2.GaussianBlur(lit, (3, 3), 0.8), dtype=np.uint8)
 
-    def _draw_gloss(self, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+    def _draw_gloss(self, corner: Floats, step: float, size: int) -> Bytes:
         wet = self.light.wet
         pools = _cut_periodic(self._textures.pools, corner, _COARSE, round(size * step / _COARSE) + 2)
         scale = step / _COARSE
@@ -165,9 +166,7 @@ class StaticLight:
         level = 128 + 40 * (1.5 - 1.2 * wet)
         return np.clip(90 * wet + (pools.astype(np.float32) - level) * 7, 60 * wet, 255).astype(np.uint8)
 
-    def _upsample(
-        self, coarse: NDArray[np.uint8], corner: NDArray[np.float64], step: float, size: int
-    ) -> NDArray[np.uint8]:
+    def _upsample(self, coarse: Bytes, corner: Floats, step: float, size: int) -> Bytes:
         scale = step / _COARSE
         start = (corner - self.low) / _COARSE + scale / 2 - 0.5
         first = np.floor(start).astype(int) - 1
@@ -183,7 +182,7 @@ class StaticLight:
             cv2.warpAffine(part, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8
         )
 
-    def _draw_open_sky(self, still: Solids, terrain: Terrain) -> NDArray[np.uint8]:
+    def _draw_open_sky(self, still: Solids, terrain: Terrain) -> Bytes:
         """Draw the share of the sky (0-255) open over each cell: blurs of what stands around, by its height."""
         heights = np.zeros(self._shape, dtype=np.uint8)
         corners = still.corners()[:, :4, :2]
@@ -196,7 +195,7 @@ class StaticLight:
         wide = cv2.blur(cv2.blur(heights, (31, 31)), (31, 31)).astype(np.float32) / 250
         return np.asarray(np.clip(255 * (1 - 0.55 * near) * (1 - 0.9 * wide), 40, 255), dtype=np.uint8)
 
-    def _draw_lamplight(self, terrain: Terrain, lamps: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def _draw_lamplight(self, terrain: Terrain, lamps: Floats) -> Bytes:
         """Draw the light of the street lamps on level ground, encoded as in `draw_tile`."""
         total = np.zeros(self._shape, dtype=np.float32)
         if not self.light.lamps:
@@ -217,7 +216,7 @@ class StaticLight:
             total[v0:v1, u0:u1] += light * np.clip(1 - r2 / _LAMP_REACH**2, 0, 1)
         return np.asarray(np.clip(255 * np.sqrt(total / LAMP_LIGHT), 0, 255), dtype=np.uint8)
 
-    def _draw_shadow_heights(self, still: Solids, terrain: Terrain) -> NDArray[np.uint8]:
+    def _draw_shadow_heights(self, still: Solids, terrain: Terrain) -> Bytes:
         """Draw up to which height above the ground, encoded, each place lies in shadow; 0 is in the sun."""
         rows, columns = (round(side * _COARSE / _CUT) for side in self._shape)
         heights = np.zeros((rows, columns), dtype=np.uint8)
@@ -230,7 +229,7 @@ class StaticLight:
         return heights
 
 
-def _cut_periodic(tile: NDArray[np.uint8], corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+def _cut_periodic(tile: Bytes, corner: Floats, step: float, size: int) -> Bytes:
     """Cut a square that starts at `corner` from a texture that repeats every PERIOD metres."""
     period = round(PERIOD / step)
     if tile.shape[0] != period:

@@ -65,6 +65,11 @@ def read_expansion(root: str | Path, location: str) -> dict[str, Any]:
     return dict(content)
 
 
+def expansion_folder(root: str | Path) -> Path:
+    """Return the folder of a nuScenes root that holds the map expansions of its cities."""
+    return expansion_path(root, "any").parent
+
+
 def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> dict[str, Objects]:
     """The shapely polygons or lines, in global metres, of layers of a map expansion's content.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
+from bridgeta_core.utils.arrays import Bytes, Floats
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.world import materials
 from bridgeta_synth.world.materials import ALBEDO_SCALE, MARKS, MATERIALS, ROUGH
@@ -41,7 +42,7 @@ def make_noise(rng: np.random.Generator, size: int, cells: tuple[int, ...]) -> N
     return (total - total.mean()) / total.std()
 
 
-def encode(field: NDArray[np.float32]) -> NDArray[np.uint8]:
+def encode(field: NDArray[np.float32]) -> Bytes:
     """Encode a field of zero mean and unit deviation in 8 bits."""
     return np.clip(np.round(128 + SIGMA * field), 0, 255).astype(np.uint8)
 
@@ -52,10 +53,10 @@ class Textures:
     step; `pools`: where water stays, at 40 cm; `patterns` of materials that have one, at 5 cm.
     """
 
-    grain: dict[float, NDArray[np.uint8]]
-    wear: dict[float, NDArray[np.uint8]]
-    pools: NDArray[np.uint8]
-    patterns: dict[int, NDArray[np.uint8]]
+    grain: dict[float, Bytes]
+    wear: dict[float, Bytes]
+    pools: Bytes
+    patterns: dict[int, Bytes]
 
 
 @lru_cache(maxsize=4)
@@ -74,7 +75,7 @@ def make_textures(seed: Seed) -> Textures:
     return Textures({FINE: encode(grain), 2 * FINE: encode(coarse)}, wear, pools, _make_patterns(rng))
 
 
-def _make_patterns(rng: np.random.Generator) -> dict[int, NDArray[np.uint8]]:
+def _make_patterns(rng: np.random.Generator) -> dict[int, Bytes]:
     slabs = _lay_stones(rng, (64, 64), 0, 0.5, -2.2)
     # Cracks run where a smooth field changes its sign.
     cracks = np.abs(make_noise(rng, 512, (8, 32))) < 0.018
@@ -113,14 +114,14 @@ class Tile:
     255 where water stays and 0 on rough ground; all 8 bits.
     """
 
-    look: NDArray[np.uint8]
-    shine: NDArray[np.uint8]
+    look: Bytes
+    shine: Bytes
 
 
 @dataclass(frozen=True, eq=False)
 class _Shape:
     material: int
-    rings: list[NDArray[np.float64]]
+    rings: list[Floats]
     bounds: tuple[float, float, float, float]
 
 
@@ -138,8 +139,8 @@ class GroundPainter:
         seed: Seed,
         index: int,
         heading: float,
-        low: NDArray[np.float64],
-        high: NDArray[np.float64],
+        low: Floats,
+        high: Floats,
     ) -> None:
         self._textures, self._heading = textures, heading
         self._shapes = []
@@ -158,7 +159,7 @@ class GroundPainter:
             m: cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for m, p in textures.patterns.items()
         }
 
-    def draw_tile(self, corner: NDArray[np.float64], step: float, size: int) -> Tile:
+    def draw_tile(self, corner: Floats, step: float, size: int) -> Tile:
         """Paint a square of `size` pixels that starts at `corner`, row 0 at the smallest y; `step` is 0.05 or 0.1 m."""
         base, marks = self._draw_materials(corner, step, size)
         # Every third pixel is centred on a requested pixel.
@@ -177,9 +178,7 @@ class GroundPainter:
             self._lay_marks(look, marks, grain, _cut_window(self._textures.wear[step], corner, step, size))
         return Tile(look, shine)
 
-    def _draw_materials(
-        self, corner: NDArray[np.float64], step: float, size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _draw_materials(self, corner: Floats, step: float, size: int) -> tuple[Bytes, Bytes]:
         """Draw base materials and, above them, marks (0: none) of a square, _FINER times as fine as requested.
 
         cv2 also draws the border of a polygon, half a pixel too wide: in finer pixels that is little.
@@ -204,7 +203,7 @@ class GroundPainter:
                     cv2.fillPoly(marks, pixels, 0, cv2.LINE_8, 4)
         return base, marks
 
-    def _turn_pattern(self, material: int, corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+    def _turn_pattern(self, material: int, corner: Floats, step: float, size: int) -> Bytes:
         """Cut a square of a material's pattern, turned into the direction of the street."""
         pattern = (self._textures.patterns if step < 0.07 else self._coarse_patterns)[material]
         c, s = math.cos(self._heading), math.sin(self._heading)
@@ -217,9 +216,7 @@ class GroundPainter:
             cv2.warpAffine(pattern, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_WRAP), dtype=np.uint8
         )
 
-    def _lay_marks(
-        self, look: NDArray[np.uint8], marks: NDArray[np.uint8], grain: NDArray[np.uint8], wear: NDArray[np.uint8]
-    ) -> None:
+    def _lay_marks(self, look: Bytes, marks: Bytes, grain: Bytes, wear: Bytes) -> None:
         """Lay marks, finer than the square, over it, in place: as thick as the wear leaves them."""
         number = cv2.dilate(marks, np.ones((_FINER, _FINER), np.uint8))[1::_FINER, 1::_FINER].reshape(-1)
         at = np.flatnonzero(number)
@@ -235,7 +232,7 @@ class GroundPainter:
         flat[at] = np.round(below + share * (over - below)).astype(np.uint8)
 
 
-def _cut_window(tile: NDArray[np.uint8], corner: NDArray[np.float64], step: float, size: int) -> NDArray[np.uint8]:
+def _cut_window(tile: Bytes, corner: Floats, step: float, size: int) -> Bytes:
     """Cut a square from noise that repeats every PERIOD metres, as an array of its own."""
     period = round(PERIOD / step)
     x, y = np.floor(corner / step + 0.5).astype(np.int64) % period
@@ -268,7 +265,7 @@ def _make_looks(rng: np.random.Generator, seed: Seed) -> NDArray[np.uint32]:
     return packed.reshape(-1, 4).view(np.uint32)[:, 0]
 
 
-def _make_cover(rng: np.random.Generator) -> NDArray[np.uint8]:
+def _make_cover(rng: np.random.Generator) -> Bytes:
     """Make a table of how much (0-255) of marks is left, by index = material * 256 + wear."""
     z = (np.arange(256) - 128) / SIGMA + float(rng.uniform(-0.3, 0.6))
     cover = np.zeros((_COUNT, 256))

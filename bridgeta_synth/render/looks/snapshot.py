@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bridgeta_core.geometry.transforms import Matrix
+from bridgeta_core.utils.arrays import Flags, Floats
 from bridgeta_synth.render.looks.noise import to_planes
 from bridgeta_synth.world.light import Light
 from bridgeta_synth.world.solids import Solids
@@ -75,8 +75,8 @@ class Snapshot:
 
     ego: Matrix
     bodies: Solids
-    moving: NDArray[np.bool_]
-    lamps: NDArray[np.float64]
+    moving: Flags
+    lamps: Floats
 
     @classmethod
     def at(cls, scene: Scene, time: float) -> Snapshot:

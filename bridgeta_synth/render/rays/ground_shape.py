@@ -12,10 +12,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from torch import Tensor
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.render.rays.raster import Raster, rasterise_unpaved
 from bridgeta_synth.world.terrain import MAX_SLOPE, Terrain
 
@@ -50,7 +50,7 @@ class GroundShape:
         terrain: Terrain,
         kerb: float,
         paved: BaseGeometry,
-        path: NDArray[np.float64],
+        path: Floats,
         device: torch.device,
         reach: float = 170.0,
     ) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 from torch import Tensor
+
+from bridgeta_core.utils.arrays import Bytes, Floats
 
 
 class Raster:
     """Values `[rows, columns]` at nodes `origin` + `step` * (column, row), on a device, looked up by place."""
 
-    def __init__(self, values: Tensor, step: float, origin: NDArray[np.float64]) -> None:
+    def __init__(self, values: Tensor, step: float, origin: Floats) -> None:
         self.values, self.step = values.contiguous(), step
         self.x, self.y = float(origin[0]), float(origin[1])
 
@@ -43,9 +44,7 @@ class Raster:
         return self.values.view(-1).index_select(0, row * columns + column).float()
 
 
-def rasterise_unpaved(
-    paved: BaseGeometry, low: NDArray[np.float64], high: NDArray[np.float64], step: float
-) -> NDArray[np.uint8]:
+def rasterise_unpaved(paved: BaseGeometry, low: Floats, high: Floats, step: float) -> Bytes:
     """Rasterise the share (0-255) of every cell of `step` metres that is not paved.
 
     Returns `[rows, columns]`, row 0 at the smallest y.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridgeta_core.geometry.transforms import Matrix, transform
+from bridgeta_core.utils.arrays import Floats, Ints
 from bridgeta_synth.render.rays.ground_shape import GroundShape
 from bridgeta_synth.render.rays.solid_tensors import SolidTensors
 from bridgeta_synth.world.solids import Solids
@@ -86,7 +87,7 @@ class Traced:
         return self.origin[self.view[chosen]] + self.distance[chosen, None] * self.direction[chosen]
 
 
-def rotate(rays: Tensor, rotation: NDArray[np.float64]) -> Tensor:
+def rotate(rays: Tensor, rotation: Floats) -> Tensor:
     """Rotate rays `[n, 3]` by a 3x3 rotation; the result is planes of x, y and z in memory."""
     # Written out: a matrix product may sum in another order on another number of threads.
     x, y, z = rays.unbind(1)
@@ -118,12 +119,12 @@ def trace_views(
 def cast_rays(
     ground_shape: GroundShape | None,
     solids_by_view: Sequence[Solids],
-    origins: NDArray[np.float64],
+    origins: Floats,
     directions: Tensor,
     width: int,
     height: int,
-    rectangles: list[NDArray[np.int64]],
-    indices: list[NDArray[np.int64]],
+    rectangles: list[Ints],
+    indices: list[Ints],
 ) -> Traced:
     """Find the first hits of rays from `origins [v, 3]` along `directions [v * height * width, 3]`.
 
@@ -169,9 +170,7 @@ def cast_rays(
     return Traced(origin, directions, view, distance, row, tensors, pair_row, pair_ray, width, height)
 
 
-def _gather_rectangles(
-    rectangles: list[NDArray[np.int64]], indices: list[NDArray[np.int64]], count: int, size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _gather_rectangles(rectangles: list[Ints], indices: list[Ints], count: int, size: int) -> tuple[Ints, Ints, Ints]:
     """Gather all images' rectangles that are not empty, the rows of their solids, and the first ray of their image."""
     views = range(len(rectangles))
     boxes = np.concatenate(rectangles)
@@ -181,9 +180,7 @@ def _gather_rectangles(
     return boxes[valid], which[valid], first[valid]
 
 
-def _pair_rays(
-    boxes: NDArray[np.int64], first: NDArray[np.int64], which: NDArray[np.int64], width: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _pair_rays(boxes: Ints, first: Ints, which: Ints, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Pair every ray with the rows whose rectangles it lies in: `(ray [k], row [k])`."""
     u0, u1, v0, v1 = (torch.from_numpy(np.ascontiguousarray(c)).to(device) for c in boxes.T)
     begin = torch.from_numpy(first).to(device) + v0 * width + u0
@@ -199,9 +196,7 @@ def _pair_rays(
     return ray, row
 
 
-def bound_in_image(
-    solids: Solids, cam_T_global: Matrix, intrinsics: Matrix, width: int, height: int
-) -> NDArray[np.int64]:
+def bound_in_image(solids: Solids, cam_T_global: Matrix, intrinsics: Matrix, width: int, height: int) -> Ints:
     """Bound solids in an image by pixel rectangles (u0, u1, v0, v1), ends excluded; u0 >= u1 if outside."""
     if not len(solids):
         return np.zeros((0, 4), dtype=np.int64)
@@ -234,13 +229,13 @@ def bound_in_image(
 
 def bound_in_sweep(
     solids: Solids,
-    corners: NDArray[np.float64],
+    corners: Floats,
     sensor_T_global: Matrix,
     start: float,
     columns: int,
     around: int,
-    elevations: NDArray[np.float64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    elevations: Floats,
+) -> tuple[Ints, Ints]:
     """Bound solids in a sector of a range image: `columns` of the `around` to a full turn, by ascending azimuth
     (radians in the sensor's frame) from `start`, and rows of ascending `elevations`.
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from bridgeta_core.utils.arrays import Floats, Ints
 from bridgeta_synth.render.rays.solid_tensors import SolidTensors
 from bridgeta_synth.world.materials import linear
 
@@ -48,12 +48,12 @@ class SolidLooks:
         )
 
 
-def _mute(colour: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mute(colour: Floats) -> Floats:
     """Mute colours `[n, 3]` as weather does: a little closer to grey."""
     return colour + 0.15 * (colour @ np.array((0.2126, 0.7152, 0.0722))[:, None] - colour)
 
 
-def _hash_traits(seed: NDArray[np.int64]) -> NDArray[np.float64]:
+def _hash_traits(seed: Ints) -> Floats:
     """Hash seeds to numbers in [0, 1) `[4, n]`."""
     state = (seed.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     result = []

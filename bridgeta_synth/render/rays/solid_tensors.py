@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.world.solids import Solids
 
 
@@ -20,7 +20,7 @@ class SolidTensors:
     suffices however large the global coordinates are.
     """
 
-    def __init__(self, solids_by_view: Sequence[Solids], origins: NDArray[np.float64], device: torch.device) -> None:
+    def __init__(self, solids_by_view: Sequence[Solids], origins: Floats, device: torch.device) -> None:
         solids = solids_by_view[0]
         self.solids_by_view, self.solids, self.count, self.device = tuple(solids_by_view), solids, len(solids), device
         views = len(origins)
@@ -29,7 +29,7 @@ class SolidTensors:
         away = np.concatenate([origin - each.place for origin, each in zip(origins, solids_by_view, strict=True)])
         ox, oy, oz = np.einsum("nij,nj->ni", inverse, away).T
 
-        def repeat(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        def repeat(values: Floats) -> Floats:
             return np.tile(values, views)
 
         front, back, side, height = (repeat(v) for v in (solids.front, solids.back, solids.side, solids.height))

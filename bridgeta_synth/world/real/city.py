@@ -13,7 +13,7 @@ from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
-from bridgeta_core.data.maps.expansion import read_expansion, read_layers
+from bridgeta_core.data.maps.expansion import expansion_path, read_expansion, read_layers
 from bridgeta_core.utils.arrays import Objects
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.world.real.arc_paths import read_lanes
@@ -56,7 +56,7 @@ class City:
         Raises BridgeTAError when it is absent, broken, older than v1.3, or has no lanes.
         """
         content = read_expansion(root, location)
-        where = root / "maps" / "expansion" / f"{location}.json"
+        where = expansion_path(root, location)
         try:
             city = cls._parse(content)
         except (KeyError, TypeError, IndexError, ValueError, shapely.GEOSException) as error:

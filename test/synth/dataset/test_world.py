@@ -16,6 +16,7 @@ from shapely.geometry import LineString
 
 from bridgeta_core.data.maps.expansion import read_layers
 from bridgeta_core.geometry.transforms import Matrix, invert, project, transform
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.map_expansion import build_expansion
@@ -94,7 +95,7 @@ def line_errors(
     return [error for error in found if error is not None]
 
 
-def paint_error(image: NDArray[np.float32], pixels: NDArray[np.float64]) -> float | None:
+def paint_error(image: NDArray[np.float32], pixels: Floats) -> float | None:
     """Measure by how many pixels a bright stripe, or a pair, is off the centre of a profile `[73, 2]` of pixels.
 
     Returns None where no such stripe is visible.

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from shapely.geometry import Polygon, box
 from torch import Tensor
 
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.render.ground import STEPS, Ground, find_extent
 from bridgeta_synth.render.looks.paint import GroundPainter, make_textures
 from bridgeta_synth.render.shadows import (
@@ -41,9 +41,7 @@ def no_solids() -> Solids:
     return SolidList().build()
 
 
-def static(
-    given_light: Light, still: Solids, lamps: NDArray[np.float64] | None = None, terrain: Terrain = FLAT
-) -> StaticLight:
+def static(given_light: Light, still: Solids, lamps: Floats | None = None, terrain: Terrain = FLAT) -> StaticLight:
     low, high = find_extent(PATH, 90.0)
     lamps = np.zeros((0, 3)) if lamps is None else lamps
     rng = np.random.default_rng(0)
@@ -54,7 +52,7 @@ def ground(
     surface: list[tuple[int, Polygon]],
     given_light: Light | None = None,
     still: Solids | None = None,
-    lamps: NDArray[np.float64] | None = None,
+    lamps: Floats | None = None,
     seed: tuple[int, ...] = (3, 0),
 ) -> Ground:
     low, high = find_extent(PATH, 90.0)
@@ -62,13 +60,13 @@ def ground(
     return Ground(paint, static(given_light or light(), still or no_solids(), lamps), PATH, CPU, 90.0)
 
 
-def look(image: Ground, places: NDArray[np.float64], size: float = 0.02) -> Tensor:
+def look(image: Ground, places: Floats, size: float = 0.02) -> Tensor:
     """Look up places `[n, 2]`, `[8, n]`, for pixels of `size` metres."""
     x, y = torch.from_numpy(places.astype(np.float32)).unbind(1)
     return image.look_up(x, y, torch.full((2, len(x)), 1e-3), torch.full_like(x, size), torch.full_like(x, 0.5))
 
 
-def area(x0: float, y0: float, x1: float, y1: float, count: int = 60) -> NDArray[np.float64]:
+def area(x0: float, y0: float, x1: float, y1: float, count: int = 60) -> Floats:
     x, y = np.meshgrid(np.linspace(x0, x1, count), np.linspace(y0, y1, count))
     return np.stack((x, y), axis=-1).reshape(-1, 2)
 

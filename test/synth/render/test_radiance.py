@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from shapely.geometry import box
 from torch import Tensor
 
 from bridgeta_core.geometry.transforms import rigid
+from bridgeta_core.utils.arrays import Floats
 from bridgeta_synth.render.radiance import Shader
 from bridgeta_synth.render.rays.ground_shape import GroundShape
 from bridgeta_synth.render.rays.ray_caster import GROUND, KERB, NOTHING, Traced, View, trace_views
@@ -74,17 +74,17 @@ class Stage:
         )
         self.shader = Shader(self.scene, (5, 0), self.still, self.ground_shape, CPU)
 
-    def poses(self, time: float) -> NDArray[np.float64]:
+    def poses(self, time: float) -> Floats:
         """Drive actors east at 5 m/s, starting 12 m ahead."""
         return rigid((12 + 5 * time, 0, 0), (1.0, 0, 0, 0))[None][: len(self.scene.actors)]
 
-    def traced(self, time: float = 0.0, cam: NDArray[np.float64] = AHEAD) -> Traced:
+    def traced(self, time: float = 0.0, cam: Floats = AHEAD) -> Traced:
         parts = [self.still]
         if len(self.bodies):
             parts.append(self.bodies.transform(self.poses(time)))
         return trace_views(self.ground_shape, Solids.join(parts), [View(cam, INTRINSICS, WIDTH, HEIGHT)], CPU)
 
-    def radiance(self, time: float = 0.0, cam: NDArray[np.float64] = AHEAD) -> Tensor:
+    def radiance(self, time: float = 0.0, cam: Floats = AHEAD) -> Tensor:
         """Render `[h, w, 3]`."""
         return self.shader.compute_radiance(self.traced(time, cam), [time]).reshape(HEIGHT, WIDTH, 3)
 
