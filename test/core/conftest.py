@@ -1,9 +1,10 @@
-"""A nuScenes root of a few kilobytes, written without any code of ours, for tests of what reads such roots."""
+"""A nuScenes root of a few kilobytes, written without any code of ours, and a network of a few thousand weights."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,31 @@ import cv2
 import numpy as np
 import pytest
 
+from bridgeta_core.config import experiment as config
+
 CITIES = ("singapore-onenorth", "boston-seaport")
 SCENES = ("scene-0061", "scene-0103")  # in the official splits mini_train and mini_val
 CAMERAS = ("CAM_FRONT", "CAM_BACK")
 WIDTH, HEIGHT = 64, 36
 START = 1_600_000_000_000_000
+
+SMALL_NETWORK = [
+    "model.image.width=96",
+    "model.image.height=64",
+    "model.backbone.options={embedding_size: 8, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], layer_type: basic}",
+    "model.backbone.channels=16",
+    "model.lift.depth_step=4.0",
+    "model.lift.channels=8",
+    "model.lift.grid.resolution=3.2",
+    "model.decoder={width: 16, stages: [16, 16], blocks: 1, channels: 8}",
+    "model.head.width=8",
+    "teacher.lidar={channels: 8, width: 16, blocks: 0, sweeps: 1}",
+    "distill.bridgeta.network.channels=8",
+    "grid.resolution=2.0",
+    "data.batch_size=2",
+    "data.workers=0",
+    "train.epochs=2",
+]
 
 
 class MapSheet:
@@ -205,3 +226,30 @@ def broken_root(_small_root: Path, tmp_path: Path) -> Path:
 def map_sheet() -> type[MapSheet]:
     """Draws maps: `sheet = map_sheet(); sheet.polygon(layer, corners, holes); sheet.write(root, city)`."""
     return MapSheet
+
+
+@pytest.fixture(scope="session")
+def small_network() -> list[str]:
+    """Settings of a student and a teacher of a few thousand weights, for two epochs of small batches."""
+    return list(SMALL_NETWORK)
+
+
+@pytest.fixture(scope="session")
+def experiment() -> Callable[..., config.Experiment]:
+    """`experiment(root, *overrides)`: settings of a small run on a root of version v1.0-mini."""
+
+    def make(root: Path, *overrides: str) -> config.Experiment:
+        roots = [f"data.train_root={root}", f"data.val_root={root}", "data.version=v1.0-mini"]
+        return config.load(config.Experiment, "tiny", [*SMALL_NETWORK, *roots, *overrides])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def two_scenes(experiment: Callable[..., config.Experiment], small_root: Path) -> Callable[..., config.Experiment]:
+    """`two_scenes(*overrides)`: settings for the small root: 2 scenes of 2 frames with 2 cameras."""
+
+    def make(*overrides: str) -> config.Experiment:
+        return experiment(small_root, "data.cameras=[CAM_FRONT,CAM_BACK]", *overrides)
+
+    return make

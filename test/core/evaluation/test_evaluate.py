@@ -112,21 +112,12 @@ def test_a_constant_is_perfect_on_its_own_training_sample(small_root, monkeypatc
     assert report.iou.miou_half == 1
 
 
-def test_weights_are_scored_with_their_own_cameras_and_grid(small_root, tmp_path):
+def test_weights_are_scored_with_their_own_cameras_and_grid(two_scenes, small_root, tmp_path):
     from bridgeta_core.deploy.weights import save_weights
     from bridgeta_core.model.student import Student
 
-    small = [
-        "image={width: 96, height: 64, margin: 1.0}",
-        "backbone.options={embedding_size: 8, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], layer_type: basic}",
-        "backbone={architecture: resnet, channels: 16}",
-        "lift={depth_max: 57.0, depth_step: 4.0, channels: 8, downsample: 1}",
-        "lift.grid.resolution=3.2",
-        "decoder={width: 16, stages: [16, 16], blocks: 1, channels: 8}",
-        "head.width=8",
-    ]
     torch.manual_seed(0)
-    student = Student(config.from_mapping(config.StudentConfig, {}, small), GRID).eval()
+    student = Student(two_scenes().model, GRID).eval()
     path = tmp_path / "random.safetensors"
     save_weights(path, student, ["CAM_BACK", "CAM_FRONT"], {})
     report = evaluate_weights(path, small_root, VERSION, device="cpu", workers=0)

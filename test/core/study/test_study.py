@@ -15,21 +15,8 @@ from bridgeta_core.study.execution import Failure
 from bridgeta_core.study.plan import plan
 
 ONE = {"seeds": [0], "budgets": {"full": []}, "teachers": {"fusion": []}}
-NETWORK = [
-    *("model.image.width=96", "model.image.height=64", "model.backbone.channels=16", "model.head.width=8"),
-    "model.backbone.options={embedding_size: 8, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], layer_type: basic}",
-    *("model.lift.depth_step=4.0", "model.lift.channels=8", "model.lift.grid.resolution=3.2", "grid.resolution=2.0"),
-    "model.decoder={width: 16, stages: [16, 16], blocks: 1, channels: 8}",
-    *("teacher.lidar.width=16", "teacher.lidar.channels=8", "teacher.lidar.sweeps=0"),
-    *(
-        "data.batch_size=2",
-        "data.workers=0",
-        "data.version=v1.0-mini",
-        "data.cameras=[CAM_FRONT,CAM_BACK]",
-        "train.epochs=1",
-    ),
-    *("distill.warmup_steps=0", "distill.ramp_steps=0", "distill.calibrate_steps=1", "distill.statistics_frames=1"),
-]
+SHORT = ["train.epochs=1", "distill.warmup_steps=0", "distill.ramp_steps=0"]
+SHORT += ["distill.calibrate_steps=1", "distill.statistics_frames=1"]
 
 
 def bridgeta(*arguments: object):
@@ -87,11 +74,12 @@ def test_wrong_settings_are_exit_code_2(finished):
     assert "baseline = B is not among arms" in done.output
 
 
-def test_the_record_of_every_kind_of_training_is_read(make_study, small_root, tmp_path):
+def test_the_record_of_every_kind_of_training_is_read(make_study, small_network, small_root, tmp_path):
     from bridgeta_core.training.train import train_distill, train_student, train_teacher
 
-    roots = [f"data.train_root={small_root}", f"data.val_root={small_root}"]
-    study = make_study(*NETWORK, *roots, overrides=[], **ONE)
+    data = [f"data.train_root={small_root}", f"data.val_root={small_root}"]
+    data += ["data.version=v1.0-mini", "data.cameras=[CAM_FRONT,CAM_BACK]"]
+    study = make_study(*small_network, *data, *SHORT, overrides=[], **ONE)
     trainers = {"teacher": train_teacher, "student": train_student, "distill": train_distill}
     wanted = {"fusion", "A0", "A2"}
     for run in plan(study, tmp_path / "out"):
