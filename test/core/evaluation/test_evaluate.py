@@ -103,8 +103,8 @@ def test_the_evaluate_constant_is_the_best_of_all_thresholds(small_root, frames)
 
 
 def test_a_constant_is_perfect_on_its_own_training_sample(small_root, monkeypatch):
-    labels = FrameDataset.labels
-    monkeypatch.setattr(FrameDataset, "labels", lambda self, i: labels(self, 0))
+    read_labels = FrameDataset.read_labels
+    monkeypatch.setattr(FrameDataset, "read_labels", lambda self, i: read_labels(self, 0))
     report = evaluate_constant(
         small_root, VERSION, small_root, VERSION, "mini_train", train_scenes="mini_train", grid=GRID
     )
