@@ -105,3 +105,7 @@ def spin_some(node: BevNode, executor: SingleThreadedExecutor, timeout: float | 
     except Exception as error:
         if node.context.ok():  # otherwise the shutdown interrupted rclpy
             node.get_logger().error(f"in a callback: {format_traceback(error)}")
+
+
+if __name__ == "__main__":
+    main()
