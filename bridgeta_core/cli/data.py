@@ -30,7 +30,7 @@ def check(
     from bridgeta_core.data.check.run import check as check_root
 
     report = check_root(root, version, deep=deep, jobs=jobs)
-    console.print(report.page())
+    console.print(report.render())
     if list_file is not None:
         with replace_when_done(list_file) as temporary:
             temporary.write_text("".join(f"{path}\n" for path in report.bad_files))

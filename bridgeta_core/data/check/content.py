@@ -1,4 +1,4 @@
-"""Every image decoded and every LiDAR file read, to find those that are damaged."""
+"""Find damaged files: decode every image and read every LiDAR file."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from bridgeta_core.geometry.images import decode
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.machine import shield_from_interrupts
 
-_CHUNK = 16  # files that a process takes at a time
-_AHEAD = 4  # chunks per process that wait, so that none stands idle
+_CHUNK = 16  # files per task of a process
+_AHEAD = 4  # chunks queued per process, so that none idles
 
 
 @dataclass(frozen=True)
@@ -36,48 +36,48 @@ class Expected:
     height: int
 
 
-def damaged(root: Path, files: Sequence[Expected], jobs: int) -> list[tuple[str, str]]:
-    """The damaged ones among `files`, in their order: path and what is wrong. Shows a progress bar.
+def find_damaged(root: Path, files: Sequence[Expected], jobs: int) -> list[tuple[str, str]]:
+    """Find the damaged files, in order: path and what is wrong. Shows a progress bar.
 
     `jobs` processes share the work. Raises BridgeTAError when one of them dies.
     """
     columns = (TextColumn("check"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), _Rate())
-    found = []
+    damaged = []
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=len(files))
-        for chunk, faults in _shared_out(root, files, jobs):
-            found += [(file.path, fault) for file, fault in zip(chunk, faults, strict=True) if fault]
+        for chunk, faults in _check_chunks(root, files, jobs):
+            damaged += [(file.path, fault) for file, fault in zip(chunk, faults, strict=True) if fault]
             bar.advance(task, len(chunk))
-    return found
+    return damaged
 
 
 class _Rate(ProgressColumn):
     """Files per second."""
 
     def render(self, task: Task) -> Text:
-        """Nothing until the first files are done."""
+        """Render nothing until the first files are done."""
         return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
-def _shared_out(
+def _check_chunks(
     root: Path, files: Sequence[Expected], jobs: int
 ) -> Iterator[tuple[Sequence[Expected], list[str | None]]]:
-    """Chunks of files with what is wrong with each, in order."""
+    """Yield chunks of files with what is wrong with each, in order."""
     chunks = iter([files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)])
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare)
     waiting: deque[tuple[Sequence[Expected], Future[list[str | None]]]] = deque()
 
-    def hand_out(some: Iterable[Sequence[Expected]]) -> None:
-        waiting.extend((chunk, pool.submit(_faults, root, chunk)) for chunk in some)
+    def submit(more: Iterable[Sequence[Expected]]) -> None:
+        waiting.extend((chunk, pool.submit(_find_faults, root, chunk)) for chunk in more)
 
     try:
         with shield_from_interrupts():  # the first submission starts the processes
-            hand_out(itertools.islice(chunks, _AHEAD * jobs))
+            submit(itertools.islice(chunks, _AHEAD * jobs))
         while waiting:
             chunk, future = waiting.popleft()
             faults = future.result()
-            hand_out(itertools.islice(chunks, 1))
+            submit(itertools.islice(chunks, 1))
             yield chunk, faults
     except BrokenProcessPool as error:
         fix = "If memory ran short use fewer --jobs"
@@ -87,17 +87,17 @@ def _shared_out(
 
 
 def _prepare() -> None:
-    """Set up a process: one thread, and its standard error stream into a file (see `_image_fault`)."""
+    """Set up a process: one thread, and its standard error stream into a file (see `_find_image_fault`)."""
     cv2.setNumThreads(1)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
 
 
-def _faults(root: Path, files: Sequence[Expected]) -> list[str | None]:
-    return [_lidar_fault(root / f.path) if not f.width else _image_fault(root, f) for f in files]
+def _find_faults(root: Path, files: Sequence[Expected]) -> list[str | None]:
+    return [_find_lidar_fault(root / f.path) if not f.width else _find_image_fault(root, f) for f in files]
 
 
-def _lidar_fault(path: Path) -> str | None:
+def _find_lidar_fault(path: Path) -> str | None:
     try:
         read_lidar(path)
     except BridgeTAError as error:
@@ -105,7 +105,7 @@ def _lidar_fault(path: Path) -> str | None:
     return None
 
 
-def _image_fault(root: Path, file: Expected) -> str | None:
+def _find_image_fault(root: Path, file: Expected) -> str | None:
     os.ftruncate(2, 0)
     os.lseek(2, 0, os.SEEK_SET)
     try:
@@ -116,7 +116,7 @@ def _image_fault(root: Path, file: Expected) -> str | None:
         return f"cannot be read ({error.strerror})"
     if (width, height) != (file.width, file.height):
         return f"is {width}x{height} pixels, in the tables {file.width}x{file.height}"
-    # libjpeg makes some picture of damaged data, and tells of it on the standard error stream only. Superfluous bytes
-    # between segments do no harm, and some encoders write them.
+    # libjpeg makes a picture even of damaged data, and complains on the standard error stream alone. Superfluous bytes
+    # between segments do no harm; some encoders write them.
     complaints = os.pread(2, 4096, 0).decode(errors="replace").splitlines()
     return next((line for line in complaints if "extraneous bytes" not in line), None)

@@ -1,4 +1,4 @@
-"""Checks of the sensor files: which of those that the tables name are there, and which scenes and splits are hit."""
+"""Check the files of a root: sensor files, the scenes and splits that lack some, and room for what is derived."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SPLITS: Mapping[str, tuple[str, ...]] = dict(
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """The files of a channel as they lie on disk: `there` and `empty` are flags per file."""
+    """The files of a channel as they are on disk: `there` and `empty` are flags per file."""
 
     files: ChannelFiles
     there: Flags
@@ -37,12 +37,12 @@ class Channel:
 
     @cached_property
     def is_used(self) -> bool:
-        """Whether anything of ours reads this channel: cameras and the LiDAR are read, radars are not."""
+        """Whether anything reads this channel: cameras and the LiDAR are read, radars are not."""
         return bool(self.files.size.any()) or self.files.channel == LIDAR
 
     @cached_property
     def has_no_sweeps(self) -> bool:
-        """Whether the tables name sweeps and the root was extracted without their folder."""
+        """Whether the tables name sweeps but the root was extracted without their folder."""
         sweeps = ~self.files.is_keyframe
         if not sweeps.any() or self.there[sweeps].any():
             return False
@@ -51,19 +51,19 @@ class Channel:
 
     @cached_property
     def wanted(self) -> Flags:
-        """The files that ought to be there: all of a channel that is used, but no sweeps where there are none."""
+        """The files that should be there: all of a channel that is used, but no sweeps where none were extracted."""
         if not self.is_used:
             return np.zeros(len(self.there), dtype=bool)
         return self.files.is_keyframe if self.has_no_sweeps else np.ones(len(self.there), dtype=bool)
 
 
-def look(index: NuScenesDataset) -> Iterator[Channel]:
-    """All channels of an index that have files. Every folder is listed once, whatever the number of its files.
+def list_channels(dataset: NuScenesDataset) -> Iterator[Channel]:
+    """List all channels of a dataset that have files. Each folder is listed once.
 
-    Sizes are asked for only where training reads: of keyframes and of the LiDAR's sweeps. For the millions of other
-    files it would take far longer than all the rest.
+    Sizes are read only where training reads: of keyframes and of the LiDAR's sweeps. For the millions of other files
+    that would take far longer than everything else.
     """
-    for files in index.files():
+    for files in dataset.files():
         listings: dict[str, dict[str, int]] = {}
         states = np.zeros(len(files.paths), dtype=np.int8)
         is_camera = bool(files.size.any())
@@ -71,14 +71,14 @@ def look(index: NuScenesDataset) -> Iterator[Channel]:
             folder, _, name = path.rpartition("/")
             if folder not in listings:
                 sized = files.channel == LIDAR or (is_camera and is_keyframe)
-                listings[folder] = _listing(index.root / folder, sized)
+                listings[folder] = _list_folder(dataset.root / folder, sized)
             states[i] = listings[folder].get(name, _ABSENT)
         if files.paths:
             yield Channel(files, states == _THERE, states == _EMPTY)
 
 
-def _listing(folder: Path, sized: bool) -> dict[str, int]:
-    """The state of every file in a folder by name; empty when there is no such folder."""
+def _list_folder(folder: Path, sized: bool) -> dict[str, int]:
+    """Return the state of every file in a folder by name; nothing when there is no such folder."""
     listing = {}
     try:
         with os.scandir(folder) as entries:
@@ -96,12 +96,12 @@ def _listing(folder: Path, sized: bool) -> dict[str, int]:
 
 
 def check_channels(channels: Sequence[Channel], remedy: str, report: Report) -> None:
-    """One item per channel, then one of the files that are empty. `remedy` says where missing files come from."""
+    """Add an item per channel, and one for empty files. `remedy` says where missing files come from."""
     for channel in channels:
         _check_channel(channel, remedy, report)
     empty = [c.files.paths[i] for c in channels if c.is_used for i in np.flatnonzero(c.empty)]
     if empty:
-        report.problem("empty files", f"{len(empty):,} without content: {join_first(sorted(empty), 3)}", remedy)
+        report.add_problem("empty files", f"{len(empty):,} without content: {join_first(sorted(empty), 3)}", remedy)
 
 
 def _check_channel(channel: Channel, remedy: str, report: Report) -> None:
@@ -111,25 +111,27 @@ def _check_channel(channel: Channel, remedy: str, report: Report) -> None:
     if not keyframe.all():
         what += f", {here[~keyframe].sum():,} of {(~keyframe).sum():,} sweeps"
     if here.all():
-        report.ok(name, what)
+        report.add_ok(name, what)
     elif not channel.is_used:
-        report.note(name, f"{what}; nothing reads them")
+        report.add_note(name, f"{what}; nothing reads them")
     elif not here[channel.wanted].all():
-        report.problem(name, what, remedy)
+        report.add_problem(name, what, remedy)
     elif name == LIDAR:
-        report.note(name, f"{what}: the teacher gets keyframes only", "Extract the sweeps if it is to see more points")
+        report.add_note(
+            name, f"{what}: the teacher gets keyframes only", "Extract the sweeps if it is to see more points"
+        )
     else:
-        report.note(name, f"{what}: training needs none", "Write bags with bridgeta bag --keyframes-only")
+        report.add_note(name, f"{what}: training needs none", "Write bags with bridgeta bag --keyframes-only")
 
 
-def check_scenes(index: NuScenesDataset, channels: Sequence[Channel], remedy: str, report: Report) -> set[str]:
-    """The names of the scenes that have all their files; those that lack some are reported."""
-    named, lacking = np.zeros((2, len(index.scenes)), dtype=np.int64)
+def check_scenes(dataset: NuScenesDataset, channels: Sequence[Channel], remedy: str, report: Report) -> set[str]:
+    """Return the names of the scenes that have all their files, and report those that lack some."""
+    named, lacking = np.zeros((2, len(dataset.scenes)), dtype=np.int64)
     for channel in channels:
         scene, wanted = channel.files.scene, channel.wanted
         named += np.bincount(scene[wanted], minlength=len(named))
         lacking += np.bincount(scene[wanted & ~channel.there], minlength=len(named))
-    names = [scene.name for scene in index.scenes]
+    names = [scene.name for scene in dataset.scenes]
     total = len(names)
     for word, numbers in (
         ("all", np.flatnonzero((lacking == named) & (named > 0))),
@@ -137,34 +139,36 @@ def check_scenes(index: NuScenesDataset, channels: Sequence[Channel], remedy: st
     ):
         if len(numbers):
             hit = join_first([names[i] for i in numbers])
-            report.problem("scenes", f"{len(numbers):,} of {total:,} scenes lack {word} of their files: {hit}", remedy)
+            report.add_problem(
+                "scenes", f"{len(numbers):,} of {total:,} scenes lack {word} of their files: {hit}", remedy
+            )
     if not lacking.any():
-        report.ok("scenes", f"{total:,} scenes, {len(index):,} keyframes: all files are there")
+        report.add_ok("scenes", f"{total:,} scenes, {len(dataset):,} keyframes: all files are there")
     return {names[i] for i in np.flatnonzero((lacking == 0) & (named > 0))}
 
 
-def check_splits(index: NuScenesDataset, whole: set[str], report: Report) -> list[str]:
-    """The official splits of which all scenes are there with all their files; `whole` are the names of such scenes."""
+def check_splits(dataset: NuScenesDataset, whole: set[str], report: Report) -> list[str]:
+    """Return the official splits whose scenes are all in `whole`, the names of the scenes with all their files."""
     official = official_splits()
-    named = {scene.name for scene in index.scenes}
+    named = {scene.name for scene in dataset.scenes}
     complete = []
-    for split in _SPLITS.get(index.version, ("train", "val", "test", "mini_train", "mini_val")):
+    for split in _SPLITS.get(dataset.version, ("train", "val", "test", "mini_train", "mini_val")):
         scenes = set(official[split])
         if not scenes & named:
             continue
         what = f"{len(scenes & named):,} of {len(scenes):,} scenes are in the tables"
         if scenes <= whole:
-            report.ok(f"split {split}", f"complete: {len(scenes):,} scenes")
+            report.add_ok(f"split {split}", f"complete: {len(scenes):,} scenes")
             complete.append(split)
-        elif scenes <= named:  # the scenes that lack files are told already
-            report.note(f"split {split}", f"{len(scenes & whole):,} of {len(scenes):,} scenes have all their files")
+        elif scenes <= named:  # the scenes that lack files are reported already
+            report.add_note(f"split {split}", f"{len(scenes & whole):,} of {len(scenes):,} scenes have all their files")
         else:
-            report.note(f"split {split}", what, "Its results cannot be compared with published ones")
+            report.add_note(f"split {split}", what, "Its results cannot be compared with published ones")
     return complete
 
 
-def bad_files(channels: Sequence[Channel]) -> list[str]:
-    """The files that have to be extracted again because they are missing or empty, sorted."""
+def list_bad_files(channels: Sequence[Channel]) -> list[str]:
+    """List the files to extract again, missing or empty, sorted."""
     return sorted(c.files.paths[i] for c in channels for i in np.flatnonzero(c.wanted & ~c.there))
 
 
@@ -172,47 +176,47 @@ _INDEX_SHARE = 0.5  # bytes of an index per byte of sample_data.json, rounded up
 
 
 def check_index_room(folder: Path, report: Report) -> None:
-    """Whether the index of a table folder can be kept: its place must be writable, and have room.
+    """Check that the index of a table folder can be cached: its place must be writable and have room.
 
-    That it cannot is a note, since everything works all the same, if slowly.
+    Otherwise add a note only, since everything still works, if slowly.
     """
-    cache, there = cache_folder(), _nearest(cache_folder())
+    cache, there = cache_folder(), _nearest_existing(cache_folder())
     table = folder / "sample_data.json"
     need = table.stat().st_size * _INDEX_SHARE if table.is_file() else 0
     fix = "Set BRIDGETA_CACHE to a folder that can be written and has room"
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        report.note("cache", f"{cache} cannot be written: the tables are read anew at every start", fix)
+        report.add_note("cache", f"{cache} cannot be written: the tables are read again at every start", fix)
         return
     free = shutil.disk_usage(there).free
-    what = f"{cache}: {_gigabytes(free)} free, the index takes at most {_gigabytes(need)}"
+    what = f"{cache}: {_format_size(free)} free, the index takes at most {_format_size(need)}"
     if free < need:
-        report.note("cache", f"{what}: the tables are read anew at every start", fix)
+        report.add_note("cache", f"{what}: the tables are read again at every start", fix)
     else:
-        report.ok("cache", what)
+        report.add_ok("cache", what)
 
 
 def check_frame_room(keyframes: int, report: Report) -> None:
-    """What `data.cache` takes for the images and labels of all keyframes, if it is wanted: told, never a problem."""
+    """Report how much `data.cache` takes for the images and labels of all keyframes; this is never a problem."""
     sizes = {name: keyframes * _frame_bytes(load(Experiment, name)) for name in ("tiny", "nuscenes_swin_t")}
-    told = " and ".join(f"{_gigabytes(size)} for {name}" for name, size in sizes.items())
-    free = shutil.disk_usage(_nearest(cache_folder())).free
-    what = f"data.cache, if you use it, takes {told}"
+    sizes_by_name = " and ".join(f"{_format_size(size)} for {name}" for name, size in sizes.items())
+    free = shutil.disk_usage(_nearest_existing(cache_folder())).free
+    what = f"data.cache, if you use it, takes {sizes_by_name}"
     if free < min(sizes.values()):
-        report.note("frame cache", f"{what}; {_gigabytes(free)} are free", "Put it on another disk")
+        report.add_note("frame cache", f"{what}; {_format_size(free)} are free", "Put it on another disk")
     else:
-        report.ok("frame cache", what)
+        report.add_ok("frame cache", what)
 
 
 def _frame_bytes(experiment: Experiment) -> int:
-    """Bytes of a kept frame: uint8 RGB images, and one bit per class and label cell."""
+    """Return the bytes of a cached frame: uint8 RGB images, and one bit per class and label cell."""
     image, (rows, columns) = experiment.model.image, experiment.grid.shape
     return len(experiment.data.cameras) * image.height * image.width * 3 + 6 * rows * columns // 8
 
 
-def _nearest(path: Path) -> Path:
-    """The path itself, or its nearest parent that exists."""
+def _nearest_existing(path: Path) -> Path:
+    """Return the path itself, or its nearest parent that exists."""
     return next(p for p in (path.absolute(), *path.absolute().parents) if os.path.exists(p))
 
 
-def _gigabytes(size: float) -> str:
+def _format_size(size: float) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"

@@ -1,4 +1,4 @@
-"""What a check finds, item by item, and how it is told."""
+"""The report of a check: its items, each with a severity, and the verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 class Severity(Enum):
-    """How an item is: a note is worth knowing but stands in the way of nothing."""
+    """How bad an item is. A note is worth knowing but prevents nothing."""
 
     OK = "ok"
     NOTE = "note"
@@ -22,57 +22,56 @@ _COLOURS = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.PROBLEM: "bo
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One item: its state, what is there or is missing, and what to do about it (empty when there is nothing to do)."""
+class Item:
+    """One item: its severity and name, what is there or missing, and what to do about it (empty: nothing)."""
 
-    state: Severity
-    item: str
+    severity: Severity
+    name: str
     what: str
     fix: str = ""
 
 
 @dataclass
 class Report:
-    """All findings, in the order in which they were made, and the one sentence that they come to.
+    """All items in the order in which they were checked, and the verdict: one sentence on what to do next.
 
-    `bad_files` are the paths, relative to the root, of files that have to be extracted again: missing, empty or
-    damaged.
+    `bad_files` are the paths, relative to the root, of files to extract again: missing, empty or damaged.
     """
 
-    findings: list[Finding] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     bad_files: list[str] = field(default_factory=list)
     verdict: str = ""
 
-    def ok(self, item: str, what: str) -> None:
+    def add_ok(self, name: str, what: str) -> None:
         """Add an item that is as it should be."""
-        self.findings.append(Finding(Severity.OK, item, what))
+        self.items.append(Item(Severity.OK, name, what))
 
-    def note(self, item: str, what: str, fix: str = "") -> None:
+    def add_note(self, name: str, what: str, fix: str = "") -> None:
         """Add an item that is worth knowing."""
-        self.findings.append(Finding(Severity.NOTE, item, what, fix))
+        self.items.append(Item(Severity.NOTE, name, what, fix))
 
-    def problem(self, item: str, what: str, fix: str) -> None:
-        """Add an item that stands in the way of training."""
-        self.findings.append(Finding(Severity.PROBLEM, item, what, fix))
+    def add_problem(self, name: str, what: str, fix: str) -> None:
+        """Add an item that prevents training."""
+        self.items.append(Item(Severity.PROBLEM, name, what, fix))
 
     @property
-    def problems(self) -> list[Finding]:
-        """The items that stand in the way."""
-        return [finding for finding in self.findings if finding.state is Severity.PROBLEM]
+    def problems(self) -> list[Item]:
+        """The items that prevent training."""
+        return [item for item in self.items if item.severity is Severity.PROBLEM]
 
     @property
     def exit_code(self) -> int:
         """1 when there is a problem, else 0."""
         return 1 if self.problems else 0
 
-    def page(self) -> RenderableType:
-        """The findings as a table."""
+    def render(self) -> RenderableType:
+        """Render the items as a table."""
         table = Table(show_edge=False, pad_edge=False)
         table.add_column("State")
         table.add_column("Item", no_wrap=True)
         table.add_column("What there is", ratio=3, overflow="fold")
         table.add_column("What to do", ratio=2, overflow="fold")
-        for finding in self.findings:
-            state = Text(finding.state.value, style=_COLOURS[finding.state])
-            table.add_row(state, finding.item, Text(finding.what), Text(finding.fix))
+        for item in self.items:
+            severity = Text(item.severity.value, style=_COLOURS[item.severity])
+            table.add_row(severity, item.name, Text(item.what), Text(item.fix))
         return Group(table, Text())

@@ -1,4 +1,4 @@
-"""What is there of a nuScenes root, what is missing, and what to do about it."""
+"""Check a nuScenes root: what is there, what is missing, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from bridgeta_core.config.experiment import DataConfig
-from bridgeta_core.data.check.content import Expected, damaged
+from bridgeta_core.data.check.content import Expected, find_damaged
 from bridgeta_core.data.check.files import (
     Channel,
-    bad_files,
     check_channels,
     check_frame_room,
     check_index_room,
     check_scenes,
     check_splits,
-    look,
+    list_bad_files,
+    list_channels,
 )
 from bridgeta_core.data.check.report import Report
 from bridgeta_core.data.check.tables import check_basemaps, check_expansions, check_tables, find_version, read_cities
@@ -30,7 +30,7 @@ from bridgeta_core.data.nuscenes.index_cache import cache_folder
 from bridgeta_core.data.sample import LIDAR
 from bridgeta_core.utils.errors import BridgeTAError
 
-_SHOWN = 20  # damaged files that are told one by one
+_SHOWN = 20  # damaged files that are listed one by one
 _BLOBS = {
     "v1.0-trainval": "Extract all ten v1.0-trainval*_blobs.tgz into this root",
     "v1.0-mini": "Extract v1.0-mini.tgz into this root again",
@@ -39,97 +39,101 @@ _BLOBS = {
 
 
 def check(root: str | Path, version: str | None = None, *, deep: bool = False, jobs: int | None = None) -> Report:
-    """Look at a nuScenes root: its tables, maps, sensor files and splits, and the folder of the index.
+    """Check a nuScenes root: its tables, maps, sensor files and splits, and the cache of its index.
 
-    `deep` decodes every camera image and reads every LIDAR_TOP file, `jobs` at a time (as many as there are cores by
-    default). What is missing or broken is in the report; BridgeTAError (exit code 2) is for wrong arguments.
+    `deep` decodes every camera image and reads every LIDAR_TOP file in `jobs` processes (by default one per core).
+    What is missing or broken is in the report; BridgeTAError (exit code 2) is for wrong arguments.
     """
     if jobs is not None and jobs < 1:
         raise BridgeTAError(f"jobs is {jobs}, it must be 1 or more", exit_code=2)
     root, report = Path(root).expanduser().resolve(), Report()
-    origin = _synthetic(root)
+    origin = _read_synthetic_settings(root)
     chosen = find_version(root, version, report)
-    index = None
+    dataset = None
     if chosen is not None:
-        index = _check_tables_and_maps(root, chosen, report)
-    if index is not None:
-        _check_files(index, origin, report, os.cpu_count() or 1 if jobs is None else jobs, deep)
+        dataset = _check_tables_and_maps(root, chosen, report)
+    if dataset is not None:
+        _check_files(dataset, origin, report, os.cpu_count() or 1 if jobs is None else jobs, deep)
     else:
-        report.verdict = _first(report)
+        report.verdict = _describe_problem(report)
     return report
 
 
-def _synthetic(root: Path) -> dict[str, Any] | None:
-    """The settings of a root that `bridgeta synth` wrote."""
+def _read_synthetic_settings(root: Path) -> dict[str, Any] | None:
+    """Return the settings of a root that `bridgeta synth` wrote, or None."""
     try:
         sheet = json.loads((root / "synth.json").read_bytes())
         return dict(sheet["settings"]) if sheet["generator"] == "bridgeta synth" else None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # a real root, or a file of this name from elsewhere
+        return None  # a real root, or a file of that name from elsewhere
 
 
 def _check_tables_and_maps(root: Path, version: str, report: Report) -> NuScenesDataset | None:
-    """The index, when the tables are good for it."""
+    """Check tables and maps, and return the dataset when the tables allow to open it."""
     folder = root / version
     whole = check_tables(folder, report)
     check_index_room(folder, report)
-    index = _open_index(root, version, report) if "sample_data" in whole and not report.problems else None
+    dataset = _open_dataset(root, version, report) if "sample_data" in whole and not report.problems else None
     if "map" in whole:
         check_basemaps(root, folder, report)
     if "log" in whole:
         check_expansions(root, read_cities(folder), report)
-    return index
+    return dataset
 
 
-def _open_index(root: Path, version: str, report: Report) -> NuScenesDataset | None:
-    """The index, which is built when it is not kept yet."""
-    before, start = _kept(), time.monotonic()
+def _open_dataset(root: Path, version: str, report: Report) -> NuScenesDataset | None:
+    """Open the dataset, which builds its index when that is not cached yet."""
+    before, start = _cached_indexes(), time.monotonic()
     try:
-        index = NuScenesDataset(root, version)
+        dataset = NuScenesDataset(root, version)
     except BridgeTAError as error:
-        report.problem("index", str(error.what), error.fix or "")
+        report.add_problem("index", str(error.what), error.fix or "")
         return None
-    made = "built now, in" if _kept() != before else "opened in"
-    what = f"{len(index):,} keyframes in {len(index.scenes):,} scenes; {made} {time.monotonic() - start:.1f} s"
-    if len(index):
-        report.ok("index", what)
-        return index
-    report.problem("index", what, "Extract the metadata archive of this version again")
+    made = "built now, in" if _cached_indexes() != before else "opened in"
+    what = f"{len(dataset):,} keyframes in {len(dataset.scenes):,} scenes; {made} {time.monotonic() - start:.1f} s"
+    if len(dataset):
+        report.add_ok("index", what)
+        return dataset
+    report.add_problem("index", what, "Extract the metadata archive of this version again")
     return None
 
 
-def _kept() -> set[str]:
-    """The names of what lies in the cache."""
+def _cached_indexes() -> set[str]:
+    """Return the names of the indexes in the cache."""
     folder = cache_folder() / "index"
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _check_files(index: NuScenesDataset, origin: dict[str, Any] | None, report: Report, jobs: int, deep: bool) -> None:
-    remedy = _remedy(index, origin)
-    channels = list(look(index))
+def _check_files(
+    dataset: NuScenesDataset, origin: dict[str, Any] | None, report: Report, jobs: int, deep: bool
+) -> None:
+    remedy = _find_remedy(dataset, origin)
+    channels = list(list_channels(dataset))
     check_channels(channels, remedy, report)
     if not any(c.files.size.any() and c.files.is_keyframe.any() for c in channels):
         fix = "Extract the metadata archive of this version again"
-        report.problem("cameras", "the tables name no camera image of any keyframe", fix)
-    whole = check_scenes(index, channels, remedy, report)
+        report.add_problem("cameras", "the tables name no camera image of any keyframe", fix)
+    whole = check_scenes(dataset, channels, remedy, report)
     if origin:
-        report.ok("splits", f"synthetic ({origin.get('split')}): its scenes are in no official split")
-    check_frame_room(len(index), report)
-    complete = [] if origin else check_splits(index, whole, report)
-    report.bad_files = bad_files(channels)
+        report.add_ok("splits", f"synthetic ({origin.get('split')}): its scenes are in no official split")
+    check_frame_room(len(dataset), report)
+    complete = [] if origin else check_splits(dataset, whole, report)
+    report.bad_files = list_bad_files(channels)
     if deep:
-        _check_content(index.root, channels, remedy, report, jobs)
-    report.verdict = _first(report) if report.problems else _start(index, channels, complete, origin)
+        _check_content(dataset.root, channels, remedy, report, jobs)
+    report.verdict = (
+        _describe_problem(report) if report.problems else _describe_start(dataset, channels, complete, origin)
+    )
 
 
-def _remedy(index: NuScenesDataset, origin: dict[str, Any] | None) -> str:
-    """Where files that are missing or broken come from."""
-    elsewhere = [] if (index.root / "samples").is_dir() else sorted(index.root.glob("*/samples"))
+def _find_remedy(dataset: NuScenesDataset, origin: dict[str, Any] | None) -> str:
+    """Say where missing or broken files come from."""
+    elsewhere = [] if (dataset.root / "samples").is_dir() else sorted(dataset.root.glob("*/samples"))
     if elsewhere:
-        return f"Move samples/ and sweeps/ of {elsewhere[0].parent} into {index.root}"
+        return f"Move samples/ and sweeps/ of {elsewhere[0].parent} into {dataset.root}"
     if origin:
         return "Write this dataset again with bridgeta synth"
-    return _BLOBS.get(index.version, "Extract the archives with the files of this dataset again")
+    return _BLOBS.get(dataset.version, "Extract the archives with the files of this dataset again")
 
 
 def _check_content(root: Path, channels: Sequence[Channel], remedy: str, report: Report, jobs: int) -> None:
@@ -139,38 +143,38 @@ def _check_content(root: Path, channels: Sequence[Channel], remedy: str, report:
         if c.is_used
         for i in np.flatnonzero(c.there)
     ]
-    found = damaged(root, files, jobs)
-    for path, fault in found[:_SHOWN]:
-        report.problem("damaged", f"{path}: {fault}", remedy)
-    if len(found) > _SHOWN:
-        report.problem("damaged", f"{len(found):,} files in all; --list FILE writes their paths", remedy)
-    if not found:
-        report.ok("content", f"{len(files):,} files are whole")
-    report.bad_files = sorted({*report.bad_files, *(path for path, _ in found)})
+    faults = find_damaged(root, files, jobs)
+    for path, fault in faults[:_SHOWN]:
+        report.add_problem("damaged", f"{path}: {fault}", remedy)
+    if len(faults) > _SHOWN:
+        report.add_problem("damaged", f"{len(faults):,} files in all; --list FILE writes their paths", remedy)
+    if not faults:
+        report.add_ok("content", f"{len(files):,} files are whole")
+    report.bad_files = sorted({*report.bad_files, *(path for path, _ in faults)})
 
 
-def _first(report: Report) -> str:
-    """What to do before anything can be trained."""
+def _describe_problem(report: Report) -> str:
+    """Say what to do before anything can be trained."""
     problem = report.problems[0]
-    more = len(report.problems) - 1
-    rest = f" (and {more} more problem{'s' * (more > 1)} above)" if more else ""
-    return f"Training cannot start yet. First: {problem.item}: {problem.what}{rest}. {problem.fix}."
+    others = len(report.problems) - 1
+    rest = f" (and {others} more problem{'s' * (others > 1)} above)" if others else ""
+    return f"Training cannot start yet. First: {problem.name}: {problem.what}{rest}. {problem.fix}."
 
 
-def _start(
-    index: NuScenesDataset, channels: Sequence[Channel], complete: Sequence[str], origin: dict[str, Any] | None
+def _describe_start(
+    dataset: NuScenesDataset, channels: Sequence[Channel], complete: Sequence[str], origin: dict[str, Any] | None
 ) -> str:
-    """The command that trains on a root without problems."""
+    """Give the command that trains on a root without problems."""
     names = {channel.files.channel for channel in channels}
     cameras = sorted(channel.files.channel for channel in channels if channel.files.size.any())
-    if index.version == "v1.0-test":
+    if dataset.version == "v1.0-test":
         return "There is nothing to train on in v1.0-test; bridgeta eval, view and bag can use it."
     full = {"train", "val"} <= set(complete)
     arguments = ["teacher" if LIDAR in names else "student", "nuscenes_swin_t" if full else "tiny"]
-    arguments += [f"data.train_root={index.root}", f"data.val_root={index.root}"]
+    arguments += [f"data.train_root={dataset.root}", f"data.val_root={dataset.root}"]
     defaults = DataConfig()
-    if index.version != defaults.version:
-        arguments.append(f"data.version={index.version}")
+    if dataset.version != defaults.version:
+        arguments.append(f"data.version={dataset.version}")
     if set(defaults.cameras) - set(cameras):
         arguments.append(f"data.cameras=[{','.join(cameras)}]")
     if {"mini_train", "mini_val"} <= set(complete):

@@ -1,4 +1,4 @@
-"""Checks of a root's table folder: which versions there are, and whether every table is there and whole."""
+"""Check the tables and maps of a root: which versions there are, and whether tables and map expansions are whole."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ _AGAIN = "Extract the metadata archive of {} again"
 
 
 def find_version(root: Path, version: str | None, report: Report) -> str | None:
-    """The table folder to look at; None, with a problem in the report, when the root has none.
+    """Choose the table folder to check; return None, with a problem in the report, when the root has none.
 
-    Raises BridgeTAError (exit code 2) when the root is no folder, when `version` is not there, and when several
-    folders are there and none was chosen.
+    Raises BridgeTAError (exit code 2) when the root is not a folder, when it lacks `version`, and when it has several
+    table folders and none was chosen.
     """
     if not root.is_dir():
         fix = "Give the nuScenes root, which holds samples/ and maps/"
         raise BridgeTAError("is not a folder", where=root, fix=fix, exit_code=2)
-    there = list_versions(root)
+    versions = list_versions(root)
     if version is not None and not (root / version).is_dir():
-        fix = f"Use --version {' or '.join(there)}" if there else "Extract the metadata archive into this root"
+        fix = f"Use --version {' or '.join(versions)}" if versions else "Extract the metadata archive into this root"
         raise BridgeTAError(f"has no table folder {version}", where=root, fix=fix, exit_code=2)
-    if version is None and len(there) > 1:
+    if version is None and len(versions) > 1:
         fix = "Choose one with --version"
-        raise BridgeTAError(f"has the table folders {', '.join(there)}", where=root, fix=fix, exit_code=2)
-    if version is None and not there:
+        raise BridgeTAError(f"has the table folders {', '.join(versions)}", where=root, fix=fix, exit_code=2)
+    if version is None and not versions:
         inner = sorted(path.parent for path in root.glob("*/v1.0-*") if path.is_dir())
         fix = f"Check {inner[0]}" if inner else "Download the metadata (v1.0-*_meta.tgz) and extract it into this root"
-        report.problem("version", "there is no table folder v1.0-*", fix)
+        report.add_problem("version", "there is no table folder v1.0-*", fix)
         return None
-    chosen = version or there[0]
-    others = [name for name in there if name != chosen]
+    chosen = version or versions[0]
+    others = [name for name in versions if name != chosen]
     beside = f"; also there: {', '.join(others)}" if others else ""
     if chosen in OFFICIAL:
-        report.ok("version", f"{chosen}{beside}")
+        report.add_ok("version", f"{chosen}{beside}")
     else:
-        report.note("version", f"{chosen} is none of {', '.join(OFFICIAL)}{beside}", "Give it in data.version")
+        report.add_note("version", f"{chosen} is none of {', '.join(OFFICIAL)}{beside}", "Give it in data.version")
     return chosen
 
 
 def check_tables(folder: Path, report: Report) -> set[str]:
-    """The tables of a table folder that are there and look whole; what does not is reported."""
-    faults = {name: fault for name in TABLES if (fault := _fault(folder / f"{name}.json"))}
+    """Return the tables of a folder that are there and look whole, and report the others."""
+    faults = {name: fault for name in TABLES if (fault := _find_fault(folder / f"{name}.json"))}
     for name, fault in faults.items():
-        report.problem(f"table {name}", fault, _AGAIN.format(folder.name))
+        report.add_problem(f"table {name}", fault, _AGAIN.format(folder.name))
     if not faults:
         size = sum((folder / f"{name}.json").stat().st_size for name in TABLES)
-        report.ok("tables", f"all {len(TABLES)} are there, {size / 1e6:,.1f} MB")
+        report.add_ok("tables", f"all {len(TABLES)} are there, {size / 1e6:,.1f} MB")
     return set(TABLES) - set(faults)
 
 
-def _fault(path: Path) -> str | None:
-    """What is wrong with a table, which must be a JSON list; None when nothing is seen."""
+def _find_fault(path: Path) -> str | None:
+    """Describe what is wrong with a table, which must be a JSON list; None when it looks whole."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -85,43 +85,43 @@ def _fault(path: Path) -> str | None:
 
 
 def read_cities(folder: Path) -> list[str]:
-    """The cities that the logs name, sorted."""
+    """Return the cities that the logs name, sorted."""
     return sorted({log["location"] for log in _rows(folder, "log") if log.get("location")})
 
 
 def check_basemaps(root: Path, folder: Path, report: Report) -> None:
-    """Only the devkit wants the basemap images, so that they are missing is a note."""
+    """Check the basemap images. Only the devkit needs them, so missing ones are a note."""
     names = sorted({row["filename"] for row in _rows(folder, "map") if row.get("filename")})
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         fix = "Extract the metadata archive with its maps/ if you want to use the devkit"
-        report.note("basemaps", f"{len(missing)} of {len(names)} images are missing: {join_first(missing, 3)}", fix)
+        report.add_note("basemaps", f"{len(missing)} of {len(names)} images are missing: {join_first(missing, 3)}", fix)
     else:
-        report.ok("basemaps", f"{len(names)} images in maps/")
+        report.add_ok("basemaps", f"{len(names)} images in maps/")
 
 
 def check_expansions(root: Path, cities: Iterable[str], report: Report) -> None:
-    """The map expansion of every city must be there, be v1.3 and hold together.
+    """Check that the map expansion of every city is there, is v1.3 and is consistent.
 
-    Classes without a single shape in a city are unknown there: they are neither trained nor scored, which is a note.
+    A class without any shape in a city is unknown there, so neither trained nor scored: a note.
     """
     for city in cities:
         item = f"map of {city}"
         try:
             known = MapRaster.load(root, city).known
         except BridgeTAError as error:
-            report.problem(item, f"maps/expansion/{city}.json: {error.what}", error.fix or "")
+            report.add_problem(item, f"maps/expansion/{city}.json: {error.what}", error.fix or "")
             continue
         unknown = [c.name for c, is_known in zip(CLASSES, known, strict=True) if not is_known]
         if not any(known):
             fix = "Download the map expansion v1.3 from nuscenes.org and extract it into maps/"
-            report.problem(item, "holds no shape of any class", fix)
+            report.add_problem(item, "holds no shape of any class", fix)
         elif unknown:
-            report.note(item, f"has no {', '.join(unknown)}: unknown there, so neither trained nor scored")
+            report.add_note(item, f"has no {', '.join(unknown)}: unknown there, so neither trained nor scored")
         else:
-            report.ok(item, "map expansion v1.3 with all classes")
+            report.add_ok(item, "map expansion v1.3 with all classes")
 
 
 def _rows(folder: Path, table: str) -> list[Mapping[str, Any]]:
-    """The records of a small table that was found whole."""
+    """Read the records of a small table that `check_tables` accepted."""
     return [row for row in json.loads((folder / f"{table}.json").read_bytes()) if isinstance(row, dict)]

@@ -23,12 +23,12 @@ TABLES = 13
 
 
 def problems(report):
-    return {finding.item: finding for finding in report.problems}
+    return {item.name: item for item in report.problems}
 
 
-def the(report, item):
-    (finding,) = [finding for finding in report.findings if finding.item == item]
-    return finding
+def the(report, name):
+    (item,) = [item for item in report.items if item.name == name]
+    return item
 
 
 def rewrite(path, change):
@@ -42,12 +42,12 @@ def files(root, pattern):
 
 
 def test_the_files_of_a_channel_are_those_of_its_records(small_root):
-    index = NuScenesDataset(small_root, VERSION)
+    dataset = NuScenesDataset(small_root, VERSION)
     seen = 0
-    for channel in index.files():
-        for scene in range(len(index.scenes)):
+    for channel in dataset.files():
+        for scene in range(len(dataset.scenes)):
             rows = np.flatnonzero(channel.scene == scene)
-            records = index.records(index.scenes[scene].name, [channel.channel])
+            records = dataset.records(dataset.scenes[scene].name, [channel.channel])
             assert [channel.root / channel.paths[i] for i in rows] == [record.path for record in records]
             assert channel.is_keyframe[rows].tolist() == [record.is_keyframe for record in records]
             assert channel.size[rows].tolist() == [[record.width, record.height] for record in records]
@@ -55,9 +55,9 @@ def test_the_files_of_a_channel_are_those_of_its_records(small_root):
     assert seen == 24
 
 
-def test_a_whole_synthetic_root_has_no_problem_and_tells_how_to_train(synthetic_root):
+def test_a_whole_synthetic_root_has_no_problem(synthetic_root):
     report = check(synthetic_root)
-    assert {finding.state for finding in report.findings} == {Severity.OK}
+    assert {item.severity for item in report.items} == {Severity.OK}
     assert report.exit_code == 0
     assert report.bad_files == []
     assert report.verdict.startswith(
@@ -68,7 +68,7 @@ def test_a_whole_synthetic_root_has_no_problem_and_tells_how_to_train(synthetic_
     assert the(report, "splits").what.startswith("synthetic (train)")
 
 
-def test_keyframes_alone_without_lidar_are_a_healthy_root_for_a_student(broken_root):
+def test_keyframes_without_lidar_are_healthy_for_a_student(broken_root):
     path = broken_root / VERSION / "sample_data.json"
     rows = [r for r in json.loads(path.read_text()) if r["is_key_frame"] and "LIDAR" not in r["token"]]
     path.write_text(json.dumps(rows))
@@ -81,7 +81,7 @@ def test_keyframes_alone_without_lidar_are_a_healthy_root_for_a_student(broken_r
 def test_a_part_of_the_real_dataset_is_no_problem(small_root):
     report = check(small_root)
     assert report.exit_code == 0
-    notes = {finding.item: finding.what for finding in report.findings if finding.state is Severity.NOTE}
+    notes = {item.name: item.what for item in report.items if item.severity is Severity.NOTE}
     assert notes == {
         "map of boston-seaport": "has no stop_line: unknown there, so neither trained nor scored",
         "split mini_train": "1 of 8 scenes are in the tables",
@@ -98,7 +98,7 @@ def test_the_real_keyframe_has_no_problem(real_root):
     assert "ped_crossing, walkway, stop_line, carpark_area" in the(report, "map of singapore-onenorth").what
 
 
-def test_a_split_whose_scenes_are_all_there_is_complete_and_trained_on(broken_root):
+def test_a_split_with_all_its_scenes_is_complete(broken_root):
     from nuscenes.utils.splits import create_splits_scenes
 
     def both_splits(scenes):
@@ -121,7 +121,7 @@ def test_a_split_whose_scenes_are_all_there_is_complete_and_trained_on(broken_ro
     rewrite(broken_root / VERSION / "sample_data.json", their_files)
     report = check(broken_root)
     assert the(report, "split mini_train").what == "complete: 8 scenes"
-    assert the(report, "split mini_val").state is Severity.OK
+    assert the(report, "split mini_val").severity is Severity.OK
     assert "data.train_scenes=mini_train data.val_scenes=mini_val" in report.verdict
 
 
@@ -150,12 +150,12 @@ def test_a_large_table_is_judged_by_its_ends(broken_root):
         assert what in problems(check(broken_root))["table sample_data"].what
 
 
-def test_tables_that_do_not_belong_together_are_a_problem_of_the_index(broken_root):
+def test_tables_that_contradict_each_other_are_a_problem(broken_root):
     rewrite(broken_root / VERSION / "ego_pose.json", lambda rows: rows.pop())
     assert "index" in problems(check(broken_root))
 
 
-def test_an_unknown_version_is_refused_and_several_must_be_chosen_from(broken_root):
+def test_an_unknown_version_is_refused_and_several_need_a_choice(broken_root):
     with pytest.raises(BridgeTAError, match=r"has no table folder v1.0-test. Use --version v1.0-mini") as error:
         check(broken_root, "v1.0-test")
     assert error.value.exit_code == 2
@@ -164,7 +164,7 @@ def test_an_unknown_version_is_refused_and_several_must_be_chosen_from(broken_ro
         check(broken_root)
     assert error.value.exit_code == 2
     report = check(broken_root, "v1.0-own")
-    assert the(report, "version").state is Severity.NOTE
+    assert the(report, "version").severity is Severity.NOTE
     assert "data.version=v1.0-own" in report.verdict
 
 
@@ -216,12 +216,12 @@ def test_a_city_without_a_good_map_expansion_is_named(broken_root, damage, what)
 def test_an_empty_layer_is_unknown_which_is_a_note(broken_root):
     path = broken_root / "maps" / "expansion" / "singapore-onenorth.json"
     rewrite(path, lambda content: [content[k].clear() for k in ("walkway", "road_divider", "lane_divider")])
-    finding = the(check(broken_root), "map of singapore-onenorth")
-    assert finding.state is Severity.NOTE
-    assert finding.what == "has no walkway, divider: unknown there, so neither trained nor scored"
+    item = the(check(broken_root), "map of singapore-onenorth")
+    assert item.severity is Severity.NOTE
+    assert item.what == "has no walkway, divider: unknown there, so neither trained nor scored"
 
 
-def test_a_missing_camera_folder_and_the_scenes_that_lack_it_are_told(broken_root):
+def test_a_missing_camera_folder_and_its_scenes_are_reported(broken_root):
     shutil.rmtree(broken_root / "samples" / "CAM_BACK")
     report = check(broken_root)
     found = problems(report)
@@ -304,10 +304,10 @@ def test_a_cache_that_cannot_be_written_is_a_note(small_root, tmp_path, monkeypa
     (tmp_path / "file").touch()
     monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "file" / "cache"))
     report = check(small_root)
-    finding = the(report, "cache")
-    assert finding.state is Severity.NOTE
-    assert "cannot be written" in finding.what
-    assert "BRIDGETA_CACHE" in finding.fix
+    item = the(report, "cache")
+    assert item.severity is Severity.NOTE
+    assert "cannot be written" in item.what
+    assert "BRIDGETA_CACHE" in item.fix
     assert report.exit_code == 0
 
 
@@ -315,7 +315,7 @@ def test_a_full_disk_is_a_note(small_root, monkeypatch):
     usage = shutil.disk_usage(small_root)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
     report = check(small_root)
-    assert [the(report, item).state for item in ("cache", "frame cache")] == [Severity.NOTE] * 2
+    assert [the(report, item).severity for item in ("cache", "frame cache")] == [Severity.NOTE] * 2
 
 
 def test_the_index_is_built_once(small_root, tmp_path, monkeypatch):
@@ -347,7 +347,7 @@ def test_damaged_files_are_found_by_decoding_them_all(broken_root):
     assert check(broken_root).exit_code == 0
     reports = [check(broken_root, deep=True, jobs=jobs) for jobs in (1, 2)]
     assert reports[0] == reports[1]
-    said = [finding.what for finding in problems_named(reports[0], "damaged")]
+    said = [item.what for item in problems_named(reports[0], "damaged")]
     assert len(said) == len(damage)
     for path, what in damage.items():
         (line,) = [line for line in said if line.startswith(f"{path.relative_to(broken_root)}: ")]
@@ -355,8 +355,8 @@ def test_damaged_files_are_found_by_decoding_them_all(broken_root):
     assert reports[0].bad_files == sorted(str(path.relative_to(broken_root)) for path in damage)
 
 
-def problems_named(report, item):
-    return [finding for finding in report.problems if finding.item == item]
+def problems_named(report, name):
+    return [item for item in report.problems if item.name == name]
 
 
 def test_of_many_damaged_files_twenty_are_told_and_all_listed(broken_root, tmp_path):
