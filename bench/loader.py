@@ -136,7 +136,7 @@ def reductions(root: str, version: str) -> tuple[dict[str, list[float]], int]:
     sample = frames.sample(0)
     data = {name: sample.record(name).read_bytes() for name in frames.cameras}
     fits = images.fit_images(sample.rig(frames.cameras), frames.image.size, frames.image.margin)
-    chosen = images.reduction_for(next(iter(fits.values())))
+    chosen = images.choose_reduction(next(iter(fits.values())))
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(5):
         for name, fit in fits.items():

@@ -1,1 +1,1 @@
-"""Settings of an experiment and of its distillation, as typed dataclasses, and the YAML files that ship."""
+"""Settings of an experiment as typed dataclasses, and the YAML files that ship."""

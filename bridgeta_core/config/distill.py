@@ -1,4 +1,4 @@
-"""Settings of distillation; see docs/distillation.md for what they mean and which ablation each one makes."""
+"""Settings of distillation; docs/distillation.md explains them and the ablations that they make."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ class LevelsConfig:
     )
     cells: str = setting(
         "balanced",
-        "weights of the cells: classes and background alike, foreground, uniform, or where T is right",
+        "weights of the cells: classes and background alike, foreground, uniform, or where the teacher is right",
         among=("balanced", "foreground", "uniform", "correct"),
     )
     distance: str = setting("brier", "of Z: squared probability difference, or divergence", among=("brier", "js", "kl"))
     tau: float = setting(2.0, "temperature of Z", ge=0.1, le=20)
     calibrate: float = setting(
-        1.0, "set the weights once so that each level's gradient at F has this share of the label loss's; 0: keep", ge=0
+        1.0,
+        "set the weights once so that each level's gradient at F has this share of the label loss's; 0: no",
+        ge=0,
     )
 
 
@@ -124,13 +126,11 @@ class DistillConfig:
     teacher: str = setting("runs/teacher/teacher.safetensors", "weights of the teacher")
     method: str = setting("bridgeta", "bridgeta, direct, logits, fitnet, channelwise or bevfeature")
     strength: float = setting(1.0, "factor on all distillation terms", ge=0)
-    warmup_steps: int = setting(1000, "steps that train only what the method brings; the student waits", ge=0)
+    warmup_steps: int = setting(1000, "steps that train only what the method adds; the student waits", ge=0)
     ramp_steps: int = setting(1000, "steps after that over which the distillation terms grow to full strength", ge=0)
     final: float = setting(1.0, "strength at the end of a cosine over the last 20 % of the steps", ge=0, le=1)
-    calibrate_steps: int = setting(
-        200, "steps after the warm-up at which the levels' weights are set, if they are", ge=0
-    )
-    statistics_frames: int = setting(2000, "training frames that the teacher's feature statistics are taken over", ge=1)
+    calibrate_steps: int = setting(200, "steps after the warm-up at which the levels' weights are set, if at all", ge=0)
+    statistics_frames: int = setting(2000, "training frames for the statistics of the teacher's features", ge=1)
     decoder_from_teacher: bool = setting(False, "start the student's decoder and head from the teacher's")
     levels: LevelsConfig = field(default_factory=LevelsConfig)
     bridgeta: BridgeTAConfig = field(default_factory=BridgeTAConfig)

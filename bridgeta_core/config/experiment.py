@@ -1,4 +1,4 @@
-"""Settings of networks, data and training, read from YAML, changed by `key=value`, checked by name, type and range."""
+"""Settings of networks, data and training: read from YAML, changed by `key=value`, checked by name, type and range."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CONFIG_FOLDER = Path(__file__).parent
 
 @dataclass
 class ImageConfig:
-    """Network input images."""
+    """The images that the network takes."""
 
     width: int = setting(704, "input width, pixels", ge=32)
     height: int = setting(256, "input height, pixels", ge=32)
-    margin: float = setting(768 / 704, "resized width over input width; what is over is cut at both sides", ge=1, le=4)
+    margin: float = setting(768 / 704, "resized width over input width; the excess is cut at both sides", ge=1, le=4)
     mean: list[float] = setting([0.485, 0.456, 0.406], "RGB mean of values in [0, 1] (ImageNet's)", ge=0, le=1)
     std: list[float] = setting([0.229, 0.224, 0.225], "RGB standard deviation (ImageNet's)", ge=1e-3, le=1)
 
@@ -50,7 +50,7 @@ class BackboneConfig:
 
 @dataclass
 class LiftConfig:
-    """Camera features to BEV features: a depth distribution per image cell, then a sparse product."""
+    """The lift from camera to BEV features: a depth distribution per image cell, then a sparse product."""
 
     depth_min: float = setting(1.0, "near edge of the first depth bin, metres", ge=0.1)
     depth_max: float = setting(60.0, "far edge of the last depth bin, metres", ge=1)
@@ -67,7 +67,7 @@ class LiftConfig:
 
 @dataclass
 class DecoderConfig:
-    """BEV encoder-decoder between the lifted features and the head."""
+    """The BEV encoder-decoder between the lifted features and the head."""
 
     width: int = setting(256, "channels of the BEV feature F (the teacher fuses to the same width)", ge=8)
     stages: list[int] = setting([128, 256], "channels of the residual stages, each after the first at half size", ge=8)
@@ -77,7 +77,7 @@ class DecoderConfig:
 
 @dataclass
 class HeadConfig:
-    """Segmentation head on the label grid."""
+    """The segmentation head on the label grid."""
 
     width: int = setting(256, "channels of its two 3x3 convolutions", ge=8)
 
@@ -99,7 +99,7 @@ class LidarConfig:
 
     sweeps: int = setting(9, "earlier sweeps that are added to the keyframe's, as many as there are", ge=0, le=9)
     ego_radius: float = setting(
-        1.0, "points within this distance of the LiDAR in x and in y hit the vehicle and are dropped, metres", ge=0
+        1.0, "points closer to the LiDAR than this in both x and y hit the vehicle and are dropped, metres", ge=0
     )
     z_min: float = setting(-5.0, "lowest point above the ego origin that is used, metres")
     z_max: float = setting(3.0, "highest point above the ego origin that is used, metres")
@@ -154,7 +154,7 @@ class DataConfig:
     """Keys of older files, and what they are called now."""
 
     source: str = setting(
-        "nuscenes", "what reads both roots: nuscenes, or module:Class for data of your own, see docs/own_data.md"
+        "nuscenes", "what reads both roots: nuscenes, or module:Class for your own data, see docs/own_data.md"
     )
     train_root: str = setting("data/train", "nuScenes-format folder to train on")
     val_root: str = setting("data/val", "nuScenes-format folder to validate on (may equal train_root)")
@@ -165,16 +165,16 @@ class DataConfig:
         1.0, "share of the scenes of train_scenes whose labels are used, evenly spread; at least one scene", ge=0, le=1
     )
     unlabelled: str = setting(
-        "rest", "frames that take part in distillation without labels: rest (of train_scenes), none, or scenes"
+        "rest", "frames that are distilled without labels: rest (of train_scenes), none, or scenes"
     )
     unlabelled_share: float = setting(
-        0.5, "share of every batch that is drawn from the unlabelled frames, if there are any", ge=0, le=0.95
+        0.5, "share of every batch drawn from the unlabelled frames, if there are any", ge=0, le=0.95
     )
     steps_per_epoch: int = setting(
         0, "batches of an epoch; 0: as many as one pass over the labelled frames needs", ge=0
     )
     cache: str | None = setting(
-        None, "folder that keeps decoded frames, and the teacher's features, between runs; needs augmentation to be off"
+        None, "folder that caches decoded frames and the teacher's features between runs; needs augmentation to be off"
     )
     cameras: list[str] = setting(
         ["CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"],
@@ -197,15 +197,16 @@ class LabelConfig:
         among=("compatible", "bevfusion", "exact"),
     )
     line_width: float = setting(1.0, "exact: width of dividers, metres; at least grid.resolution", ge=0.01, le=10)
-    cache: str | None = setting(None, "folder that keeps the labels of frames that are not augmented, bit-packed")
+    cache: str | None = setting(None, "folder that caches the labels of frames that are not augmented, bit-packed")
 
-    def decisive(self) -> list[Any]:
-        """What masks depend on, as plain values."""
+    def key(self) -> list[Any]:
+        """Return what labels depend on, as plain values."""
         return [self.mode, self.line_width] if self.mode == "exact" else [self.mode]
 
     def check(self, grid: BevGrid) -> None:
-        """Raise BridgeTAError (exit code 2) when lines are narrower than the cells of the label grid: of most such
-        lines no cell would be half covered.
+        """Raise BridgeTAError (exit code 2) when lines are narrower than the cells of the label grid.
+
+        Most such lines would not cover half of any cell.
         """
         if self.mode == "exact" and self.line_width < grid.resolution:
             raise BridgeTAError(
@@ -218,7 +219,7 @@ class LabelConfig:
 
 @dataclass
 class TrainConfig:
-    """Optimisation. Defaults are BEVFusion's."""
+    """How networks are optimised. Defaults are BEVFusion's."""
 
     initial: str | None = setting(
         None, "weights to start from: a file or a shipped name, of the same architecture, on any label grid"
@@ -230,14 +231,14 @@ class TrainConfig:
     clip: float = setting(35.0, "largest gradient norm", ge=0)
     gamma: float = setting(2.0, "focusing exponent of the focal loss; 0 is cross-entropy", ge=0, le=10)
     precision: str = setting("32-true", "Lightning precision", among=("32-true", "16-mixed", "bf16-mixed"))
-    accumulate: int = setting(1, "batches whose gradients are added up for one step", ge=1)
-    ema: float = setting(0.0, "decay of the averaged weights that are validated and exported; 0 is off", ge=0, le=1)
+    accumulate: int = setting(1, "batches whose gradients are summed for one step", ge=1)
+    ema: float = setting(0.0, "decay of the averaged weights that are validated and exported; 0: off", ge=0, le=1)
     seed: int = setting(0, "seed of weights, order and augmentation", ge=0)
 
 
 @dataclass
 class Experiment:
-    """Everything that decides what a training run does."""
+    """All settings of a training run."""
 
     model: StudentConfig = field(default_factory=StudentConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -249,7 +250,10 @@ class Experiment:
 
 
 def load(cls: type[T], name: str | Path, overrides: Sequence[str] = (), folder: Path = CONFIG_FOLDER) -> T:
-    """Read a YAML file, or one of the configurations that ship in `folder` when `name` has no suffix."""
+    """Read a YAML file, or one of the configurations that ship in `folder` when `name` has no suffix.
+
+    Raises BridgeTAError (exit code 2) that names the file or the key at fault.
+    """
     path = Path(name)
     if path.suffix == "" and not path.exists():
         path = folder / f"{name}.yaml"

@@ -1,1 +1,1 @@
-"""nuScenes-format data: the index of samples, map masks, and the frames that the networks are trained on."""
+"""Datasets, map labels, and the frames that the networks are trained on."""

@@ -1,5 +1,7 @@
-"""Random changes of training samples: the whole world is turned, mirrored, scaled and shifted, and cameras, points and
-labels with it, exactly; and every image is resized, cut, mirrored and turned by itself, and its intrinsics with it.
+"""Change training samples at random, exactly.
+
+The whole world is turned, mirrored, scaled and shifted, with its cameras, points and labels. Every image is resized,
+cut, mirrored and turned by itself, with its intrinsics.
 """
 
 from __future__ import annotations
@@ -77,11 +79,11 @@ class Augment:
 
 @dataclass(frozen=True)
 class Change:
-    """One drawn change: the world is turned by `angle` radians (counter-clockwise), then mirrored if `flip`, then made
-    `scale` times as large about the ego origin, then shifted by `shift` metres (x, y). The grid stays where it is.
+    """One drawn change of the world; the grid stays where it is.
 
-    Mirroring the world and every image leaves proper pinhole cameras: the second mirror restores the handedness. A
-    scaled world with scaled cameras in it gives the same images.
+    The world is turned by `angle` radians (counter-clockwise), then mirrored if `flip`, then scaled by `scale` about
+    the ego origin, then shifted by `shift` metres (x, y). Mirroring the world and every image leaves proper pinhole
+    cameras: the second mirror restores the handedness. A scaled world with scaled cameras in it gives the same images.
     """
 
     flip: bool = False
@@ -107,14 +109,14 @@ class Change:
         return result
 
     def images(self, images: Bytes) -> Bytes:
-        """Images `[N, h, w, 3]` RGB: colours changed alike in all cameras, and mirrored."""
+        """Recolour images `[N, h, w, 3]` RGB, alike in all cameras, and mirror them."""
         gains = (self.brightness, self.contrast, self.saturation)
         if gains != (1.0, 1.0, 1.0):
             images = self._recolour(images)
         return np.stack([cv2.flip(image, 1) for image in images]) if self.flip else images
 
     def _recolour(self, images: Bytes) -> Bytes:
-        """All three gains as one affine map of RGB: saturation about the grey of a pixel, contrast about the mean."""
+        """Apply all gains as one affine map of RGB: saturation about the grey of a pixel, contrast about the mean."""
         n, h, w, _ = images.shape
         flat = images.reshape(n * h, w, 3)
         mean = float(_LUMINANCE @ cv2.mean(flat)[:3])
@@ -125,28 +127,31 @@ class Change:
         return cv2.transform(flat, affine).reshape(images.shape)
 
     def intrinsics(self, intrinsics: Matrix, width: int) -> Matrix:
-        """Intrinsics `[..., 3, 3]` of images `width` pixels wide: u becomes width - 1 - u."""
+        """Mirror intrinsics `[..., 3, 3]` of images `width` pixels wide: u becomes width - 1 - u."""
         if not self.flip:
             return intrinsics
         mirror_pixels = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
         return mirror_pixels @ intrinsics @ _MIRROR_CAMERA[:3, :3]
 
     def ego_T_cam(self, ego_T_cam: Matrix) -> Matrix:
-        """Camera poses `[..., 4, 4]` in the changed world: from the camera's own metres, in which depths are unchanged,
-        to the world's. In a scaled world they are therefore similarities, their 3x3 part a rotation times `scale`.
+        """Move camera poses `[..., 4, 4]` with the world.
+
+        They map the camera's own metres, in which depths are unchanged, to the world's. In a scaled world they are
+        therefore similarities: their 3x3 part is a rotation times `scale`.
         """
         changed = self.world @ ego_T_cam
         return changed @ _MIRROR_CAMERA if self.flip else changed
 
     def rasterise(self, raster: MapRaster, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
-        """Labels `[6, Y, X]` of the changed world, rasterised anew around the turned pose rather than resampled: on the
-        part of the mirrored world that scaling and shifting bring under `grid`. Labels of mode `compatible` have lines
-        as many cells wide as ever.
+        """Rasterise the labels `[6, Y, X]` of the changed world around the turned pose, instead of resampling them.
+
+        They show the part of the mirrored world that scaling and shifting bring under `grid`. In mode `compatible`
+        lines keep their width in cells.
         """
         pose = global_T_ego @ invert(self.turn)
         side = -self.scale if self.flip else self.scale
         x, y = self.shift
         x_min, x_max = (grid.x_min - x) / self.scale, (grid.x_max - x) / self.scale
         y_min, y_max = sorted(((grid.y_min - y) / side, (grid.y_max - y) / side))
-        masks = raster.rasterise(pose, BevGrid(x_min, x_max, y_min, y_max, grid.resolution / self.scale))
-        return masks[:, ::-1] if self.flip else masks
+        labels = raster.rasterise(pose, BevGrid(x_min, x_max, y_min, y_max, grid.resolution / self.scale))
+        return labels[:, ::-1] if self.flip else labels

@@ -22,7 +22,7 @@ from bridgeta_core.data.label_cache import LabelCache
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.images import Image, fit_images, fit_intrinsics, planes
+from bridgeta_core.geometry.images import Image, fit_images, fit_intrinsics, to_planes
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.arrays import Bytes, Flags
 from bridgeta_core.utils.errors import BridgeTAError
@@ -32,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Frame:
-    """One sample as the networks take it.
+    """A sample as the networks take it.
 
     `images` uint8 `[N, 3, h, w]` RGB; `intrinsics` float32 `[N, 3, 3]` of these images; `ego_T_cam` float32
-    `[N, 4, 4]`; `labels` uint8 `[6, Y, X]`; `known` bool `[6]`, False where the city's map says nothing of a class;
+    `[N, 4, 4]`; `labels` uint8 `[6, Y, X]`; `known` bool `[6]`, False for a class that the map knows nothing about;
     `points` float32 `[n, 5]` (x, y, z in metres in the ego frame, intensity 0-255, time lag in seconds).
     """
 
@@ -48,7 +48,7 @@ class Frame:
     points: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Frame:
-        """The same frame with all tensors on `device`."""
+        """Copy all tensors to `device`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
@@ -67,11 +67,11 @@ class Batch:
     points: list[Tensor] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch with all tensors on `device`."""
+        """Copy all tensors to `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; a DataLoader with pin_memory calls it."""
+        """Copy all tensors to page-locked memory; a DataLoader with pin_memory calls this."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Any) -> Batch:
@@ -100,10 +100,10 @@ class FrameDataset(Dataset[Frame]):
     """The samples of some scenes of a dataset as frames.
 
     `source` is what reads the root (see `open_dataset`) and `scenes` what its `select` takes. `cameras` are channels in
-    the order of the network's camera axis. All maps are read at once, so that what is missing shows before training.
-    Without `augment` a frame depends on nothing but its position. With `lidar` frames have points: of the keyframe and
-    of as many earlier sweeps as the settings want and the scene has. A root that was extracted without its sweeps gives
-    the keyframe's points, and says so. `labels` tells how the map becomes labels, and where these may be kept.
+    the order of the network's camera axis. All maps are read at once, so that a missing one shows before training.
+    Without `augment` a frame depends on its position alone. With `lidar` frames have the points of the keyframe and of
+    as many earlier sweeps as the settings ask for and the scene has. Where a root was extracted without its sweeps, a
+    warning says so and frames have the keyframe's points. `labels` are the settings of rasterising and caching labels.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class FrameDataset(Dataset[Frame]):
         self.maps = {city: self.dataset.raster(city, self.label_config) for city in sorted(cities)}
         folder = self.label_config.cache
         self._cache = LabelCache(folder, self.dataset, self.maps, grid, self.label_config) if folder else None
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # shared with persistent loader processes
         self._threads_are_set = False
         if lidar and lidar.sweeps:
             scene = self.dataset.scene(self.sample(0).scene)
@@ -144,7 +144,7 @@ class FrameDataset(Dataset[Frame]):
         return len(self.positions)
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that, with the seed and the position, decides the augmentation."""
+        """Set the epoch that, with the seed and the position, decides the augmentation."""
         self._epoch.fill_(epoch)
 
     def scene_names(self) -> list[str]:
@@ -153,16 +153,16 @@ class FrameDataset(Dataset[Frame]):
         return [names[i] for i in self.positions]
 
     def sample(self, position: int) -> Sample:
-        """The indexed sample at a position of this dataset."""
+        """Return the sample at a position."""
         return self.dataset[self.positions[position]]
 
     def read_labels(self, position: int) -> tuple[Bytes, Flags]:
-        """Masks `[6, Y, X]` and known `[6]` without augmentation, and without reading any image."""
+        """Return labels `[6, Y, X]` and known `[6]` without augmentation; no image is read."""
         position = self.positions[position]
-        return self._labels(position, self.dataset.scene_of(position).location, Change())
+        return self._read_labels(position, self.dataset.scene_of(position).location, Change())
 
-    def _labels(self, position: int, city: str, change: Change) -> tuple[Bytes, Flags]:
-        """Masks and known of the sample at a position of the index."""
+    def _read_labels(self, position: int, city: str, change: Change) -> tuple[Bytes, Flags]:
+        """Return labels and known of the sample at a position of the underlying dataset."""
         raster = self.maps[city]
         if self._cache is not None and np.array_equal(change.world, np.eye(4)):
             labels = self._cache.read(position)
@@ -171,20 +171,21 @@ class FrameDataset(Dataset[Frame]):
         return labels, np.array(raster.known)
 
     def _lidar_records(self, position: int, lidar: LidarConfig) -> list[SensorRecord]:
-        """The keyframe's record, then those of earlier sweeps. Sweeps count only where there is a folder of them; that
-        a file of it is missing is an error all the same.
+        """Return the keyframe's record, then those of earlier sweeps.
+
+        Sweeps are left out where their folder is absent. A single missing file is still an error when it is read.
         """
         keyframe, *earlier = self.dataset.lidar_sweeps(self.positions[position], lidar.sweeps)
         return [keyframe, *(record for record in earlier if record.is_keyframe or record.path.parent.is_dir())]
 
-    def _points(self, position: int, lidar: LidarConfig) -> NDArray[np.float32]:
-        """`[n, 5]` as in `Frame`, without augmentation."""
+    def _read_points(self, position: int, lidar: LidarConfig) -> NDArray[np.float32]:
+        """Return points `[n, 5]` as in `Frame`, without augmentation."""
         records = self._lidar_records(position, lidar)
         return merge_sweeps(records, [read_lidar(record.path) for record in records], lidar.ego_radius)
 
     def __getitem__(self, position: int) -> Frame:
         if get_worker_info() is not None and not self._threads_are_set:
-            cv2.setNumThreads(0)  # the loader's processes share the cores already
+            cv2.setNumThreads(0)  # loader processes share the cores already
             self._threads_are_set = True
         sample = self.sample(position)
         epoch, change = int(self._epoch), Change()
@@ -192,8 +193,8 @@ class FrameDataset(Dataset[Frame]):
         if self.augment:
             change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
         images = [sample.record(name).read_image(fit=fit) for name, fit in fits.items()]
-        points = self._points(position, self.lidar) if self.lidar else None
-        labels, known = self._labels(self.positions[position], sample.location, change)
+        points = self._read_points(position, self.lidar) if self.lidar else None
+        labels, known = self._read_labels(self.positions[position], sample.location, change)
         return make_frame(sample, fits, images, points, change, labels, known)
 
 
@@ -206,11 +207,13 @@ def make_frame(
     labels: Bytes,
     known: Flags,
 ) -> Frame:
-    """The changed frame of a sample from what its sensors gave: fitted RGB `images`, one `[h, w, 3]` per entry of
-    `fits`, and LiDAR points `[n, 5]` as `merge_sweeps` gives them. `labels` are those of the changed world already.
+    """Assemble the frame of a sample and apply `change` to it.
+
+    `images` are fitted, RGB, one `[h, w, 3]` per entry of `fits`; `points` `[n, 5]` are as `merge_sweeps` returns them.
+    `labels` and `known` are those of the changed world already.
     """
     rig = sample.rig(tuple(fits))
-    pixels = planes(change.images(np.stack(images)))
+    pixels = to_planes(change.images(np.stack(images)))
     intrinsics = fit_intrinsics(rig, fits.values())
     ego_T_cam = np.stack([camera.ego_T_cam for camera in rig.cameras])
     if points is not None:

@@ -1,4 +1,4 @@
-"""The labels of a root on disk, so that looking one up costs a small part of rasterising it."""
+"""Cache the labels of a root on disk, since reading them costs a small part of rasterising them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 Packed = Bytes
 
-_LAYOUT = 1  # of the files and of what their bits mean; raise it when the rasterisers change
+_LAYOUT = 1  # of the files and the meaning of their bits; raise it when the rasterisers change
 
 
 class LabelCache:
-    """The masks of all samples of an dataset, from memory-mapped files in `folder`, which are made where they lack.
+    """The labels of all samples of a dataset, in memory-mapped files in `folder` that are written on first use.
 
-    There is one file per scene, named by all that the masks depend on: a row of bits per sample. Several processes may
-    build it at once. `maps` has the raster of each city, and `labels` the settings that these were made with.
+    Each scene has a file, a row of bits per sample, named by all that the labels depend on. Several processes may build
+    it at once. `maps` holds the raster of each city, `labels` the settings that these were made with.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class LabelCache:
         self._open: dict[str, Packed] = {}
 
     def read(self, position: int) -> Bytes:
-        """The masks `[6, Y, X]`, of 0 and 1, of the sample at a position of the dataset.
+        """Read the labels `[6, Y, X]`, 0 or 1, of the sample at a position of the dataset.
 
         Raises BridgeTAError when the folder cannot be written.
         """
@@ -60,7 +60,7 @@ class LabelCache:
         try:
             return _read(path, shape)
         except (OSError, ValueError, EOFError) as error:
-            logger.warning("%s is broken and is made anew (%s)", path, error)
+            logger.warning("%s is broken and is written again (%s)", path, error)
         self._write(path, scene, poses)
         return _read(path, shape)
 
@@ -70,7 +70,7 @@ class LabelCache:
             [
                 _LAYOUT,
                 [describe_file(path, root) for path in self._dataset.map_files(scene.location)],
-                self._labels.decisive(),
+                self._labels.key(),
                 dataclasses.asdict(self._grid),
                 [pose.tolist() for pose in poses],
             ]
@@ -83,7 +83,7 @@ class LabelCache:
             np.save(file, rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A loader process that is not forked opens the files itself, instead of being sent them."""
+        """Leave out the open files: a loader process that is not forked opens them itself."""
         return {**self.__dict__, "_open": {}}
 
 

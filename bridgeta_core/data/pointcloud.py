@@ -1,4 +1,4 @@
-"""LiDAR sweeps of nuScenes."""
+"""Read and merge LiDAR sweeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AGAIN = "Download and extract the nuScenes file blobs that hold it into the sam
 
 
 def read_lidar(path: str | Path) -> NDArray[np.float32]:
-    """Points `[n, 5]` (x, y, z, intensity, ring) of a .pcd.bin file, in the frame of the LiDAR, metres.
+    """Read the points `[n, 5]` (x, y, z, intensity, ring) of a .pcd.bin file, in the frame of the LiDAR, metres.
 
     Raises BridgeTAError when the file is missing, empty, not a whole number of points long, or holds points that are
     not finite, which would spread through a network.
@@ -39,12 +39,11 @@ def read_lidar(path: str | Path) -> NDArray[np.float32]:
 def merge_sweeps(
     records: Sequence[SensorRecord], sweeps: Sequence[NDArray[np.float32]], ego_radius: float
 ) -> NDArray[np.float32]:
-    """The points of a keyframe, `records[0]`, and of earlier sweeps together, `[n, 5]`: x, y, z, intensity, time lag.
+    """Merge the points of a keyframe, `records[0]`, and of earlier sweeps: `[n, 5]` (x, y, z, intensity, time lag).
 
-    `sweeps` are `[n_i, 5]` as `read_lidar` gives them. Places are in metres in the vehicle's frame at the keyframe, the
-    vehicle's own motion undone; the lag is how many seconds before the keyframe a sweep was taken. Points that are less
-    than `ego_radius` metres from the LiDAR in its x and in its y, a square as in the devkit's `remove_close`, hit the
-    vehicle and are dropped.
+    `sweeps` are `[n_i, 5]` as `read_lidar` returns them. Positions are in metres in the ego frame at the keyframe, with
+    the vehicle's motion undone; the lag is in seconds before the keyframe. Points closer to the LiDAR than `ego_radius`
+    metres in both x and y, a square as in the devkit's `remove_close`, hit the vehicle and are dropped.
     """
     keyframe = records[0]
     ego_T_global = invert(keyframe.global_T_ego)
@@ -58,8 +57,8 @@ def merge_sweeps(
 
 
 def move(target_T_source: Matrix, points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points `[n, 3 + k]`, finite, with x, y, z taken to another frame and the rest kept. The 4x4 matrix may mirror."""
-    # One product of whole rows: those of three columns of five are several times as slow.
+    """Transform the x, y, z of finite points `[n, 3 + k]` and copy the rest. The 4x4 matrix may mirror."""
+    # One product of whole rows is several times as fast as one of three columns of five.
     columns = points.shape[1]
     matrix, shift = np.eye(columns, dtype=np.float32), np.zeros(columns, dtype=np.float32)
     matrix[:3, :3], shift[:3] = target_T_source[:3, :3].T, target_T_source[:3, 3]

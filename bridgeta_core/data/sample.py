@@ -1,4 +1,4 @@
-"""Samples, their sensors' records and their scenes: what every dataset is made of."""
+"""Samples, sensor records and scenes: what every dataset is made of."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ LIDAR = "LIDAR_TOP"
 
 @dataclass(frozen=True, eq=False)
 class SensorRecord:
-    """One file of one sensor. `width`, `height` and `intrinsics` (3x3) are 0, 0 and None for a LiDAR.
+    """One file of one sensor.
 
-    `ego_T_sensor` is the sensor's static calibration; `global_T_ego` is the vehicle's pose at `stamp_us`.
+    `ego_T_sensor` is the sensor's calibration, `global_T_ego` the vehicle's pose at `stamp_us` (microseconds). `width`,
+    `height` and `intrinsics` (3x3) are 0, 0 and None for a LiDAR.
     """
 
     channel: str
@@ -33,7 +34,7 @@ class SensorRecord:
     global_T_ego: Matrix
 
     def read_bytes(self) -> bytes:
-        """The file's content. Raises BridgeTAError that names the file when it is not there or cannot be read."""
+        """Read the file. Raises BridgeTAError that names it when it is missing or cannot be read."""
         try:
             return self.path.read_bytes()
         except OSError as error:
@@ -57,7 +58,7 @@ class SensorRecord:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A keyframe: one record per sensor channel. `location` is the city of its map."""
+    """A keyframe: one record per sensor channel. `location` is the city of its map, `stamp_us` in microseconds."""
 
     token: str
     scene: str
@@ -66,7 +67,7 @@ class Sample:
     records: Mapping[str, SensorRecord]
 
     def record(self, channel: str) -> SensorRecord:
-        """The record of `channel`; BridgeTAError that lists the channels when there is none."""
+        """Return the record of `channel`. Raises BridgeTAError that lists the channels when there is none."""
         try:
             return self.records[channel]
         except KeyError:
@@ -75,7 +76,7 @@ class Sample:
             ) from None
 
     def rig(self, cameras: Sequence[str]) -> Rig:
-        """The calibrated cameras `cameras`, in that order. BridgeTAError for a channel that is no camera."""
+        """Return these cameras, calibrated, in this order. Raises BridgeTAError for a channel that is not a camera."""
         rig = []
         for name in cameras:
             record = self.record(name)
@@ -91,7 +92,7 @@ class Sample:
 
     @property
     def global_T_ego(self) -> Matrix:
-        """The pose of the labels: the vehicle at the LiDAR's stamp, or without LiDAR at the stamp nearest to ours."""
+        """The pose of the labels: at the LiDAR's stamp, or without LiDAR at the record nearest to `stamp_us`."""
         if LIDAR in self.records:
             return self.records[LIDAR].global_T_ego
         if not self.records:
@@ -102,7 +103,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drive of about 20 s. `samples` are the positions of its keyframes in the index, in order of time."""
+    """A drive of about 20 s. `samples` are the positions of its keyframes in the dataset, in order of time."""
 
     name: str
     description: str
@@ -111,10 +112,10 @@ class Scene:
 
     @property
     def night(self) -> bool:
-        """Whether the description says so: nuScenes has no other word on the light."""
+        """Whether the description says night: nuScenes records the light nowhere else."""
         return "night" in self.description.lower()
 
     @property
     def rain(self) -> bool:
-        """Whether the description says so, be it of rain that falls or has fallen."""
+        """Whether the description says rain, falling or fallen."""
         return "rain" in self.description.lower()

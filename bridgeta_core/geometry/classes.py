@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MapClass:
-    """One map class: its name, the nuScenes map layers that make it up, and its colour (RGB, 0-255)."""
+    """A map class: its name, the nuScenes map layers that make it up, and its colour (RGB, 0-255)."""
 
     name: str
     layers: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The bird's-eye-view grid: the one place that relates metres to cells."""
+"""The bird's-eye-view grid: the one place that maps metres to cells and to pixels of a view."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BevGrid:
         )
 
     def centres(self) -> tuple[Floats, Floats]:
-        """Cell centres in metres: x of every column `[X]` and y of every row `[Y]`."""
+        """Return cell centres in metres: x of every column `[X]` and y of every row `[Y]`."""
         rows, columns = self.shape
         return (
             self.x_min + (np.arange(columns) + 0.5) * self.resolution,
@@ -55,12 +55,12 @@ class BevGrid:
         )
 
     def ranges(self) -> Floats:
-        """Distance of every cell centre from the ego origin in metres, `[Y, X]`."""
+        """Return the distance of every cell centre from the ego origin in metres, `[Y, X]`."""
         x, y = self.centres()
         return np.hypot(x[None, :], y[:, None])
 
     def to_cells(self, xy: NDArray[np.floating]) -> Floats:
-        """Metres `[..., 2]` (x, y) to continuous cell coordinates `[..., 2]` (column, row); floor gives the cell."""
+        """Map metres `[..., 2]` (x, y) to cell coordinates `[..., 2]` (column, row); their floor is the cell."""
         return (np.asarray(xy, dtype=np.float64) - (self.x_min, self.y_min)) / self.resolution
 
     def to_pixels(self, xy: NDArray[np.floating], size: tuple[int, int]) -> Floats:
@@ -74,5 +74,5 @@ class BevGrid:
         return np.stack([u, v], axis=1) - 0.5
 
     def to_metres(self, cells: NDArray[np.floating]) -> Floats:
-        """The inverse of `to_cells`."""
+        """Map cell coordinates back to metres, the inverse of `to_cells`."""
         return np.asarray(cells, dtype=np.float64) * self.resolution + (self.x_min, self.y_min)

@@ -1,4 +1,4 @@
-"""Camera images to network inputs; one code for training, evaluation and the vehicle."""
+"""Decode camera images and fit them to network inputs: the same code for training, evaluation and the vehicle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Image = NDArray[np.uint8]
 Buffer = bytes | memoryview | NDArray[np.uint8]
 
 _REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
-_BILINEAR = 0.7  # the smallest scale at which two neighbours a pixel still take in nearly all of an image
+_BILINEAR = 0.7  # the smallest scale at which bilinear sampling still uses nearly all pixels
 
 
 def fit_images(rig: Rig, size: tuple[int, int], margin: float) -> dict[str, ImageFit]:
@@ -61,11 +61,11 @@ def decode(data: Buffer, reduction: int = 1) -> Image:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def reduction_for(fit: ImageFit) -> int:
-    """The largest decoder reduction (1, 2 or 4) that still leaves at least as many pixels as `fit` resizes to.
+def choose_reduction(fit: ImageFit) -> int:
+    """Choose the largest decoder reduction (1, 2 or 4) that leaves at least as many pixels as `fit` resizes to.
 
-    It divides the source's size: of what is over, JPEG makes pixels that lie partly outside the image, and all others
-    would be up to a pixel away from where `fit.matrix` says.
+    It divides the source's size. Otherwise a JPEG decoder adds pixels that lie partly outside the image, and all others
+    are up to a pixel away from where `fit.matrix` says.
     """
     return next(r for r in (4, 2, 1) if r == 1 or (max(fit.scale) * r <= 1.0 and not any(s % r for s in fit.source)))
 
@@ -92,7 +92,7 @@ def _cut(image: Image, fit: ImageFit) -> Image:
 
 
 def _warp(image: Image, fit: ImageFit) -> Image:
-    """A fit in one bilinear resampling. Where that would skip pixels, to a finer raster first, then means of it."""
+    """Apply a fit by one bilinear resampling; where that would skip pixels, to a finer raster that is then averaged."""
     scale = max(fit.resized[0] / image.shape[1], fit.resized[1] / image.shape[0])
     fine = math.ceil(_BILINEAR / scale)
     whole = ImageFit(fit.source, (image.shape[1], image.shape[0]), (0, 0), fit.size)
@@ -102,8 +102,8 @@ def _warp(image: Image, fit: ImageFit) -> Image:
     return cast(Image, result if fine == 1 else cv2.resize(result, fit.size, interpolation=cv2.INTER_AREA))
 
 
-def planes(images: Image) -> Image:
-    """Images `[N, h, w, 3]` as `[N, 3, h, w]`: ten times as fast as a transposed copy."""
+def to_planes(images: Image) -> Image:
+    """Copy images `[N, h, w, 3]` to `[N, 3, h, w]`, ten times as fast as a transposed copy."""
     n, h, w, channels = images.shape
     result = np.empty((n, channels, h, w), dtype=np.uint8)
     for image, parts in zip(images, result, strict=True):
@@ -116,7 +116,7 @@ def decode_and_fit(data: Buffer, fit: ImageFit) -> Image:
 
     Raises BridgeTAError as `decode` does, and when the image does not have the size that `fit` was made for.
     """
-    reduction = reduction_for(fit)
+    reduction = choose_reduction(fit)
     image = decode(data, reduction)
     if (image.shape[1] * reduction, image.shape[0] * reduction) != fit.source:
         raise BridgeTAError(

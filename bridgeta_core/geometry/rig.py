@@ -1,4 +1,4 @@
-"""The cameras of a vehicle: names, image sizes, intrinsics, and where they sit."""
+"""The cameras of a vehicle: names, image sizes, intrinsics and mounting poses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from bridgeta_core.utils.files import replace_when_done
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """One pinhole camera: image size in pixels, 3x3 intrinsics in pixels, 4x4 ego_T_cam (optical frame), and the
-    plumb_bob distortion coefficients (k1, k2, p1, p2, k3, ...; empty when the images are rectified).
+    """A pinhole camera: image size and 3x3 intrinsics in pixels, 4x4 ego_T_cam (optical frame), and distortion.
+
+    Distortion is plumb_bob's coefficients (k1, k2, p1, p2, k3, ...), empty when the images are rectified.
     """
 
     name: str
@@ -58,14 +59,14 @@ class Rig:
         object.__setattr__(self, "names", names)
 
     def key(self) -> tuple[Any, ...]:
-        """A hashable value that is equal for two rigs exactly when their calibrations are."""
+        """Return a hashable value that is equal for two rigs exactly when their calibrations are."""
         return tuple(
             (c.name, c.width, c.height, c.intrinsics.tobytes(), c.ego_T_cam.tobytes(), c.distortion)
             for c in self.cameras
         )
 
     def select(self, names: tuple[str, ...]) -> Rig:
-        """The cameras `names`, in that order; an unknown name is an error."""
+        """Return the rig of some cameras, in this order. Raises BridgeTAError for an unknown name."""
         by_name = {camera.name: camera for camera in self.cameras}
         missing = [name for name in names if name not in by_name]
         if missing:
@@ -90,7 +91,7 @@ class Rig:
 
     @classmethod
     def load(cls, path: Path) -> Rig:
-        """Read what `save` wrote. Raises BridgeTAError that names the file, the camera and the key at fault."""
+        """Read a rig that `save` wrote. Raises BridgeTAError that names the file, the camera and the key at fault."""
         fix = "See docs/rig.md for the format"
         try:
             content = yaml.safe_load(Path(path).read_text())

@@ -1,4 +1,4 @@
-"""Rigid transforms and pinhole projection.
+"""Rigid transforms, pinhole projection, and how an image becomes a network input.
 
 A transform `target_T_source` is a 4x4 float64 matrix that takes homogeneous points of frame `source` to frame
 `target`. Quaternions are (w, x, y, z), as in the nuScenes tables. Camera frames are optical: x right, y down, z
@@ -18,7 +18,7 @@ Matrix = NDArray[np.float64]
 
 
 def rigid(translation: ArrayLike, quaternion: ArrayLike) -> Matrix:
-    """4x4 transform from a translation in metres and a (w, x, y, z) quaternion, which is normalised first.
+    """Build a 4x4 transform from a translation in metres and a (w, x, y, z) quaternion, which is normalised first.
 
     Raises BridgeTAError for a quaternion of (nearly) zero length and for values that are not finite.
     """
@@ -39,9 +39,9 @@ def rigid(translation: ArrayLike, quaternion: ArrayLike) -> Matrix:
 
 
 def quaternion(target_T_source: Matrix) -> NDArray[np.float64]:
-    """The (w, x, y, z) unit quaternion of a transform's rotation, with w >= 0."""
+    """Return the (w, x, y, z) unit quaternion of a transform's rotation, with w >= 0."""
     m = target_T_source[:3, :3]
-    # The largest of the four squared components is taken as the pivot, so that the divisor is at least 1/2.
+    # Pivot on the largest of the four squared components, so that the divisor is at least 1/2.
     squares = np.array(
         [
             1 + m[0, 0] + m[1, 1] + m[2, 2],
@@ -81,7 +81,7 @@ def yaw(target_T_source: Matrix) -> float:
 
 
 def planar(target_T_source: Matrix) -> Matrix:
-    """The same pose with roll and pitch removed: z axes are parallel, origin and heading are kept."""
+    """Remove roll and pitch from a pose: z axes become parallel, origin and heading stay."""
     angle = yaw(target_T_source)
     result = np.eye(4)
     result[:2, :2] = ((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle)))
@@ -90,9 +90,9 @@ def planar(target_T_source: Matrix) -> Matrix:
 
 
 def project(intrinsics: Matrix, points_cam: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pinhole projection of optical-frame points `[..., 3]`: pixels `[..., 2]` (u, v) and depths `[...]` in metres.
+    """Project optical-frame points `[..., 3]` to pixels `[..., 2]` (u, v) and depths `[...]` in metres.
 
-    Points at or behind the image plane (depth <= 0) have pixels that mean nothing; mask them by the depth.
+    Pixels of points at or behind the image plane (depth <= 0) are meaningless; mask them by the depth.
     """
     homogeneous = np.asarray(points_cam, dtype=np.float64) @ intrinsics.T
     depth = homogeneous[..., 2]
@@ -102,10 +102,11 @@ def project(intrinsics: Matrix, points_cam: NDArray[np.floating]) -> tuple[NDArr
 
 @dataclass(frozen=True)
 class ImageFit:
-    """How a camera's image becomes a network input: resize to `resized`, cut `size` out at `offset`, then, in training
-    alone, mirror left-right if `mirrored` and turn by `angle` radians about the middle of the cut, from u towards v.
+    """How a camera's image becomes a network input.
 
-    All pairs are (horizontal, vertical) in pixels. The part of the cut that lies outside the resized image is black.
+    It is resized to `resized`, and `size` is cut out at `offset`. In training alone it is then mirrored left-right if
+    `mirrored`, and turned by `angle` radians about the middle of the cut, from u towards v. All pairs are (horizontal,
+    vertical) in pixels. The part of the cut outside the resized image is black.
     """
 
     source: tuple[int, int]
@@ -117,7 +118,7 @@ class ImageFit:
 
     @classmethod
     def bottom(cls, source: tuple[int, int], size: tuple[int, int], margin: float = 1.0) -> ImageFit:
-        """Resize to `margin` times the target width, keep the aspect ratio, cut centred and at the bottom.
+        """Resize to `margin` times the target width, keep the aspect ratio, and cut at the bottom centre.
 
         The road is at the bottom of an image and the sky at the top. BEVFusion's test transform (1600x900, resize
         0.48, 704x256 cut out of 768x432) is `bottom((1600, 900), (704, 256), margin=768 / 704)`.
@@ -127,8 +128,9 @@ class ImageFit:
         return cls(source, resized, ((resized[0] - size[0]) // 2, resized[1] - size[1]), size)
 
     def resize(self, factor: float, place: float) -> ImageFit:
-        """The same resized `factor` times as large, and cut at the bottom and at `place`: 0 is the left end of what the
-        cut can be moved by, 1 the right end. An image narrower than the cut is moved within it instead.
+        """Resize `factor` times as large, and cut at the bottom and at `place`, from 0 (left) to 1 (right).
+
+        An image narrower than the cut is moved within it instead.
         """
         resized = (max(1, round(self.resized[0] * factor)), max(1, round(self.resized[1] * factor)))
         offset = (round(place * (resized[0] - self.size[0])), resized[1] - self.size[1])
@@ -143,9 +145,9 @@ class ImageFit:
     def matrix(self) -> Matrix:
         """3x3 matrix from source pixels to network pixels; multiply intrinsics by it from the left.
 
-        Resizing keeps the image's corners, not its pixel centres, in place, hence the half pixels. Intrinsics of a
-        mirrored image have a negative focal length, those of a turned one are no triangle: no `Camera` takes them, but
-        all that multiplies by them or by their inverse does.
+        Resizing keeps the image's corners in place, not its pixel centres, hence the half pixels. Intrinsics of a
+        mirrored image have a negative focal length, and those of a turned one are not triangular: `Camera` rejects
+        them, but multiplying by them or by their inverse is fine.
         """
         (sx, sy), (ox, oy), (w, h) = self.scale, self.offset, self.size
         result: Matrix = np.array([[sx, 0, 0.5 * sx - 0.5 - ox], [0, sy, 0.5 * sy - 0.5 - oy], [0, 0, 1]])

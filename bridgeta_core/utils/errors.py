@@ -8,8 +8,8 @@ from collections.abc import Sequence
 class BridgeTAError(Exception):
     """A failure that the user can act on: what went wrong, where, and what to do about it.
 
-    The command line prints the message as it stands, without a traceback, and exits with `exit_code`:
-    2 when the command or its configuration is wrong, 1 when the data or the machine is.
+    The command line prints the message without a traceback and exits with `exit_code`: 2 when the command or its
+    configuration is wrong, 1 when the data or the machine is.
     """
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None, exit_code: int = 1) -> None:

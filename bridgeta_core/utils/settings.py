@@ -1,4 +1,4 @@
-"""Typed settings: dataclass fields with a documentation and a range, filled from mappings and `key=value`."""
+"""Typed settings: dataclass fields with help and a range, filled from mappings and `key=value`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _announced: set[str] = set()  # former keys whose new name was printed
 
 
 def setting(default: Any, help: str, *, ge: float | None = None, le: float | None = None, among: Sequence = ()) -> Any:
-    """A dataclass field with its documentation and its range: `ge <= value <= le`, or one of `among`.
+    """Make a dataclass field with its help and its range: `ge <= value <= le`, or one of `among`.
 
-    A range on a list or a mapping holds for each of its elements.
+    The range of a list or a mapping holds for each of its elements.
     """
     metadata = {"help": help, "ge": ge, "le": le, "among": tuple(among)}
     if isinstance(default, (list, dict)):
@@ -30,12 +30,12 @@ def setting(default: Any, help: str, *, ge: float | None = None, le: float | Non
     return field(default=default, metadata=metadata)
 
 
-def _open_for_writing(node: DictConfig) -> None:
-    """OmegaConf locks frozen dataclasses (BevGrid) against merging; the frozen object is made only at the end."""
+def _unlock(node: DictConfig) -> None:
+    """Unlock nodes of frozen dataclasses (BevGrid), which OmegaConf protects against merging."""
     OmegaConf.set_readonly(node, False)
     for value in node.values():
         if isinstance(value, DictConfig):
-            _open_for_writing(value)
+            _unlock(value)
 
 
 def _check_ranges(value: Any, path: str, where: object) -> None:
@@ -121,7 +121,7 @@ def from_mapping(cls: type[T], content: Mapping[str, Any], overrides: Sequence[s
     renamed = _renamed_keys(cls)
     try:
         node = OmegaConf.structured(cls)
-        _open_for_writing(node)
+        _unlock(node)
         node = OmegaConf.merge(node, OmegaConf.create(rename_old_keys(cls, content, where)))
         for override in overrides:
             if "=" not in override:
@@ -141,5 +141,5 @@ def from_mapping(cls: type[T], content: Mapping[str, Any], overrides: Sequence[s
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
-    """Nested plain dicts and lists of a settings dataclass; `from_mapping` is its inverse."""
+    """Convert a settings dataclass to nested plain dicts and lists, the inverse of `from_mapping`."""
     return dataclasses.asdict(settings)

@@ -1,4 +1,4 @@
-"""Annotated boxes of a sample, read from a nuScenes root's tables."""
+"""Read the annotated boxes of a sample from the tables of a nuScenes root."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from bridgeta_core.utils.errors import BridgeTAError
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """An annotated object: nuScenes category, global_T_box (origin in the box's middle, x forward, z up), and its
-    (width, length, height) in metres.
+    """An annotated object: its nuScenes category, its pose and its (width, length, height) in metres.
+
+    The origin of `global_T_box` is the middle of the box, x points forward, z up.
     """
 
     category: str
@@ -25,7 +26,7 @@ class Box:
     size: tuple[float, float, float]
 
     def edges(self) -> list[Floats]:
-        """The wire frame as global polylines `[n, 3]`; a cross marks the front."""
+        """Return the wire frame as global polylines `[n, 3]`; a cross marks the front."""
         width, length, height = self.size
         x, y, z = length / 2, width / 2, height / 2
         ring = np.array([(x, y), (x, -y), (-x, -y), (-x, y), (x, y)])
@@ -36,22 +37,22 @@ class Box:
 
 
 def read_boxes(root: str | Path, version: str, sample: str) -> list[Box]:
-    """The boxes of the sample with a token. Reads whole tables: seconds for trainval.
+    """Read the boxes of the sample with a token. Whole tables are read: seconds for trainval.
 
     Raises BridgeTAError when a table is missing or broken.
     """
     folder = Path(root) / version
-    records = [r for r in _table(folder, "sample_annotation") if r["sample_token"] == sample]
+    records = [r for r in _read_table(folder, "sample_annotation") if r["sample_token"] == sample]
     wanted = {record["instance_token"] for record in records}
-    category_of = {r["token"]: r["category_token"] for r in _table(folder, "instance") if r["token"] in wanted}
-    names = {r["token"]: r["name"] for r in _table(folder, "category")}
+    category_of = {r["token"]: r["category_token"] for r in _read_table(folder, "instance") if r["token"] in wanted}
+    names = {r["token"]: r["name"] for r in _read_table(folder, "category")}
     return [
         Box(names[category_of[r["instance_token"]]], rigid(r["translation"], r["rotation"]), tuple(r["size"]))
         for r in records
     ]
 
 
-def _table(folder: Path, name: str) -> list[dict[str, Any]]:
+def _read_table(folder: Path, name: str) -> list[dict[str, Any]]:
     path = folder / f"{name}.json"
     try:
         return list(json.loads(path.read_bytes()))

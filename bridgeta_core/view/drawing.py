@@ -1,4 +1,4 @@
-"""Drawing into camera images and bird's-eye views.
+"""Draw into camera images and bird's-eye views.
 
 Bird's-eye views show the vehicle driving up: x forward is up, y left is left.
 """
@@ -29,14 +29,14 @@ INK: Colour = (40, 40, 40)
 QUIET: Colour = (150, 150, 150)
 NIGHT: Colour = (24, 24, 24)
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
-# Small things over large ones.
+# Small areas are drawn over large ones.
 PAINT_ORDER = ("drivable_area", "carpark_area", "walkway", "ped_crossing", "stop_line", "divider")
 
 
 def project_lines(camera: Camera, cam_T_ego: Matrix, lines: Sequence[Floats]) -> Floats:
-    """Segments `[m, 2, 2]` in pixels of what the camera sees of ego-frame polylines.
+    """Project ego-frame polylines into a camera: segments `[m, 2, 2]` in pixels.
 
-    Cut at the near plane before they are projected, and at the image's border after that.
+    They are cut at the near plane before projection, and at the image's border after it.
     """
     chains = [transform(cam_T_ego, line) for line in lines if len(line) > 1]
     if not chains:
@@ -52,9 +52,9 @@ def project_lines(camera: Camera, cam_T_ego: Matrix, lines: Sequence[Floats]) ->
 
 
 def _cut(segments: Floats, inside: Floats) -> Floats:
-    """The parts of segments `[m, 2, d]` where the linear function with the values `inside` `[m, 2]` is at least 0."""
-    keep = (inside >= 0).any(axis=1)
-    segments, inside = segments[keep], inside[keep]
+    """Cut segments `[m, 2, d]` to where the linear function with the end values `inside` `[m, 2]` is at least 0."""
+    visible = (inside >= 0).any(axis=1)
+    segments, inside = segments[visible], inside[visible]
     low, high = inside.min(axis=1), inside.max(axis=1)
     share = np.where(low < 0, high / np.where(low < 0, high - low, 1), 1)  # of the segment, from its inner end
     inner = np.take_along_axis(segments, inside.argmax(axis=1)[:, None, None], axis=1)
@@ -68,7 +68,7 @@ def draw_map(image: Image, camera: Camera, lines: Mapping[str, Sequence[Floats]]
     scale = image.shape[1] / camera.width
     for name in PAINT_ORDER:
         segments = project_lines(camera, cam_T_ego, lines.get(name, ()))
-        corners = _fixed(segments, scale)
+        corners = _to_fixed_point(segments, scale)
         cv2.polylines(image, list(corners), False, _colour(name), thickness, cv2.LINE_AA, _SHIFT)
 
 
@@ -77,7 +77,7 @@ def draw_wires(image: Image, camera: Camera, wires: Sequence[Wire]) -> None:
     cam_T_ego = invert(camera.ego_T_cam)
     scale = image.shape[1] / camera.width
     for colour, lines in wires:
-        corners = _fixed(project_lines(camera, cam_T_ego, lines), scale)
+        corners = _to_fixed_point(project_lines(camera, cam_T_ego, lines), scale)
         cv2.polylines(image, list(corners), False, colour, 1, cv2.LINE_AA, _SHIFT)
 
 
@@ -89,18 +89,19 @@ def draw_points(image: Image, camera: Camera, points: NDArray[np.floating]) -> N
     pixels = pixels[:, :2] / pixels[:, 2:]
     inside = ((pixels > -0.5) & (pixels < (camera.width - 0.5, camera.height - 0.5))).all(axis=1)
     order = np.argsort(-local[inside, 2])  # near points over far ones
-    centres = _fixed(pixels[inside][order], image.shape[1] / camera.width)
-    colours = depth_colours(local[inside][order, 2])
+    centres = _to_fixed_point(pixels[inside][order], image.shape[1] / camera.width)
+    colours = colour_depths(local[inside][order, 2])
     for centre, colour in zip(centres.tolist(), colours.tolist(), strict=True):
         cv2.circle(image, centre, 1 << _SHIFT, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
 
 def colour_cells(values: NDArray[np.generic]) -> Image:
-    """Labels or probabilities `[6, Y, X]` in the classes' colours, which fade with the probability: `[X, Y, 3]`, a
-    pixel per cell, forward up.
+    """Colour labels or probabilities `[6, Y, X]` by class, fading with the probability.
+
+    The result `[X, Y, 3]` has a pixel per cell, forward up.
     """
-    # Plane by plane, so that the work stays in the cache: the node does this for every set, and all at once it takes
-    # ten times as long.
+    # Plane by plane, so that the work stays in the processor's cache: the node does this for every set, and all at once
+    # would take ten times as long.
     canvas = np.empty((3, *values.shape[1:]), dtype=np.float32)
     for plane, paper in enumerate(PAPER):
         canvas[plane] = paper
@@ -110,13 +111,13 @@ def colour_cells(values: NDArray[np.generic]) -> Image:
     return np.ascontiguousarray(canvas.round().astype(np.uint8).transpose(2, 1, 0)[::-1, ::-1])
 
 
-def depth_colours(depth: NDArray[np.floating]) -> Bytes:
-    """RGB `[n, 3]` of distances in metres: near is red, FAR and beyond blue."""
-    return turbo(1 - 0.9 * np.sqrt(np.clip(depth / FAR, 0, 1)))  # the blue end itself is nearly black
+def colour_depths(depth: NDArray[np.floating]) -> Bytes:
+    """Colour distances in metres: RGB `[n, 3]`, near is red, FAR and beyond blue."""
+    return apply_turbo(1 - 0.9 * np.sqrt(np.clip(depth / FAR, 0, 1)))  # the blue end itself is nearly black
 
 
 def paint_bev(values: NDArray[np.generic], grid: BevGrid, side: int) -> Image:
-    """Labels or probabilities `[6, Y, X]` in the classes' colours, with range rings and the vehicle.
+    """Paint labels or probabilities `[6, Y, X]` by class, with range rings and the vehicle.
 
     The longer side is `side` pixels.
     """
@@ -128,22 +129,22 @@ def paint_bev(values: NDArray[np.generic], grid: BevGrid, side: int) -> Image:
 
 
 def paint_points(points: NDArray[np.floating], grid: BevGrid, side: int, wires: Sequence[Wire] = ()) -> Image:
-    """Ego-frame points from above, coloured by their height from -1 m (blue) to 4 m (red), and coloured polylines."""
+    """Paint ego-frame points from above, coloured by height from -1 m (blue) to 4 m (red), and coloured polylines."""
     width, height = _view_size(grid, side)
     canvas = np.full((height, width, 3), NIGHT, dtype=np.uint8)
     pixels, inside = find_pixels(points, grid, (width, height))
     order = np.argsort(points[inside, 2])  # high points over low ones
     u, v = pixels[order].T
-    canvas[v, u] = turbo(np.clip((points[inside, 2][order] + 1) / 5, 0, 1))
+    canvas[v, u] = apply_turbo(np.clip((points[inside, 2][order] + 1) / 5, 0, 1))
     for colour, lines in wires:
-        corners = [_fixed(grid.to_pixels(line, (width, height))) for line in lines]
+        corners = [_to_fixed_point(grid.to_pixels(line, (width, height))) for line in lines]
         cv2.polylines(canvas, corners, False, colour, 1, cv2.LINE_AA, _SHIFT)
     _draw_vehicle(canvas, grid, ink=PAPER, paper=NIGHT)
     return canvas
 
 
 def _view_size(grid: BevGrid, side: int) -> tuple[int, int]:
-    """Width and height in pixels: y runs along the width, x along the height."""
+    """Return width and height in pixels: y runs along the width, x along the height."""
     rows, columns = grid.shape
     scale = side / max(rows, columns)
     return max(1, round(rows * scale)), max(1, round(columns * scale))
@@ -160,11 +161,11 @@ def find_pixels(points: NDArray[np.floating], grid: BevGrid, size: tuple[int, in
 
 
 def _draw_vehicle(picture: Image, grid: BevGrid, ink: Colour = INK, paper: Colour = PAPER) -> None:
-    """Range rings around the ego origin, and an arrowhead of the vehicle's size that points forward."""
+    """Draw range rings around the ego origin, and an arrowhead of the vehicle's size that points forward."""
     height, width = picture.shape[:2]
     circle = np.linspace(0, 2 * np.pi, 181)
     lines = [radius * np.stack([np.cos(circle), np.sin(circle)], axis=1) for radius in RINGS]
-    corners = [_fixed(grid.to_pixels(line, (width, height))) for line in lines]
+    corners = [_to_fixed_point(grid.to_pixels(line, (width, height))) for line in lines]
     cv2.polylines(picture, corners, True, QUIET, 1, cv2.LINE_AA, _SHIFT)
     for radius in RINGS:
         u, v = grid.to_pixels(np.array([[radius * np.cos(0.6), radius * np.sin(0.6)]]), (width, height))[0]
@@ -174,7 +175,7 @@ def _draw_vehicle(picture: Image, grid: BevGrid, ink: Colour = INK, paper: Colou
             write(picture, text, place, 0.4, ink)
     # The ego origin of nuScenes is on the rear axle of a car of 4.1 x 1.7 m.
     car = np.array([(3.1, 0), (-1, 0.95), (-0.4, 0), (-1, -0.95)])
-    cv2.fillPoly(picture, [_fixed(grid.to_pixels(car, (width, height)))], ink, cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(picture, [_to_fixed_point(grid.to_pixels(car, (width, height)))], ink, cv2.LINE_AA, _SHIFT)
 
 
 def write(picture: Image, text: str, at: tuple[int, int], size: float = 0.5, colour: Colour = INK) -> None:
@@ -182,14 +183,14 @@ def write(picture: Image, text: str, at: tuple[int, int], size: float = 0.5, col
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
-def turbo(values: NDArray[np.floating]) -> Bytes:
-    """RGB `[n, 3]` of values in [0, 1], from blue to red."""
+def apply_turbo(values: NDArray[np.floating]) -> Bytes:
+    """Colour values in [0, 1] from blue to red: RGB `[n, 3]`."""
     scale = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
     return scale[np.round(np.asarray(values) * 255).astype(np.uint8)]
 
 
-def _fixed(pixels: Floats, scale: float = 1.0) -> NDArray[np.int32]:
-    """Fixed-point coordinates for OpenCV, of pixels in an image resized by `scale`."""
+def _to_fixed_point(pixels: Floats, scale: float = 1.0) -> NDArray[np.int32]:
+    """Convert pixels to fixed-point coordinates for OpenCV, in an image resized by `scale`."""
     resized = (pixels + 0.5) * scale - 0.5
     return np.round(resized * (1 << _SHIFT)).astype(np.int32)
 

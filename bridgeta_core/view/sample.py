@@ -1,4 +1,4 @@
-"""The picture of a sample: its cameras with the map and the LiDAR drawn into them, and bird's-eye views."""
+"""Draw a sample: its cameras with the map and the LiDAR, and bird's-eye views."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bridgeta_core.view.drawing import (
     RINGS,
     Colour,
     Wire,
-    depth_colours,
+    colour_depths,
     draw_map,
     draw_points,
     draw_wires,
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 
 _FORMATS = (".png", ".jpg", ".jpeg")
 GAP = 12  # pixels between the parts of a picture
-# Of annotated boxes, by the first part of their category; what has none of its own is an object.
+# By the first part of a box's category; "other" for those without a colour.
 _BOX_COLOURS: dict[str, Colour] = {"vehicle": (255, 158, 0), "human": (60, 120, 255), "other": (200, 200, 200)}
 
 
 @dataclass(frozen=True, eq=False)
 class Scenery:
-    """All that can be drawn of a sample, in its ego frame; what is None is left out.
+    """Everything that can be drawn of a sample, in its ego frame. What is None is left out.
 
-    `lines` are polylines `[n, 3]` per class name, `boxes` the wire frames of annotated objects, `points` `[n, 3 + k]`
-    LiDAR points, `ground` gives the heights `[n]` of the ground at places `[n, 2]` as the points show it, `truth` and
-    `prediction` are `[6, Y, X]` in [0, 1] on `grid`, and `known` `[6]` says of which classes the map tells anything.
+    `lines` are polylines `[n, 3]` per class name, `boxes` the wire frames of annotated objects, and `points`
+    `[n, 3 + k]` from the LiDAR. `ground` returns heights `[n]` of the ground at positions `[n, 2]`. `truth` and
+    `prediction` are `[6, Y, X]` in [0, 1] on `grid`; `known` `[6]` marks the classes that the map knows.
     """
 
     rig: Rig
@@ -68,17 +68,17 @@ class Scenery:
     known: Sequence[bool] = (True,) * len(CLASSES)
 
 
-def sample_picture(scenery: Scenery, title: str = "", width: int = 1920, points_in_cameras: bool = True) -> Image:
-    """One picture `[H, width, 3]` RGB.
+def draw_sample(scenery: Scenery, title: str = "", width: int = 1920, points_in_cameras: bool = True) -> Image:
+    """Draw a sample as one picture `[H, width, 3]` RGB.
 
-    On top stand the cameras as they sit on the vehicle, below the bird's-eye views and a legend.
+    The cameras are at the top as mounted on the vehicle, the bird's-eye views and a legend below.
     """
     rows = arrange(scenery.rig)
     cell = min((width - GAP) // max(len(row) for row in rows) - GAP, width // 2)
     strips = []
     for row in rows:
-        cells = [_camera_cell(scenery, i, cell, points_in_cameras) for i in row]
-        strips.append(beside(cells, width))
+        cells = [_draw_camera(scenery, i, cell, points_in_cameras) for i in row]
+        strips.append(place_in_row(cells, width))
     views: list[tuple[str, Image]] = []
     panels = sum(v is not None for v in (scenery.prediction, scenery.truth, scenery.points))
     side = min((width - GAP) // (panels + 1) - GAP, 620)
@@ -88,27 +88,27 @@ def sample_picture(scenery: Scenery, title: str = "", width: int = 1920, points_
         views.append(("ground truth (map)", paint_bev(scenery.truth, scenery.grid, side)))
     if scenery.points is not None:
         views.append(("LiDAR, colour = height", paint_points(scenery.points, scenery.grid, side, scenery.boxes)))
-    boxes = [label(view, name) for name, view in views]
+    boxes = [add_caption(view, name) for name, view in views]
     used = GAP + sum(box.shape[1] + GAP for box in boxes)
     height = max((box.shape[0] for box in boxes), default=240)
-    boxes.append(_legend(scenery, title, width - used - GAP, height))
-    strips.append(beside(boxes, width))
+    boxes.append(_draw_legend(scenery, title, width - used - GAP, height))
+    strips.append(place_in_row(boxes, width))
     return np.concatenate(strips)
 
 
 def arrange(rig: Rig) -> list[list[int]]:
-    """Positions of the cameras in rows: those that look forward, then those that look back, each from left to right.
+    """Arrange the positions of the cameras in rows: those that look forward, then those that look back.
 
-    Left is the vehicle's left in both rows. At most four stand in a row.
+    Each row goes from the vehicle's left to its right and has at most four.
     """
-    looking = [camera.ego_T_cam[:2, 2] for camera in rig.cameras]  # the optical axis in the ground plane
-    azimuth = np.degrees([np.arctan2(y, x) for x, y in looking])
+    axes = [camera.ego_T_cam[:2, 2] for camera in rig.cameras]  # the optical axis in the ground plane
+    azimuth = np.degrees([np.arctan2(y, x) for x, y in axes])
     front = sorted((i for i in range(len(azimuth)) if abs(azimuth[i]) < 90), key=lambda i: -azimuth[i])
     back = sorted((i for i in range(len(azimuth)) if abs(azimuth[i]) >= 90), key=lambda i: azimuth[i] % 360)
     return [row[i : i + 4] for row in (front, back) for i in range(0, len(row), 4)]
 
 
-def _camera_cell(scenery: Scenery, i: int, width: int, with_points: bool) -> Image:
+def _draw_camera(scenery: Scenery, i: int, width: int, with_points: bool) -> Image:
     camera = scenery.rig.cameras[i]
     size = (width, max(1, round(width * camera.height / camera.width)))
     picture = cv2.resize(scenery.images[i], size, interpolation=cv2.INTER_AREA)
@@ -117,10 +117,10 @@ def _camera_cell(scenery: Scenery, i: int, width: int, with_points: bool) -> Ima
     if scenery.lines is not None:
         draw_map(picture, camera, scenery.lines)
     draw_wires(picture, camera, scenery.boxes)
-    return label(picture, camera.name)
+    return add_caption(picture, camera.name)
 
 
-def _legend(scenery: Scenery, title: str, width: int, height: int) -> Image:
+def _draw_legend(scenery: Scenery, title: str, width: int, height: int) -> Image:
     box = np.full((height, max(width, 1), 3), PAPER, dtype=np.uint8)
     y = 28
     for line in title.splitlines():
@@ -138,22 +138,22 @@ def _legend(scenery: Scenery, title: str, width: int, height: int) -> Image:
         y += 28
     y += 8
     if scenery.points is not None:
-        box[y - 12 : y + 2, 8:158] = depth_colours(np.linspace(0, FAR, 150))
+        box[y - 12 : y + 2, 8:158] = colour_depths(np.linspace(0, FAR, 150))
         write(box, f"LiDAR in cameras: 0 to {FAR:.0f} m", (166, y), 0.45)
         y += 26
     write(box, f"rings: {', '.join(f'{r:.0f}' for r in RINGS)} m; up is forward", (8, y), 0.45)
     return box
 
 
-def label(picture: Image, text: str) -> Image:
-    """The picture under a line of text."""
+def add_caption(picture: Image, text: str) -> Image:
+    """Put a line of text above a picture."""
     strip = np.full((24, picture.shape[1], 3), PAPER, dtype=np.uint8)
     write(strip, text, (2, 17))
     return np.concatenate([strip, picture])
 
 
-def beside(boxes: Sequence[Image], width: int) -> Image:
-    """Boxes in a row on paper of `width`, with gaps around them."""
+def place_in_row(boxes: Sequence[Image], width: int) -> Image:
+    """Place boxes in a row on paper of `width`, with gaps around them."""
     height = max(box.shape[0] for box in boxes)
     paper = np.full((height + GAP, width, 3), PAPER, dtype=np.uint8)
     x = GAP
@@ -176,16 +176,16 @@ def write_sample_picture(
 ) -> None:
     """Write the picture of a sample of a dataset, with the prediction of `weights` when they are given.
 
-    `out` ends in .png or .jpg. `sample` is a token, the beginning of one, or a position in the index; None takes the
-    first. `boxes` draws the annotated objects too, `source` is what reads the root (see
-    `open_dataset`). Raises BridgeTAError when something is missing or broken.
+    `out` ends in .png or .jpg. `sample` is a token, the beginning of one, or a position; None takes the first. `boxes`
+    draws the annotated objects too. `source` is what reads the root (see `open_dataset`). Raises BridgeTAError when
+    something is missing or broken.
     """
     check_format(out)
     from bridgeta_core.data.dataset import open_dataset
 
-    index = open_dataset(source, root, version)
-    chosen = index[index.find(sample or "0")]
-    raster = index.raster(chosen.location, LabelConfig())
+    dataset = open_dataset(source, root, version)
+    chosen = dataset[dataset.find(sample or "0")]
+    raster = dataset.raster(chosen.location, LabelConfig())
     grid, prediction = BevGrid(), None
     if weights is not None:
         from bridgeta_core.deploy.runtime import Runtime
@@ -198,19 +198,19 @@ def write_sample_picture(
         prediction = runtime.infer(np.stack(inputs), rig)
     scenery = replace(
         read_scenery(chosen, raster, grid),
-        boxes=_wires(root, version, chosen.token, chosen.global_T_ego) if boxes else (),
+        boxes=_read_wires(root, version, chosen.token, chosen.global_T_ego) if boxes else (),
         prediction=prediction,
     )
     title = f"{chosen.scene}, {chosen.location}\nsample {chosen.token}"
-    picture = sample_picture(scenery, title, points_in_cameras=points_in_cameras)
+    picture = draw_sample(scenery, title, points_in_cameras=points_in_cameras)
     write_picture(picture, out)
 
 
 def read_scenery(sample: Sample, raster: MapRaster, grid: BevGrid, width: int | None = None) -> Scenery:
-    """The cameras of a sample where they were at their own stamps, its LiDAR, and its map on `grid`.
+    """Read the cameras of a sample, posed at their own stamps, its LiDAR, and its map on `grid`.
 
-    The map's lines lie on the ground as the LiDAR shows it. With `width`, images are decoded at the coarsest scale that
-    leaves them that wide. Raises BridgeTAError that names a file which is missing or broken.
+    The map's lines lie on the ground that the LiDAR shows. With `width`, images are decoded at the coarsest scale that
+    leaves them that wide. Raises BridgeTAError that names a missing or broken file.
     """
     from bridgeta_core.data.pointcloud import move, read_lidar
     from bridgeta_core.data.sample import LIDAR
@@ -240,10 +240,10 @@ def read_scenery(sample: Sample, raster: MapRaster, grid: BevGrid, width: int | 
 
 
 def check_format(out: Path) -> None:
-    """BridgeTAError (exit code 2) for a file name that is not one of a picture that can be written."""
+    """Raise BridgeTAError (exit code 2) for a file name that is not .png or .jpg."""
     if out.suffix.lower() not in _FORMATS:
         raise BridgeTAError(
-            "is no picture that can be written", where=out, fix="Let its name end in .png or .jpg", exit_code=2
+            "is not a picture that can be written", where=out, fix="Let its name end in .png or .jpg", exit_code=2
         )
 
 
@@ -254,8 +254,8 @@ def write_picture(picture: Image, out: Path) -> None:
         temporary.write_bytes(encoded.tobytes())
 
 
-def _wires(root: str | Path, version: str, sample: str, global_T_ego: Floats) -> list[Wire]:
-    """The annotated boxes of a sample as wire frames in the ego frame."""
+def _read_wires(root: str | Path, version: str, sample: str, global_T_ego: Floats) -> list[Wire]:
+    """Read the annotated boxes of a sample as wire frames in the ego frame."""
     from bridgeta_core.view.boxes import read_boxes
 
     ego_T_global = invert(global_T_ego)

@@ -63,7 +63,7 @@ class _Lens:
 
     @property
     def reduction(self) -> int:
-        return images.reduction_for(self.fit)
+        return images.choose_reduction(self.fit)
 
     def decode(self, image: EncodedImage | RawImage) -> Picture:
         """Decode to RGB `[H, W, 3]` in the camera's size or the decoder's reduction of it."""

@@ -1,1 +1,1 @@
-"""Check what a dataset holds before anything is trained on it."""
+"""Check a dataset before training on it."""

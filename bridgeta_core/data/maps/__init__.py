@@ -1,1 +1,1 @@
-"""Map labels: from the map expansion's shapes to BEV masks."""
+"""Rasterise the shapes of a map into BEV labels."""

@@ -1,9 +1,9 @@
-"""Exact map masks: a cell belongs to a class when at least half of its area is covered.
+"""Rasterise exact labels: a cell belongs to a class when at least half of its area is covered.
 
-The covered area is computed in closed form, by the signed-area accumulation of font rasterisers (R. Levien, font-rs):
-the edges of all polygons are cut where they cross from cell to cell; each piece adds the area between itself and the
-upper border of its cell to that cell, and its width to all cells above it, positive when it goes right and negative
-when it goes left. A cumulative sum along y then gives the covered share of every cell.
+The covered area has a closed form, the signed-area accumulation of font rasterisers (R. Levien, font-rs). The edges of
+all polygons are cut where they cross from cell to cell. Each piece adds the area between itself and the upper border of
+its cell to that cell, and its width to all cells above it: positive when it goes right, negative when it goes left. A
+cumulative sum along y then gives the covered share of every cell.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import Mapping
 import numpy as np
 import shapely
 
-from bridgeta_core.data.maps.expansion import POLYGON, polygon_rings, simple_parts
+from bridgeta_core.data.maps.expansion import POLYGON, polygon_rings, split_parts
 from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, yaw
 from bridgeta_core.utils.arrays import Bytes, Floats, Ints, Objects
 
-_TILE = 50.0  # metres: small tiles spare edges off the grid, large ones borders between tiles
+_TILE = 50.0  # metres: small tiles save edges off the grid, large ones save borders between tiles
 _TIE = 1e-9  # of a cell's area: an exact half is not lost to rounding
 
 
-class ExactMasks:
-    """The classes of a city, from its shapes by layer; lines are `line_width` metres wide, with flat ends.
+class ExactRasteriser:
+    """Rasterises a city's shapes, given by layer, by covered area. Lines are `line_width` metres wide, with flat ends.
 
     A class is the union of its layers, cut into tiles. Its pieces do not overlap, so that their areas add up.
     """
@@ -32,15 +32,15 @@ class ExactMasks:
     def __init__(self, shapes: Mapping[str, Objects], line_width: float) -> None:
         pieces = []
         for c in CLASSES:
-            layers = (_widened(shapes[name], line_width) if name in LINE_LAYERS else shapes[name] for name in c.layers)
-            pieces.append(_tiled_union(np.concatenate(list(layers))))
+            layers = (_widen(shapes[name], line_width) if name in LINE_LAYERS else shapes[name] for name in c.layers)
+            pieces.append(_unite_in_tiles(np.concatenate(list(layers))))
         self._class = np.repeat(np.arange(len(CLASSES)), [len(tiles) for tiles in pieces])
         self._tree = shapely.STRtree(np.concatenate(pieces))
         self._edges, owner = _edges(self._tree.geometries)
         self._starts = np.searchsorted(owner, np.arange(len(self._class) + 1))
 
     def rasterise(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
-        """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
+        """Rasterise the classes around a pose: `[6, Y, X]`, 0 or 1. Only x, y and yaw of the pose count."""
         angle, origin = yaw(global_T_ego), global_T_ego[:2, 3]
         global_R_ego = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         corners = shapely.get_coordinates(shapely.box(grid.x_min, grid.y_min, grid.x_max, grid.y_max))
@@ -57,9 +57,10 @@ class ExactMasks:
 
 
 def _covered(edges: Floats, classes: Ints, shape: tuple[int, int, int]) -> Floats:
-    """The share of every cell that lies on the left of `edges` `[n, 2, 2]` (start and end, x and y), which run around
-    areas of the `classes` `[n]`, counter-clockwise around the outside and clockwise around holes. `shape` is that of
-    the result, classes, rows and columns.
+    """Compute the share of every cell that lies on the left of `edges` `[n, 2, 2]` (start and end, x and y).
+
+    The edges run around areas of the `classes` `[n]`, counter-clockwise around outlines and clockwise around holes.
+    `shape` is that of the result: classes, rows and columns.
     """
     _, rows, columns = shape
     low, high = edges.min(axis=1), edges.max(axis=1)
@@ -76,13 +77,13 @@ def _covered(edges: Floats, classes: Ints, shape: tuple[int, int, int]) -> Float
     where, change = np.concatenate([cell, cell + columns]), np.concatenate([width - beneath, beneath])
     size = shape[0] * (rows + 1) * columns
     covered = np.asarray(np.bincount(where, change, size), dtype=np.float64).reshape(-1, rows + 1, columns)
-    for i in range(1, rows):  # a cumulative sum, three times as fast as numpy's, which goes number by number
+    for i in range(1, rows):  # a cumulative sum by rows, three times as fast as numpy's
         covered[:, i] += covered[:, i - 1]
     return covered[:, :rows]
 
 
 def _cut(edges: Floats, classes: Ints, axis: int, end: int) -> tuple[Floats, Ints]:
-    """The edges in pieces, cut where their x (axis 0) or y (1) is one of the whole numbers from 0 to `end`."""
+    """Cut edges where their x (axis 0) or y (1) is one of the whole numbers from 0 to `end`."""
     a, b = edges[:, 0, axis], edges[:, 1, axis]
     first = np.maximum(np.floor(np.minimum(a, b)) + 1, 0)
     last = np.minimum(np.ceil(np.maximum(a, b)) - 1, end)
@@ -100,12 +101,12 @@ def _cut(edges: Floats, classes: Ints, axis: int, end: int) -> tuple[Floats, Int
 
 
 def _count_up(lengths: Ints) -> Ints:
-    """0, 1, ... up to each of the lengths, one after the other."""
+    """Count 0, 1, ... up to each of the lengths, one after the other."""
     return np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
 
 
 def _edges(polygons: Objects) -> tuple[Floats, Ints]:
-    """All edges `[n, 2, 2]` of simple polygons, each with its polygon on the left, and the position of that one."""
+    """Return all edges `[n, 2, 2]` of simple polygons, polygon on the left, and the position of the polygon of each."""
     rings, owner, is_hole = polygon_rings(polygons)
     points, ring = shapely.get_coordinates(rings, return_index=True)
     edges = np.stack([points[:-1], points[1:]], axis=1)
@@ -116,30 +117,30 @@ def _edges(polygons: Objects) -> tuple[Floats, Ints]:
     return edges, owner[ring]
 
 
-def _widened(lines: Objects, width: float) -> Objects:
+def _widen(lines: Objects, width: float) -> Objects:
     return np.asarray(shapely.buffer(lines, width / 2, cap_style="flat"), dtype=object)
 
 
-def _tiled_union(areas: Objects) -> Objects:
-    """The union of some areas as simple polygons, each of which lies in one tile."""
-    areas, _ = simple_parts(areas, POLYGON)
-    # Into strips first, so that a polygon of many corners is cut along its length once rather than for every tile.
-    strips, x, _ = _strips(areas, 0)
-    tiles, y, again = _strips(strips, 1)
+def _unite_in_tiles(areas: Objects) -> Objects:
+    """Unite areas into simple polygons, each of which lies in one tile."""
+    areas, _ = split_parts(areas, POLYGON)
+    # Cut into strips first, so that a polygon of many corners is cut along its length once, not for every tile.
+    strips, x, _ = _cut_into_strips(areas, 0)
+    tiles, y, again = _cut_into_strips(strips, 1)
     order = np.lexsort((y, x[again]))
     tiles, place = tiles[order], np.stack([x[again], y], axis=1)[order]
     starts = np.flatnonzero((np.diff(place, axis=0) != 0).any(axis=1)) + 1
     joined = [shapely.union_all(tile) if len(tile) > 1 else tile[0] for tile in np.split(tiles, starts) if len(tile)]
-    return simple_parts(np.array(joined, dtype=object), POLYGON)[0]
+    return split_parts(np.array(joined, dtype=object), POLYGON)[0]
 
 
-def _strips(areas: Objects, axis: int) -> tuple[Objects, Ints, Ints]:
-    """Areas cut into strips of a tile's width across an axis: the polygons, and the strip and source of each one."""
+def _cut_into_strips(areas: Objects, axis: int) -> tuple[Objects, Ints, Ints]:
+    """Cut areas into strips of a tile's width across an axis; return polygons, and the strip and source of each."""
     bounds = shapely.bounds(areas).reshape(-1, 4)
     first, last = (np.floor(bounds[:, k] / _TILE).astype(np.int64) for k in (axis, axis + 2))
     source = np.repeat(np.arange(len(areas)), last - first + 1)
     strip = first[source] + _count_up(last - first + 1)
     boxes = bounds[source]
     boxes[:, axis], boxes[:, axis + 2] = strip * _TILE, (strip + 1) * _TILE
-    parts, index = simple_parts(shapely.intersection(areas[source], shapely.box(*boxes.T)), POLYGON)
+    parts, index = split_parts(shapely.intersection(areas[source], shapely.box(*boxes.T)), POLYGON)
     return parts, strip[index], source[index]

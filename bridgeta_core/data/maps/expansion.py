@@ -1,4 +1,4 @@
-"""The map expansion of a nuScenes root: the shapes of a city's map layers, read from its JSON."""
+"""Read the map expansion of a nuScenes root: the shapes of a city's map layers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def load_layers(root: str | Path, location: str, names: Sequence[str] = LAYERS) -> dict[str, Objects]:
-    """The shapes of map layers from a city's map expansion below a nuScenes root.
+    """Read the shapes of map layers from a city's map expansion.
 
     Raises BridgeTAError when the file is absent, truncated, older than v1.3, or refers to what it does not hold.
     """
@@ -41,14 +41,14 @@ def load_layers(root: str | Path, location: str, names: Sequence[str] = LAYERS) 
 
 
 def expansion_path(root: str | Path, location: str) -> Path:
-    """Where a nuScenes root has the map expansion of a city."""
+    """Return the path of a city's map expansion below a nuScenes root."""
     return Path(root) / "maps" / "expansion" / f"{location}.json"
 
 
 def read_expansion(root: str | Path, location: str) -> dict[str, Any]:
-    """The content of `maps/expansion/<location>.json` of a nuScenes root.
+    """Read `maps/expansion/<location>.json` of a nuScenes root.
 
-    Raises BridgeTAError when the file is absent, is no JSON, or is older than v1.3.
+    Raises BridgeTAError when the file is absent, is not JSON, or is older than v1.3.
     """
     path = expansion_path(root, location)
     try:
@@ -71,9 +71,9 @@ def expansion_folder(root: str | Path) -> Path:
 
 
 def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> dict[str, Objects]:
-    """The shapely polygons or lines, in global metres, of layers of a map expansion's content.
+    """Build the shapely polygons or lines, in global metres, of layers of a map expansion's content.
 
-    Polygons that are not valid are repaired in the drivable area and left out elsewhere, as the devkit does.
+    Invalid polygons are repaired in the drivable area and left out elsewhere, as in the devkit.
     """
     nodes = {node["token"]: i for i, node in enumerate(content["node"])}
     xy = np.array([(node["x"], node["y"]) for node in content["node"]], dtype=np.float64).reshape(-1, 2)
@@ -85,23 +85,23 @@ def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> di
         if name in LINE_LAYERS:
             # Some cities have lines without nodes; the devkit skips them too.
             chains = [tokens for tokens in (lines[record["line_token"]] for record in records) if len(tokens) > 1]
-            result[name] = _chains(chains, nodes, xy, shapely.linestrings)
+            result[name] = _build_chains(chains, nodes, xy, shapely.linestrings)
         elif name == "drivable_area":  # the one layer whose records hold several polygons
-            found = [polygons[token] for record in records for token in record["polygon_tokens"]]
-            areas = _areas(found, nodes, xy)
+            parts = [polygons[token] for record in records for token in record["polygon_tokens"]]
+            areas = _build_areas(parts, nodes, xy)
             broken = ~shapely.is_valid(areas)
             areas[broken] = shapely.make_valid(areas[broken])
             result[name] = areas
         else:
-            areas = _areas([polygons[record["polygon_token"]] for record in records], nodes, xy)
+            areas = _build_areas([polygons[record["polygon_token"]] for record in records], nodes, xy)
             result[name] = areas[shapely.is_valid(areas)]
     return result
 
 
-def _areas(records: list[dict[str, Any]], nodes: Mapping[str, int], xy: Floats) -> Objects:
-    """Polygons with their holes. Rings of fewer than three nodes enclose nothing and are left out."""
+def _build_areas(records: list[dict[str, Any]], nodes: Mapping[str, int], xy: Floats) -> Objects:
+    """Build polygons with their holes. Rings of fewer than three nodes enclose nothing and are left out."""
     records = [record for record in records if len(record["exterior_node_tokens"]) > 2]
-    exteriors = _chains([record["exterior_node_tokens"] for record in records], nodes, xy, shapely.linearrings)
+    exteriors = _build_chains([record["exterior_node_tokens"] for record in records], nodes, xy, shapely.linearrings)
     holes = [
         (i, hole["node_tokens"])
         for i, record in enumerate(records)
@@ -109,15 +109,17 @@ def _areas(records: list[dict[str, Any]], nodes: Mapping[str, int], xy: Floats) 
         if len(hole["node_tokens"]) > 2
     ]
     areas = shapely.polygons(exteriors)
-    rings = _chains([tokens for _, tokens in holes], nodes, xy, shapely.linearrings)
+    rings = _build_chains([tokens for _, tokens in holes], nodes, xy, shapely.linearrings)
     owners = np.array([i for i, _ in holes], dtype=np.int64)
     for i in np.unique(owners):
         areas[i] = shapely.polygons(exteriors[i], rings[owners == i])
     return areas
 
 
-def _chains(chains: list[list[str]], nodes: Mapping[str, int], xy: Floats, make: Callable[..., Objects]) -> Objects:
-    """Rings or lines through the nodes of each chain of tokens."""
+def _build_chains(
+    chains: list[list[str]], nodes: Mapping[str, int], xy: Floats, make: Callable[..., Objects]
+) -> Objects:
+    """Build a ring or line through the nodes of each chain of tokens."""
     if not chains:
         return np.empty(0, dtype=object)
     rows = np.fromiter((nodes[token] for chain in chains for token in chain), dtype=np.int64)
@@ -129,8 +131,9 @@ POLYGON, LINE = 3, 1  # shapely's type numbers
 
 
 class MapShapes:
-    """The shapes `[n]` of all LAYERS in global metres, layer by layer in the order of the map; `layer` `[n]` is the
-    number in LAYERS of each one's layer.
+    """All shapes `[n]` of a city in global metres with a spatial index, layer by layer in the order of the map.
+
+    `layer` `[n]` is the number of each shape's layer in LAYERS.
     """
 
     def __init__(self, by_layer: Mapping[str, Objects]) -> None:
@@ -138,13 +141,13 @@ class MapShapes:
         self.layer = np.repeat(np.arange(len(LAYERS)), [len(by_layer[name]) for name in LAYERS])
         self._tree = shapely.STRtree(self.shapes)
 
-    def near(self, low: Floats, high: Floats) -> Ints:
-        """The positions of the shapes whose bounding boxes touch the box from `low` to `high`, each `[2]`, in order."""
+    def find_near(self, low: Floats, high: Floats) -> Ints:
+        """Find the shapes whose bounding boxes touch the box from `low` to `high`, each `[2]`; positions, in order."""
         return np.sort(self._tree.query(shapely.box(*low, *high)))
 
 
-def simple_parts(shapes: Objects, kind: int | Ints) -> tuple[Objects, Ints]:
-    """The simple polygons or lines in `shapes`, and the position in `shapes` that each is from.
+def split_parts(shapes: Objects, kind: int | Ints) -> tuple[Objects, Ints]:
+    """Split shapes into simple polygons or lines, and return these and the position in `shapes` that each is from.
 
     `kind` is POLYGON or LINE, for all shapes or for each.
     """
@@ -158,7 +161,7 @@ def simple_parts(shapes: Objects, kind: int | Ints) -> tuple[Objects, Ints]:
 
 
 def polygon_rings(polygons: Objects) -> tuple[Objects, Ints, Flags]:
-    """The rings of simple polygons, the position in `polygons` that each is from, and whether it is a hole."""
+    """Return the rings of simple polygons, the position in `polygons` of each, and whether it is a hole."""
     if not shapely.get_num_interior_rings(polygons).any():  # this is much faster than get_rings
         count = len(polygons)
         return shapely.get_exterior_ring(polygons), np.arange(count), np.zeros(count, dtype=bool)
@@ -167,6 +170,6 @@ def polygon_rings(polygons: Objects) -> tuple[Objects, Ints, Flags]:
 
 
 def split(values: NDArray[Any], owner: Ints, count: int) -> list[NDArray[Any]]:
-    """`values` in `count` consecutive pieces; `owner` is the sorted number of the piece of each value."""
+    """Split `values` into `count` consecutive pieces; `owner` is the sorted piece number of each value."""
     ends = np.searchsorted(owner, np.arange(count + 1)).tolist()
     return [values[start:end] for start, end in pairwise(ends)]

@@ -1,4 +1,4 @@
-"""Map masks: the six classes of a city's map expansion, rasterised around a pose."""
+"""A city's map, rasterised into labels of the six classes around any pose."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import shapely
 
 from bridgeta_core.config.experiment import LabelConfig
-from bridgeta_core.data.maps.devkit import BEVFusionMasks, CompatibleMasks
-from bridgeta_core.data.maps.exact import ExactMasks
-from bridgeta_core.data.maps.expansion import LAYERS, LINE, POLYGON, MapShapes, load_layers, simple_parts, split
+from bridgeta_core.data.maps.devkit import BEVFusionRasteriser, CompatibleRasteriser
+from bridgeta_core.data.maps.exact import ExactRasteriser
+from bridgeta_core.data.maps.expansion import LAYERS, LINE, POLYGON, MapShapes, load_layers, split, split_parts
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, invert, transform
@@ -21,61 +21,60 @@ _DRAPED = 2.0  # metres between the points of a line that follows the ground
 
 
 class MapRaster:
-    """One city's map, ready to be rasterised around any pose, from its shapes by layer (see `read_layers`).
+    """One city's map, from its shapes by layer (see `read_layers`).
 
-    `labels` says how: as the devkit does it, or by covered area. `known[c]` is False when the city's map has nothing of
-    class c, which then is unknown rather than absent: neither train nor score on it.
+    `labels` says how it is rasterised: as the devkit does, or by covered area. `known[c]` is False when the map has
+    nothing of class c. The class is unknown then, not absent: neither train nor score on it.
     """
 
     def __init__(self, location: str, shapes: Mapping[str, Objects], labels: LabelConfig | None = None) -> None:
         labels = labels or LabelConfig()
         self.location = location
         self._shapes = MapShapes(shapes)
-        self._masks: ExactMasks | CompatibleMasks
+        self._rasteriser: ExactRasteriser | CompatibleRasteriser
         if labels.mode == "exact":
-            self._masks = ExactMasks(shapes, labels.line_width)
+            self._rasteriser = ExactRasteriser(shapes, labels.line_width)
         else:
-            drawn = BEVFusionMasks if labels.mode == "bevfusion" else CompatibleMasks
-            self._masks = drawn(self._shapes)
+            kind = BEVFusionRasteriser if labels.mode == "bevfusion" else CompatibleRasteriser
+            self._rasteriser = kind(self._shapes)
         self.known: tuple[bool, ...] = tuple(any(len(shapes[name]) for name in c.layers) for c in CLASSES)
 
     @classmethod
     def load(cls, root: str | Path, location: str, labels: LabelConfig | None = None) -> MapRaster:
-        """Read `maps/expansion/<location>.json` of a nuScenes root; errors are those of `load_layers`."""
+        """Read `maps/expansion/<location>.json` of a nuScenes root; raises as `load_layers`."""
         return cls(location, load_layers(root, location), labels)
 
     def rasterise(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
-        """The classes around a pose, `[6, Y, X]` of 0 and 1. Only x, y and yaw of the pose count."""
-        return self._masks.rasterise(global_T_ego, grid)
+        """Rasterise the classes around a pose: `[6, Y, X]`, 0 or 1. Only x, y and yaw of the pose count."""
+        return self._rasteriser.rasterise(global_T_ego, grid)
 
     def polylines(
         self, global_T_ego: Matrix, radius: float, height: Callable[[Floats], Floats] | None = None
     ) -> dict[str, list[Floats]]:
-        """Outlines and lines per class name, `[n, 3]` each in the ego frame, for drawing into cameras.
+        """Return outlines and lines per class name, `[n, 3]` each in the ego frame, for drawing into cameras.
 
-        Only what lies in the square of `radius` metres around the vehicle. The map has no heights: `height` gives
-        those of the ground in the ego frame (see `GroundHeight`); without it the ground is level, and as high as the
-        vehicle.
+        They lie in the square of `radius` metres around the vehicle. The map has no heights: `height` gives those of
+        the ground in the ego frame (see `GroundHeight`); without it the ground is level with the vehicle.
         """
         centre = global_T_ego[:2, 3]
         low, high = centre - radius, centre + radius
         window = shapely.box(*low, *high)
-        near = self._shapes.near(low, high)
+        near = self._shapes.find_near(low, high)
         result: dict[str, list[Floats]] = {}
         for c in CLASSES:
             shapes = self._shapes.shapes[near[np.isin(self._shapes.layer[near], [LAYERS.index(n) for n in c.layers])]]
             is_area = shapely.get_type_id(shapes) == POLYGON
             lines = np.concatenate([shapes[~is_area], shapely.boundary(shapes[is_area])])
-            pieces = simple_parts(shapely.intersection(lines, window), LINE)[0]
+            pieces = split_parts(shapely.intersection(lines, window), LINE)[0]
             if height is not None:
                 pieces = shapely.segmentize(pieces, _DRAPED)
             xy, owner = shapely.get_coordinates(pieces, return_index=True)
-            result[c.name] = split(_on_ground(global_T_ego, xy, height), owner, len(pieces))
+            result[c.name] = split(_place_on_ground(global_T_ego, xy, height), owner, len(pieces))
         return result
 
 
-def _on_ground(global_T_ego: Matrix, xy: Floats, height: Callable[[Floats], Floats] | None) -> Floats:
-    """Points `[n, 3]` in the ego frame of global places `[n, 2]` on the ground."""
+def _place_on_ground(global_T_ego: Matrix, xy: Floats, height: Callable[[Floats], Floats] | None) -> Floats:
+    """Place global positions `[n, 2]` on the ground: points `[n, 3]` in the ego frame."""
     ego_T_global = invert(global_T_ego)
     z = np.full(len(xy), global_T_ego[2, 3])
     points = transform(ego_T_global, np.column_stack([xy, z]))

@@ -1,4 +1,4 @@
-"""The samples of a nuScenes root as one compact table: read from its JSON once, mapped into memory afterwards."""
+"""The samples of a nuScenes root, from a compact index: built from its JSON once, mapped into memory afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridgeta_core.config.experiment import LabelConfig
 from bridgeta_core.data.dataset import SWEEP_WINDOW_US, Dataset
 from bridgeta_core.data.maps.expansion import expansion_path
 from bridgeta_core.data.maps.raster import MapRaster
-from bridgeta_core.data.nuscenes.index_cache import KeptColumns, load_columns
+from bridgeta_core.data.nuscenes.index_cache import CachedColumns, load_columns
 from bridgeta_core.data.nuscenes.json_table import Columns
 from bridgeta_core.data.sample import LIDAR, Sample, Scene, SensorRecord
 from bridgeta_core.geometry.transforms import Matrix, rigid
@@ -23,8 +23,10 @@ from bridgeta_core.utils.errors import BridgeTAError
 
 @dataclass(frozen=True, eq=False)
 class ChannelFiles:
-    """All n files of one channel: `paths` relative to the root; per file whether it is a keyframe, the number of its
-    scene in `NuScenesDataset.scenes`, and `size` `[n, 2]`, the width and height of an image or 0, 0.
+    """All n files of one channel.
+
+    `paths` are relative to the root, `scene` numbers `NuScenesDataset.scenes`, and `size` `[n, 2]` is the width and
+    height of an image or 0, 0.
     """
 
     channel: str
@@ -38,7 +40,7 @@ class ChannelFiles:
 class NuScenesDataset(Dataset):
     """All samples of one nuScenes-format root.
 
-    Costs a process next to no memory: it is mapped from the cache, and pickled as the name of its folder there.
+    It costs a process next to no memory: its index is mapped from the cache, and pickled as the name of its folder.
     """
 
     def __init__(self, root: str | Path, version: str, columns: Columns | None = None) -> None:
@@ -50,8 +52,8 @@ class NuScenesDataset(Dataset):
         root = Path(root).expanduser().resolve()
         columns = load_columns(root, version) if columns is None else columns
         self.version, self._columns = version, columns
-        self._channels = _texts(columns["channels"])
-        names, descriptions, places = (_texts(columns[f"scene_{k}"]) for k in ("name", "description", "location"))
+        self._channels = _decode(columns["channels"])
+        names, descriptions, places = (_decode(columns[f"scene_{k}"]) for k in ("name", "description", "location"))
         spans = [range(first, past) for first, past in columns["scene_samples"].tolist()]
         super().__init__(root, list(map(Scene, names, descriptions, places, spans)))
         self._lidar: dict[int, tuple[Ints, Ints]] = {}  # by number of the scene
@@ -67,8 +69,8 @@ class NuScenesDataset(Dataset):
 
     @property
     def folder(self) -> Path | None:
-        """Where the index lies; None where the cache could not be written."""
-        return self._columns.folder if isinstance(self._columns, KeptColumns) else None
+        """The folder of the index; None where the cache could not be written."""
+        return self._columns.folder if isinstance(self._columns, CachedColumns) else None
 
     @property
     def tokens(self) -> NDArray[np.bytes_]:
@@ -76,11 +78,11 @@ class NuScenesDataset(Dataset):
         return self._columns["sample_token"]
 
     def raster(self, location: str, labels: LabelConfig) -> MapRaster:
-        """The map expansion of a city; errors are those of `load_layers`."""
+        """Load the map expansion of a city. Raises BridgeTAError as `load_layers` does."""
         return MapRaster.load(self.root, location, labels)
 
     def map_files(self, location: str) -> list[Path]:
-        """The city's map expansion."""
+        """List the city's map expansion."""
         return [expansion_path(self.root, location)]
 
     def __getitem__(self, position: int) -> Sample:
@@ -99,11 +101,11 @@ class NuScenesDataset(Dataset):
         )
 
     def scene_of(self, position: int) -> Scene:
-        """The scene of a sample, without its records."""
+        """Return the scene of a sample, without building its records."""
         return self.scenes[int(self._columns["sample_scene"][position])]
 
     def global_T_ego(self, position: int) -> Matrix:
-        """The pose of a sample's labels, as `Sample.global_T_ego`, without its records if it has a LiDAR."""
+        """Return the pose of a sample's labels, without building its records if it has a LiDAR."""
         if LIDAR in self._channels:
             row = int(self._columns["sample_records"][position, self._channels.index(LIDAR)])
             if row >= 0:
@@ -111,10 +113,10 @@ class NuScenesDataset(Dataset):
         return self[position].global_T_ego
 
     def select(self, scenes: str) -> list[int]:
-        """Positions of the samples of "all", of an official split (train, val, mini_val, ...) or of scenes "a,b"."""
+        """Return the positions of the samples of "all", of an official split (train, ...) or of scenes "a,b"."""
         if scenes == "all" or all(name.strip() in self._scene_number for name in scenes.split(",")):
             return super().select(scenes)
-        official = official_splits()  # only here, since the devkit takes longer to import than an index to open
+        official = official_splits()  # only here: the devkit takes longer to import than an index to open
         if scenes not in official:
             return super().select(scenes)
         wanted = set(official[scenes])
@@ -131,7 +133,10 @@ class NuScenesDataset(Dataset):
     def records(
         self, scene_name: str, channels: Sequence[str] | None = None, keyframes_only: bool = False
     ) -> list[SensorRecord]:
-        """The files of a scene, sweeps included, sorted by time; BridgeTAError for a channel that the scene lacks."""
+        """Return the files of a scene by time, sweeps included.
+
+        Raises BridgeTAError for a channel that the scene lacks.
+        """
         self.scene(scene_name)
         c = self._columns
         rows = np.arange(*c["scene_records"][self._scene_number[scene_name]])
@@ -151,28 +156,28 @@ class NuScenesDataset(Dataset):
         return [self._record(int(row)) for row in rows]
 
     def files(self) -> Iterator[ChannelFiles]:
-        """Every file that the tables name, channel by channel; far faster than `records`, and without calibrations."""
+        """Yield every file that the tables name, by channel: far faster than `records`, and without calibrations."""
         c = self._columns
         for number, channel in enumerate(self._channels):
             rows = np.flatnonzero(c["record_channel"] == number)
             yield ChannelFiles(
                 channel=channel,
                 root=self.root,
-                paths=_texts(c["record_path"][rows]),
+                paths=_decode(c["record_path"][rows]),
                 is_keyframe=c["record_keyframe"][rows],
                 scene=np.searchsorted(c["scene_records"][:, 1], rows, side="right"),
                 size=c["record_size"][rows],
             )
 
     def file_counts(self) -> dict[str, tuple[int, int]]:
-        """How many keyframes and how many sweeps each channel has."""
+        """Count the keyframes and the sweeps of each channel."""
         c = self._columns
         kinds = 2 * c["record_channel"].astype(np.int64) + c["record_keyframe"]
         counts = np.bincount(kinds, minlength=2 * len(self._channels)).reshape(-1, 2).tolist()
         return {name: (keys, sweeps) for name, (sweeps, keys) in zip(self._channels, counts, strict=True)}
 
     def lidar_sweeps(self, position: int, limit: int) -> list[SensorRecord]:
-        """As in `Dataset`; sweeps and keyframes count alike, as in the chain that the devkit follows."""
+        """Return a sample's LiDAR record and earlier ones; sweeps and keyframes count alike, as in the devkit."""
         keyframe = self[position].record(LIDAR)
         rows, stamps = self._lidar_of_scene(int(self._columns["sample_scene"][position]))
         last = int(np.searchsorted(stamps, keyframe.stamp_us))
@@ -180,7 +185,7 @@ class NuScenesDataset(Dataset):
         return [keyframe, *(self._record(int(row)) for row in rows[first:last][::-1])]
 
     def _lidar_of_scene(self, scene: int) -> tuple[Ints, Ints]:
-        """Rows of a scene's LiDAR records and their stamps in microseconds, by time."""
+        """Return the rows of a scene's LiDAR records and their stamps in microseconds, by time."""
         if scene not in self._lidar:
             rows = np.arange(*self._columns["scene_records"][scene])
             rows = rows[self._columns["record_channel"][rows] == self._channels.index(LIDAR)]
@@ -206,8 +211,8 @@ class NuScenesDataset(Dataset):
         )
 
 
-def _texts(column: NDArray[np.bytes_]) -> list[str]:
-    return [text.decode() for text in column.tolist()]
+def _decode(column: NDArray[np.bytes_]) -> list[str]:
+    return [value.decode() for value in column.tolist()]
 
 
 def _rigid(seven: Floats) -> Matrix:
@@ -215,7 +220,7 @@ def _rigid(seven: Floats) -> Matrix:
 
 
 def official_splits() -> dict[str, list[str]]:
-    """The scene names of every official split, as the devkit has them."""
+    """Return the scene names of every official split, as the devkit has them."""
     try:
         from nuscenes.utils.splits import create_splits_scenes
     except ImportError as error:

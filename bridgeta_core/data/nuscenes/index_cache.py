@@ -33,18 +33,18 @@ TABLES = (
     "sample_annotation",
     "map",
 )
-_LAYOUT = 2  # of the columns and of what they mean
-_ABOUT = "about.json"  # what the columns of a folder were made of
+_LAYOUT = 2  # of the columns and their meaning; raise it when either changes
+_ABOUT = "about.json"  # what the columns of a folder were built from
 
 
-class KeptColumns(Columns):
-    """The columns in a folder of the cache, mapped read-only; another process is sent the folder's name alone."""
+class CachedColumns(Columns):
+    """The columns in a folder of the cache, mapped read-only. Pickling sends the name of the folder alone."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
-        """Raises BridgeTAError when the folder is not whole or was made of something else than `about` tells."""
+        """Map the columns. Raises BridgeTAError when the folder is not whole or was not built from `about`."""
         try:
             if json.loads((folder / _ABOUT).read_bytes()) != about:
-                raise BridgeTAError("was made of other tables", where=folder)
+                raise BridgeTAError("was built from other tables", where=folder)
             # As plain arrays: every access to a np.memmap costs a microsecond more.
             columns = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in COLUMNS}
         except (OSError, ValueError, EOFError) as error:
@@ -52,33 +52,33 @@ class KeptColumns(Columns):
         lengths: dict[str, set[int]] = {}
         for name, column in columns.items():
             lengths.setdefault(name.partition("_")[0], set()).add(len(column))
-        if any(len(several) > 1 for several in lengths.values()):
+        if any(len(values) > 1 for values in lengths.values()):
             raise BridgeTAError("is broken: its columns differ in length", where=folder)
         super().__init__(columns)
         self.folder, self._about = folder, about
 
-    def __reduce__(self) -> tuple[type[KeptColumns], tuple[Path, dict[str, Any]]]:
-        return KeptColumns, (self.folder, self._about)
+    def __reduce__(self) -> tuple[type[CachedColumns], tuple[Path, dict[str, Any]]]:
+        return CachedColumns, (self.folder, self._about)
 
 
 def load_columns(root: Path, version: str) -> Columns:
-    """The columns of `root`: from the cache, or from its tables when the root is new or a table changed.
+    """Load the columns of `root`: from the cache, or from its tables when the root is new or a table changed.
 
-    They are a plain dict of arrays in memory only where the cache cannot be written.
+    Where the cache cannot be written they are a plain dict of arrays in memory.
     """
     about = _about(root, version)
     folder = _folder(about)
-    kept = _kept(folder, about)
-    if kept is not None:
-        return kept
+    cached = _load_cached(folder, about)
+    if cached is not None:
+        return cached
     with ExitStack() as stack:
         # One process at a time builds an index: the processes of one training would all build the same. Where the cache
         # cannot be written, they do.
         with suppress(BridgeTAError):
             stack.enter_context(hold_lock(folder.with_name(f".{folder.name}.lock"), wait=True))
-        kept = _kept(folder, about, warn=True)  # another process may have made it meanwhile
-        if kept is not None:
-            return kept
+        cached = _load_cached(folder, about, warn=True)  # another process may have built it meanwhile
+        if cached is not None:
+            return cached
         columns = join_tables(root, version)
         try:
             with replace_when_done(folder) as temporary:
@@ -87,16 +87,16 @@ def load_columns(root: Path, version: str) -> Columns:
                     np.save(temporary / f"{name}.npy", column)
                 (temporary / _ABOUT).write_text(json.dumps(about))
         except BridgeTAError as error:
-            logger.warning("the index is not kept, so the next start is as slow as this one: %s", error)
+            logger.warning("the index cannot be cached, so the next start is as slow as this one: %s", error)
             return columns
     del columns
-    return KeptColumns(folder, about)
+    return CachedColumns(folder, about)
 
 
-def is_kept(root: Path, version: str) -> bool:
-    """Whether the cache holds the columns of `root` as its tables are now."""
+def is_cached(root: Path, version: str) -> bool:
+    """Tell whether the cache holds the columns of `root` as its tables are now."""
     about = _about(root, version)
-    return _kept(_folder(about), about) is not None
+    return _load_cached(_folder(about), about) is not None
 
 
 def list_versions(root: Path) -> list[str]:
@@ -105,7 +105,7 @@ def list_versions(root: Path) -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where derived files are kept: BRIDGETA_CACHE, else XDG_CACHE_HOME/bridgeta, else ~/.cache/bridgeta."""
+    """Return the folder of derived files: BRIDGETA_CACHE, else XDG_CACHE_HOME/bridgeta, else ~/.cache/bridgeta."""
     chosen = os.environ.get("BRIDGETA_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -113,7 +113,7 @@ def cache_folder() -> Path:
 
 
 def _about(root: Path, version: str) -> dict[str, Any]:
-    """What an index depends on: root, version, and the size and time of each table; all tables must be there."""
+    """Describe what an index depends on: root, version, and the size and time of each table. All must be there."""
     folder = root / version
     if not folder.is_dir():
         if not root.is_dir():
@@ -134,12 +134,12 @@ def _folder(about: dict[str, Any]) -> Path:
     return cache_folder() / "index" / hash_json(about)
 
 
-def _kept(folder: Path, about: dict[str, Any], warn: bool = False) -> KeptColumns | None:
-    """The columns in a folder; None when there are none that can be used."""
+def _load_cached(folder: Path, about: dict[str, Any], warn: bool = False) -> CachedColumns | None:
+    """Return the columns in a folder; None when there are none that can be used."""
     if not folder.exists():
         return None
     try:
-        return KeptColumns(folder, about)
+        return CachedColumns(folder, about)
     except BridgeTAError as error:
         if warn:
             logger.warning("the index is built again: %s", error)

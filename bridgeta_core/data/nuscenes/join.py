@@ -1,8 +1,8 @@
-"""The columns behind `NuScenesDataset`, joined from the tables of a nuScenes version without the devkit.
+"""Join the tables of a nuScenes version into the columns of the index, without the devkit.
 
-Rows of `record_*` are files (sample_data), sorted by scene, time and channel; those of `sample_*` are samples in the
-order of the scene table and of time; those of `scene_*` and `calibration_*` stand as in their tables. Texts are UTF-8
-bytes of fixed width, poses are translation (metres) and quaternion (w, x, y, z), times are microseconds.
+Rows of `record_*` are files (sample_data), sorted by scene, time and channel. Rows of `sample_*` are samples in the
+order of the scene table, then of time. Rows of `scene_*` and `calibration_*` are as in their tables. Strings are UTF-8
+bytes of fixed width, poses are translation (metres) and quaternion (w, x, y, z), stamps are in microseconds.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bridgeta_core.data.nuscenes.json_table import AGAIN, FLAG, INTEGER, TEXT, Columns, Kind, numbers, read_table
+from bridgeta_core.data.nuscenes.json_table import AGAIN, FLAG, INTEGER, STRING, Columns, Kind, numbers, read_table
 from bridgeta_core.utils.errors import BridgeTAError
 
-_POSE: dict[str, Kind] = {"token": TEXT, "translation": numbers(3), "rotation": numbers(4)}
+_POSE: dict[str, Kind] = {"token": STRING, "translation": numbers(3), "rotation": numbers(4)}
 _FIELDS: dict[str, dict[str, Kind]] = {
-    "map": {"token": TEXT, "filename": TEXT},
-    "sensor": {"token": TEXT, "channel": TEXT},
-    "calibrated_sensor": _POSE | {"sensor_token": TEXT, "camera_intrinsic": numbers(3, 3, or_empty=True)},
-    "log": {"token": TEXT, "location": TEXT},
-    "scene": {"token": TEXT, "log_token": TEXT, "name": TEXT, "description": TEXT},
-    "sample": {"token": TEXT, "scene_token": TEXT, "timestamp": INTEGER},
+    "map": {"token": STRING, "filename": STRING},
+    "sensor": {"token": STRING, "channel": STRING},
+    "calibrated_sensor": _POSE | {"sensor_token": STRING, "camera_intrinsic": numbers(3, 3, or_empty=True)},
+    "log": {"token": STRING, "location": STRING},
+    "scene": {"token": STRING, "log_token": STRING, "name": STRING, "description": STRING},
+    "sample": {"token": STRING, "scene_token": STRING, "timestamp": INTEGER},
     "sample_data": {
-        "token": TEXT,
-        "sample_token": TEXT,
-        "ego_pose_token": TEXT,
-        "calibrated_sensor_token": TEXT,
+        "token": STRING,
+        "sample_token": STRING,
+        "ego_pose_token": STRING,
+        "calibrated_sensor_token": STRING,
         "timestamp": INTEGER,
         "is_key_frame": FLAG,
         "width": INTEGER,
         "height": INTEGER,
-        "filename": TEXT,
+        "filename": STRING,
     },
     "ego_pose": _POSE,
 }
@@ -67,8 +67,8 @@ COLUMNS = (
 def join_tables(root: Path, version: str) -> Columns:
     """Read and join the tables of a root, with a progress bar on stderr.
 
-    Raises BridgeTAError that names the table for what is missing in it or wrong, as `read_table` does, and for a token
-    that nothing has.
+    Raises BridgeTAError that names the table for what is missing or wrong in it, as `read_table` does, and for a token
+    that no record has.
     """
     paths = {name: root / version / f"{name}.json" for name in _FIELDS}
     columns = (TextColumn("Indexing {task.fields[table]}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -79,14 +79,14 @@ def join_tables(root: Path, version: str) -> Columns:
 
 
 class _Join:
-    """One reading of a root's tables. Large tables are dropped as soon as they are joined."""
+    """One pass over the tables of a root. Large tables are dropped as soon as they are joined."""
 
     def __init__(self, root: Path, paths: dict[str, Path], bar: Progress, task: Any) -> None:
         self._root, self._paths, self._bar, self._task = root, paths, bar, task
         self._done = 0
 
     def columns(self) -> Columns:
-        self._look_for_basemaps(self._read("map"))
+        self._check_basemaps(self._read("map"))
         sensor, log, scene, sample = (self._read(name) for name in ("sensor", "log", "scene", "sample"))
         calibration = self._read("calibrated_sensor")
 
@@ -129,7 +129,7 @@ class _Join:
         calibration_token: NDArray[np.bytes_],
         calibration_channel: NDArray[np.int16],
     ) -> Columns:
-        """The columns `record_*` by the rest of their names, and for each record the row of its `sample`."""
+        """Join the columns `record_*`, without that prefix, and for each record the row of its `sample`."""
         data = self._read("sample_data")
         sample = self._rows("sample_data", data, "sample_token", "sample", sample_token)
         calibration = self._rows("sample_data", data, "calibrated_sensor_token", "calibrated_sensor", calibration_token)
@@ -141,8 +141,8 @@ class _Join:
             "channel": calibration_channel[calibration],
             "size": np.stack([data.pop("width"), data.pop("height")], axis=1).astype(np.int32)[order],
         }
-        kept = {"token": "token", "path": "filename", "stamp": "timestamp", "keyframe": "is_key_frame"}
-        record |= {name: data.pop(field)[order] for name, field in kept.items()}
+        copied = {"token": "token", "path": "filename", "stamp": "timestamp", "keyframe": "is_key_frame"}
+        record |= {name: data.pop(field)[order] for name, field in copied.items()}
         pose = self._read("ego_pose")
         rows = self._rows("sample_data", data, "ego_pose_token", "ego_pose", pose["token"])[order]
         return record | {"ego": np.hstack([pose["translation"][rows], pose["rotation"][rows]])}
@@ -156,13 +156,13 @@ class _Join:
     def _rows(
         self, table: str, columns: Columns, field: str, other: str, tokens: NDArray[np.bytes_]
     ) -> NDArray[np.int64]:
-        """For every record of `table` the row of the record in `other`, of these `tokens`, that its `field` names.
+        """Find, for every record of `table`, the row of `other`, with these `tokens`, that its `field` names.
 
         The column is dropped. Of several records with one token the last counts, as in the devkit.
         """
         wanted = columns.pop(field)
         order, back = np.argsort(tokens, kind="stable"), np.argsort(wanted, kind="stable")
-        # Sorted, both are walked through in step; in the order of the table every search would miss the caches.
+        # Sorted, both are traversed in step; in the order of the table every search would miss the processor's caches.
         place = np.searchsorted(tokens[order], wanted[back], side="right") - 1
         rows = np.empty(len(wanted), dtype=np.int64)
         rows[back] = order[place]
@@ -174,8 +174,8 @@ class _Join:
             raise BridgeTAError(what, where=self._paths[table], fix=AGAIN)
         return rows
 
-    def _look_for_basemaps(self, maps: Columns) -> None:
-        """They come in the archive of the tables: where one lacks, the archive was not extracted whole."""
+    def _check_basemaps(self, maps: Columns) -> None:
+        """Check that no basemap is missing. They are in the archive of the tables: it was not extracted whole then."""
         for name in maps["filename"].tolist():
             if not (self._root / name.decode()).is_file():
                 fix = "Extract the metadata archive again, with its basemap images in maps/"
@@ -183,5 +183,5 @@ class _Join:
 
 
 def _bounds(owner: NDArray[np.integer], numbers: NDArray[np.integer]) -> NDArray[np.int64]:
-    """First and past-the-last position of each number in the sorted `owner`, `[len(numbers), 2]`."""
+    """Return the first and past-the-last position of each number in the sorted `owner`, `[len(numbers), 2]`."""
     return np.stack([np.searchsorted(owner, numbers, side) for side in ("left", "right")], axis=1).astype(np.int64)

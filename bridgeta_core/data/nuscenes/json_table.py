@@ -1,4 +1,4 @@
-"""A nuScenes table, a JSON list of records, as columns; read as a stream, so that gigabytes need little memory."""
+"""Read a nuScenes table, a JSON list of records, into columns; as a stream, so that gigabytes need little memory."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ Columns = dict[str, NDArray[Any]]
 
 _CHUNK = 1 << 16  # characters read at a time: their records stay in the processor's cache until they are columns
 _LONGEST_RECORD = 1 << 20  # characters
-_LONGEST_TEXT = 1000  # bytes; paths have about 100, and a column of fixed width must not be blown up by one value
-_OPENING = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
+_LONGEST_STRING = 1000  # bytes; paths have about 100, and a column of fixed width must not be blown up by one value
+_LIST_START = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
 _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 
 
 class Kind(NamedTuple):
-    """What the values of a field are, in words, and how they become an array; that raises when a value does not fit."""
+    """A kind of field: its values in words, and how they become an array, which raises when a value does not fit."""
 
     words: str
     to_array: Callable[[Sequence[Any]], NDArray[Any]]
 
 
-def _texts(values: Sequence[Any]) -> NDArray[np.bytes_]:
-    texts = np.array([value.encode() for value in values])
-    if texts.itemsize > _LONGEST_TEXT:
+def _encode(values: Sequence[Any]) -> NDArray[np.bytes_]:
+    strings = np.array([value.encode() for value in values])
+    if strings.itemsize > _LONGEST_STRING:
         raise ValueError
-    return texts
+    return strings
 
 
 def _of_type(dtype: type[np.generic]) -> Callable[[Sequence[Any]], NDArray[Any]]:
@@ -52,13 +52,13 @@ def _of_type(dtype: type[np.generic]) -> Callable[[Sequence[Any]], NDArray[Any]]
     return to_array
 
 
-TEXT = Kind(f"a text of at most {_LONGEST_TEXT} bytes", _texts)
+STRING = Kind(f"a text of at most {_LONGEST_STRING} bytes", _encode)
 INTEGER = Kind("a whole number", _of_type(np.int64))
 FLAG = Kind("true or false", _of_type(np.bool_))
 
 
 def numbers(*shape: int, or_empty: bool = False) -> Kind:
-    """Finite numbers of a shape, as float64; with `or_empty` also an empty list, which becomes NaNs."""
+    """Make the kind of finite numbers of a shape, as float64; with `or_empty` an empty list becomes NaNs."""
     nothing = np.full(shape, np.nan).tolist()
 
     def to_array(values: Sequence[Any]) -> NDArray[np.float64]:
@@ -78,72 +78,72 @@ def numbers(*shape: int, or_empty: bool = False) -> Kind:
     return Kind(f"a list of {size} finite numbers{' or an empty list' if or_empty else ''}", to_array)
 
 
-def read_table(path: Path, fields: Mapping[str, Kind], read: Callable[[int], object] = lambda _: None) -> Columns:
-    """The `fields` (two or more) of a table's n records as arrays `[n, ...]`; texts are UTF-8 bytes of fixed width.
+def read_table(path: Path, fields: Mapping[str, Kind], report: Callable[[int], object] = lambda _: None) -> Columns:
+    """Read `fields` (two or more) of a table's n records as arrays `[n, ...]`; strings are UTF-8 bytes of fixed width.
 
-    `read` is told how many bytes have been read so far. Raises BridgeTAError that names the file and the place for a
-    table that cannot be read, is no JSON list of objects, was cut off, has no record, or whose record lacks a field or
-    has a value of another kind. Numbers of records begin at 0.
+    `report` receives how many bytes have been read so far. Raises BridgeTAError that names the file and the place for a
+    table that cannot be read, is not a JSON list of objects, is truncated or empty, or whose record lacks a field or
+    has a value of another kind. Records are numbered from 0.
     """
     get = itemgetter(*fields)
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in fields}
     first = 0
-    for records in _batches(path, read):
+    for records in _batches(path, report):
         try:
             columns = list(zip(*map(get, records), strict=True))
         except (KeyError, TypeError):
-            raise _without_field(path, first, records, fields) from None
+            raise _missing_field_error(path, first, records, fields) from None
         for (name, kind), values in zip(fields.items(), columns, strict=True):
             try:
                 parts[name].append(kind.to_array(values))
             except _UNFIT:
-                raise _of_other_kind(path, first, name, kind, values) from None
+                raise _wrong_kind_error(path, first, name, kind, values) from None
         first += len(records)
     if not first:
         raise BridgeTAError("has no records", where=path, fix=AGAIN)
-    # Popped, so that at most one column is in memory twice.
+    # Pop, so that at most one column is in memory twice.
     return {name: np.concatenate(parts.pop(name)) for name in fields}
 
 
-def _batches(path: Path, read: Callable[[int], object]) -> Iterator[list[Any]]:
-    """The records of a table, some at a time."""
+def _batches(path: Path, report: Callable[[int], object]) -> Iterator[list[Any]]:
+    """Yield the records of a table in batches."""
     decode = json.JSONDecoder().raw_decode
-    separator, count = _OPENING, 0
-    text, position = "", 0
+    separator, count = _LIST_START, 0
+    buffer, position = "", 0
     try:
         with open(path, "rb") as file:
             characters = io.TextIOWrapper(file, encoding="utf-8", newline="")
-            while more := characters.read(_CHUNK):
-                text, position = text[position:] + more, 0
+            while chunk := characters.read(_CHUNK):
+                buffer, position = buffer[position:] + chunk, 0
                 records = []
-                while match := separator.match(text, position):
+                while match := separator.match(buffer, position):
                     try:
-                        record, position = decode(text, match.end())
-                    except ValueError:  # a record that goes on in the next chunk, or what is no record
+                        record, position = decode(buffer, match.end())
+                    except ValueError:  # a record that continues in the next chunk, or not a record
                         break
                     records.append(record)
                     separator = _COMMA
-                place = f"record {count + len(records):,}, about byte {file.tell() - len(text) + position:,}"
-                if not records and len(text) > _LONGEST_RECORD:
+                place = f"record {count + len(records):,}, about byte {file.tell() - len(buffer) + position:,}"
+                if not records and len(buffer) > _LONGEST_RECORD:
                     break
                 if records:
                     yield records
                     count += len(records)
-                read(file.tell())
+                report(file.tell())
     except OSError as error:
         raise BridgeTAError(f"cannot be read ({error.strerror})", where=path, fix=AGAIN) from error
     except UnicodeDecodeError as error:
         raise BridgeTAError(f"is not UTF-8 text after record {count:,}", where=path, fix=AGAIN) from error
     except RecursionError as error:
         raise BridgeTAError(f"is not a table: record {count:,} is nested too deeply", where=path, fix=AGAIN) from error
-    rest = text[position:].strip(" \t\n\r")
+    rest = buffer[position:].strip(" \t\n\r")
     if rest == "]" or (not count and re.fullmatch(r"\[\s*\]", rest)):
         return
     if not rest and not count:
         what = "is empty"
     elif not count and not rest.startswith("["):
         what = f"is not a list of records; it begins with {rest[:20]!r}"
-    elif more or rest.startswith("]") or rest.endswith("]"):
+    elif chunk or rest.startswith("]") or rest.endswith("]"):
         what = f"is not JSON, perhaps damaged or truncated, at {place}"
     else:
         what = f"is not JSON, it is truncated: it ends in {place}"
@@ -153,8 +153,8 @@ def _batches(path: Path, read: Callable[[int], object]) -> Iterator[list[Any]]:
 _UNFIT = (ValueError, TypeError, AttributeError, OverflowError)
 
 
-def _without_field(path: Path, first: int, records: Sequence[Any], fields: Mapping[str, Kind]) -> BridgeTAError:
-    """The error of the first of these records that is no object or lacks a field."""
+def _missing_field_error(path: Path, first: int, records: Sequence[Any], fields: Mapping[str, Kind]) -> BridgeTAError:
+    """Make the error for the first of these records that is not an object or lacks a field."""
     number, record = next((i, r) for i, r in enumerate(records) if not isinstance(r, dict) or fields.keys() - r.keys())
     if isinstance(record, dict):
         what = f"has no {', '.join(name for name in fields if name not in record)}"
@@ -163,8 +163,8 @@ def _without_field(path: Path, first: int, records: Sequence[Any], fields: Mappi
     return BridgeTAError(f"is not a table of nuScenes v1.0: record {first + number:,} {what}", where=path, fix=AGAIN)
 
 
-def _of_other_kind(path: Path, first: int, name: str, kind: Kind, values: Sequence[Any]) -> BridgeTAError:
-    """The error of the first of these values that does not fit."""
+def _wrong_kind_error(path: Path, first: int, name: str, kind: Kind, values: Sequence[Any]) -> BridgeTAError:
+    """Make the error for the first of these values that does not fit."""
 
     def fits(value: Any) -> bool:
         try:

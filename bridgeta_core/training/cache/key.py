@@ -32,7 +32,7 @@ def hash_frames(frames: FrameDataset, positions: Sequence[int]) -> str:
             [sample.global_T_ego.tolist() for sample in samples],
             [_describe_record(sample.record(name), root) for sample in samples for name in frames.cameras],
             [describe_file(path, root) for city in cities for path in frames.dataset.map_files(city)],
-            frames.label_config.decisive(),
+            frames.label_config.key(),
         ]
     )
 

@@ -123,7 +123,7 @@ def _rubbish(path):
 
 
 @pytest.mark.parametrize("damage", [_truncated, _empty, _other_rows, _rubbish])
-def test_a_broken_file_is_made_anew_with_a_warning(small_root, tmp_path, damage, caplog):
+def test_a_broken_file_is_written_again_with_a_warning(small_root, tmp_path, damage, caplog):
     good = all_labels(dataset(small_root, tmp_path))
     broken = sorted(tmp_path.iterdir())[0]
     damage(broken)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bridgeta_core.geometry.images import apply_fit, decode, decode_and_fit, planes, reduction_for
+from bridgeta_core.geometry.images import apply_fit, choose_reduction, decode, decode_and_fit, to_planes
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -65,7 +65,7 @@ def test_padding_after_the_end_marker_is_accepted():
     ],
 )
 def test_decodes_no_larger_than_needed_and_never_smaller(source, size, margin, expected):
-    assert reduction_for(ImageFit.bottom(source, size, margin)) == expected
+    assert choose_reduction(ImageFit.bottom(source, size, margin)) == expected
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -175,4 +175,4 @@ def test_a_turned_image_has_no_more_noise_than_a_resized_one(factor):
 
 def test_planes_hold_a_colour_each():
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(planes(images), images.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(to_planes(images), images.transpose(0, 3, 1, 2))

@@ -14,8 +14,8 @@ from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.view import contact_sheet as contactsheet
-from bridgeta_core.view.contact_sheet import sheet, write_contact_sheet
+from bridgeta_core.view import contact_sheet
+from bridgeta_core.view.contact_sheet import lay_out, write_contact_sheet
 from bridgeta_core.view.sample import Scenery
 
 VERSION = "v1.0-mini"
@@ -29,13 +29,13 @@ def camera():
 def captions(monkeypatch):
     """The captions of the tiles that are drawn."""
     seen = []
-    draw = contactsheet._tile
+    draw = contact_sheet._draw_tile
 
     def tile(scenery, caption):
         seen.append(caption)
         return draw(scenery, caption)
 
-    monkeypatch.setattr(contactsheet, "_tile", tile)
+    monkeypatch.setattr(contact_sheet, "_draw_tile", tile)
     return seen
 
 
@@ -56,7 +56,7 @@ def test_a_sheet_has_every_chosen_sample_under_its_caption(small_root, tmp_path,
 def test_the_seed_decides_which_samples_are_shown(small_root, tmp_path, monkeypatch):
     seen = []
     plain = Scenery(Rig((camera(),)), [np.zeros((64, 128, 3), np.uint8)], BevGrid(), truth=np.zeros((6, 200, 200)))
-    monkeypatch.setattr(contactsheet, "read_scenery", lambda sample, *_: seen.append(sample.token) or plain)
+    monkeypatch.setattr(contact_sheet, "read_scenery", lambda sample, *_: seen.append(sample.token) or plain)
 
     def shown(seed):
         seen.clear()
@@ -74,14 +74,14 @@ def test_only_chosen_scenes_are_shown(small_root, tmp_path, captions):
     assert [caption[:10] for caption in captions] == ["scene-0103"] * 2
 
 
-def test_points_stand_where_they_are_from_above_without_those_of_the_ground():
+def test_points_above_the_ground_are_drawn_at_their_place():
     grid = BevGrid(-20, 40, -15, 15, 0.5)
     x, y = np.meshgrid(np.arange(-20, 40, 0.5), np.arange(-15, 15, 0.5))
     road = np.stack([x.ravel(), y.ravel(), 0.1 * x.ravel()], axis=1)
     points = np.concatenate([road, [(30.0, 10, 4.5), (30.0, -10, 9.0), (80.0, 0, 9.0)]])
     more = {"points": points, "ground": lambda xy: 0.1 * xy[:, 0], "truth": np.zeros((6, *grid.shape))}
     scenery = Scenery(Rig((camera(),)), [], grid, **more)
-    bare, drawn = (contactsheet._labels(s, 240) for s in (replace(scenery, points=None), scenery))
+    bare, drawn = (contact_sheet._draw_labels(s, 240) for s in (replace(scenery, points=None), scenery))
     # 30 m ahead is 10 m below the top of 60 m; 10 m to the left is 5 m from the left of 30 m.
     assert np.argwhere((bare != drawn).any(axis=2)).tolist() == [[40, 20]]
 
@@ -94,14 +94,14 @@ def test_a_point_is_drawn_in_the_cell_of_the_label_below_it():
         truth[0, row, column] = 1
         point = np.array([[x[column], y[row], 1.0]])
         scenery = Scenery(Rig((camera(),)), [], grid, points=point, ground=lambda xy: 0 * xy[:, 0], truth=truth)
-        bare, drawn = (contactsheet._labels(s, 120) for s in (replace(scenery, points=None), scenery))
+        bare, drawn = (contact_sheet._draw_labels(s, 120) for s in (replace(scenery, points=None), scenery))
         ((v, u),) = np.argwhere((bare != drawn).any(axis=2))
         assert tuple(bare[v, u]) == CLASSES[0].colour
 
 
-def test_classes_that_the_map_does_not_know_are_named_and_no_caption_is_cut(monkeypatch):
+def test_unknown_classes_are_named_and_no_caption_is_cut(monkeypatch):
     told = {}
-    monkeypatch.setattr(contactsheet, "label", lambda picture, text: told.update({text: picture.shape[1]}))
+    monkeypatch.setattr(contact_sheet, "add_caption", lambda picture, text: told.update({text: picture.shape[1]}))
     grid = BevGrid()
     scenery = Scenery(
         Rig((camera(),)),
@@ -110,7 +110,7 @@ def test_classes_that_the_map_does_not_know_are_named_and_no_caption_is_cut(monk
         truth=np.zeros((6, *grid.shape)),
         known=tuple(name != "walkway" for name in CLASS_NAMES),
     )
-    contactsheet._tile(scenery, "a caption that is " + "long " * 20)
+    contact_sheet._draw_tile(scenery, "a caption that is " + "long " * 20)
     ((text, width),) = told.items()
     assert text.endswith("; unknown: walkway")
     assert width > cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
@@ -119,7 +119,7 @@ def test_classes_that_the_map_does_not_know_are_named_and_no_caption_is_cut(monk
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_a_page_of_any_number_of_tiles(count):
     tiles = [np.full((50, 300 + i, 3), 7, np.uint8) for i in range(count)]
-    page = sheet(tiles, "a title")
+    page = lay_out(tiles, "a title")
     assert (page == 7).all(axis=2).sum() == sum(tile.shape[0] * tile.shape[1] for tile in tiles)
 
 
@@ -141,7 +141,7 @@ def test_the_command_writes_a_sheet(small_root, tmp_path):
 @pytest.mark.parametrize(
     ("out", "more", "message"),
     [
-        ("sheet.webm", {}, "is no picture that can be written"),
+        ("sheet.webm", {}, "is not a picture that can be written"),
         ("sheet.png", {"count": 0}, "count is 0, it must be 1 or more"),
         ("sheet.png", {"scenes": "nowhere"}, "no scene"),
     ],

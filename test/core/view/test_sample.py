@@ -12,7 +12,7 @@ from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import invert, project, rigid, transform
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.view.drawing import NEAR, draw_map, draw_points, draw_wires, paint_bev, paint_points, project_lines
-from bridgeta_core.view.sample import Scenery, arrange, sample_picture, write_sample_picture
+from bridgeta_core.view.sample import Scenery, arrange, draw_sample, write_sample_picture
 
 INTRINSICS = np.array([[80.0, 0, 63.5], [0, 80, 31.5], [0, 0, 1]])
 
@@ -142,7 +142,7 @@ def test_a_picture_of_any_number_of_cameras(azimuths, everything):
     cameras = [camera(f"camera {i}", azimuth) for i, azimuth in enumerate(azimuths)]
     bev = np.random.default_rng(0).random((6, 60, 120))
     more = {"points": np.random.default_rng(0).normal(0, 9, (40, 5)), "truth": bev > 0.5, "prediction": bev}
-    picture = sample_picture(scenery(cameras, **more if everything else {}), "a title", width=1000)
+    picture = draw_sample(scenery(cameras, **more if everything else {}), "a title", width=1000)
     assert picture.shape[1] == 1000
     assert picture.dtype == np.uint8
     shown = (picture == 90).all(axis=2).sum()
@@ -150,8 +150,8 @@ def test_a_picture_of_any_number_of_cameras(azimuths, everything):
 
 
 def test_the_legend_tells_unknown_classes_from_known_ones():
-    known = sample_picture(scenery([camera()]))
-    unknown = sample_picture(scenery([camera()], known=(True, False, True, True, True, True)))
+    known = draw_sample(scenery([camera()]))
+    unknown = draw_sample(scenery([camera()], known=(True, False, True, True, True, True)))
     full, hatched = ((picture == colour("ped_crossing")).all(axis=2).sum() for picture in (known, unknown))
     assert 0 < hatched < full / 2
 

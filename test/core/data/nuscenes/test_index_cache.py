@@ -47,10 +47,10 @@ def no_reading(monkeypatch):
 
 
 def test_tables_are_read_only_once(small_root, cache, monkeypatch):
-    assert not tables.is_kept(small_root, VERSION)
+    assert not tables.is_cached(small_root, VERSION)
     first = NuScenesDataset(small_root, VERSION)
     no_reading(monkeypatch)
-    assert tables.is_kept(small_root, VERSION)
+    assert tables.is_cached(small_root, VERSION)
     assert everything(NuScenesDataset(small_root, VERSION)) == everything(first)
     assert first.folder in kept(cache)
     assert not list(small_root.rglob("*.npy"))
@@ -148,7 +148,7 @@ def test_works_without_a_writable_cache(small_root, tmp_path, monkeypatch, caplo
     monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "file"))
     index = NuScenesDataset(small_root, VERSION)
     assert (len(index), index.folder) == (4, None)
-    assert "not kept" in caplog.text
+    assert "cannot be cached" in caplog.text
     assert everything(pickle.loads(pickle.dumps(index))) == everything(index)
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgeta_core.data.nuscenes import json_table as jsontable
-from bridgeta_core.data.nuscenes.json_table import FLAG, INTEGER, TEXT, numbers, read_table
+from bridgeta_core.data.nuscenes.json_table import FLAG, INTEGER, STRING, numbers, read_table
 from bridgeta_core.utils.errors import BridgeTAError
 
-FIELDS = {"token": TEXT, "n": INTEGER, "f": FLAG, "v": numbers(2), "m": numbers(2, 2, or_empty=True)}
+FIELDS = {"token": STRING, "n": INTEGER, "f": FLAG, "v": numbers(2), "m": numbers(2, 2, or_empty=True)}
 
 finite = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**40), 2**40))
 pairs = st.lists(finite, min_size=2, max_size=2)
