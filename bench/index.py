@@ -1,10 +1,10 @@
-"""How long the index of nuScenes trainval takes to build and to open, and how much memory.
+"""Measure how long the index of nuScenes trainval takes to build and to open, and how much memory.
 
 python bench/index.py FOLDER [--scenes 850]
 
 Writes the tables of a root of that size into FOLDER, which must be new or written by this script: all scenes of the
 official train and val splits, 34,149 samples, 12 channels at their rates (LiDAR 20 Hz, cameras 12, radars 13), one pose
-per file, and texts and numbers as long as the real ones. Only what the index reads is there; other tables are empty.
+per file, and strings and numbers as long as the real ones. Tables that the index does not read are empty.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ PERIOD = 500_000  # microseconds between keyframes
 
 
 def token(*parts: object) -> str:
-    """32 hexadecimal digits that look random and depend on `parts` alone."""
+    """Make 32 hexadecimal digits that look random and depend on `parts` alone."""
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def write_list(path: Path, records: Iterable[str]) -> None:
-    """A JSON list with a line per value, as nuScenes has it, from its records as text."""
+    """Write a JSON list with a line per value, as nuScenes does, from its records as strings."""
     with open(path, "w", encoding="utf-8") as file:
         separator = "[\n"
         for record in records:
@@ -55,7 +55,7 @@ def write_list(path: Path, records: Iterable[str]) -> None:
 
 
 def write_tables(root: Path, scenes: int) -> None:
-    """The tables of a root and its basemap images, which are empty files."""
+    """Write the tables of a root and its basemap images, which are empty files."""
     official = create_splits_scenes()
     names = sorted(official["train"] + official["val"])[:scenes]
     # As many samples in all as the real tables have, for the full number of scenes.
@@ -77,7 +77,7 @@ def write_tables(root: Path, scenes: int) -> None:
 
 
 def small_tables(names: list[str], lengths: list[int]) -> dict[str, list[dict]]:
-    """All tables that fit into memory."""
+    """Make all tables that fit into memory."""
     logs = range(-(-len(names) // 12))
     intrinsics = [[1266.417203046554, 0.0, 816.2670197447984], [0.0, 1266.417203046554, 491.50706579294757], [0, 0, 1]]
     poses = {"translation": [1.70079118954, 0.0159456324149, 1.51095763913], "rotation": [0.5, -0.5, 0.5, -0.5]}
@@ -119,17 +119,17 @@ def small_tables(names: list[str], lengths: list[int]) -> dict[str, list[dict]]:
 
 
 def start(scene: int) -> int:
-    """Stamp of a scene's first sample, microseconds."""
+    """Return the stamp of a scene's first sample, microseconds."""
     return 1_532_402_927_647_951 + scene * 60_000_000
 
 
 def logfile(scene: int) -> str:
-    """The name of the log that a scene belongs to."""
+    """Name the log that a scene belongs to."""
     return f"n015-2018-{7 + scene // 12 % 5:02d}-24-11-22-45+0800"
 
 
 def files(lengths: list[int]) -> Iterator[tuple[int, str, int, int, int]]:
-    """Scene, channel, number of the file in both, number of its sample in the scene, and stamp in microseconds."""
+    """Yield scene, channel, number of the file in both, number of its sample in the scene, and stamp in us."""
     for scene, length in enumerate(lengths):
         for channel, rate in RATES.items():
             last = (length - 1) * rate // 2
@@ -139,7 +139,7 @@ def files(lengths: list[int]) -> Iterator[tuple[int, str, int, int, int]]:
 
 
 def sample_data(lengths: list[int]) -> Iterator[str]:
-    """The records of all files as text."""
+    """Yield the records of all files as strings."""
     for scene, channel, number, sample, stamp in files(lengths):
         rate = RATES[channel]
         key = number == (sample * rate) // 2
@@ -158,7 +158,7 @@ def sample_data(lengths: list[int]) -> Iterator[str]:
 
 
 def ego_poses(lengths: list[int]) -> Iterator[str]:
-    """The poses of all files as text; the numbers have the digits of real ones."""
+    """Yield the poses of all files as strings; the numbers have as many digits as real ones."""
     for scene, channel, number, _, stamp in files(lengths):
         own = token(scene, channel, number)
         t = stamp * 1e-6 % 1000 + int(own[:8], 16) * 1e-12
@@ -177,8 +177,8 @@ def forget(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def fresh(code: str, cache: Path) -> dict[str, float]:
-    """The `figures` of code that runs in a process of its own, with the peak memory in GiB of it and its children."""
+def run_fresh(code: str, cache: Path) -> dict[str, float]:
+    """Run code in a process of its own; return its `figures` and the peak memory in GiB of it and its children."""
     before = (
         "import pickle, time; from pathlib import Path\n"
         "from bridgeta_core.data.nuscenes.dataset import NuScenesDataset\nfigures={}\n"
@@ -195,20 +195,20 @@ def fresh(code: str, cache: Path) -> dict[str, float]:
 
 
 def measure(root: Path) -> Table:
-    """Build, open, and read in fresh processes, each with files that the page cache does not hold."""
-    opening = f"t = time.perf_counter(); index = NuScenesDataset({str(root)!r}, {VERSION!r})\n"
-    opening += "figures['seconds'] = time.perf_counter() - t; figures['processor'] = time.process_time()\n"
-    reading = "t = time.perf_counter(); [index[i] for i in range(0, len(index), 97)]\n"
-    reading += "figures['sample'] = 1e3 * (time.perf_counter() - t) / len(range(0, len(index), 97))"
+    """Build, open and read in fresh processes, each with files that are not in the page cache."""
+    open_code = f"t = time.perf_counter(); dataset = NuScenesDataset({str(root)!r}, {VERSION!r})\n"
+    open_code += "figures['seconds'] = time.perf_counter() - t; figures['processor'] = time.process_time()\n"
+    read_code = "t = time.perf_counter(); [dataset[i] for i in range(0, len(dataset), 97)]\n"
+    read_code += "figures['sample'] = 1e3 * (time.perf_counter() - t) / len(range(0, len(dataset), 97))"
     with tempfile.TemporaryDirectory(dir=root.parent) as temporary:
         cache, sent = Path(temporary) / "cache", Path(temporary) / "sent"
         forget(root)
-        built = fresh(opening, cache)
+        built = run_fresh(open_code, cache)
         forget(cache)
-        opened = fresh(f"{opening}Path({str(sent)!r}).write_bytes(pickle.dumps(index))\n{reading}", cache)
+        opened = run_fresh(f"{open_code}Path({str(sent)!r}).write_bytes(pickle.dumps(dataset))\n{read_code}", cache)
         forget(cache)
-        received = f"t = time.perf_counter(); index = pickle.loads(Path({str(sent)!r}).read_bytes())\n"
-        loader = fresh(f"{received}figures['seconds'] = time.perf_counter() - t\n{reading}", cache)
+        received = f"t = time.perf_counter(); dataset = pickle.loads(Path({str(sent)!r}).read_bytes())\n"
+        loader = run_fresh(f"{received}figures['seconds'] = time.perf_counter() - t\n{read_code}", cache)
         size = sum(path.stat().st_size for path in cache.rglob("*"))
         pickled = sent.stat().st_size
     tables = {name: (root / VERSION / f"{name}.json").stat().st_size for name in TABLES}
@@ -231,7 +231,7 @@ def measure(root: Path) -> Table:
 
 
 def main() -> None:
-    """Write what lacks, measure and print."""
+    """Write the tables if they are missing, measure and print."""
     parser = argparse.ArgumentParser(description="The index of tables of the size of nuScenes trainval.")
     parser.add_argument("folder", type=Path, help="where the tables are written; 2 GB")
     parser.add_argument("--scenes", type=int, default=850, help="fewer scenes are proportionally fewer samples")

@@ -1,13 +1,15 @@
-"""The label rasteriser against the nuScenes devkit: `python bench/labels.py ROOT... [--poses 500] [--version NAME]`.
+"""Compare the label rasterisers with the nuScenes devkit.
 
-For every city of the roots, around random poses near its map: masks of both modes, from the cache and by the devkit's
-`NuScenesMap.get_map_mask`, in turns. Mode compatible must equal the devkit at every cell where that does not raise; the
-devkit's time where it does raise counts up to there. Times are of the processor, which other work on the machine hardly
-changes. All are given the very same numbers, since the devkit truncates the corners of lines to whole cells, where the
-last bit of a pose can matter.
+python bench/labels.py ROOT... [--poses 500] [--version NAME]
 
-Then how much labels centred on LIDAR_TOP, as BEVFusion has them, differ from ours, with the calibration of the first
-sample that has a LiDAR; and what the cache saves where every label of a root is wanted.
+For every city of the roots it rasterises labels around random poses near the map: in both modes, from the cache, and by
+the devkit's `NuScenesMap.get_map_mask`, in turns. Mode compatible must equal the devkit at every cell where that raises
+no error; where it does, its time counts up to there. Times are of the processor, which other work hardly changes. All
+get the very same numbers, since the devkit truncates the corners of lines to whole cells, where the last bit of a pose
+can matter.
+
+Then it prints how much labels centred on LIDAR_TOP, like BEVFusion's, differ from ours, with the calibration of the
+first sample that has a LiDAR; and what the cache saves when all labels of a root are read.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ console = Console(width=140)
 
 @dataclass
 class City:
-    """One city of a root, the poses it is seen from, and what was found there."""
+    """A city of a root, the poses to rasterise it at, and the results."""
 
     root: Path
     name: str
@@ -67,16 +69,16 @@ class City:
         self.exact = MapRaster.load(self.root, self.name, EXACT)
         self.devkit = NuScenesMap(str(self.root), self.name)
 
-    def draw(self, count: int) -> None:
-        """Poses around random corners of the map, turned any way."""
+    def draw_poses(self, count: int) -> None:
+        """Draw poses around random corners of the map, at any heading."""
         random = np.random.default_rng(0)
         nodes = np.array([(node["x"], node["y"]) for node in self.devkit.node])
         for x, y in nodes[random.integers(len(nodes), size=count)] + random.normal(0, 15, (count, 2)):
             half = random.uniform(-np.pi, np.pi) / 2
             self.poses.append(rigid((x, y, 0), (math.cos(half), 0, 0, math.sin(half))))
 
-    def by_the_devkit(self, pose: Matrix) -> list[np.ndarray | None]:
-        """A mask per class, None where the devkit raises."""
+    def rasterise_by_devkit(self, pose: Matrix) -> list[np.ndarray | None]:
+        """Rasterise a mask per class with the devkit, None where it raises."""
         patch, angle = (pose[0, 3], pose[1, 3], 100.0, 100.0), math.degrees(yaw(pose))
         result: list[np.ndarray | None] = []
         for c in CLASSES:
@@ -89,30 +91,30 @@ class City:
         return result
 
     def compare(self, folder: Path) -> None:
-        """Time all ways of making the masks of every pose, and hold them against the devkit's."""
+        """Time all ways of making the labels of every pose, and compare them with the devkit's."""
         cache = LabelCache(folder, _Poses(self), {self.name: self.compatible}, GRID, LabelConfig())  # type: ignore[arg-type]
         cache.read(0)  # writes the file
         for number, pose in enumerate(track(self.poses, description=self.name, console=console)):
             ways: dict[str, Callable[[], Any]] = {
-                "devkit": lambda p=pose: self.by_the_devkit(p),
+                "devkit": lambda p=pose: self.rasterise_by_devkit(p),
                 "compatible": lambda p=pose: self.compatible.rasterise(p, GRID),
                 "exact": lambda p=pose: self.exact.rasterise(p, GRID),
                 "cached": lambda n=number: cache.read(n),
             }
-            made: dict[str, Any] = {}
+            results: dict[str, Any] = {}
             for name, way in ways.items():
                 start = time.process_time()
-                made[name] = way()
+                results[name] = way()
                 self.times.setdefault(name, []).append(1e3 * (time.process_time() - start))
-            assert np.array_equal(made["cached"], made["compatible"])
-            for ours, theirs in zip(made["compatible"], made["devkit"], strict=True):
+            assert np.array_equal(results["cached"], results["compatible"])
+            for ours, theirs in zip(results["compatible"], results["devkit"], strict=True):
                 self.compared += theirs is not None
                 self.equal += theirs is not None and np.array_equal(ours, theirs)
-            self.raised += any(mask is None for mask in made["devkit"])
+            self.raised += any(mask is None for mask in results["devkit"])
 
 
 class _Poses:
-    """As much of a NuScenesDataset as the cache needs: one scene that has a city's poses."""
+    """The part of a NuScenesDataset that the cache needs: one scene with a city's poses."""
 
     def __init__(self, city: City) -> None:
         self.root, self._city = city.root, city
@@ -128,7 +130,7 @@ class _Poses:
 
 
 def show_speed(cities: list[City]) -> None:
-    """What `City.compare` found."""
+    """Print the results of `City.compare`."""
     table = Table(title="Masks of 6 x 200 x 200: milliseconds of processor time, median (smallest - largest)")
     for column in ("city", "devkit", "compatible", "exact", "cached", "times the devkit's speed"):
         table.add_column(column, justify="left" if column == "city" else "right")
@@ -147,8 +149,9 @@ def show_speed(cities: list[City]) -> None:
 
 
 def show_lidar_centre(root: Path, version: str, cities: list[City]) -> None:
-    """IoU of labels centred on LIDAR_TOP and drawn along its axes with ours, over the root's poses and at the first
-    sample itself. Exact ones are compared with exact ones, the others with compatible ones.
+    """Print the IoU of ours with labels centred on LIDAR_TOP along its axes, over the root's poses and at one sample.
+
+    Exact labels are compared with exact ones, the others with compatible ones.
     """
     sample = NuScenesDataset(root, version)[0]
     if LIDAR not in sample.records:
@@ -178,7 +181,7 @@ def show_lidar_centre(root: Path, version: str, cities: list[City]) -> None:
                 for city, pose in poses:
                     raster: MapRaster = getattr(city, mode)
                     reference = city.exact if mode == "exact" else city.compatible
-                    theirs = in_our_layout(reference.rasterise(pose @ ego_T_lidar, GRID))
+                    theirs = to_our_layout(reference.rasterise(pose @ ego_T_lidar, GRID))
                     ours = raster.rasterise(pose, grid)
                     both += (ours & theirs).sum(axis=(1, 2))
                     either += (ours | theirs).sum(axis=(1, 2))
@@ -190,13 +193,13 @@ def show_lidar_centre(root: Path, version: str, cities: list[City]) -> None:
     console.print(table)
 
 
-def in_our_layout(masks: np.ndarray) -> np.ndarray:
-    """Masks with columns to the right and rows ahead, as the LiDAR's axes have them, as columns ahead and rows left."""
+def to_our_layout(masks: np.ndarray) -> np.ndarray:
+    """Turn labels with columns to the right and rows ahead, the LiDAR's axes, to columns ahead and rows to the left."""
     return masks.transpose(0, 2, 1)[:, ::-1]
 
 
 def show_whole_roots(roots: list[tuple[Path, str]]) -> None:
-    """The time that class balancing and the constant baseline spend on labels."""
+    """Print the time that class balancing and the constant baseline spend on labels."""
     table = Table(title="Labels of all samples of a root, seconds of processor time")
     for column in ("root", "samples", "without cache", "making the cache", "from the cache", "size of the cache"):
         table.add_column(column, justify="left" if column == "root" else "right")
@@ -204,8 +207,8 @@ def show_whole_roots(roots: list[tuple[Path, str]]) -> None:
         for mode in ("compatible", "exact"):
             with tempfile.TemporaryDirectory() as folder:
                 times = []
-                for kept in (None, folder, folder):
-                    settings = LabelConfig(mode=mode, cache=kept)
+                for cache in (None, folder, folder):
+                    settings = LabelConfig(mode=mode, cache=cache)
                     dataset = FrameDataset(root, version, "all", (), ImageConfig(), GRID, labels=settings)
                     start = time.process_time()
                     for position in range(len(dataset)):
@@ -232,7 +235,7 @@ def main() -> None:
         cities = [City(root, path.stem) for path in paths]
         with tempfile.TemporaryDirectory() as folder:
             for city in cities:
-                city.draw(options.poses)
+                city.draw_poses(options.poses)
                 city.compare(Path(folder))
         console.print(f"\n{root}")
         show_speed(cities)

@@ -1,9 +1,11 @@
-"""What loading training samples costs: `python bench/loader.py ROOT [--configs tiny nuscenes_swin_t] [--rounds 3]`.
+"""Measure what loading training samples costs.
 
-Of a nuScenes-format root with LiDAR, in a minute or two: samples per second with 0, 1 and 2 loader processes, with and
-without LiDAR, augmented as each configuration has it; where the time of one sample goes; and what decoding at reduced
-scale saves. All of it on two cores, and on files that are in the page cache after the first round. The settings of the
-first table take turns, so that what else the machine does meets all of them.
+python bench/loader.py ROOT [--configs tiny nuscenes_swin_t] [--rounds 3]
+
+For a nuScenes-format root with LiDAR it prints, in a minute or two: samples per second with 0, 1 and 2 loader
+processes, with and without LiDAR, augmented as in each configuration; where the time of one sample goes; and what
+decoding at reduced scale saves. It uses two cores, and files that are in the page cache after the first round. The
+settings of the first table take turns, so that other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from torch.multiprocessing import SimpleQueue
 from torch.utils.data import DataLoader
 
 from bridgeta_core.config import experiment as config
-from bridgeta_core.data import augment, dataset
+from bridgeta_core.data import augment
+from bridgeta_core.data import frames as data_frames
 from bridgeta_core.data.frames import FrameDataset, collate
 from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.geometry import images
@@ -38,26 +41,26 @@ from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.utils.errors import BridgeTAError
 
-CORES, BATCH, SECONDS = 2, 4, 2.0  # cores used, samples per batch, and what one timing of one setting takes at least
+CORES, BATCH, SECONDS = 2, 4, 2.0  # cores used, samples per batch, least duration of one timing
 WORKERS = (0, 1, 2)
 
-Kind = tuple[str, bool]  # a configuration, and whether there is LiDAR
+Kind = tuple[str, bool]  # a configuration, and whether LiDAR is read
 
-# What each stage of a sample is called in the table, and the callables that do it. None calls another one's.
+# The name of each stage in the table, and the callables that do it. None calls another stage's.
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "read images": [(SensorRecord, "read_bytes")],
     "decode": [(images, "decode")],
     "resize, cut, turn": [(images, "apply_fit")],
     "colours, mirror of the world": [(augment.Change, "images")],
     "labels": [(augment.Change, "rasterise")],
-    "read LiDAR": [(dataset, "read_lidar")],
-    "merge and move LiDAR": [(dataset, "merge_sweeps"), (dataset, "move")],
+    "read LiDAR": [(data_frames, "read_lidar")],
+    "merge and move LiDAR": [(data_frames, "merge_sweeps"), (data_frames, "move")],
 }
 REST, COLLATE, TRANSFER = "the rest: calibration, tensors", "collate", "to the training process"
 
 
-def training_frames(name: str, root: str, version: str, lidar: bool) -> FrameDataset:
-    """The samples of a root as training with a shipped configuration sees them."""
+def load_training_frames(name: str, root: str, version: str, lidar: bool) -> FrameDataset:
+    """Load the samples of a root as training with a shipped configuration does."""
     roots = [f"data.train_root={root}", f"data.val_root={root}", f"data.version={version}"]
     everything = ["data.train_scenes=all", "data.val_scenes=all", "data.balance=false"]
     experiment = config.load(config.Experiment, name, [*roots, *everything])
@@ -65,12 +68,12 @@ def training_frames(name: str, root: str, version: str, lidar: bool) -> FrameDat
 
 
 def positions(frames: FrameDataset, count: int) -> list[int]:
-    """`count` positions, around and around."""
+    """Return `count` positions, cycling through the frames."""
     return [i % len(frames) for i in range(count)]
 
 
 def rate(frames: FrameDataset, workers: int, batches: int) -> float:
-    """Samples per second of `batches` batches per process, after each process's first."""
+    """Measure samples per second over `batches` batches per process, after the first of each process."""
     first = max(1, workers)
     order = positions(frames, BATCH * first * (1 + batches))
     loader = iter(DataLoader(frames, BATCH, sampler=order, num_workers=workers, collate_fn=collate))
@@ -99,7 +102,7 @@ class Clock:
             self.processor[name] += time.process_time() - used
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed as a stage."""
+        """Wrap a function, so that it is timed as a stage."""
 
         def call(*arguments: Any, **options: Any) -> Any:
             with self.stage(name):
@@ -109,7 +112,7 @@ class Clock:
 
 
 def stages(frames: FrameDataset, batches: int) -> Clock:
-    """Where the time goes of `batches` batches that are loaded as a loader process does, which has no threads."""
+    """Time the stages of `batches` batches, loaded as in a loader process, which has no threads."""
     clock = Clock()
     queue: SimpleQueue = SimpleQueue()
     with ExitStack() as patches:
@@ -131,8 +134,8 @@ def stages(frames: FrameDataset, batches: int) -> Clock:
 
 
 def reductions(root: str, version: str) -> tuple[dict[str, list[float]], int]:
-    """Milliseconds to make an input of 704x256 of an image, by the scale that it is decoded at."""
-    frames = training_frames("nuscenes_swin_t", root, version, lidar=False)
+    """Measure milliseconds to turn an image into an input of 704x256, by the scale that it is decoded at."""
+    frames = load_training_frames("nuscenes_swin_t", root, version, lidar=False)
     sample = frames.sample(0)
     data = {name: sample.record(name).read_bytes() for name in frames.cameras}
     fits = images.fit_images(sample.rig(frames.cameras), frames.image.size, frames.image.margin)
@@ -191,7 +194,7 @@ def main() -> None:
     cv2.setNumThreads(0)
 
     kinds = [(name, lidar) for name in options.configs for lidar in (False, True)]
-    frames = {kind: training_frames(kind[0], options.root, options.version, kind[1]) for kind in kinds}
+    frames = {kind: load_training_frames(kind[0], options.root, options.version, kind[1]) for kind in kinds}
     clocks, batches = {}, {}
     for kind in kinds:
         start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""How far the LiDAR and the map lie from what they show in the images of a real nuScenes keyframe, in pixels.
+"""Measure how far LiDAR and map are from the objects in the images of a real nuScenes keyframe, in pixels.
 
 python bench/real_keyframe.py ROOT
 
-ROOT holds the first keyframe of scene-0061 (v1.0-mini) with the map expansion. The places below were read off its
-images by hand: the edges of posts and pillars, and the middle of painted lines; good to about a pixel. Beams are 5 to
-9 pixels apart, so what they show of a post is uncertain by half of that.
+ROOT holds the first keyframe of scene-0061 (v1.0-mini) with the map expansion. The positions below were read off its
+images by hand, to about a pixel: edges of posts and pillars, and the middle of painted lines. LiDAR beams are 5 to 9
+pixels apart, so the position of a post is uncertain by half of that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bridgeta_core.view.ground import GroundHeight
 
 @dataclass(frozen=True)
 class Upright:
-    """A post: its left and right edge in a row of an image, pixels; its points are the nearest there to the camera."""
+    """A post: its left and right edge in a row of an image, pixels. Its points are the nearest ones there."""
 
     camera: str
     what: str
@@ -65,16 +65,16 @@ PAINT = (
 )
 
 
-def pixels(sample: Sample, camera: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels `[n, 2]` and depths `[n]` of points in the ego frame, the vehicle where it was at the image's stamp."""
+def project_points(sample: Sample, camera: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Project ego-frame points to pixels `[n, 2]` and depths `[n]`, with the vehicle's pose at the image's stamp."""
     record = sample.record(camera)
     ego_T_cam = invert(sample.global_T_ego) @ record.global_T_ego @ record.ego_T_sensor
     return project(record.intrinsics, transform(invert(ego_T_cam), points[:, :3]))
 
 
-def of_upright(sample: Sample, points: np.ndarray, place: Upright) -> tuple[float, float]:
-    """Middle of the nearest object's hits minus that of the edges, and its depth in metres."""
-    pixel, depth = pixels(sample, place.camera, points)
+def measure_upright(sample: Sample, points: np.ndarray, place: Upright) -> tuple[float, float]:
+    """Return the middle of the nearest object's points minus that of the edges, and its depth in metres."""
+    pixel, depth = project_points(sample, place.camera, points)
     reach = (place.right - place.left) / 2 + 8
     near = (np.abs(pixel[:, 1] - place.row) < 6) & (np.abs(pixel[:, 0] - (place.left + place.right) / 2) < reach)
     near &= depth > 1
@@ -83,12 +83,12 @@ def of_upright(sample: Sample, points: np.ndarray, place: Upright) -> tuple[floa
     return float((u.min() + u.max()) / 2 - (place.left + place.right) / 2), float(depth[hits].mean())
 
 
-def of_paint(sample: Sample, lines: list[np.ndarray], place: Paint) -> tuple[float, float]:
-    """Distance from the pixel to the nearest drawn divider, and the depth there in metres."""
+def measure_paint(sample: Sample, lines: list[np.ndarray], place: Paint) -> tuple[float, float]:
+    """Return the distance from the pixel to the nearest projected divider, and the depth there in metres."""
     best = (np.inf, np.nan)
     for line in lines:
         dense = np.concatenate([np.linspace(a, b, 400) for a, b in pairwise(line)])
-        pixel, depth = pixels(sample, place.camera, dense)
+        pixel, depth = project_points(sample, place.camera, dense)
         distance = np.where(depth > 1, np.hypot(*(pixel - place.pixel).T), np.inf)
         i = int(distance.argmin())
         best = min(best, (float(distance[i]), float(depth[i])))
@@ -96,8 +96,7 @@ def of_paint(sample: Sample, lines: list[np.ndarray], place: Paint) -> tuple[flo
 
 
 def main(root: str) -> None:
-    index = NuScenesDataset(root, "v1.0-mini")
-    sample = index[0]
+    sample = NuScenesDataset(root, "v1.0-mini")[0]
     lidar = sample.record(LIDAR)
     points = move(lidar.ego_T_sensor, read_lidar(lidar.path))
     lines = MapRaster.load(root, sample.location).polylines(sample.global_T_ego, 60.0, GroundHeight(points))["divider"]
@@ -105,14 +104,14 @@ def main(root: str) -> None:
     for column in ("camera", "place", "depth, m", "off, px", "off, cm"):
         table.add_column(column, justify="left" if column in ("camera", "place") else "right")
     for upright in UPRIGHTS:
-        _row(table, sample, upright, *of_upright(sample, points, upright))
+        _add_row(table, sample, upright, *measure_upright(sample, points, upright))
     table.add_section()
     for paint in PAINT:
-        _row(table, sample, paint, *of_paint(sample, lines, paint))
+        _add_row(table, sample, paint, *measure_paint(sample, lines, paint))
     Console().print(table)
 
 
-def _row(table: Table, sample: Sample, place: Upright | Paint, off: float, depth: float) -> None:
+def _add_row(table: Table, sample: Sample, place: Upright | Paint, off: float, depth: float) -> None:
     focal = sample.record(place.camera).intrinsics[0, 0]
     table.add_row(place.camera, place.what, f"{depth:.1f}", f"{off:.1f}", f"{100 * off * depth / focal:.0f}")
 

@@ -1,4 +1,4 @@
-"""A dataset of one's own vehicle, laid out as own_data.md tells: `data.source=drives:Drives` trains on it."""
+"""A dataset of your own vehicle, in the layout of own_data.md: `data.source=drives:Drives` trains on it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Drives(ListDataset):
         super().__init__(root, [read_sample(drive, rig, row) for drive, rows in drives.items() for row in rows])
 
     def read_map(self, location: str, labels: LabelConfig) -> MapRaster:
-        """The one map of all drives."""
+        """Read the one map of all drives."""
         shapes: dict[str, list[object]] = {name: [] for name in LAYERS}
         for feature in json.loads((self.root / "map.geojson").read_text())["features"]:
             shapes[feature["properties"]["layer"]].append(shape(feature["geometry"]))
-        return MapRaster(location, {name: np.array(found, dtype=object) for name, found in shapes.items()}, labels)
+        return MapRaster(location, {name: np.array(layer, dtype=object) for name, layer in shapes.items()}, labels)
 
 
 def read_sample(drive: Path, rig: Rig, row: list[str]) -> Sample:
-    """The sample of one row of poses.csv."""
+    """Read the sample of one row of poses.csv."""
     stamp, pose = int(row[0]), [float(value) for value in row[1:8]]
     common = {"stamp_us": stamp, "is_keyframe": True, "global_T_ego": rigid(pose[:3], pose[3:])}
     records = {}

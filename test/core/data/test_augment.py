@@ -62,7 +62,7 @@ def test_a_flipped_image_shows_each_pixel_at_its_mirrored_place():
 
 
 @given(change=changes, point=st.tuples(st.floats(-40, 40), st.floats(-40, 40), st.floats(-2, 6)))
-def test_the_world_is_turned_then_mirrored_then_scaled_then_shifted(change, point):
+def test_the_world_is_turned_mirrored_scaled_then_shifted(change, point):
     x, y, z = point
     cos, sin = math.cos(change.angle), math.sin(change.angle)
     turned = np.array([cos * x - sin * y, sin * x + cos * y, z])
@@ -73,7 +73,7 @@ def test_the_world_is_turned_then_mirrored_then_scaled_then_shifted(change, poin
 
 @settings(deadline=None)
 @given(change=changes)
-def test_the_lift_puts_every_depth_of_a_pixels_ray_where_the_changed_world_has_it(change):
+def test_the_lift_follows_the_changed_world(change):
     """Depths are the camera's own, which a change leaves alone; where they lie in the BEV follows it."""
     config = LiftConfig(depth_max=31.0, depth_step=2.0, grid=BevGrid(-60, 50, -40, 70, 0.5), z_min=-99, z_max=99)
     k, pose = INTRINSICS, EGO_T_CAM
@@ -135,7 +135,7 @@ def test_a_shift_by_whole_cells_moves_the_labels_by_as_many(small_root, flip):
     assert (np.roll(plain, (7, -5), (1, 2))[inner] != moved[inner]).mean() > 0.006
 
 
-def test_what_is_twice_as_large_is_labelled_on_twice_as_many_cells(small_root):
+def test_doubled_scale_labels_twice_as_many_cells(small_root):
     """In a world of twice the size a cell of 0.5 m shows what one of 0.25 m did."""
     raster = MapRaster.load(small_root, "boston-seaport")
     pose = rigid((3, 4, 0), (0.9, 0, 0, 0.3))
@@ -201,7 +201,7 @@ def test_brightness_scales_and_saturation_zero_is_grey():
     assert (grey == grey[..., :1]).all()
 
 
-def test_contrast_zero_leaves_the_mean_grey_and_values_stay_in_range():
+def test_zero_contrast_leaves_the_mean_grey_in_range():
     images = np.random.default_rng(0).integers(0, 256, (2, HEIGHT, WIDTH, 3), dtype=np.uint8)
     flat = Change(contrast=0.0).images(images)
     assert np.ptp(flat) == 0
@@ -254,7 +254,7 @@ def test_images_are_drawn_as_bevfusion_draws_them():
     assert (angles.min(), angles.max()) == pytest.approx((-5.4, 5.4), abs=0.1)
 
 
-def test_every_camera_sample_epoch_and_seed_has_its_own_draw_of_images():
+def test_camera_sample_epoch_and_seed_each_change_the_draw():
     augment = augmenting(**PROTOCOL, seed=3)
     drawn = augment.draw_fits(FITS, 5, 17)
     assert drawn["CAM_FRONT"] != drawn["CAM_BACK"]
@@ -301,7 +301,7 @@ image_fits = st.builds(
 @given(
     change=changes, fit=image_fits, u=st.integers(0, SIZE[0] - 1), v=st.integers(0, SIZE[1] - 1), bin=st.integers(0, 14)
 )
-def test_the_lift_puts_a_pixel_of_an_augmented_image_where_the_scene_has_it(change, fit, u, v, bin):
+def test_the_lift_of_an_augmented_image_follows_the_scene(change, fit, u, v, bin):
     """A feature in pixel (u, v) of the network's input, seen at some depth: its cell is that of the scene's point that
     the camera sees there, found through the source image, in the changed world.
     """
@@ -334,7 +334,7 @@ def test_the_lift_puts_a_pixel_of_an_augmented_image_where_the_scene_has_it(chan
     assert float(plan.ground[0, 0, v, u]) == pytest.approx(-slope / height, rel=1e-4, abs=1e-5)
 
 
-def test_images_points_labels_and_cameras_of_an_augmented_frame_agree(broken_root, map_sheet):
+def test_all_parts_of_an_augmented_frame_agree(broken_root, map_sheet):
     """A white dot on the ground in the picture: a LiDAR point on it is seen on the dot, and its label is under it. The
     map has car parks 8 m wide, every 16 m.
     """

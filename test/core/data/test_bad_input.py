@@ -243,7 +243,7 @@ def test_ctrl_c_is_one_message_and_no_output(small_root, run, tmp_path, monkeypa
     assert left(tmp_path) == []
 
 
-def test_a_half_extracted_root_is_told_by_the_check_before_anything_runs(broken_root, run, tmp_path):
+def test_the_check_reports_a_half_extracted_root(broken_root, run, tmp_path):
     files = sorted((broken_root / "samples" / "CAM_FRONT").iterdir())
     for path in files[2:]:
         path.unlink()

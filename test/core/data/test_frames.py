@@ -94,7 +94,7 @@ def test_a_root_without_its_sweeps_gives_keyframes_and_says_so(broken_root, capl
     assert (data[1].points[:, 4] == 0).all()
 
 
-def test_roots_with_sweeps_and_settings_without_are_no_reason_to_speak(small_root, caplog):
+def test_no_warning_where_sweeps_exist_or_are_not_wanted(small_root, caplog):
     dataset(small_root, lidar=LidarConfig(sweeps=9))
     dataset(small_root, lidar=LidarConfig(sweeps=0))
     dataset(small_root)
@@ -131,7 +131,7 @@ def test_a_label_stays_under_its_point_whatever_the_change(small_root):
     assert checked > 1000
 
 
-def test_a_point_is_seen_by_every_augmented_camera_at_the_mirrored_pixel(small_root):
+def test_augmented_cameras_see_a_point_at_the_mirrored_pixel(small_root):
     plain = dataset(small_root)[0]
     data = dataset(small_root, augment=augmenting(rotate=180, scale=0.4, translate=3.0))
     for epoch in range(6):
@@ -148,7 +148,7 @@ def test_a_point_is_seen_by_every_augmented_camera_at_the_mirrored_pixel(small_r
             np.testing.assert_allclose(seen[:2] / seen[2], expected, atol=1e-3)
 
 
-def test_images_are_augmented_each_by_itself_and_their_intrinsics_with_them(small_root):
+def test_images_are_augmented_singly_with_their_intrinsics(small_root):
     augment = Augment(
         AugmentConfig(flip=False, image_resize=[0.8, 1.2], image_flip=True, image_rotate=10.0, colour=0.0)
     )
@@ -166,7 +166,7 @@ def test_images_are_augmented_each_by_itself_and_their_intrinsics_with_them(smal
         assert torch.equal(getattr(frame, same), getattr(plain, same))
 
 
-def test_an_epoch_decides_the_augmentation_also_in_living_workers(small_root):
+def test_the_epoch_reaches_persistent_workers(small_root):
     data = dataset(small_root, augment=augmenting(rotate=45, colour=0.3, image_rotate=5.0))
     loader = DataLoader(data, 4, collate_fn=collate, num_workers=1, persistent_workers=True)
     seen = []

@@ -174,7 +174,7 @@ def test_half_a_cell_is_enough_and_less_is_not():
     assert set(np.nonzero(found)[1]) == set(range(31, 38))
 
 
-def test_areas_that_meet_in_a_cell_add_up_and_areas_that_overlap_do_not():
+def test_areas_in_a_cell_add_up_only_without_overlap():
     meet = exact(walkway=[shapely.box(0, 0, 0.15, 0.5), shapely.box(0.15, 0, 0.3, 0.5)])
     assert mask(meet, "walkway").sum() == 1
     overlap = exact(walkway=[shapely.box(0, 0, 0.15, 0.5), shapely.box(0, 0, 0.15, 0.5)])
@@ -189,7 +189,7 @@ def test_both_divider_layers_count_together():
 
 
 @pytest.mark.parametrize(("width", "rows"), [(1.0, {19, 20}), (2.0, {18, 19, 20, 21}), (0.5, {19, 20})])
-def test_lines_are_as_wide_as_they_are_set_and_end_where_they_end(width, rows):
+def test_lines_have_the_set_width_and_flat_ends(width, rows):
     found = mask(exact(width, lane_divider=[shapely.LineString([(-5, 0), (5, 0)])]), "divider")
     found_rows, columns = np.nonzero(found)
     assert (set(found_rows), columns.min(), columns.max()) == (rows, 20, 39)

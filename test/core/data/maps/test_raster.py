@@ -108,7 +108,7 @@ def test_equals_the_devkit_on_a_synthetic_town(tmp_path):
     assert_equal_near_its_corners(MapRaster.load(tmp_path, CITY), NuScenesMap(str(tmp_path), CITY), 2, 10)
 
 
-def test_equals_the_devkit_where_a_polygon_has_so_many_corners_that_it_is_first_cut_roughly(map_sheet, tmp_path):
+def test_polygons_of_many_corners_equal_the_devkits(map_sheet, tmp_path):
     from nuscenes.map_expansion.map_api import NuScenesMap
 
     angles = np.linspace(0, 2 * np.pi, 3000, endpoint=False)
@@ -240,7 +240,7 @@ def test_bevfusions_masks_are_the_devkits_along_the_lidars_axes(small_root, draw
                 assert different < (0.01 if c.name == "divider" else 1e-4), c.name  # the last bit of a pose may differ
 
 
-def test_bevfusions_areas_grow_to_the_right_and_the_devkits_to_the_left(map_sheet, tmp_path):
+def test_bevfusion_areas_grow_right_and_devkit_areas_left(map_sheet, tmp_path):
     sheet = map_sheet()
     sheet.polygon("walkway", box(-10, 10, -10, 10))
     ours = draw(sheet, tmp_path)

@@ -41,7 +41,7 @@ def test_agrees_with_the_devkit_on_every_record(small_root):
             assert record.intrinsics is None
 
 
-def test_samples_agree_with_the_devkit_and_stand_in_order_of_time(small_root):
+def test_samples_agree_with_the_devkit_in_order_of_time(small_root):
     from nuscenes.nuscenes import NuScenes
 
     devkit = NuScenes(VERSION, str(small_root), verbose=False)
@@ -90,7 +90,7 @@ def test_selects_official_splits_and_scene_names(small_root, split, positions):
 
 
 @pytest.mark.parametrize(("split", "message"), [("test", "no scene of the official split"), ("scene-1", "no scene")])
-def test_an_empty_or_unknown_selection_names_the_scenes_that_there_are(small_root, split, message):
+def test_an_empty_or_unknown_selection_names_existing_scenes(small_root, split, message):
     with pytest.raises(BridgeTAError, match=f"{message}.*scene-0061, scene-0103") as error:
         NuScenesDataset(small_root, VERSION).select(split)
     assert error.value.exit_code == 2
@@ -107,7 +107,7 @@ def test_records_hold_sweeps_sorted_by_time_and_can_be_filtered(small_root):
         index.records("scene-0103", ["RADAR"])
 
 
-def test_the_sweeps_of_a_sample_are_the_lidars_files_before_it_up_to_the_keyframe_before(small_root):
+def test_sweeps_are_the_lidar_files_since_the_previous_keyframe(small_root):
     index = NuScenesDataset(small_root, VERSION)
     first, second = index.scenes[1].samples  # half a second apart, a sweep in the middle
     assert [r.token for r in index.lidar_sweeps(first, 9)] == ["scene-0103-0-LIDAR_TOP-0"]
@@ -179,7 +179,7 @@ def test_names_of_scenes_need_no_devkit(small_root, monkeypatch):
         NuScenesDataset(small_root, VERSION).select("mini_val")
 
 
-def test_a_root_without_lidar_takes_the_pose_nearest_to_the_sample(broken_root):
+def test_without_lidar_the_pose_nearest_to_the_sample_counts(broken_root):
     path = broken_root / VERSION / "sample_data.json"
     path.write_text(json.dumps([row for row in json.loads(path.read_text()) if "LIDAR" not in row["token"]]))
     index = NuScenesDataset(broken_root, VERSION)

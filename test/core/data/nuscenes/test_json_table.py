@@ -40,7 +40,7 @@ def path(tmp_path_factory):
     indent=st.sampled_from([None, 0, 2]),
     plain=st.booleans(),
 )
-def test_columns_are_the_values_of_the_records_however_they_are_cut(path, rows, chunk, indent, plain):
+def test_columns_are_the_records_values_at_any_chunk_size(path, rows, chunk, indent, plain):
     path.write_text(json.dumps(rows, indent=indent, ensure_ascii=not plain), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsontable, "_CHUNK", chunk)
