@@ -79,7 +79,7 @@ def test_an_extent_that_binary_fractions_miss_is_accepted():
     assert BevGrid(-51.2, 51.2, -51.2, 51.2, 0.4).shape == (256, 256)
 
 
-def test_a_view_shows_every_cell_where_forward_is_up_and_left_is_left():
+def test_a_view_shows_cells_with_forward_up_and_left_left():
     grid = BevGrid(-20, 40, -15, 15, 0.5)
     rows, columns = grid.shape
     x, y = grid.centres()

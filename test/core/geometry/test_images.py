@@ -94,7 +94,7 @@ def test_a_cut_wholly_outside_is_black():
     assert not apply_fit(smooth(20, 20), ImageFit((20, 20), (20, 20), (30, 30), (8, 8))).any()
 
 
-def test_an_image_of_another_size_than_its_calibration_is_refused():
+def test_an_image_that_does_not_fit_its_calibration_is_refused():
     fit = ImageFit.bottom((1600, 900), (352, 128))
     with pytest.raises(BridgeTAError, match=r"its calibration is for 1600x900.*CameraInfo"):
         decode_and_fit(encode(smooth(640, 480)), fit)

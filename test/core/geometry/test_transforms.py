@@ -75,7 +75,7 @@ def test_transform_takes_any_leading_axes():
 
 
 @given(poses)
-def test_yaw_is_the_heading_of_the_x_axis_as_pyquaternion_sees_it(pose):
+def test_yaw_equals_pyquaternions_heading_of_the_x_axis(pose):
     ahead = pose[:2, 0]
     assume(np.linalg.norm(ahead) > 1e-3)
     heading = Quaternion(*quaternion(pose)).rotate(np.array([1.0, 0, 0]))
@@ -100,7 +100,7 @@ def test_projection_agrees_with_opencv(points):
     np.testing.assert_allclose(depth, np.array(points)[:, 2])
 
 
-def test_points_behind_the_camera_are_finite_and_told_by_their_depth():
+def test_points_behind_the_camera_are_finite_with_their_depth():
     pixels, depth = project(np.diag([100.0, 100, 1]), np.array([[1, 1, 0], [1, 1, -5], [1, 1, 5]]))
     assert np.isfinite(pixels).all()
     assert (depth > 0).tolist() == [False, False, True]
@@ -126,7 +126,7 @@ def test_a_fit_is_centred_and_keeps_the_bottom(source, size, margin):
 
 
 @given(sizes, st.tuples(st.integers(16, 800), st.integers(16, 400)), st.floats(1, 2))
-def test_the_matrix_maps_corners_of_the_image_to_corners_of_the_resized_image(source, size, margin):
+def test_the_matrix_maps_image_corners_to_resized_corners(source, size, margin):
     fit = ImageFit.bottom(source, size, margin)
     outer = np.array([[-0.5, source[0] - 0.5], [-0.5, source[1] - 0.5], [1, 1]])
     mapped = (fit.matrix @ outer)[:2] + np.array(fit.offset)[:, None]
@@ -140,7 +140,7 @@ def test_a_training_fit_of_the_protocol():
 
 
 @given(sizes, st.tuples(st.integers(16, 800), st.integers(16, 400)), st.floats(0.5, 2), st.floats(0, 1))
-def test_a_resized_fit_keeps_the_bottom_and_cuts_within_the_image_or_around_it(source, size, factor, place):
+def test_a_resized_fit_keeps_the_bottom_and_stays_in_range(source, size, factor, place):
     fit = ImageFit.bottom(source, size, 1.2)
     other = fit.resize(factor, place)
     assert other.offset[1] + other.size[1] == other.resized[1]

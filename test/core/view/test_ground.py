@@ -20,7 +20,7 @@ def _rings(rng: np.random.Generator) -> np.ndarray:
     return np.column_stack((xy, _hills(xy) + rng.normal(0, 0.01, len(xy))))
 
 
-def test_it_follows_hills_within_sight_and_is_not_lifted_by_walls_and_cars() -> None:
+def test_ground_follows_hills_but_not_walls_and_cars() -> None:
     rng = np.random.default_rng(0)
     ground = _rings(rng)
     wall = np.column_stack((rng.uniform(-40, 40, 4000), rng.normal(9, 0.05, 4000), rng.uniform(0, 4, 4000)))

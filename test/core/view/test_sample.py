@@ -73,7 +73,7 @@ def test_the_map_is_drawn_at_its_place_in_any_size_of_the_image(scale):
     assert image[:, :, 2].max() > 100
 
 
-def test_points_are_drawn_where_they_are_seen_near_ones_over_far_ones():
+def test_near_points_are_drawn_over_far_ones():
     view = camera()
     image = np.zeros((64, 128, 3), np.uint8)
     ahead = view.ego_T_cam[:3, 3]

@@ -232,7 +232,7 @@ def test_a_missing_camera_folder_and_its_scenes_are_reported(broken_root):
     assert len(report.bad_files) == 4
 
 
-def test_a_missing_blob_is_told_by_the_scenes_that_have_nothing(broken_root):
+def test_a_missing_blob_shows_in_scenes_without_files(broken_root):
     for path in files(broken_root, "s*/*/scene-0103*"):
         path.unlink()
     found = problems(check(broken_root))
@@ -249,7 +249,7 @@ def test_a_few_missing_files_are_a_problem(broken_root, kind):
     assert report.bad_files == [str(path.relative_to(broken_root))]
 
 
-def test_an_unpacked_blob_that_lies_one_folder_too_deep_is_found(broken_root):
+def test_a_blob_one_folder_too_deep_is_found(broken_root):
     (broken_root / "v1-blobs").mkdir()
     for kind in ("samples", "sweeps"):
         (broken_root / kind).rename(broken_root / "v1-blobs" / kind)

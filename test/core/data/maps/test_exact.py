@@ -214,7 +214,7 @@ def test_holes_are_empty():
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_map_without_shapes_has_empty_masks_and_knows_nothing():
+def test_a_map_without_shapes_is_empty_and_unknown():
     raster = exact()
     assert not raster.rasterise(pose(), GRID).any()
     assert raster.known == (False,) * len(CLASSES)
