@@ -78,13 +78,13 @@ def test_the_example_has_at_most_sixty_lines():
 
 
 def test_samples_stand_in_scenes_in_order_of_time(root):
-    source = open_dataset(SOURCE, root, "")
-    assert [(scene.name, scene.samples) for scene in source.scenes] == [("monday", range(3)), ("tuesday", range(3, 6))]
-    assert [source[i].stamp_us for i in range(3)] == [START, START + STEP, START + 2 * STEP]
-    assert source.select("tuesday") == [3, 4, 5]
-    assert source.find("tuesday-5200000") == 4
+    dataset = open_dataset(SOURCE, root, "")
+    assert [(scene.name, scene.samples) for scene in dataset.scenes] == [("monday", range(3)), ("tuesday", range(3, 6))]
+    assert [dataset[i].stamp_us for i in range(3)] == [START, START + STEP, START + 2 * STEP]
+    assert dataset.select("tuesday") == [3, 4, 5]
+    assert dataset.find("tuesday-5200000") == 4
     with pytest.raises(BridgeTAError, match="no scene 'friday'"):
-        source.select("friday")
+        dataset.select("friday")
 
 
 def test_frames_have_the_vehicles_cameras_and_the_maps_labels(root):
@@ -183,8 +183,8 @@ def test_a_list_that_contradicts_itself_is_refused(tmp_path, samples, told):
 
 
 def test_descriptions_tell_light_and_weather(tmp_path):
-    source = Plain(tmp_path, [a_sample("a"), a_sample("b")], {"b": "Night after rain"})
-    assert [(scene.night, scene.rain) for scene in source.scenes] == [(False, False), (True, True)]
+    dataset = Plain(tmp_path, [a_sample("a"), a_sample("b")], {"b": "Night after rain"})
+    assert [(scene.night, scene.rain) for scene in dataset.scenes] == [(False, False), (True, True)]
 
 
 def test_a_changed_map_is_noticed(root):

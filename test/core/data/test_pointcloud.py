@@ -99,13 +99,13 @@ def test_merged_sweeps_equal_the_devkits(synthetic_root, sweeps):
     from nuscenes.utils.data_classes import LidarPointCloud
 
     nusc = NuScenes("v1.0-mini", str(synthetic_root), verbose=False)
-    index = NuScenesDataset(synthetic_root, "v1.0-mini")
+    dataset = NuScenesDataset(synthetic_root, "v1.0-mini")
     several = 0
-    for position in range(len(index)):
-        records = index.lidar_sweeps(position, sweeps)
+    for position in range(len(dataset)):
+        records = dataset.lidar_sweeps(position, sweeps)
         ours = merge_sweeps(records, [read_lidar(r.path) for r in records], 1.0)
         cloud, lag = LidarPointCloud.from_file_multisweep(
-            nusc, nusc.get("sample", index[position].token), "LIDAR_TOP", "LIDAR_TOP", sweeps + 1, 1.0
+            nusc, nusc.get("sample", dataset[position].token), "LIDAR_TOP", "LIDAR_TOP", sweeps + 1, 1.0
         )
         theirs = transform(records[0].ego_T_sensor, cloud.points[:3].T)  # they are in the frame of the LiDAR
         np.testing.assert_allclose(ours[:, :3], theirs, atol=1e-3)

@@ -18,8 +18,8 @@ def test_agrees_with_the_devkit_on_every_record(small_root):
     from pyquaternion import Quaternion
 
     devkit = NuScenes(VERSION, str(small_root), verbose=False)
-    index = NuScenesDataset(small_root, VERSION)
-    records = [record for scene in index.scenes for record in index.records(scene.name)]
+    dataset = NuScenesDataset(small_root, VERSION)
+    records = [record for scene in dataset.scenes for record in dataset.records(scene.name)]
     assert len(records) == len(devkit.sample_data)
     for record in records:
         data = devkit.get("sample_data", record.token)
@@ -45,13 +45,13 @@ def test_samples_agree_with_the_devkit_in_order_of_time(small_root):
     from nuscenes.nuscenes import NuScenes
 
     devkit = NuScenes(VERSION, str(small_root), verbose=False)
-    index = NuScenesDataset(small_root, VERSION)
-    assert len(index) == len(devkit.sample)
-    for scene in index.scenes:
-        stamps = [index[i].stamp_us for i in scene.samples]
+    dataset = NuScenesDataset(small_root, VERSION)
+    assert len(dataset) == len(devkit.sample)
+    for scene in dataset.scenes:
+        stamps = [dataset[i].stamp_us for i in scene.samples]
         assert stamps == sorted(stamps)
         for i in scene.samples:
-            sample = index[i]
+            sample = dataset[i]
             assert {c: r.token for c, r in sample.records.items()} == devkit.get("sample", sample.token)["data"]
             assert (sample.scene, sample.location) == (scene.name, scene.location)
 
@@ -97,24 +97,24 @@ def test_an_empty_or_unknown_selection_names_existing_scenes(small_root, split, 
 
 
 def test_records_hold_sweeps_sorted_by_time_and_can_be_filtered(small_root):
-    index = NuScenesDataset(small_root, VERSION)
-    records = index.records("scene-0103")
+    dataset = NuScenesDataset(small_root, VERSION)
+    records = dataset.records("scene-0103")
     assert len(records) == 2 * 2 * 3
     assert [r.stamp_us for r in records] == sorted(r.stamp_us for r in records)
-    front = index.records("scene-0103", ["CAM_FRONT"], keyframes_only=True)
+    front = dataset.records("scene-0103", ["CAM_FRONT"], keyframes_only=True)
     assert [(r.channel, r.is_keyframe) for r in front] == [("CAM_FRONT", True)] * 2
     with pytest.raises(BridgeTAError, match="has no RADAR"):
-        index.records("scene-0103", ["RADAR"])
+        dataset.records("scene-0103", ["RADAR"])
 
 
 def test_sweeps_are_the_lidar_files_since_the_previous_keyframe(small_root):
-    index = NuScenesDataset(small_root, VERSION)
-    first, second = index.scenes[1].samples  # half a second apart, a sweep in the middle
-    assert [r.token for r in index.lidar_sweeps(first, 9)] == ["scene-0103-0-LIDAR_TOP-0"]
+    dataset = NuScenesDataset(small_root, VERSION)
+    first, second = dataset.scenes[1].samples  # half a second apart, a sweep in the middle
+    assert [r.token for r in dataset.lidar_sweeps(first, 9)] == ["scene-0103-0-LIDAR_TOP-0"]
     for most in (1, 9):
-        tokens = [r.token for r in index.lidar_sweeps(second, most)]
+        tokens = [r.token for r in dataset.lidar_sweeps(second, most)]
         assert tokens == ["scene-0103-1-LIDAR_TOP-0", "scene-0103-0-LIDAR_TOP-1"]
-    assert [r.token for r in index.lidar_sweeps(second, 0)] == ["scene-0103-1-LIDAR_TOP-0"]
+    assert [r.token for r in dataset.lidar_sweeps(second, 0)] == ["scene-0103-1-LIDAR_TOP-0"]
 
 
 def test_keyframes_that_follow_fast_count_as_sweeps(broken_root):
@@ -125,8 +125,8 @@ def test_keyframes_that_follow_fast_count_as_sweeps(broken_root):
     for row in rows:
         row["timestamp"] = start + (row["timestamp"] - start) // 2
     path.write_text(json.dumps(rows))
-    index = NuScenesDataset(broken_root, VERSION)
-    tokens = [r.token for r in index.lidar_sweeps(1, 9)]
+    dataset = NuScenesDataset(broken_root, VERSION)
+    tokens = [r.token for r in dataset.lidar_sweeps(1, 9)]
     assert tokens == [f"scene-0061-{t}" for t in ("1-LIDAR_TOP-0", "0-LIDAR_TOP-1", "0-LIDAR_TOP-0")]
 
 
@@ -138,13 +138,13 @@ def test_sweeps_of_a_root_without_lidar_are_refused(broken_root):
 
 
 def test_a_sample_is_found_by_token_beginning_or_position(small_root):
-    index = NuScenesDataset(small_root, VERSION)
-    assert index.find("scene-0103-1") == index.find("3") == 3
-    assert index.find("scene-0061-0") == 0
+    dataset = NuScenesDataset(small_root, VERSION)
+    assert dataset.find("scene-0103-1") == dataset.find("3") == 3
+    assert dataset.find("scene-0061-0") == 0
     with pytest.raises(BridgeTAError, match="2 samples start with 'scene-0061'"):
-        index.find("scene-0061")
+        dataset.find("scene-0061")
     with pytest.raises(BridgeTAError, match=r"no sample 'x'.*scene-0061-0"):
-        index.find("x")
+        dataset.find("x")
 
 
 def test_a_scene_knows_light_and_weather_from_its_description(small_root):
@@ -155,21 +155,21 @@ def test_a_scene_knows_light_and_weather_from_its_description(small_root):
 
 
 def test_the_pose_of_a_sample_is_had_without_records(small_root):
-    index = NuScenesDataset(small_root, "v1.0-mini")
-    for position, sample in enumerate(index):
-        np.testing.assert_array_equal(index.global_T_ego(position), sample.global_T_ego)
+    dataset = NuScenesDataset(small_root, "v1.0-mini")
+    for position, sample in enumerate(dataset):
+        np.testing.assert_array_equal(dataset.global_T_ego(position), sample.global_T_ego)
 
 
 def test_tokens_and_scenes_are_had_without_records(small_root):
-    index = NuScenesDataset(small_root, VERSION)
-    assert [token.decode() for token in index.tokens] == [sample.token for sample in index]
-    assert [index.scene_of(i).name for i in range(len(index))] == [sample.scene for sample in index]
+    dataset = NuScenesDataset(small_root, VERSION)
+    assert [token.decode() for token in dataset.tokens] == [sample.token for sample in dataset]
+    assert [dataset.scene_of(i).name for i in range(len(dataset))] == [sample.scene for sample in dataset]
 
 
 def test_files_are_counted_by_channel(small_root):
-    index = NuScenesDataset(small_root, VERSION)
-    assert index.file_counts() == dict.fromkeys(("CAM_BACK", "CAM_FRONT", "LIDAR_TOP"), (4, 4))
-    assert index.span_us == (index[0].stamp_us, index[3].stamp_us)
+    dataset = NuScenesDataset(small_root, VERSION)
+    assert dataset.file_counts() == dict.fromkeys(("CAM_BACK", "CAM_FRONT", "LIDAR_TOP"), (4, 4))
+    assert dataset.span_us == (dataset[0].stamp_us, dataset[3].stamp_us)
 
 
 def test_names_of_scenes_need_no_devkit(small_root, monkeypatch):
@@ -182,9 +182,9 @@ def test_names_of_scenes_need_no_devkit(small_root, monkeypatch):
 def test_without_lidar_the_pose_nearest_to_the_sample_counts(broken_root):
     path = broken_root / VERSION / "sample_data.json"
     path.write_text(json.dumps([row for row in json.loads(path.read_text()) if "LIDAR" not in row["token"]]))
-    index = NuScenesDataset(broken_root, VERSION)
-    np.testing.assert_array_equal(index[0].global_T_ego, index[0].records["CAM_BACK"].global_T_ego)
-    np.testing.assert_array_equal(index.global_T_ego(0), index[0].global_T_ego)
+    dataset = NuScenesDataset(broken_root, VERSION)
+    np.testing.assert_array_equal(dataset[0].global_T_ego, dataset[0].records["CAM_BACK"].global_T_ego)
+    np.testing.assert_array_equal(dataset.global_T_ego(0), dataset[0].global_T_ego)
 
 
 def test_a_missing_file_is_named_when_it_is_read(broken_root):
@@ -196,8 +196,8 @@ def test_a_missing_file_is_named_when_it_is_read(broken_root):
 
 
 def test_the_real_keyframe(real_root):
-    index = NuScenesDataset(real_root, VERSION)
-    (sample,) = index
+    dataset = NuScenesDataset(real_root, VERSION)
+    (sample,) = dataset
     assert (sample.scene, sample.location) == ("scene-0061", "singapore-onenorth")
     assert len(sample.camera_names) == 6
     front = sample.rig(["CAM_FRONT"]).cameras[0]
