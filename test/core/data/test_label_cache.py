@@ -156,9 +156,9 @@ class _Labels(torch.utils.data.Dataset):
 
 def test_a_loader_process_gets_the_folder_and_not_the_labels(small_root, tmp_path):
     data = dataset(small_root, tmp_path)
-    closed = len(pickle.dumps(data._kept))
+    closed = len(pickle.dumps(data._cache))
     expected = all_labels(data)
-    assert len(pickle.dumps(data._kept)) == closed
+    assert len(pickle.dumps(data._cache)) == closed
     np.testing.assert_array_equal(all_labels(copy.copy(data)), expected)
 
 

@@ -205,7 +205,7 @@ def test_a_wrong_sample_or_weights_leaves_no_picture(small_root, tmp_path, sampl
 def test_a_picture_can_be_a_jpeg_and_nothing_unknown(small_root, tmp_path):
     write_sample_picture(small_root, "v1.0-mini", None, tmp_path / "sample.jpg")
     assert (tmp_path / "sample.jpg").read_bytes()[:2] == b"\xff\xd8"
-    with pytest.raises(BridgeTAError, match=r"sample\.webm: is no picture.* \.png or \.jpg"):
+    with pytest.raises(BridgeTAError, match=r"sample\.webm: is not a picture.* \.png or \.jpg"):
         write_sample_picture(small_root, "v1.0-mini", None, tmp_path / "sample.webm")
     assert [path.name for path in tmp_path.iterdir()] == ["sample.jpg"]
 
