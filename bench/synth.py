@@ -39,8 +39,7 @@ from bridgeta_synth.dataset.frames import SceneShuffle, SyntheticFrames
 from bridgeta_synth.dataset.writer import write_dataset
 from bridgeta_synth.render import renderer as render
 from bridgeta_synth.render.radiance import Shader
-from bridgeta_synth.settings import SynthSettings
-from bridgeta_synth.world.light import WEATHERS
+from bridgeta_synth.settings import WEATHERS, SynthSettings
 
 # The stages of writing as the table names them, and the callables that do the work; none calls another's.
 STAGES: dict[str, list[tuple[Any, str]]] = {

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.seeds import Seed
-from bridgeta_synth.world.light import WEATHERS
 
 # Increased whenever equal settings give other bytes than before.
 WORLD_VERSION = 2
 SPLITS = ("train", "val", "test")
+WEATHERS = ("mixed", "clear", "overcast", "dusk", "night", "rain")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_synth.settings import WEATHERS
 from bridgeta_synth.world.solids import Colour
 
-WEATHERS = ("mixed", "clear", "overcast", "dusk", "night", "rain")
 _KINDS = ("clear", "overcast", "dusk", "night")
 # Shares of the kinds, and of rain within each: about 12 % night and 20 % rain, as in nuScenes.
 _SHARES = (0.50, 0.28, 0.10, 0.12)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_synth.world.light import WEATHERS, draw_light
+from bridgeta_synth.settings import WEATHERS
+from bridgeta_synth.world.light import draw_light
 
 
 def test_night_and_rain_are_about_as_frequent_as_in_nuscenes() -> None:
