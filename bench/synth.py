@@ -1,5 +1,6 @@
-"""Measure the cost of the synthetic world: `python bench/synth.py [--device cpu] [--scenes 4] [--duration 5] [--jobs
-N]`.
+"""Measure the cost of the synthetic world.
+
+`python bench/synth.py [--device cpu] [--scenes 4] [--duration 5] [--jobs N]`
 
 Three Markdown tables: keyframes per second of writing (six images of 800x450 and a sweep) in every weather; frames per
 second as tensors at the input of the configuration `tiny`; and how the time of writing divides. Unless a table says

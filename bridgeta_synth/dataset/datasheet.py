@@ -52,9 +52,11 @@ def find_visible(places: Floats, global_T_cam: Matrix, intrinsics: Matrix, depth
 
 @dataclass(frozen=True, eq=False)
 class LabelCells:
-    """The label cells around the vehicle at a keyframe: the classes in all of them, `masks [6, Y, X]`, and for
-    every other row and column their `classes [6, n]` and their centres on the ground in global metres, `places
-    [n, 3]`.
+    """The label cells around the vehicle at a keyframe.
+
+    masks: the classes in all cells, `[6, Y, X]`.
+    classes, places: for every other row and column, the classes `[6, n]` and the centres on the ground in global
+        metres, `[n, 3]`.
     """
 
     masks: Bytes
