@@ -1,1 +1,1 @@
-"""BridgeTA on ROS 2 messages and bags; only node.py needs a ROS installation."""
+"""BridgeTA on ROS 2 messages and bags; only the folder node needs a ROS installation."""

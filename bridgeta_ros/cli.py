@@ -99,7 +99,7 @@ def report(
     source: Annotated[Path, typer.Argument(metavar="BAG", help="The bag that was replayed.")],
     out: Annotated[Path, typer.Argument(help="HTML file to write.")],
 ) -> None:
-    """One HTML file of a replay: animated grids beside the cameras, latencies and IoU."""
+    """Write a replay as one HTML file: animated grids beside the cameras, latencies and IoU."""
     from bridgeta_ros.bags.report import write_report
 
     write_report(replayed, source, out)
@@ -111,7 +111,7 @@ def demo(
     out: Annotated[Path, typer.Argument(help="Folder for everything that the demo makes.")] = Path("out/demo"),
     seed: Annotated[int, typer.Option(help="Seed of the synthetic drive.")] = 22,
 ) -> None:
-    """The main job in one go: a synthetic drive, its bag, the replay through the shipped weights, the report."""
+    """Run the whole way: a synthetic drive, its bag, the replay through the shipped weights, the report."""
     from bridgeta_ros.bags.demo import run_demo
 
     run_demo(out, seed, console)

@@ -44,7 +44,7 @@ def known_topics() -> set[str]:
     published |= {f"/bev_node/latency/{stage}" for stage in topics.LATENCIES}
     recorded = {LIDAR_TOPIC, topics.TF, topics.TF_STATIC}
     recorded |= {f"{topics.GROUND_TRUTH}/{name}" for name in CLASS_NAMES}
-    recorded |= {t for c in CHANNELS for t in (topics.image_topic(c), topics.info_topic(c))}
+    recorded |= {t for c in CHANNELS for t in (topics.to_image_topic(c), topics.to_info_topic(c))}
     return published | recorded
 
 
@@ -143,8 +143,8 @@ def test_the_cameras_are_those_of_the_weights_on_the_topics_of_a_bag():
     channels = read_info(find_weights("tiny")).cameras
     assert list(content["cameras"]) == [channel.lower() for channel in channels]
     for channel, camera in zip(channels, content["cameras"].values(), strict=True):
-        assert f"{camera['image']}/compressed" == topics.image_topic(channel)
-        assert camera["camera_info"] == topics.info_topic(channel)
+        assert f"{camera['image']}/compressed" == topics.to_image_topic(channel)
+        assert camera["camera_info"] == topics.to_info_topic(channel)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_rviz_shows_what_the_node_publishes_and_a_bag_has(rviz: dict[str, Any]):
             # A name without a leading / is relative to the namespace, which is / here.
             shown["/" + display["Topic"]["Value"].lstrip("/")] = display
     assert shown.keys() <= known_topics()
-    assert shown.keys() >= {*messages.list_output_topics(), *map(topics.image_topic, CHANNELS), LIDAR_TOPIC}
+    assert shown.keys() >= {*messages.list_output_topics(), *map(topics.to_image_topic, CHANNELS), LIDAR_TOPIC}
     for topic, display in shown.items():
         profile = display["Topic"]
         if topic.startswith(topics.BEV):
@@ -222,7 +222,7 @@ def test_foxglove_shows_what_the_node_publishes_and_a_bag_has(foxglove: dict[str
         shown |= {path["value"].partition(".")[0] for path in panel.get("paths", [])}
         shown |= {panel["topicToRender"]} if "topicToRender" in panel else set()
     assert shown <= known_topics()
-    assert shown >= {*messages.list_output_topics(), *map(topics.image_topic, CHANNELS), "/bev_node/latency/total"}
+    assert shown >= {*messages.list_output_topics(), *map(topics.to_image_topic, CHANNELS), "/bev_node/latency/total"}
 
 
 @pytest.mark.parametrize("where", [topics.BEV, topics.LOCAL_MAP, topics.GROUND_TRUTH])

@@ -145,9 +145,9 @@ class _SceneWriter:
             return
         camera = Camera(record.channel, record.width, record.height, record.intrinsics, record.ego_T_sensor)
         info = messages.make_camera_info(make, camera, ns, frame)
-        self._write(topics.info_topic(record.channel), topics.CAMERA_INFO, ns, info)
+        self._write(topics.to_info_topic(record.channel), topics.CAMERA_INFO, ns, info)
         image = messages.make_compressed_image(make, _read_jpeg(record), ns, frame)
-        self._write(topics.image_topic(record.channel), topics.COMPRESSED, ns, image)
+        self._write(topics.to_image_topic(record.channel), topics.COMPRESSED, ns, image)
 
     def write_ground_truth(self, ns: int, raster: MapRaster, global_T_ego: np.ndarray) -> None:
         """Write a grid per class: 100 where the map has it, 0 elsewhere; all -1 for a class that the map lacks."""

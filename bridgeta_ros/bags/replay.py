@@ -132,7 +132,7 @@ class _SetFilter:
         self._count, self._last = 0, 0
 
     def accepts(self, stamp_ns: int) -> bool:
-        """Whether the set of this stamp is run; to be called once for each set."""
+        """Return whether the set of this stamp is run; to be called once for each set."""
         number, self._count = self._count, self._count + 1
         # Stamps jitter around their period, so a tenth of the gap is tolerated.
         too_soon = 0 <= stamp_ns - self._last < 0.9 * self._gap

@@ -26,7 +26,7 @@ from bridgeta_ros.node.parameters import AT_CONFIGURE, AT_START, NodeParameters,
 from bridgeta_ros.node.worker import Worker
 from bridgeta_ros.pipeline import messages
 from bridgeta_ros.pipeline.images import raw_to_rgb
-from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, calibration_status, network_status
+from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, describe_calibration, describe_network
 
 NODE_NAME = "bev_node"
 
@@ -286,11 +286,11 @@ class BevNode(LifecycleNode):
         if self._runtime is not None:
             runtime = self._runtime
             weights = self.settings.weights
-            statuses.append(network_status(weights, str(runtime.device), runtime.precision, runtime.remarks))
+            statuses.append(describe_network(weights, str(runtime.device), runtime.precision, runtime.remarks))
         if self._health is not None and self._calibration is not None:
             calibration = self._calibration
             source = self.settings.calibration_file if calibration.from_file else "CameraInfo and TF"
-            statuses.append(calibration_status(calibration.rig, source, calibration.problem))
+            statuses.append(describe_calibration(calibration.rig, source, calibration.problem))
             statuses += self._health.list_statuses()
         if self._outputs is not None and self._outputs.local_map is not None:
             statuses.append(self._outputs.local_map.describe())

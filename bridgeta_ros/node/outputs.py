@@ -42,7 +42,7 @@ class Outputs:
         self.local_map = LocalMapOutput(node, grid, settings(), self._make) if settings().local_map.enabled else None
 
     def is_wanted(self) -> bool:
-        """Whether somebody subscribes to a grid, the picture or the local map, or the node is not lazy."""
+        """Return whether somebody subscribes to a grid, the picture or the local map, or the node is not lazy."""
         if not self._settings().lazy or any(p.get_subscription_count() for p in self._publishers.values()):
             return True
         return self.local_map is not None and self.local_map.is_wanted()
@@ -109,7 +109,7 @@ class LocalMapOutput:
         self._listener = tf2_ros.TransformListener(self._buffer, node)
 
     def is_wanted(self) -> bool:
-        """Whether somebody subscribes to the map."""
+        """Return whether somebody subscribes to the map."""
         return any(publisher.get_subscription_count() for publisher in self._publishers)
 
     def add(self, result: BevResult) -> None:

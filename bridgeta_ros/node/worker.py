@@ -20,7 +20,7 @@ class Publisher(Protocol):
     """What the worker asks of the node, from its thread."""
 
     def is_wanted(self) -> bool:
-        """Whether anybody is interested in results."""
+        """Return whether anybody is interested in results."""
         ...
 
     def publish(self, result: BevResult) -> Mapping[str, float]:
@@ -134,7 +134,7 @@ class Worker:
             self._drop_pipeline()
 
     def _has_ready_job(self) -> bool:
-        """Whether there is a set to run.
+        """Return whether there is a set to run.
 
         Messages of different topics are not read in the order in which they came, so the newest set waits for a
         calibration that is yet to be read.
@@ -142,7 +142,7 @@ class Worker:
         return self._job is not None and self._rig is not None
 
     def _is_outdated(self) -> bool:
-        """Whether no pipeline has been tried with the current calibration and network."""
+        """Return whether no pipeline has been tried with the current calibration and network."""
         return self._current_parts() != self._tried
 
     def _current_parts(self) -> tuple[Rig, BevRuntime] | None:

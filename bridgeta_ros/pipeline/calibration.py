@@ -59,7 +59,7 @@ class TfTree:
         return chain
 
     def connects(self, target: str, source: str) -> bool:
-        """Whether `lookup` would find a chain."""
+        """Return whether `lookup` would find a chain."""
         return not self._to_root(_frame(source)).keys().isdisjoint(self._to_root(_frame(target)))
 
     def lookup(self, target: str, source: str) -> Matrix:

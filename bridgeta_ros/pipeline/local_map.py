@@ -82,7 +82,7 @@ class LocalMap:
             raise BridgeTAError(f"local map: the limit is {limit}", fix=fix, exit_code=2)
         self._bev, self._gain, self._limit = grid, gain, limit
         self._side = round(cells)
-        self._corner = self._corner_around((0.0, 0.0))
+        self._corner = self._find_corner((0.0, 0.0))
         # NaN where nothing was ever observed.
         self._log_odds = np.full((classes, self._side, self._side), np.nan, dtype=np.float32)
 
@@ -118,7 +118,7 @@ class LocalMap:
                 f"instead of {list(expected)} and {list(expected[1:])}"
             )
         pose = _to_planar(map_T_base)
-        self._move(self._corner_around(pose[:2, 3]))
+        self._move(self._find_corner(pose[:2, 3]))
 
         bev_T_window = self._bev_T_window(pose)
         # Class by class, so that the arrays stay in the processor's cache.
@@ -145,7 +145,7 @@ class LocalMap:
         """Forget everything observed; the window stays where it is."""
         self._log_odds.fill(np.nan)
 
-    def _corner_around(self, xy: ArrayLike) -> tuple[int, int]:
+    def _find_corner(self, xy: ArrayLike) -> tuple[int, int]:
         """Return the lower left cell (column, row) of a window centred within half a cell of `xy`, metres."""
         corner = np.asarray(xy, dtype=np.float64) / self._bev.resolution - self._side / 2
         return math.floor(corner[0] + 0.5), math.floor(corner[1] + 0.5)
@@ -156,12 +156,12 @@ class LocalMap:
         self._corner = corner
         if shift == (0, 0):
             return
-        (to_columns, from_columns), (to_rows, from_rows) = (self._overlap(cells) for cells in shift)
+        (to_columns, from_columns), (to_rows, from_rows) = (self._find_overlap(cells) for cells in shift)
         moved = np.full_like(self._log_odds, np.nan)
         moved[:, to_rows, to_columns] = self._log_odds[:, from_rows, from_columns]
         self._log_odds = moved
 
-    def _overlap(self, shift: int) -> tuple[slice, slice]:
+    def _find_overlap(self, shift: int) -> tuple[slice, slice]:
         """Return the cells common to the window and one `shift` cells further, along one axis: (new, old) slices."""
         common = max(0, self._side - abs(shift))
         new, old = max(0, -shift), max(0, shift)

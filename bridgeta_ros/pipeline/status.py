@@ -21,7 +21,7 @@ class Status:
     values: Mapping[str, str]
 
 
-def calibration_status(rig: Rig | None, source: str, problem: str | None) -> Status:
+def describe_calibration(rig: Rig | None, source: str, problem: str | None) -> Status:
     """Describe the calibration in use, its source, and what is wrong or missing."""
     values = {"source": source}
     for camera in rig.cameras if rig else ():
@@ -33,7 +33,7 @@ def calibration_status(rig: Rig | None, source: str, problem: str | None) -> Sta
     return Status("calibration", WARN if problem else OK, problem or f"{len(rig.cameras)} cameras", values)
 
 
-def network_status(weights: str, device: str, precision: str, remarks: Sequence[str]) -> Status:
+def describe_network(weights: str, device: str, precision: str, remarks: Sequence[str]) -> Status:
     """Describe the network in use; `remarks` say what it had to give up, such as the GPU."""
     values = {"weights": weights, "device": device, "precision": precision}
     return Status("network", WARN if remarks else OK, "; ".join(remarks) or f"{device}, {precision}", values)

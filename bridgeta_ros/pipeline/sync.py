@@ -180,7 +180,7 @@ class Synchroniser(Generic[T]):
             self.counts.complete += 1
             self._take(complete.stamps)
             ready.append(complete)
-        partial = self._partial()
+        partial = self._pop_partial()
         if partial is not None:
             ready.append(partial)
         return ready
@@ -188,7 +188,7 @@ class Synchroniser(Generic[T]):
     def flush(self) -> None:
         """Count the cycles that still wait as incomplete: the streams have ended."""
         while any(self._waiting.values()):
-            self._take(self._first_cycle())
+            self._take(self._find_first_cycle())
             self.counts.incomplete += 1
 
     def _forget(self) -> None:
@@ -198,13 +198,13 @@ class Synchroniser(Generic[T]):
         self._latest.clear()
         self.counts.resets += 1
 
-    def _partial(self) -> ImageSet[T] | None:
+    def _pop_partial(self) -> ImageSet[T] | None:
         """Remove the cycles that are over; return the newest of them that has enough cameras."""
         result = None
         while any(self._waiting.values()):
-            stamps = self._first_cycle()
+            stamps = self._find_first_cycle()
             enough = self._minimum is not None and len(stamps) >= self._minimum
-            awaited = self._sending() - stamps.keys()
+            awaited = self._find_sending() - stamps.keys()
             at_once = enough and len(stamps) < len(self._names) and not awaited
             if not at_once and not self._is_over(min(stamps.values()) + self._slop, awaited):
                 break
@@ -214,7 +214,7 @@ class Synchroniser(Generic[T]):
                 result = ImageSet(items, stamps)
         return result
 
-    def _first_cycle(self) -> dict[str, int]:
+    def _find_first_cycle(self) -> dict[str, int]:
         """Return the stamps by camera of the oldest cycle that waits."""
         oldest = {name: min(items) for name, items in self._waiting.items() if items}
         end = min(oldest.values()) + self._slop
@@ -230,13 +230,13 @@ class Synchroniser(Generic[T]):
         return items
 
     def _is_over(self, end: int, awaited: set[str]) -> bool:
-        """Whether a cycle that ends at this stamp can get no more images."""
+        """Return whether a cycle that ends at this stamp can get no more images."""
         newest = max(self._latest.values())
         if newest > end + self._patience:
             return True
         return newest > end and all(self._latest.get(name, end) > end for name in awaited)
 
-    def _sending(self) -> set[str]:
-        """The cameras that are worth waiting for."""
+    def _find_sending(self) -> set[str]:
+        """Return the cameras that are worth waiting for."""
         newest = max(self._latest.values())
         return {name for name in self._names if self._latest.get(name, self._first) >= newest - self._silent}

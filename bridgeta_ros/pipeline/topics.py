@@ -37,33 +37,33 @@ class CameraTopic:
     info: str | None
 
 
-def image_topic(channel: str) -> str:
+def to_image_topic(channel: str) -> str:
     """Return the topic of a nuScenes camera channel's JPEGs, as image_transport names it."""
     return f"/{channel.lower()}/image/compressed"
 
 
-def info_topic(channel: str) -> str:
+def to_info_topic(channel: str) -> str:
     """Return the topic of a nuScenes camera channel's CameraInfo, the sibling of its base image topic."""
     return f"/{channel.lower()}/camera_info"
 
 
-def _base(topic: str) -> str:
+def _strip_transport(topic: str) -> str:
     """Return the base topic of an image_transport: `/front/image` of `/front/image/compressed`."""
     return topic.removesuffix("/compressed")
 
 
 def _namespace(topic: str) -> str:
-    return _base(topic).rpartition("/")[0]
+    return _strip_transport(topic).rpartition("/")[0]
 
 
-def _names(topics: Sequence[str]) -> list[str]:
+def _name_topics(topics: Sequence[str]) -> list[str]:
     """Name topics by the shortest distinct endings of their namespaces: `front` of `/sensing/front/image`."""
-    paths = [(_namespace(topic) or _base(topic)).strip("/").split("/") for topic in topics]
+    paths = [(_namespace(topic) or _strip_transport(topic)).strip("/").split("/") for topic in topics]
     for length in range(1, max(map(len, paths), default=0) + 1):
         names = ["/".join(path[-length:]) for path in paths]
         if len(set(names)) == len(names):
             return names
-    return [_base(topic).strip("/") for topic in topics]
+    return [_strip_transport(topic).strip("/") for topic in topics]
 
 
 def find_cameras(topics: Mapping[str, str], chosen: Sequence[str] = (), need_info: bool = True) -> list[CameraTopic]:
@@ -81,8 +81,8 @@ def find_cameras(topics: Mapping[str, str], chosen: Sequence[str] = (), need_inf
         raise BridgeTAError(f"no camera topics (it holds {kinds})", fix=f"Image topics are of {COMPRESSED} or {RAW}")
     by_base: dict[str, str] = {}
     for topic in images:
-        if _base(topic) not in by_base or topics[topic] == COMPRESSED:
-            by_base[_base(topic)] = topic
+        if _strip_transport(topic) not in by_base or topics[topic] == COMPRESSED:
+            by_base[_strip_transport(topic)] = topic
 
     def info(base: str) -> str | None:
         candidates = (f"{_namespace(base)}/camera_info", f"{base}/camera_info")
@@ -96,11 +96,11 @@ def find_cameras(topics: Mapping[str, str], chosen: Sequence[str] = (), need_inf
         )
     cameras = [
         CameraTopic(name, by_base[base], topics[by_base[base]], info(base))
-        for name, base in zip(_names(usable), usable, strict=True)
+        for name, base in zip(_name_topics(usable), usable, strict=True)
     ]
     if not chosen:
         return cameras
-    by_key = {key: camera for camera in cameras for key in (camera.name, _base(camera.image), camera.image)}
+    by_key = {key: camera for camera in cameras for key in (camera.name, _strip_transport(camera.image), camera.image)}
     missing = [choice for choice in chosen if choice not in by_key]
     if missing:
         raise BridgeTAError(

@@ -29,7 +29,7 @@ MS = 1_000_000
 
 
 class FakeRuntime:
-    """Says of every cell that its class c is there with the mean brightness of image c modulo N."""
+    """Gives every cell of class c the mean brightness of image c modulo N as its probability."""
 
     name = "fake"
 
@@ -74,9 +74,9 @@ def write_bag(
     truth_grid: BevGrid = GRID,
     **options: Any,
 ) -> Path:
-    """Cameras fire 20 ms apart in each cycle; the stamp of the newest is a multiple of `period` after START.
+    """Write a bag. Cameras fire 20 ms apart in each cycle; the newest stamp is a multiple of `period` after START.
 
-    `image(cycle, camera)` gives the bytes, None for a dropped one. `truth` [6, Y, X] is written once per cycle.
+    `image(cycle, camera)` gives the bytes, None for a lost image. `truth` [6, Y, X] is written once per cycle.
     """
     with create_bag(path, **options) as (bag, _):
         make = bag.factory

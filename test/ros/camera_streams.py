@@ -35,7 +35,7 @@ def flat(cycles: Sequence[Cycle]) -> list[Message]:
 
 
 def faulty_stream(seed: int) -> list[Message]:
-    """A few seconds with lost images, a camera that dies, and delays of up to 75 ms by camera; played twice."""
+    """Make a few seconds with lost images, a camera that dies, and delays of up to 75 ms by camera; played twice."""
     rng = random.Random(seed)
     delay = {name: rng.randrange(75 * MS) for name in NAMES}
     loss, dead, last = rng.choice((0.0, 0.02, 0.2)), rng.choice((None, *NAMES)), rng.randrange(40)
@@ -52,6 +52,6 @@ def faulty_stream(seed: int) -> list[Message]:
 def synchronise(
     stream: Sequence[Message], minimum: int | None, matcher: Matcher[Message] | None = None
 ) -> tuple[list[ImageSet[Message]], Synchroniser[Message]]:
-    """The sets of a stream, and the synchroniser that made them as the live node does."""
+    """Return the sets of a stream, and the synchroniser that made them as the live node does."""
     sync: Synchroniser[Message] = Synchroniser(NAMES, SLOP, minimum=minimum, matcher=matcher, patience_ns=SLOP)
     return [images for message in stream for images in sync.add(*message, message)], sync

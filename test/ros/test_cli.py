@@ -15,7 +15,7 @@ from bridgeta_synth import SynthSettings
 
 @pytest.fixture
 def bridgeta(monkeypatch, capsys):
-    """Run a command line; gives its exit code, standard output and standard error."""
+    """Run a command line; return its exit code, standard output and standard error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["bridgeta", *map(str, arguments)])

@@ -37,7 +37,7 @@ def bag(real_root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def read(bag):
-    """Messages by topic as the PyPI `mcap` reader gives them, each with its log time."""
+    """Read messages by topic as the PyPI `mcap` reader gives them, each with its log time."""
     found = defaultdict(list)
     with (bag.path / "real.mcap").open("rb") as file:
         reader = make_reader(file, decoder_factories=[DecoderFactory()])
@@ -48,7 +48,7 @@ def read(bag):
 
 @pytest.fixture(scope="module")
 def tables(real_root):
-    """The nuScenes tables themselves: the record of each channel with its sensor and ego pose joined."""
+    """Read the nuScenes tables themselves: the record of each channel with its sensor and ego pose joined."""
     content = {n: json.loads((real_root / VERSION / f"{n}.json").read_text()) for n in NAMES}
     by_token = {name: {row["token"]: row for row in rows} for name, rows in content.items()}
     joined = {}
@@ -167,14 +167,14 @@ def test_humble_gets_its_own_version_in_either_storage(real_root, tmp_path, stor
 
 @pytest.fixture
 def broken(real_root, tmp_path):
-    """A copy of the root, to be damaged."""
+    """Copy the root, to damage it."""
     root = tmp_path / "root"
     shutil.copytree(real_root, root, copy_function=lambda a, b: Path(b).symlink_to(a))
     return root
 
 
 class Recorder(FakeRuntime):
-    """Keeps what the network would have been given."""
+    """Records the inputs that the network gets."""
 
     given: ClassVar[list] = []
 

@@ -23,7 +23,7 @@ class Bench:
         self.health = Health(CAMERAS, minimum, lambda: self.limits, lambda: self.now)
 
     def send(self, seconds: float, hertz: float = 10.0, cameras: tuple[str, ...] = CAMERAS) -> None:
-        """Images for so long, the last of them now."""
+        """Send images for so long, the last of them now."""
         start = self.now
         for i in range(1, round(seconds * hertz) + 1):
             self.now = start + i / hertz

@@ -27,7 +27,7 @@ ROS_TYPES = (bool, int, float, str, list)
 
 
 def values_of(parameter: Parameter) -> st.SearchStrategy[Any]:
-    """Any values that the table allows."""
+    """Draw values that the table allows."""
     letters = st.text("abcxyz019_/.-", max_size=12)
     if parameter.among:
         return st.sampled_from(parameter.among)

@@ -32,7 +32,7 @@ OTHER_RIG = Rig(RIG.cameras[::-1])
 
 
 def images(number: int, brightness: int = 100, **data: bytes) -> ImageSet[Any]:
-    """A set whose newest stamp is `number` milliseconds after START."""
+    """Make a set whose newest stamp is `number` milliseconds after START."""
     stamps = {name: START + (number - i) * MS for i, name in enumerate(RIG.names)}
     items = {
         name: messages.make_compressed_image(MAKE, data.get(name, jpeg(brightness)), stamp, name)
@@ -49,7 +49,7 @@ def eventually(what: Callable[[], bool]) -> None:
 
 
 class Gate(FakeRuntime):
-    """A network that works on a set until it is let go."""
+    """A network that works on a set until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Bench:
         self.worker.offer(images(number, **data), START + (number + 7) * MS)
 
     def next(self) -> int:
-        """Milliseconds after START of the next result."""
+        """Return the milliseconds after START of the next result."""
         result = self.results.get(timeout=PATIENCE)
         self.stages.get(timeout=PATIENCE)
         return (result.stamp_ns - START) // MS
@@ -141,7 +141,7 @@ class Bench:
 
 @pytest.fixture
 def new() -> Iterator[Callable[..., Bench]]:
-    """Benches whose workers are started, and stopped at the end; none leaves a thread."""
+    """Make benches whose workers are started, and stopped at the end; none leaves a thread."""
     before, made = set(threading.enumerate()), []
 
     def make(*args: Any, **options: Any) -> Bench:

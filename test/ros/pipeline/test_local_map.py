@@ -1,4 +1,4 @@
-"""The local map is the sum of what the frames say, at the right place, whatever way the ego took."""
+"""The local map is the sum of its frames, each at its place, for any way of the ego."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ nuscenes_metres = st.floats(-3000, 3000)
 
 
 def pose(x: float = 0, y: float = 0, yaw: float = 0, pitch: float = 0, roll: float = 0, z: float = 0) -> Array:
-    """map_T_base, turned about z, then the new y, then the new x."""
+    """Return map_T_base, turned about z, then the new y, then the new x."""
     (cz, sz), (cy, sy), (cx, sx) = ((math.cos(a), math.sin(a)) for a in (yaw, pitch, roll))
     result = np.eye(4)
     result[:3, :3] = (
@@ -54,12 +54,12 @@ def sigmoid(log_odds: Array | float) -> Array:
 
 
 def evidence(local: LocalMap) -> Array:
-    """Log-odds of the map, 0 where it knows nothing."""
+    """Return the log-odds of the map, 0 where it knows nothing."""
     return np.nan_to_num(logit(local.probabilities()))
 
 
 def under_the_result(local: LocalMap) -> tuple[slice, slice, slice]:
-    """The cells that the result's cells coincide with when the base is at the origin."""
+    """Return the cells that the result's cells coincide with when the base is at the origin."""
     column, row = np.rint(local.grid.to_cells(np.array((GRID.x_min, GRID.y_min)))).astype(int)
     return slice(None), slice(row, row + SHAPE[1]), slice(column, column + SHAPE[2])
 
@@ -209,14 +209,14 @@ def test_roll_pitch_and_height_of_a_pose_do_not_count(probabilities, yaw, pitch,
 
 
 def drive() -> Iterator[tuple[float, float, float]]:
-    """x, y and yaw along a bend to the left that begins at nuScenes-like coordinates."""
+    """Return x, y and yaw along a bend to the left that begins at nuScenes-like coordinates."""
     for step in range(24):
         yaw = 0.4 + 0.06 * step
         yield 1847.3 + 7.3 * (math.sin(yaw) - math.sin(0.4)), 911.7 - 7.3 * (math.cos(yaw) - math.cos(0.4)), yaw
 
 
 def scene(x: Array, y: Array) -> Array:
-    """Log-odds of the world at metres of the map frame."""
+    """Return the log-odds of the world at metres of the map frame."""
     return 3 * np.sin(0.31 * x + 0.17 * y) * np.cos(0.22 * y - 0.05 * x + 1)
 
 

@@ -1,4 +1,4 @@
-"""The messages say what ROS 2 readers expect, down to the types of their fields."""
+"""Messages are what ROS 2 readers expect, down to the types of their fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS: dict[str, type] = {"bool": bool, "string": str, "float32": float, "float6
 
 
 class StrictFactory:
-    """Makes messages like rclpy's classes: every field must be there, and of the very Python type of its kind."""
+    """Makes messages as strictly as rclpy's classes: every field must be there, and of the exact Python type."""
 
     def make(self, msgtype: str, **fields: Any) -> Any:
         _, definitions = STORE.fielddefs[msgtype]

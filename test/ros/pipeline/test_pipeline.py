@@ -41,7 +41,7 @@ PICTURES = {name: EncodedImage(jpeg(20 * (i + 1)), "jpeg") for i, name in enumer
 
 
 def brightness(result) -> list[int]:
-    """The brightness of each network input by FakeRuntime, rounded to the steps of PICTURES."""
+    """Return the brightness of each network input by FakeRuntime, rounded to the steps of PICTURES."""
     levels = result.probabilities[: len(result.cameras), 0, 0] * 255
     return [round(level / 20) * 20 for level in levels.tolist()]
 

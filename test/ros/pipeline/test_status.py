@@ -6,23 +6,23 @@ from bag_fakes import RIG
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, calibration_status, network_status
+from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, describe_calibration, describe_network
 
 
 def test_calibration_is_an_error_when_missing_and_a_warning_when_partial():
-    waiting = calibration_status(None, "CameraInfo and TF", "front: no CameraInfo yet")
+    waiting = describe_calibration(None, "CameraInfo and TF", "front: no CameraInfo yet")
     assert (waiting.level, waiting.message) == (ERROR, "waiting: front: no CameraInfo yet")
-    partial = calibration_status(RIG, "CameraInfo and TF", "roof: no CameraInfo yet")
+    partial = describe_calibration(RIG, "CameraInfo and TF", "roof: no CameraInfo yet")
     assert (partial.level, partial.message) == (WARN, "roof: no CameraInfo yet")
-    whole = calibration_status(RIG, "rig.yaml", None)
+    whole = describe_calibration(RIG, "rig.yaml", None)
     assert (whole.level, whole.message) == (OK, "2 cameras")
     assert whole.values["source"] == "rig.yaml"
     assert whole.values["cam_front"] == "160x90, focal length 80.0 px, at 0.00 0.00 1.50 m"
 
 
 def test_a_network_that_had_to_give_something_up_is_a_warning():
-    assert network_status("tiny", "cuda", "float16", ()).level == OK
-    status = network_status("tiny", "cpu", "float32", ("out of memory; runs on cpu now",))
+    assert describe_network("tiny", "cuda", "float16", ()).level == OK
+    status = describe_network("tiny", "cpu", "float32", ("out of memory; runs on cpu now",))
     assert (status.level, status.message) == (WARN, "out of memory; runs on cpu now")
     assert status.values == {"weights": "tiny", "device": "cpu", "precision": "float32"}
 

@@ -1,4 +1,4 @@
-"""The synchroniser finds every complete cycle, hands out the others when enough cameras remain, makes up nothing."""
+"""The synchroniser finds every complete cycle, and hands out the others if enough cameras remain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bridgeta_ros.pipeline.sync import ImageSet, Synchroniser
 
 @dataclass
 class Outcome:
-    """What came out, as items; `when` says after how many messages each partial set did."""
+    """The sets that came out, as items; `when` says after how many messages each partial set did."""
 
     complete: list[Cycle] = field(default_factory=list)
     partial: list[Cycle] = field(default_factory=list)
@@ -41,20 +41,22 @@ def feed(sync: Synchroniser[Message], messages: Sequence[Message], cameras: int 
 
 
 def live(names: Sequence[str] = NAMES, minimum: int | None = None, **options: int) -> Synchroniser[Message]:
-    """A synchroniser as impatient as the live node's."""
+    """Make a synchroniser as impatient as the live node's."""
     return Synchroniser(names, SLOP, minimum=minimum, patience_ns=SLOP, **options)
 
 
 def waiting(sync: Synchroniser[Message]) -> int:
-    """Cycles that would be incomplete if the streams ended now."""
+    """Count the cycles that would be incomplete if the streams ended now."""
     before = sync.counts.incomplete
     sync.flush()
     return sync.counts.incomplete - before
 
 
 def handed_out(partial: list[Cycle], expected: list[Cycle]) -> bool:
-    """Whether these are the expected sets in their order, but for one: when a camera is first known to be silent, its
-    last cycle that was waited for may be due together with the next one, and the newer goes out.
+    """Return whether these are the expected sets in their order, except for one.
+
+    When a camera is first known to be silent, the last cycle that waited for it may be due together with the next one.
+    Then the newer one is handed out.
     """
     sets = [sorted(cycle) for cycle in expected]
     skipped = [cycle for cycle in sets if cycle not in partial]
@@ -63,7 +65,7 @@ def handed_out(partial: list[Cycle], expected: list[Cycle]) -> bool:
 
 @st.composite
 def jittered(draw: st.DrawFn, period: int, spread: int) -> tuple[list[str], list[Cycle]]:
-    """Cycles of up to six cameras, each stamp within `spread` of its cycle's start, each cycle in its own order."""
+    """Draw cycles of up to six cameras in any order, each stamp within `spread` of its cycle's start."""
     names = NAMES[: draw(st.integers(2, 6))]
     cycles = []
     for i in range(draw(st.integers(1, 12))):
@@ -357,7 +359,7 @@ class TestPartialSets:
 
 
 class Image:
-    """An item whose end of life can be watched."""
+    """An item that can be referenced weakly."""
 
 
 class TestMemory:

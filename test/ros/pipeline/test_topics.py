@@ -49,8 +49,8 @@ def test_names_are_as_long_as_it_takes_to_tell_cameras_apart():
 
 
 def test_the_choice_may_be_names_or_topics_and_keeps_its_order():
-    kinds = {topics.image_topic(c): COMPRESSED for c in NUSCENES} | {
-        topics.info_topic(c): CAMERA_INFO for c in NUSCENES
+    kinds = {topics.to_image_topic(c): COMPRESSED for c in NUSCENES} | {
+        topics.to_info_topic(c): CAMERA_INFO for c in NUSCENES
     }
     found = find_cameras(kinds, ["cam_front", "/cam_back/image/compressed"])
     assert [camera.name for camera in found] == ["cam_front", "cam_back"]

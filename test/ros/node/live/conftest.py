@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ros() -> Iterator[None]:
-    """A context for the whole session."""
+    """Provide a context for the whole session."""
     import rclpy
 
     rclpy.init()
@@ -44,7 +44,7 @@ def ros() -> Iterator[None]:
 
 @pytest.fixture
 def bench(ros: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Nodes under test with a network that can be computed by hand, and what is needed to talk to them."""
+    """Provide nodes under test with a network that can be computed by hand, and what talks to them."""
     from ros_bench import Bench
 
     with Bench(monkeypatch) as made:

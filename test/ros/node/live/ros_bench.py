@@ -1,4 +1,4 @@
-"""What the tests of the live node share: the vehicle, the listener, and nodes that spin in a thread of their own."""
+"""Helpers of the live tests: the vehicle, the listener, and nodes that spin in threads of their own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NodeRuntime(FakeRuntime):
 def spin_until(
     executor: SingleThreadedExecutor, condition: Callable[[], Any], timeout: float = PATIENCE, step: float = 0.02
 ) -> Any:
-    """Spin until the condition holds; its value, or a failed test."""
+    """Spin until the condition holds; return its value, or fail the test."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if result := condition():
@@ -104,7 +104,7 @@ class Vehicle:
         data: Mapping[str, bytes] | None = None,
         stamp_ns: int | None = None,
     ) -> int:
-        """One image of each camera, stamped now; returns the stamp of the newest."""
+        """Publish one image of each camera, stamped now; return the stamp of the newest."""
         now = stamp_ns or self.node.get_clock().now().nanoseconds
         cameras = [c for c in self.rig.cameras if c.name not in without]
         for i, camera in enumerate(cameras):
@@ -116,7 +116,7 @@ class Vehicle:
 
 
 class Listener:
-    """Keeps what the nodes publish."""
+    """Collects what the nodes publish."""
 
     def __init__(self, node: Node, namespace: str = "") -> None:
         self.node, self.grids, self.statuses = node, defaultdict(list), {}
@@ -169,7 +169,7 @@ class Bench:
         gc.collect()
 
     def add(self, *, namespace: str = "", **values: Any) -> BevNode:
-        """A node with these parameters (dots as double underscores), unconfigured, spinning."""
+        """Add a node with these parameters (dots as double underscores), unconfigured and spinning."""
         values = {"diagnostics__period": 0.1, **values}
         overrides = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
         node = BevNode(namespace=namespace, parameter_overrides=overrides)
@@ -197,7 +197,7 @@ class Bench:
         node.destroy_node()
 
     def start(self, **values: Any) -> BevNode:
-        """A node with these parameters, active, which somebody listens to."""
+        """Start a node with these parameters, active and with a subscriber."""
         node = self.add(**values)
         self.change(node, "configure")
         self.change(node, "activate")
@@ -206,7 +206,7 @@ class Bench:
         return node
 
     def change(self, node: BevNode, transition: str) -> bool:
-        """Ask for a transition over the lifecycle service."""
+        """Request a transition over the lifecycle service."""
         from lifecycle_msgs.srv import ChangeState
 
         request = ChangeState.Request()
@@ -228,7 +228,7 @@ class Bench:
         return future.result()
 
     def set_parameter(self, node: BevNode, name: str, value: Any) -> Any:
-        """Set a parameter over its service; the result."""
+        """Set a parameter over its service; return the result."""
         from rcl_interfaces.srv import SetParameters
 
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
@@ -238,7 +238,7 @@ class Bench:
         return spin_until(self.executor, condition, timeout)
 
     def pause(self, seconds: float) -> None:
-        """Let things happen for a while; only to see that nothing does."""
+        """Spin for a while, to see that nothing happens."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.02)
@@ -256,7 +256,7 @@ class Bench:
         return pytest.fail(f"not within {PATIENCE} s of driving")
 
     def vehicle(self, rig: Rig = RIG, calibrated: bool = True, **options: Any) -> Vehicle:
-        """A vehicle that has published its calibration, and whose topics the node has discovered."""
+        """Make a vehicle that has published its calibration, and whose topics the node has discovered."""
         vehicle = Vehicle(self.node, rig, **options)
         if calibrated:
             vehicle.publish_tf()
@@ -273,7 +273,7 @@ def camera(name: str, ego_T_cam: np.ndarray = AHEAD, intrinsics: np.ndarray = K)
 
 
 def cells(grid: Any) -> np.ndarray:
-    """The values `[Y, X]` of an OccupancyGrid."""
+    """Return the values `[Y, X]` of an OccupancyGrid."""
     return np.frombuffer(grid.data, dtype=np.int8).reshape(grid.info.height, grid.info.width)
 
 

@@ -13,7 +13,7 @@ OF_EVERY_NODE = {"/rosout", "/parameter_events", "/bev_node/transition_event"}
 
 
 def documented(head: str) -> dict[str, str]:
-    """Full topic or service names with their types."""
+    """Return full topic or service names with their types."""
     found = {}
     for row in read_table(head):
         name, kind = row[0].strip("`"), row[1]

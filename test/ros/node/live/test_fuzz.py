@@ -12,8 +12,8 @@ FRAMES = ("", "cam_front", "/cam_front", "base_link", "map", "no such frame", "Ã
 TEXTS = ("", "jpeg", "rgb8; jpeg compressed bgr8", "plumb_bob", "equidistant", "16UC1", "\x7f")
 
 
-def some(rng: np.random.Generator, kind: str) -> Any:
-    """A value of a field type, seldom a sensible one."""
+def draw_value(rng: np.random.Generator, kind: str) -> Any:
+    """Draw a value of a field type, rarely a sensible one."""
     if kind.startswith("sequence<uint8"):
         return rng.integers(0, 256, rng.integers(0, 200), dtype=np.uint8).tobytes()
     if kind.startswith("sequence<double"):
@@ -34,7 +34,7 @@ def scramble(message: Any, rng: np.random.Generator) -> Any:
     for name, kind in message.get_fields_and_field_types().items():
         if kind == "string":
             setattr(message, name, str(rng.choice(FRAMES if "frame" in name else TEXTS)))
-        elif (value := some(rng, kind)) is not None:
+        elif (value := draw_value(rng, kind)) is not None:
             setattr(message, name, value)
         elif kind.startswith("sequence<"):
             from geometry_msgs.msg import TransformStamped

@@ -31,7 +31,7 @@ CLASSES = ("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_are
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a workspace in which `colcon build` has installed the package."""
+    """Provide the environment of a workspace in which `colcon build` has installed the package."""
     workspace = tmp_path_factory.mktemp("workspace")
     source = workspace / "src" / "bridgeta_ros"
     source.mkdir(parents=True)
@@ -80,8 +80,8 @@ def launch(bench: Any, environment: dict[str, str]) -> Iterator[Any]:
                 child.communicate()
 
 
-def replayed(bag: Path, out: Path) -> dict[tuple[str, int], np.ndarray]:
-    """The grids of `bridgeta replay`, by topic and stamp."""
+def replay_grids(bag: Path, out: Path) -> dict[tuple[str, int], np.ndarray]:
+    """Return the grids of `bridgeta replay`, by topic and stamp."""
     from bridgeta_ros.bags.io import open_bag
     from bridgeta_ros.bags.replay import replay
     from bridgeta_ros.pipeline.messages import stamp_to_ns
@@ -95,8 +95,8 @@ def replayed(bag: Path, out: Path) -> dict[tuple[str, int], np.ndarray]:
     return grids
 
 
-def live(bench: Any, child: subprocess.Popen[str]) -> dict[tuple[str, int], np.ndarray]:
-    """The grids that come until a launch ends."""
+def collect_grids(bench: Any, child: subprocess.Popen[str]) -> dict[tuple[str, int], np.ndarray]:
+    """Return the grids that come until a launch ends."""
     from bridgeta_ros.pipeline.messages import stamp_to_ns
 
     bench.until(lambda: child.poll() is not None, 120)
@@ -109,11 +109,11 @@ def live(bench: Any, child: subprocess.Popen[str]) -> dict[tuple[str, int], np.n
 
 
 def compare(bench: Any, launch: Any, bag: Path, out: Path, share: float, *words: str) -> None:
-    expected = replayed(bag, out)
+    expected = replay_grids(bag, out)
     for name in CLASSES:
         bench.listener.listen(f"/bev/{name}")
     child = launch("replay.launch.py", f"bag:={bag}", "rviz:=false", *words)
-    seen = live(bench, child)
+    seen = collect_grids(bench, child)
     output = child.stdout.read()
     assert child.returncode == 0, output
     assert set(seen) <= set(expected), output

@@ -1,4 +1,4 @@
-"""The local map on a live graph: successive results in a frame that stands still."""
+"""The local map on a live graph: successive results in a fixed frame."""
 
 from __future__ import annotations
 

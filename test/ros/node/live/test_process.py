@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 CYCLES = 200
-SETTLED = 40  # cycles until allocators and caches have what they keep
+WARM_UP = 40  # cycles until allocators and caches are full
 
 
 def command(*arguments: str, **parameters: object) -> list[str]:
@@ -41,7 +41,7 @@ def process(bench: Any) -> Iterator[Any]:
 
 
 def resources(pid: int) -> tuple[int, float]:
-    """Threads and resident memory in MiB of a process."""
+    """Return threads and resident memory in MiB of a process."""
     text = Path(f"/proc/{pid}/status").read_text()
     threads, kib = (int(re.search(rf"^{key}:\s+(\d+)", text, re.M)[1]) for key in ("Threads", "VmRSS"))
     return threads, kib / 1024
@@ -153,7 +153,7 @@ def test_200_lifecycle_cycles_leave_no_threads_and_no_memory(bench: Any, process
         if cycle % 5 == 0:
             seen[cycle] = resources(child.pid)
     early, late = (
-        [seen[cycle] for cycle in seen if start < cycle <= start + SETTLED] for start in (SETTLED, CYCLES - SETTLED)
+        [seen[cycle] for cycle in seen if start < cycle <= start + WARM_UP] for start in (WARM_UP, CYCLES - WARM_UP)
     )
     assert min(threads for threads, _ in late) <= min(threads for threads, _ in early), seen
     # The allocator's fragments come and go by tens of MiB, so the least of many is what is kept. 64 MiB are ten of the
