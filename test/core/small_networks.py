@@ -1,4 +1,4 @@
-"""Student and teacher of a few thousand weights with all real parts, and cameras and points for them."""
+"""Student and teacher of a few thousand weights with all real parts, and inputs for them."""
 
 from __future__ import annotations
 

@@ -12,26 +12,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from small_networks import GRID, small_student
 
-from bridgeta_core.config.experiment import (
-    BackboneConfig,
-    DecoderConfig,
-    HeadConfig,
-    ImageConfig,
-    LiftConfig,
-    StudentConfig,
-)
 from bridgeta_core.deploy.fallback import FallbackRuntime, is_out_of_memory
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry.classes import CLASS_NAMES
-from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 
-GRID = BevGrid(-10, 10, -6, 6, 0.5)
 AHEAD = rigid((0, 0, 1.5), (0.5, -0.5, 0.5, -0.5))
 RIG = Rig((Camera("only", 800, 450, np.array([[500.0, 0, 400], [0, 500, 225], [0, 0, 1]]), AHEAD),))
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), dtype=np.uint8)
@@ -272,14 +263,7 @@ def test_an_exhausted_gpu_is_distinguished_from_other_failures(error: Exception 
 
 def tiny_student() -> Student:
     torch.manual_seed(0)
-    options = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
-    config = StudentConfig(
-        image=ImageConfig(width=64, height=32, margin=1.25),
-        backbone=BackboneConfig(architecture="resnet", options=options, channels=16),
-        lift=LiftConfig(depth_max=13.0, channels=8, grid=BevGrid(-12, 12, -8, 8, 0.5)),
-        decoder=DecoderConfig(width=12, stages=[8, 16], blocks=2, channels=8),
-        head=HeadConfig(width=8),
-    )
+    config = small_student({"margin": 1.25}, {"downsample": 2})
     return Student(config, GRID).eval()
 
 

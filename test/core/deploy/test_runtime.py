@@ -9,38 +9,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from small_networks import GRID, small_student
 
-from bridgeta_core.config.experiment import (
-    BackboneConfig,
-    DecoderConfig,
-    HeadConfig,
-    ImageConfig,
-    LiftConfig,
-    StudentConfig,
-)
 from bridgeta_core.deploy.runtime import Runtime, fuse_batch_norms
 from bridgeta_core.deploy.weights import WeightsInfo, save_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
-from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 
-GRID = BevGrid(-10, 10, -6, 6, 0.5)
-
 
 def trained_student() -> Student:
     """A small student whose batch norms have seen data, so that folding them changes something."""
     torch.manual_seed(0)
-    options = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
-    config = StudentConfig(
-        image=ImageConfig(width=64, height=32, margin=1.25),
-        backbone=BackboneConfig(architecture="resnet", options=options, channels=16),
-        lift=LiftConfig(depth_max=13.0, channels=8, grid=BevGrid(-12, 12, -8, 8, 0.5), ground_prior=True),
-        decoder=DecoderConfig(width=12, stages=[8, 16], blocks=2, channels=8),
-        head=HeadConfig(width=8),
-    )
+    config = small_student({"margin": 1.25}, {"downsample": 2, "ground_prior": True})
     student = Student(config, GRID).train()
     for module in student.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -11,44 +11,28 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small_networks import GRID, small_student
 
 import bridgeta_core.deploy.weights as weights
-from bridgeta_core.config.experiment import (
-    BackboneConfig,
-    DecoderConfig,
-    HeadConfig,
-    ImageConfig,
-    LiftConfig,
-    StudentConfig,
-)
 from bridgeta_core.deploy.weights import find_weights, load_student, read_info, save_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
-from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
 from bridgeta_core.training.teacher_weights import load_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
-GRID = BevGrid(-10, 10, -6, 6, 0.5)
 CAMERAS = ("LEFT", "RIGHT")
 ORIGIN = {"command": "bridgeta train student tiny", "steps": 12, "metrics": {"mIoU": 0.5}}
 
 
-def small_student() -> Student:
+def make_student() -> Student:
     torch.manual_seed(0)
-    options = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
-    config = StudentConfig(
-        image=ImageConfig(width=64, height=32, margin=1.25, mean=[0.4, 0.5, 0.6]),
-        backbone=BackboneConfig(architecture="resnet", options=options, channels=16),
-        lift=LiftConfig(depth_max=13.0, channels=8, grid=BevGrid(-12, 12, -8, 8, 0.5), ground_prior=True),
-        decoder=DecoderConfig(width=12, stages=[8, 16], blocks=2, channels=8),
-        head=HeadConfig(width=8),
-    )
+    config = small_student({"margin": 1.25, "mean": [0.4, 0.5, 0.6]}, {"downsample": 2, "ground_prior": True})
     return Student(config, GRID)
 
 
 @pytest.fixture(scope="module")
 def student() -> Student:
-    return small_student()
+    return make_student()
 
 
 @pytest.fixture
@@ -87,7 +71,7 @@ def test_the_loaded_student_computes_the_same(path: Path, student: Student) -> N
 
 
 def test_loading_asks_no_hub(tmp_path: Path) -> None:
-    student = small_student()
+    student = make_student()
     student.config.backbone.pretrained = "somebody/nothing-of-this-name"
     save_weights(tmp_path / "a.safetensors", student, CAMERAS, {})
     loaded, info = load_student(tmp_path / "a.safetensors")
