@@ -136,25 +136,14 @@ def _check_format(path: Path, stored: str | None, wanted: str) -> None:
         )
 
 
-def load_student(path: str | Path, grid: BevGrid | None = None) -> tuple[Student, WeightsInfo]:
+def load_student(path: str | Path) -> tuple[Student, WeightsInfo]:
     """Load a student and its description from a weights file or by a shipped name, in eval mode on the CPU.
 
-    Nothing is downloaded. With `grid`, weights for another output grid are an error. Raises BridgeTAError as
-    `read_info` does, and when tensors are missing, unexpected or misshapen.
+    Nothing is downloaded. Raises BridgeTAError as `read_info` does, and when tensors are missing, unexpected or
+    misshapen.
     """
     path = find_weights(path)
     info = read_info(path)
-    if grid is not None and grid != info.grid:
-        differences = [
-            f"{f.name} is {getattr(info.grid, f.name):g}, not {getattr(grid, f.name):g}"
-            for f in dataclasses.fields(BevGrid)
-            if getattr(info.grid, f.name) != getattr(grid, f.name)
-        ]
-        raise BridgeTAError(
-            f"was trained for another grid: {', '.join(differences)}",
-            where=path,
-            fix="Set the same grid or train again",
-        )
     student = Student(info.model, info.grid, pretrained=False)
     load_tensors(student, path)
     return student.eval(), info
