@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from datetime import date
+from pathlib import Path
 
+from bridgeta_core.study.config import load_study
 from bridgeta_core.study.report import format_page
 from bridgeta_core.study.results import Results
 from bridgeta_core.study.study import format_render_command, render_study
@@ -41,3 +44,14 @@ def test_a_page_needs_nothing_but_records_and_logs(filled, tmp_path):
     assert (page, figure) == (tmp_path / "docs/study.md", tmp_path / "docs/study.png")
     assert "| A1 | 3 | 34.00 ± 2.65 |" in page.read_text()
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_published_page_is_that_of_the_published_runs():
+    root = Path(__file__).parents[3]
+    published = (root / "docs" / "results.md").read_text()
+    command = published.splitlines()[0].removeprefix("<!-- Written by: ").removesuffix(" -->")
+    configuration, *rest = shlex.split(command)[2:]
+    overrides, options = rest[: rest.index("--out")], rest[rest.index("--out") :]
+    results = Results(load_study(configuration, overrides), root / options[1])
+    day = date.fromisoformat(published.split("- date: ")[1].split()[0])
+    assert format_page(results, "results.png", command, day) == published
