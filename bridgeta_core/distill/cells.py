@@ -66,7 +66,7 @@ class CellWeighting(nn.Module):
     """A rule, `kind`, that gives each cell a weight.
 
     `balanced` gives half to the background and half in equal parts to the classes of a sample, so that dividers do not
-    vanish beside drivable area; `foreground` gives all to the classes; `uniform` weighs all cells alike; `correct` is
+    vanish beside drivable area; `foreground` gives all to the classes; `uniform` weighs all cells equally; `correct` is
     `balanced` over the cells where the teacher is right. Where a class is not known, the teacher's probability at 0.5
     stands in for the label.
     """

@@ -41,7 +41,7 @@ class ImageEncoder(nn.Module):
         self.stride = self._measure_stride()
 
     def _measure_stride(self) -> int:
-        """Send one small image through: backbones do not report their strides alike."""
+        """Send one small image through: backbones report their strides in different ways."""
         with torch.no_grad():
             self.backbone.eval()
             maps = self.backbone(torch.zeros(1, 3, _PROBE, _PROBE)).feature_maps

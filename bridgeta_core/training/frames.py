@@ -123,7 +123,7 @@ class Frames(lightning.LightningDataModule):
         return self._loader(self._sources["val"], own)
 
     def sample_dataloader(self, count: int) -> DataLoader:
-        """Build a loader of at most `count` evenly spaced training frames, unaugmented and alike in all processes."""
+        """Build a loader of at most `count` evenly spaced training frames, unaugmented, the same in every process."""
         dataset = self._sources["train"]
         if isinstance(dataset, FrameDataset):
             plain = copy.copy(dataset)

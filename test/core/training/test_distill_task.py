@@ -29,15 +29,15 @@ def distil(two_scenes, teacher, tmp_path, monkeypatch):
     """Runs a distillation and gives its task, and the state of student and distiller before the first step."""
 
     def run(*overrides: str, folder: Path = tmp_path, resume: bool = False) -> tuple[DistillTask, dict]:
-        kept: dict = {}
+        seen: dict = {}
 
         def start(task: DistillTask) -> None:
-            kept.update(task=task, before=copy.deepcopy(task.state_dict()))
+            seen.update(task=task, before=copy.deepcopy(task.state_dict()))
 
         monkeypatch.setattr(DistillTask, "on_train_start", start)
         settings = two_scenes(f"distill.teacher={teacher}", "distill.statistics_frames=2", *overrides)
         train_distill(settings, folder, resume)
-        return kept["task"], kept["before"]
+        return seen["task"], seen["before"]
 
     return run
 
@@ -76,8 +76,8 @@ def test_only_the_student_is_exported(finished, teacher):
 
 def test_distillation_does_not_change_the_teacher(distil, teacher):
     task, _ = distil(*AT_ONCE)
-    kept, now = load_teacher(teacher)[0].state_dict(), task.teacher.network.state_dict()
-    assert all(torch.equal(kept[name], now[name]) for name in kept)
+    before, now = load_teacher(teacher)[0].state_dict(), task.teacher.network.state_dict()
+    assert all(torch.equal(before[name], now[name]) for name in before)
     assert not task.teacher.network.training
     assert all(p.grad is None for p in task.teacher.network.parameters())
 

@@ -1,4 +1,4 @@
-"""A teacher's weights file: what goes in comes out to be used and not trained, and a student's is told apart."""
+"""A teacher's weights file: written and read without a change, frozen, and not to be confused with a student's."""
 
 from __future__ import annotations
 
