@@ -27,12 +27,10 @@ class RunFolder:
 
     @property
     def settings(self) -> Path:
-        """The settings of the run."""
         return self.path / SETTINGS
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
@@ -42,7 +40,6 @@ class RunFolder:
 
     @property
     def logs(self) -> Path:
-        """The folder of the logs."""
         return self.path / "logs"
 
     @property
@@ -57,7 +54,6 @@ class RunFolder:
 
     @property
     def curves(self) -> Path:
-        """The picture of losses and validation."""
         return self.path / "curves.png"
 
     def check(self, experiment: Experiment, resume: bool) -> None:
@@ -79,7 +75,6 @@ class RunFolder:
         return rename_old_keys(Experiment, yaml.safe_load(self.settings.read_text()), self.settings, announce=False)
 
     def save_settings(self, experiment: Experiment) -> None:
-        """Write experiment.yaml."""
         with replace_when_done(self.settings) as temporary:
             temporary.write_text(yaml.safe_dump(to_mapping(experiment), sort_keys=False))
 

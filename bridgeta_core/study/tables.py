@@ -245,7 +245,6 @@ def format_share(value: float) -> str:
 
 
 def format_factor(value: float) -> str:
-    """Format a ratio."""
     return NOTHING if math.isnan(value) else f"{value:.2f}x"
 
 
