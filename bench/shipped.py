@@ -24,7 +24,7 @@ from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.utils.files import replace_when_done
 
 
-def row(name: str, report: EvalReport) -> str:
+def format_row(name: str, report: EvalReport) -> str:
     iou = report.iou
     values = [*iou.best, iou.miou, iou.miou_half, *iou.miou_by_range]
     return f"| `{name}` | " + " | ".join(f"{100 * value:.1f}" for value in values) + " |"
@@ -42,7 +42,7 @@ def main() -> None:
     print("| | " + " | ".join(heads) + " |")
     print("|---" * (len(heads) + 1) + "|")
     for name, report in reports.items():
-        print(row(name, report))
+        print(format_row(name, report))
     content = {
         "data": f"{len(sheet['locations'])} synthetic towns that it has not seen",
         "settings": settings,

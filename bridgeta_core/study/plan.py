@@ -65,9 +65,11 @@ def plan(study: StudyConfig, out: Path) -> list[Run]:
 
     Raises BridgeTAError that names the arm, budget or teacher whose settings are wrong.
     """
-    make = _Experiments(study)
+    experiments = _Experiments(study)
     runs = [
-        Run("teacher", teacher, "", seed, out / name_teacher_run(teacher, seed), make.teacher(teacher, seed))
+        Run(
+            "teacher", teacher, "", seed, out / name_teacher_run(teacher, seed), experiments.load_teacher(teacher, seed)
+        )
         for seed in study.teacher_seeds
         for teacher in study.teachers
     ]
@@ -75,11 +77,11 @@ def plan(study: StudyConfig, out: Path) -> list[Run]:
         for budget in study.budgets:
             for arm in order_arms(study):
                 if seed in study.seeds_of(arm) and budget in study.budgets_of(arm):
-                    runs.append(_run(study, make.arm(arm, budget, seed), arm, budget, seed, out))
+                    runs.append(_make_run(study, experiments.load_arm(arm, budget, seed), arm, budget, seed, out))
     return runs
 
 
-def _run(study: StudyConfig, experiment: Experiment, arm: str, budget: str, seed: int, out: Path) -> Run:
+def _make_run(study: StudyConfig, experiment: Experiment, arm: str, budget: str, seed: int, out: Path) -> Run:
     settings, needs = study.arms[arm], list[str]()
     if settings.kind == "distill":
         teacher = name_teacher_run(study.teacher_of(arm), study.teacher_seed(seed))
@@ -103,10 +105,10 @@ class _Experiments:
     def __init__(self, study: StudyConfig) -> None:
         self._study = study
 
-    def teacher(self, teacher: str, seed: int) -> Experiment:
+    def load_teacher(self, teacher: str, seed: int) -> Experiment:
         return self._load_with_seed(f"teachers.{teacher}", self._study.teachers[teacher], seed)
 
-    def arm(self, arm: str, budget: str, seed: int) -> Experiment:
+    def load_arm(self, arm: str, budget: str, seed: int) -> Experiment:
         settings = self._study.arms[arm]
         overrides = [*self._study.budgets[budget], *settings.overrides]
         experiment = self._load_with_seed(f"arms.{arm} with budgets.{budget}", overrides, seed)
