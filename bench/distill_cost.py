@@ -28,6 +28,7 @@ from torch import nn
 
 from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import Experiment
+from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Batch, FrameDataset, collate
 from bridgeta_core.data.nuscenes.index_cache import list_versions
 from bridgeta_core.deploy.weights import load_student, save_weights
@@ -75,8 +76,9 @@ def load_batch(experiment: Experiment, root: Path | None) -> Batch:
     if root is None:
         return make_synthetic_batch(experiment)
     version = list_versions(root)[0]
-    data, lidar = experiment.data, experiment.teacher.lidar
-    frames = FrameDataset(root, version, "all", data.cameras, experiment.model.image, experiment.grid, lidar=lidar)
+    data, model = experiment.data, experiment.model
+    dataset = open_dataset("nuscenes", root, version)
+    frames = FrameDataset(dataset, "all", data.cameras, model.image, experiment.grid, lidar=experiment.teacher.lidar)
     return collate([frames[i % len(frames)] for i in range(data.batch_size)])
 
 

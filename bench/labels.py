@@ -209,7 +209,9 @@ def show_whole_roots(roots: list[tuple[Path, str]]) -> None:
                 times = []
                 for cache in (None, folder, folder):
                     settings = LabelConfig(mode=mode, cache=cache)
-                    dataset = FrameDataset(root, version, "all", (), ImageConfig(), GRID, labels=settings)
+                    dataset = FrameDataset(
+                        NuScenesDataset(root, version), "all", (), ImageConfig(), GRID, labels=settings
+                    )
                     start = time.process_time()
                     for position in range(len(dataset)):
                         dataset.read_labels(position)

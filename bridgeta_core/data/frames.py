@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.dataset import open_dataset
+from bridgeta_core.data.dataset import Dataset as SampleDataset
 from bridgeta_core.data.label_cache import LabelCache
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.data.sample import Sample, SensorRecord
@@ -99,8 +98,8 @@ def collate(frames: Sequence[Frame]) -> Batch:
 class FrameDataset(Dataset[Frame]):
     """The samples of some scenes of a dataset as frames.
 
-    `source` is what reads the root (see `open_dataset`) and `scenes` what its `select` takes. `cameras` are channels in
-    the order of the network's camera axis. All maps are read at once, so that a missing one shows before training.
+    `scenes` is what `select` of the dataset takes. `cameras` are channels in the order of the network's camera axis.
+    All maps are read at once, so that a missing one shows before training.
     Without `augment` a frame depends on its position alone. With `lidar` frames have the points of the keyframe and of
     as many earlier sweeps as the settings ask for and the scene has. Where a root was extracted without its sweeps, a
     warning says so and frames have the keyframe's points. `labels` are the settings of rasterising and caching labels.
@@ -108,8 +107,7 @@ class FrameDataset(Dataset[Frame]):
 
     def __init__(
         self,
-        root: str | Path,
-        version: str,
+        dataset: SampleDataset,
         scenes: str,
         cameras: Sequence[str],
         image: ImageConfig,
@@ -117,14 +115,13 @@ class FrameDataset(Dataset[Frame]):
         augment: Augment | None = None,
         lidar: LidarConfig | None = None,
         labels: LabelConfig | None = None,
-        source: str = "nuscenes",
     ) -> None:
         self.label_config = labels or LabelConfig()
         self.label_config.check(grid)
-        self.dataset = open_dataset(source, root, version)
+        self.dataset = dataset
         self.positions = self.dataset.select(scenes)
         if not self.positions:
-            raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=root, exit_code=2)
+            raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=dataset.root, exit_code=2)
         self.cameras, self.image, self.grid = tuple(cameras), image, grid
         self.augment, self.lidar = augment, lidar
         chosen = set(self.positions)

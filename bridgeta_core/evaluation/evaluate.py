@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig
+from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Batch, FrameDataset, collate
 from bridgeta_core.evaluation.metric import (
     RANGE_LABELS,
@@ -153,7 +154,9 @@ def evaluate_weights(
 
     path = find_weights(weights)
     student, info = load_student(path)
-    dataset = FrameDataset(root, version, scenes, info.cameras, info.model.image, info.grid, None, None, labels, source)
+    dataset = FrameDataset(
+        open_dataset(source, root, version), scenes, info.cameras, info.model.image, info.grid, labels=labels
+    )
     on = resolve_device(device)
     student = student.to(on).eval()
     plans = PlanCache(student.plan)
@@ -186,7 +189,7 @@ def evaluate_constant(
     grid = grid or BevGrid()
     start = time.monotonic()
     train, data = (
-        FrameDataset(r, v, s, (), ImageConfig(), grid, labels=labels, source=source)
+        FrameDataset(open_dataset(source, r, v), s, (), ImageConfig(), grid, labels=labels)
         for r, v, s in ((train_root, train_version, train_scenes), (root, version, scenes))
     )
     seen, frames = _count_labels(train, "Mean training mask")

@@ -55,11 +55,13 @@ class Frames(lightning.LightningDataModule):
         data, train = experiment.data, experiment.train
         self.experiment, self.processes = experiment, processes
         augment = Augment(data.augment, train.seed)
-        chosen = Selection.choose(open_dataset(data.source, data.train_root, data.version), data, unlabelled)
+        dataset = open_dataset(data.source, data.train_root, data.version)
+        validation = open_dataset(data.source, data.val_root, data.version)
+        chosen = Selection.choose(dataset, data, unlabelled)
         common = data.cameras, experiment.model.image, experiment.grid
-        rest = lidar, experiment.labels, data.source
-        self.training = FrameDataset(data.train_root, data.version, chosen.expression, *common, augment, *rest)
-        self.validation = FrameDataset(data.val_root, data.version, data.val_scenes, *common, None, *rest)
+        rest = lidar, experiment.labels
+        self.training = FrameDataset(dataset, chosen.expression, *common, augment, *rest)
+        self.validation = FrameDataset(validation, data.val_scenes, *common, None, *rest)
         if processes.world > len(self.validation):
             raise BridgeTAError(
                 f"{processes.world} processes cannot share {len(self.validation)} validation samples",

@@ -15,6 +15,7 @@ from bridgeta_core.data.augment import Augment, Change
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.maps.expansion import load_layers
 from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import ImageFit, invert, project, rigid, transform
 from bridgeta_core.model.lift import LiftPlan, depth_bins
@@ -345,7 +346,9 @@ def test_all_parts_of_an_augmented_frame_agree(broken_root, map_sheet):
     grid, image = BevGrid(-40, 40, -40, 40, 0.5), ImageConfig(width=192, height=96, margin=1.1)
     augment = augmenting(rotate=45, scale=0.1, translate=0.5, flip_x=True, **PROTOCOL)
     keyframe = LidarConfig(sweeps=0, ego_radius=0.0)
-    data = FrameDataset(broken_root, "v1.0-mini", "scene-0061", ["CAM_FRONT"], image, grid, augment, keyframe)
+    data = FrameDataset(
+        NuScenesDataset(broken_root, "v1.0-mini"), "scene-0061", ["CAM_FRONT"], image, grid, augment, keyframe
+    )
     sample = data.sample(0)
     camera, lidar = sample.record("CAM_FRONT"), sample.record("LIDAR_TOP")
     x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))

@@ -88,7 +88,7 @@ def test_samples_stand_in_scenes_in_order_of_time(root):
 
 
 def test_frames_have_the_vehicles_cameras_and_the_maps_labels(root):
-    data = FrameDataset(root, "", "all", CAMERAS, ImageConfig(width=64, height=32), GRID, source=SOURCE)
+    data = FrameDataset(open_dataset(SOURCE, root, ""), "all", CAMERAS, ImageConfig(width=64, height=32), GRID)
     frame = data[1]
     assert frame.images.shape == (3, 3, 32, 64)
     x, y = GRID.centres()
@@ -101,7 +101,7 @@ def test_frames_have_the_vehicles_cameras_and_the_maps_labels(root):
 
 def test_earlier_samples_are_the_sweeps_of_a_fast_lidar(root):
     data = FrameDataset(
-        root, "", "monday", CAMERAS, ImageConfig(), GRID, lidar=LidarConfig(ego_radius=0.0), source=SOURCE
+        open_dataset(SOURCE, root, ""), "monday", CAMERAS, ImageConfig(), GRID, lidar=LidarConfig(ego_radius=0.0)
     )
     lags = [sorted(set(data[i].points[:, 4].tolist())) for i in range(3)]
     np.testing.assert_allclose(lags[2], [0, 0.2, 0.4], atol=1e-6)
@@ -147,7 +147,7 @@ def test_a_truncated_file_is_one_message(root, tmp_path, file):
     content = (broken / file).read_bytes()
     (broken / file).write_bytes(content[: len(content) // 2 + 2])
     with pytest.raises(BridgeTAError, match=r"broken") as caught:
-        FrameDataset(broken, "", "all", CAMERAS, ImageConfig(), GRID, source=SOURCE)
+        FrameDataset(open_dataset(SOURCE, broken, ""), "all", CAMERAS, ImageConfig(), GRID)
     assert file == "rig.yaml" or "drives.py line" in str(caught.value)
     assert "\n" not in str(caught.value) or file == "rig.yaml"  # YAML's own message shows the place below
 

@@ -14,6 +14,7 @@ from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import FrameDataset, collate
 from bridgeta_core.data.maps.expansion import load_layers
 from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import decode_and_fit
 from bridgeta_core.geometry.transforms import ImageFit, invert, transform
@@ -31,7 +32,7 @@ def augmenting(seed=0, **changes):
 
 
 def dataset(root, scenes="all", augment=None, cameras=CAMERAS, **more):
-    return FrameDataset(root, VERSION, scenes, cameras, IMAGE, GRID, augment, **more)
+    return FrameDataset(NuScenesDataset(root, VERSION), scenes, cameras, IMAGE, GRID, augment, **more)
 
 
 def test_a_frame_holds_what_the_network_takes(small_root):

@@ -13,6 +13,7 @@ from bridgeta_core.config.experiment import AugmentConfig, ImageConfig, LabelCon
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -22,7 +23,7 @@ GRID = BevGrid(-30, 30, -20, 20, 1.0)
 def dataset(root, folder, grid=GRID, augment=None, cameras=("CAM_FRONT",), **labels):
     settings = LabelConfig(cache=None if folder is None else str(folder), **labels)
     image = ImageConfig(width=48, height=32, margin=1.0)
-    return FrameDataset(root, "v1.0-mini", "all", cameras, image, grid, augment, labels=settings)
+    return FrameDataset(NuScenesDataset(root, "v1.0-mini"), "all", cameras, image, grid, augment, labels=settings)
 
 
 def all_labels(data):

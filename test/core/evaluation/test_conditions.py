@@ -7,6 +7,7 @@ import torch
 
 from bridgeta_core.config.experiment import ImageConfig
 from bridgeta_core.data.frames import FrameDataset
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.evaluation.conditions import ConditionIoU, group_samples
 from bridgeta_core.evaluation.metric import THRESHOLDS, MapIoU
 from bridgeta_core.geometry.grid import BevGrid
@@ -65,7 +66,7 @@ def test_a_condition_without_frames_is_left_out():
 
 
 def test_groups_come_from_the_scenes_descriptions(small_root):
-    dataset = FrameDataset(small_root, "v1.0-mini", "all", (), ImageConfig(), GRID)
+    dataset = FrameDataset(NuScenesDataset(small_root, "v1.0-mini"), "all", (), ImageConfig(), GRID)
     groups = group_samples(dataset)
     assert {token: group for token, group in groups.items() if token.endswith("-0")} == {
         "scene-0061-0": 0,  # "Day"

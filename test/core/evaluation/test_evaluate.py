@@ -13,6 +13,7 @@ from rich.console import Console
 from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import ImageConfig
 from bridgeta_core.data.frames import FrameDataset
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.evaluation import evaluate as evaluation
 from bridgeta_core.evaluation.evaluate import evaluate, evaluate_constant, evaluate_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
@@ -23,7 +24,9 @@ VERSION, GRID = "v1.0-mini", BevGrid(-40, 40, -40, 40, 1.0)
 
 @pytest.fixture(scope="module")
 def frames(small_root):
-    return FrameDataset(small_root, VERSION, "all", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID)
+    return FrameDataset(
+        NuScenesDataset(small_root, VERSION), "all", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID
+    )
 
 
 def test_the_labels_themselves_score_one(frames):
@@ -49,7 +52,7 @@ def test_a_report_can_be_printed_stored_and_drawn(frames, tmp_path):
 
 def test_a_report_says_which_labels_it_scores_against(small_root, frames):
     exact, image = config.LabelConfig(mode="exact"), ImageConfig(48, 32, margin=1.0)
-    other = FrameDataset(small_root, VERSION, "all", ("CAM_FRONT",), image, GRID, labels=exact)
+    other = FrameDataset(NuScenesDataset(small_root, VERSION), "all", ("CAM_FRONT",), image, GRID, labels=exact)
     true = {other.sample(i).token: torch.tensor(other.read_labels(i)[0]) for i in range(len(other))}
 
     def predict(batch):
@@ -67,7 +70,9 @@ def test_a_report_says_which_labels_it_scores_against(small_root, frames):
 
 
 def test_an_unscored_class_is_null_with_a_note(small_root, tmp_path):
-    boston = FrameDataset(small_root, VERSION, "mini_val", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID)
+    boston = FrameDataset(
+        NuScenesDataset(small_root, VERSION), "mini_val", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID
+    )
     report = evaluate(lambda batch: batch.labels.float(), boston, "labels", scenes="mini_val", workers=0)
     assert report.to_mapping()["classes"]["stop_line"]["iou"] is None
     assert report.to_mapping()["notes"] == ["not scored, unknown to these maps: stop_line"]
@@ -123,7 +128,9 @@ def test_weights_are_scored_with_their_own_cameras_and_grid(two_scenes, small_ro
     report = evaluate_weights(path, small_root, VERSION, device="cpu", workers=0)
     assert report.subject == "random"
     assert report.samples == 4
-    frames = FrameDataset(small_root, VERSION, "all", ("CAM_BACK", "CAM_FRONT"), ImageConfig(96, 64, margin=1.0), GRID)
+    frames = FrameDataset(
+        NuScenesDataset(small_root, VERSION), "all", ("CAM_BACK", "CAM_FRONT"), ImageConfig(96, 64, margin=1.0), GRID
+    )
     metric = evaluation.MapIoU(GRID)
     for frame in frames:
         with torch.inference_mode():

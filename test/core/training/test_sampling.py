@@ -118,7 +118,7 @@ def test_samples_without_classes_stay_as_they_are():
 
 
 def test_a_class_is_present_where_its_mask_shows_it(small_root):
-    dataset = FrameDataset(small_root, "v1.0-mini", "all", (), ImageConfig(), BevGrid(resolution=2.0))
+    dataset = FrameDataset(NuScenesDataset(small_root, "v1.0-mini"), "all", (), ImageConfig(), BevGrid(resolution=2.0))
     expected = [dataset.read_labels(i)[0].reshape(6, -1).max(axis=1) > 0 for i in (3, 0)]
     assert np.array_equal(find_classes(dataset, [3, 0]), expected)
 

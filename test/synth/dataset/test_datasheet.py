@@ -20,6 +20,7 @@ from bridgeta_core.config.experiment import ImageConfig
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.maps.expansion import LAYERS
 from bridgeta_core.data.maps.raster import MapRaster
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, rigid
@@ -139,7 +140,7 @@ def test_the_sheet_names_the_settings_and_the_world(sheet: dict[str, Any]) -> No
 
 def test_class_shares_are_those_of_the_labels(synthetic_root: Path, sheet: dict[str, Any]) -> None:
     version = sheet["settings"]["version"]
-    labels = FrameDataset(synthetic_root, version, "all", ["CAM_FRONT"], ImageConfig(), BevGrid())
+    labels = FrameDataset(NuScenesDataset(synthetic_root, version), "all", ["CAM_FRONT"], ImageConfig(), BevGrid())
     masks = np.stack([labels.read_labels(i)[0] for i in range(len(labels))])
     for i, name in enumerate(CLASS_NAMES):
         share = sheet["classes_within_50_m"][name]

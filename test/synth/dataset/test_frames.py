@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bridgeta_core.config.experiment import AugmentConfig, ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import Frame, FrameDataset, collate
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.dataset.datasheet import DATA_SHEET
@@ -53,7 +54,7 @@ def rendered(settings: SynthSettings) -> SyntheticFrames:
 
 @pytest.fixture(scope="module")
 def written(synthetic_root: Path, settings: SynthSettings) -> FrameDataset:
-    return FrameDataset(synthetic_root, settings.version, "all", CAMERAS, IMAGE, GRID, lidar=KEYFRAME)
+    return FrameDataset(NuScenesDataset(synthetic_root, settings.version), "all", CAMERAS, IMAGE, GRID, lidar=KEYFRAME)
 
 
 def assert_equal_but_for_jpeg(ours: Frame, theirs: Frame) -> None:

@@ -13,6 +13,7 @@ import torch
 from bridgeta_core.config.experiment import AugmentConfig, ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import FrameDataset
+from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Taps
 from bridgeta_core.training.cache import frames as cached_frames
@@ -29,7 +30,7 @@ IMAGE = ImageConfig(width=32, height=32, margin=1.0)
 def dataset(root: Path, scenes: str = "all", **options) -> FrameDataset:
     image = options.pop("image", IMAGE)
     cameras = ("CAM_FRONT", "CAM_BACK")
-    return FrameDataset(root, "v1.0-mini", scenes, cameras, image, BevGrid(resolution=4.0), **options)
+    return FrameDataset(NuScenesDataset(root, "v1.0-mini"), scenes, cameras, image, BevGrid(resolution=4.0), **options)
 
 
 def teacher(batch) -> Taps:
