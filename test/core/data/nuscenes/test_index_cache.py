@@ -1,12 +1,13 @@
-"""How the index is read from the tables, kept, found again, and shared."""
+"""How the index is read from the tables, cached, found again and shared."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def kept(cache: Path) -> list[Path]:
+def cached_folders(cache: Path) -> list[Path]:
     """The folders of the cache, half-written ones included; locks are files."""
     return [path for path in (cache / "index").glob("*") if path.is_dir()]
 
@@ -42,6 +43,24 @@ def everything(index: NuScenesDataset) -> list:
     ]
 
 
+def start(function: str, *arguments) -> subprocess.Popen:
+    """Start a function of this file in a fresh process."""
+    code = (
+        "import pickle, runpy, sys; file, name, arguments = pickle.load(sys.stdin.buffer)\n"
+        "sys.stdout.buffer.write(pickle.dumps(runpy.run_path(file)[name](*arguments)))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdin.write(pickle.dumps((__file__, function, arguments)))
+    process.stdin.close()
+    return process
+
+
+def finish(process: subprocess.Popen):
+    """Wait for a process, and return what its function returned."""
+    with process:
+        return pickle.loads(process.stdout.read())
+
+
 def no_reading(monkeypatch):
     monkeypatch.setattr(tables, "join_tables", lambda *_: pytest.fail("the tables are read again"))
 
@@ -52,7 +71,7 @@ def test_tables_are_read_only_once(small_root, cache, monkeypatch):
     no_reading(monkeypatch)
     assert tables.is_cached(small_root, VERSION)
     assert everything(NuScenesDataset(small_root, VERSION)) == everything(first)
-    assert first.folder in kept(cache)
+    assert first.folder in cached_folders(cache)
     assert not list(small_root.rglob("*.npy"))
 
 
@@ -128,7 +147,7 @@ def test_a_broken_index_is_built_again_with_a_warning(small_root, cache, caplog,
     caplog.clear()
     NuScenesDataset(small_root, VERSION)
     assert not caplog.text
-    assert kept(cache) == [index.folder]
+    assert cached_folders(cache) == [index.folder]
 
 
 def test_the_index_of_another_root_under_our_name_is_not_used(broken_root, cache, tmp_path):
@@ -157,7 +176,7 @@ def test_an_interruption_leaves_nothing_behind(small_root, cache, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         NuScenesDataset(small_root, VERSION)
     monkeypatch.undo()
-    assert kept(cache) == []
+    assert cached_folders(cache) == []
 
 
 def test_a_loader_process_is_sent_a_name_and_maps_the_files(small_root, cache):
@@ -166,8 +185,7 @@ def test_a_loader_process_is_sent_a_name_and_maps_the_files(small_root, cache):
     sent = pickle.dumps(index)
     assert len(sent) < 2000
     assert str(small_root / VERSION / "x").encode() not in sent  # no path of a file, only the root
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(everything, (index,)) == everything(index)
+    assert finish(start("everything", index)) == everything(index)
 
 
 def test_arrays_are_mapped_not_read(small_root, cache):
@@ -200,10 +218,10 @@ def _count_and_open(root: Path, counter: Path) -> int:
 
 def test_processes_that_start_together_build_once(small_root, cache, tmp_path):
     counter = tmp_path / "count"
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        assert pool.starmap(_count_and_open, [(small_root, counter)] * 3, chunksize=1) == [4] * 3
+    processes = [start("_count_and_open", small_root, counter) for _ in range(3)]
+    assert [finish(process) for process in processes] == [4] * 3
     assert counter.read_text() == "x"
-    assert len(kept(cache)) == 1
+    assert len(cached_folders(cache)) == 1
 
 
 def _no_root(root):
@@ -269,4 +287,4 @@ def test_what_is_missing_or_broken_is_said_with_what_to_do(broken_root, cache, d
     damage(broken_root)
     with pytest.raises(BridgeTAError, match=message):
         NuScenesDataset(broken_root, VERSION)
-    assert kept(cache) == []
+    assert cached_folders(cache) == []
