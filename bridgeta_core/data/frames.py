@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import get_worker_info
 
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
-from bridgeta_core.data.dataset import Dataset as SampleDataset
+from bridgeta_core.data.dataset import Dataset
 from bridgeta_core.data.label_cache import LabelCache
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.data.sample import Sample, SensorRecord
@@ -95,19 +96,19 @@ def collate(frames: Sequence[Frame]) -> Batch:
     )
 
 
-class FrameDataset(Dataset[Frame]):
+class FrameDataset(TorchDataset[Frame]):
     """The samples of some scenes of a dataset as frames.
 
-    `scenes` is what `select` of the dataset takes. `cameras` are channels in the order of the network's camera axis.
-    All maps are read at once, so that a missing one shows before training.
-    Without `augment` a frame depends on its position alone. With `lidar` frames have the points of the keyframe and of
-    as many earlier sweeps as the settings ask for and the scene has. Where a root was extracted without its sweeps, a
-    warning says so and frames have the keyframe's points. `labels` are the settings of rasterising and caching labels.
+    `scenes` is what the dataset's `select` takes. `cameras` are channels in the order of the network's camera axis. All
+    maps are read at once, so that a missing one shows before training. Without `augment` a frame depends on its
+    position alone. With `lidar` frames have the points of the keyframe and of as many earlier sweeps as the settings
+    ask for and the scene has. Where a root was extracted without its sweeps, a warning says so and frames have the
+    keyframe's points. `labels` are the settings of rasterising and caching labels.
     """
 
     def __init__(
         self,
-        dataset: SampleDataset,
+        dataset: Dataset,
         scenes: str,
         cameras: Sequence[str],
         image: ImageConfig,
