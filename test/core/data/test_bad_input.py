@@ -57,7 +57,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(weights: Path, tmp_path: Path) -> Callable[..., Result]:
-    """`run(command, root)`: the result of a command whose outputs go to the folder `out`."""
+    """Run a command on a root, `run(command, root)`; its outputs go to the folder `out`."""
     out = tmp_path / "out"
 
     def invoke(command: str, root: Path, *more: str) -> Result:
@@ -76,8 +76,8 @@ def run(weights: Path, tmp_path: Path) -> Callable[..., Result]:
     return invoke
 
 
-def told(result: Result) -> str:
-    """The message of a command that failed as it should: the last line, without a traceback."""
+def read_message(result: Result) -> str:
+    """Read the message of a command that failed properly: the last line, without a traceback."""
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     assert result.exit_code in (1, 2)
     lines = result.output.strip().splitlines()
@@ -86,8 +86,8 @@ def told(result: Result) -> str:
     return lines[-1]
 
 
-def left(tmp_path: Path) -> list[str]:
-    """What a command left of its outputs. The settings and logs of a run are whole at any time."""
+def list_outputs(tmp_path: Path) -> list[str]:
+    """List the outputs that a command left. The settings and logs of a run are whole at any time."""
     out = tmp_path / "out"
     names = (str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     return [name for name in names if not name.startswith(("run/logs/", "run/experiment.yaml"))]
@@ -146,23 +146,23 @@ BAD: tuple[tuple[str, Damage, tuple[str, ...], str], ...] = (
 )
 def test_every_command_names_what_is_wrong_with_a_root(broken_root, run, tmp_path, damage, command, message):
     damage(broken_root)
-    assert message in told(run(command, broken_root))
-    assert left(tmp_path) == []
+    assert message in read_message(run(command, broken_root))
+    assert list_outputs(tmp_path) == []
 
 
 def test_a_bad_file_is_named_from_a_loader_process_too(broken_root, run, tmp_path):
     path = _first(broken_root, "CAM_FRONT")
     _cut(path)
-    assert f"{path.name}: JPEG of " in told(run("student", broken_root, "data.workers=1"))
-    assert left(tmp_path) == []
+    assert f"{path.name}: JPEG of " in read_message(run("student", broken_root, "data.workers=1"))
+    assert list_outputs(tmp_path) == []
 
 
 def test_labels_on_another_grid_than_the_teachers_are_refused(small_root, tmp_path):
     arguments = ["train", "distill", *SHORT[:6], f"data.train_root={small_root}", f"data.val_root={small_root}"]
     result = CliRunner().invoke(app, [*arguments, "grid.resolution=2.0", "--out", str(tmp_path / "out")])
-    assert "is a teacher for other frames: the label grid is" in told(result)
+    assert "is a teacher for other frames: the label grid is" in read_message(result)
     assert result.exit_code == 2
-    assert left(tmp_path) == []
+    assert list_outputs(tmp_path) == []
 
 
 def test_weights_for_other_classes_are_refused(small_root, run, weights, tmp_path):
@@ -175,7 +175,7 @@ def test_weights_for_other_classes_are_refused(small_root, run, weights, tmp_pat
     other = tmp_path / "other.safetensors"
     save_file(tensors, other, metadata)
     result = CliRunner().invoke(app, ["eval", str(other), str(small_root)])
-    assert "they differ in divider, tram_track" in told(result)
+    assert "they differ in divider, tram_track" in read_message(result)
 
 
 @contextmanager
@@ -193,10 +193,10 @@ def _full_disk(size: int) -> Iterator[None]:
 def test_a_full_disk_is_one_message_and_no_output(small_root, run, tmp_path, monkeypatch, command, size):
     monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "cache"))
     with _full_disk(size):
-        message = told(run(command, small_root))
+        message = read_message(run(command, small_root))
     assert f"cannot be written ({os.strerror(errno.EFBIG)})" in message
     assert "free space" in message
-    assert left(tmp_path) == []
+    assert list_outputs(tmp_path) == []
 
 
 def test_a_full_disk_under_the_logs_of_a_run_says_how_to_go_on(small_root, run, monkeypatch):
@@ -206,7 +206,7 @@ def test_a_full_disk_under_the_logs_of_a_run_says_how_to_go_on(small_root, run, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(CSVLogger, "save", full)
-    message = told(run("student", small_root))
+    message = read_message(run("student", small_root))
     assert "cannot write its logs (No space left on device)" in message
     assert "start again" in message or "--resume" in message
 
@@ -214,7 +214,7 @@ def test_a_full_disk_under_the_logs_of_a_run_says_how_to_go_on(small_root, run, 
 def test_a_folder_that_cannot_be_made_is_one_message(small_root, weights, tmp_path):
     (tmp_path / "file").touch()
     result = CliRunner().invoke(app, ["eval", str(weights), str(small_root), "--out", str(tmp_path / "file" / "out")])
-    assert "cannot be written (Not a directory)" in told(result)
+    assert "cannot be written (Not a directory)" in read_message(result)
 
 
 def test_a_loader_process_that_dies_is_one_message(small_root, run, tmp_path, monkeypatch):
@@ -227,8 +227,8 @@ def test_a_loader_process_that_dies_is_one_message(small_root, run, tmp_path, mo
 
     monkeypatch.setattr(SensorRecord, "read_bytes", die)
     for command, more in (("eval", []), ("student", ["data.workers=1"])):
-        assert "lost a loader process (DataLoader worker" in told(run(command, small_root, *more))
-        assert left(tmp_path) == []
+        assert "lost a loader process (DataLoader worker" in read_message(run(command, small_root, *more))
+        assert list_outputs(tmp_path) == []
 
 
 @pytest.mark.parametrize("command", EVERY)
@@ -239,8 +239,8 @@ def test_ctrl_c_is_one_message_and_no_output(small_root, run, tmp_path, monkeypa
     # The images of an evaluation are read in other processes.
     owner, name = (MapIoU, "update") if command == "eval" else (SensorRecord, "read_bytes")
     monkeypatch.setattr(owner, name, interrupt)
-    assert "interrupted" in told(run(command, small_root))
-    assert left(tmp_path) == []
+    assert "interrupted" in read_message(run(command, small_root))
+    assert list_outputs(tmp_path) == []
 
 
 def test_the_check_reports_a_half_extracted_root(broken_root, run, tmp_path):

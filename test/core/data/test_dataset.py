@@ -170,15 +170,15 @@ class Plain(ListDataset):
 
 
 @pytest.mark.parametrize(
-    ("samples", "told"),
+    ("samples", "message"),
     [
         ([], "holds no sample"),
         ([a_sample(), a_sample(stamp=1, token="a-0")], "same token"),
         ([a_sample(), a_sample(stamp=1, location="elsewhere")], "elsewhere and in world"),
     ],
 )
-def test_a_list_that_contradicts_itself_is_refused(tmp_path, samples, told):
-    with pytest.raises(BridgeTAError, match=told):
+def test_a_list_that_contradicts_itself_is_refused(tmp_path, samples, message):
+    with pytest.raises(BridgeTAError, match=message):
         Plain(tmp_path, samples)
 
 

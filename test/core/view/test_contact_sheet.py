@@ -100,8 +100,8 @@ def test_a_point_is_drawn_in_the_cell_of_the_label_below_it():
 
 
 def test_unknown_classes_are_named_and_no_caption_is_cut(monkeypatch):
-    told = {}
-    monkeypatch.setattr(contact_sheet, "add_caption", lambda picture, text: told.update({text: picture.shape[1]}))
+    captions = {}
+    monkeypatch.setattr(contact_sheet, "add_caption", lambda picture, text: captions.update({text: picture.shape[1]}))
     grid = BevGrid()
     scenery = Scenery(
         Rig((camera(),)),
@@ -111,7 +111,7 @@ def test_unknown_classes_are_named_and_no_caption_is_cut(monkeypatch):
         known=tuple(name != "walkway" for name in CLASS_NAMES),
     )
     contact_sheet._draw_tile(scenery, "a caption that is " + "long " * 20)
-    ((text, width),) = told.items()
+    ((text, width),) = captions.items()
     assert text.endswith("; unknown: walkway")
     assert width > cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
 
