@@ -8,8 +8,8 @@ PACKAGE = "bridgeta_ros"
 HERE = Path(__file__).parent
 
 
-def files(folder: str) -> list[str]:
-    """What data_files wants: paths relative to this file."""
+def list_files(folder: str) -> list[str]:
+    """List a folder's files relative to this one, as data_files wants them."""
     return sorted(str(path.relative_to(HERE)) for path in (HERE / folder).iterdir() if path.is_file())
 
 
@@ -36,7 +36,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
-        *((f"share/{PACKAGE}/{folder}", files(folder)) for folder in ("launch", "config")),
+        *((f"share/{PACKAGE}/{folder}", list_files(folder)) for folder in ("launch", "config")),
     ],
     zip_safe=False,
     python_requires=">=3.10,<3.13",

@@ -150,7 +150,7 @@ def reductions(root: str, version: str) -> tuple[dict[str, list[float]], int]:
 
 
 def rate_table(rates: dict[Kind, dict[int, list[float]]], rounds: int) -> Table:
-    """Samples per second by number of loader processes."""
+    """Tabulate samples per second by number of loader processes."""
     table = Table(title=f"Samples per second, median (least to most) of {rounds}")
     table.add_column("configuration")
     for workers in WORKERS:

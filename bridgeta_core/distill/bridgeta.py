@@ -3,7 +3,7 @@
 For any vectors a, b, c and eps > 0, |a - c|^2 <= (1 + eps) |a - b|^2 + (1 + 1/eps) |b - c|^2. The right side equals
 |a - c|^2 + ((1 + eps)^2 / eps) |b - b*|^2 with b* = (1 - w) a + w c and w = 1 / (1 + eps): direct distillation, and a
 pull of the assistant to a point between the two networks. So an assistant can help only through what it adds to that:
-its label loss, and D and Z, which the student's own decoder and head make of its F.
+its label loss, or D and Z, which the student's own decoder and head make of its F. Studies find that the latter acts.
 """
 
 from __future__ import annotations

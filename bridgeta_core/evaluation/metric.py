@@ -171,11 +171,11 @@ def format_percent(value: float | None) -> str:
 
 
 def _round(value: float | np.floating[Any]) -> float | None:
-    """A share for JSON, which has no NaN."""
+    """Round a share for JSON, which has no NaN."""
     return None if math.isnan(value) else round(float(value), 6)
 
 
 def _mean(values: Floats) -> float:
-    """The mean of the values that are not NaN."""
+    """Average the values that are not NaN."""
     scored = values[~np.isnan(values)]
     return float(scored.mean()) if len(scored) else math.nan

@@ -86,7 +86,7 @@ def draw_curves(folder: Path, target: Path) -> None:
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """The columns that explain a distillation and hold something, in the order of the log."""
+    """List the columns that explain a distillation and hold something, in the order of the log."""
     names = dict.fromkeys(name for row in rows for name, value in row.items() if value)
     return [name for name in names if name in VALIDATED or _REPORTED.fullmatch(name)]
 
@@ -96,7 +96,7 @@ def _last(rows: Sequence[Row], column: str) -> int:
 
 
 def _rows_at_end(rows: Sequence[Row], column: str) -> list[int]:
-    """The rows of a column at the end of training; its last row if training ended without it.
+    """Find the rows of a column at the end of training; its last row if training ended without it.
 
     Training ends with the last row of any column that explains a distillation, since the logs of collected studies
     hold no others.

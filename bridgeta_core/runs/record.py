@@ -176,7 +176,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def _describe_process() -> dict[str, Any]:
-    """The command line of this process, the revision of its source tree (None if installed), and what computes."""
+    """Collect the command line, the revision of the source tree (None if installed), and the versions that compute."""
     import lightning
     import torch
 
@@ -203,13 +203,13 @@ def _measure_peak_memory() -> dict[str, int | None]:
 
 
 def _read_synth_settings(root: str | Path) -> dict[str, Any] | None:
-    """The settings that a synthetic root was made with, None for a root of another origin."""
+    """Read the settings that a synthetic root was made with; None for a root of another origin."""
     sheet = Path(root) / "synth.json"
     return json.loads(sheet.read_text())["settings"] if sheet.exists() else None
 
 
 def _describe_data(synthetic: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """Which synthetic roots a run was trained and validated on."""
+    """Name the synthetic roots that a run was trained and validated on."""
     made = [(name, settings) for name, settings in synthetic.items() if settings]
     return ", ".join(
         f"{name}: {s['scenes']} scenes of split {s['split']}, seed {s['seed']}, {s['duration']:g} s" for name, s in made
@@ -227,7 +227,7 @@ def _read_scores(content: Mapping[str, Any]) -> RunScores:
 
 
 def _number(value: float | None) -> float:
-    """What is not known or not scored is null in JSON."""
+    """Read a number; JSON has null for what is unknown or not scored."""
     return math.nan if value is None else float(value)
 
 

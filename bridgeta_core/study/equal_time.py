@@ -69,7 +69,7 @@ def lengthen(experiment: Experiment, factor: float) -> Experiment:
 
 
 def _measure(study: StudyConfig, run: Run, runs: Sequence[Run]) -> dict[str, Any] | None:
-    """The time that the arm's finished runs trained over that of the baseline's, medians; None where either has none.
+    """Measure an arm's median training time relative to the baseline's; None while either has no finished run.
 
     The run itself costs what the baseline costs per step: only such arms may have a `like`.
     """

@@ -89,13 +89,13 @@ def _describe_teachers(results: Results) -> str:
 
 
 def _join_facts(results: Results, fact: Callable[[RunRecord], str]) -> str:
-    """What the runs say of themselves, the most frequent first."""
+    """Join what the runs say of themselves, the most frequent first."""
     facts = [fact(record) for record in results.records.values()]
     return "; ".join(sorted(set(facts) - {""}, key=lambda value: (-facts.count(value), value)))
 
 
 def _list_remarks(results: Results) -> list[str]:
-    """How the tables differ from what the study says: runs that are not finished, or have other settings."""
+    """List how the tables differ from the study: runs that are not finished, or have other settings."""
     lines = []
     if results.missing:
         lines.append(f"- not finished: {join_first(results.missing, 8)}")
@@ -138,7 +138,7 @@ def write_figure(results: Results, path: Path) -> None:
 
 
 def _mark_teachers(axes: Any, results: Results, budget: str) -> None:
-    """A line within the reach of the arms' axis; a teacher further away would squeeze them, and stands at the edge."""
+    """Mark each teacher by a line; one far beyond the arms would squeeze their axis, and stands at its edge."""
     far = []
     left, right = axes.get_xlim()
     for teacher in results.study.teachers:

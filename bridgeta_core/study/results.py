@@ -137,7 +137,7 @@ def _read_finished(runs: Sequence[Run]) -> dict[str, FinishedRun]:
 
 
 def _list_deviations(run: Run, settings: Mapping[str, Any]) -> list[str]:
-    """Where the data lay does not matter to the reader of a table."""
+    """Leave out where the data lay, which does not matter to the reader of a table."""
     different = list_deviations(settings, run.experiment, run.kind)
     return [text for text in different if not text.startswith(("data.train_root ", "data.val_root "))]
 

@@ -106,7 +106,7 @@ def _check_settings(run: Run, planned: Experiment) -> None:
 
 
 def _is_same_teacher(one: str, other: str) -> bool:
-    """Whether two paths end in teachers/NAME/seedK/FILE alike: a study's folder may have been moved."""
+    """Tell whether two paths end in teachers/NAME/seedK/FILE alike: a study's folder may have been moved."""
     return Path(one).parts[-4:] == Path(other).parts[-4:]
 
 

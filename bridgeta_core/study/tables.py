@@ -189,7 +189,7 @@ def _minus(results: Results, arm: str, other: str, budget: str, measure: Measure
 
 
 def _ends(results: Results, arm: str, budget: str) -> dict[str, float]:
-    """The mean over the seeds of every scalar."""
+    """Average every scalar over the seeds."""
     names = {name for record in results.records.values() for name in record.ends}
     means = {name: compute_spread(results.values(arm, budget, _measure_end(name)).values()) for name in names}
     return {name: mean.mean for name, mean in means.items() if mean}
