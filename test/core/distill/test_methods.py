@@ -136,12 +136,18 @@ AGREES = [p for p in ALL if p[0] != "bridgeta" or p[1:] in {("bridgeta.reading=f
 @pytest.mark.parametrize("method", AGREES, ids=lambda p: " ".join(p))
 def test_c5_a_student_that_agrees_gets_no_gradient(bench, method):
     distiller = bench.distiller(*method)
-    t = bench.teacher_taps()
-    s = Taps(*(x.clone().requires_grad_() for x in (t.F, t.D, t.Z)))
-    taught = label_free(bench.losses(distiller, t, s))
-    assert taught.item() == pytest.approx(0, abs=1e-5)
-    taught.backward()
-    assert all(x.grad is None or float(x.grad.abs().max()) < 1e-4 for x in s)
+    teacher = bench.teacher_taps()
+
+    def distil(student: Taps) -> tuple[float, float]:
+        """Return the loss without its label terms, and the largest gradient of any tap."""
+        taps = Taps(*(x.detach().clone().requires_grad_() for x in (student.F, student.D, student.Z)))
+        loss = label_free(bench.losses(distiller, teacher, taps))
+        loss.backward()
+        return loss.item(), max(float(x.grad.abs().max()) for x in taps if x.grad is not None)
+
+    loss, gradient = distil(teacher)
+    assert loss == pytest.approx(0, abs=1e-5)
+    assert gradient < 1e-3 * distil(bench.student_taps())[1]  # the rounding of softmaxes that are equal
 
 
 def test_c6_the_weights_file_reproduces_the_outputs_exactly(setup, tmp_path):
