@@ -100,6 +100,23 @@ def test_the_first_of_several_builders_wins(tmp_path):
     assert os.listdir(target.parent) == ["built"]
 
 
+def test_a_broken_build_leaves_nothing(tmp_path):
+    def build() -> None:
+        with build_once(tmp_path / "x") as folder:
+            (folder / "half").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_build_in_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BridgeTAError, match="file/x: cannot be written"), build_once(tmp_path / "file" / "x"):
+        pytest.fail("there is no folder to build in")
+
+
 def test_a_durable_file_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
     target, flushed = tmp_path / "state.json", []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append((os.fstat(descriptor).st_ino, target.exists())))
