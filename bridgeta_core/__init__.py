@@ -8,11 +8,12 @@ probabilities = runtime.infer(images, Rig.load("rig.yaml"))
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # checkers take it for typing's, which is slower to import than all of this file
 if TYPE_CHECKING:
+    from typing import Any
+
     from bridgeta_core.deploy.runtime import Runtime as Runtime
     from bridgeta_core.geometry.rig import Rig as Rig
     from bridgeta_core.utils.errors import BridgeTAError as BridgeTAError
@@ -37,6 +38,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import the face of the package on first use: `import bridgeta_core` loads neither torch nor numpy."""
+    import importlib
+
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)
