@@ -72,7 +72,6 @@ def test_the_world_is_turned_mirrored_scaled_then_shifted(change, point):
     np.testing.assert_allclose(transform(change.world, np.array(point)), expected, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(change=changes)
 def test_the_lift_follows_the_changed_world(change):
     """Depths are the camera's own, which a change leaves alone; where they lie in the BEV follows it."""
@@ -98,7 +97,7 @@ def test_the_lift_follows_the_changed_world(change):
     torch.testing.assert_close(changed.ground, plan(k, pose).ground, rtol=1e-4, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(change=changes, x=st.floats(-20, 20), y=st.floats(-20, 20), heading=st.floats(-3, 3))
 def test_labels_are_found_where_the_changed_world_has_them(small_root, change, x, y, heading):
     """What is deep inside or far outside an area before the change is so after it."""
@@ -298,7 +297,6 @@ image_fits = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(
     change=changes, fit=image_fits, u=st.integers(0, SIZE[0] - 1), v=st.integers(0, SIZE[1] - 1), bin=st.integers(0, 14)
 )

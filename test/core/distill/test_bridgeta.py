@@ -34,7 +34,7 @@ def test_u1_youngs_bound_holds_for_random_triples():
 
 
 @given(st.integers(0, 2**31), eps_values)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_u2_the_paths_equal_direct_distillation_plus_a_pull(seed, eps):
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         a, b, c, m = triple(seed, dtype)
@@ -46,7 +46,7 @@ def test_u2_the_paths_equal_direct_distillation_plus_a_pull(seed, eps):
 
 
 @given(st.integers(0, 2**31), eps_values)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_u3_the_students_gradient_points_to_the_assistant(seed, eps):
     a, b, c, m = triple(seed)
     c.requires_grad_()

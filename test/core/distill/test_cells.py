@@ -66,7 +66,7 @@ def test_features_beyond_the_labels_have_no_weight():
 
 
 @given(st.integers(0, 2**31), st.sampled_from(KINDS))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_weights_are_not_negative_and_sum_to_one(seed, kind):
     g = torch.Generator().manual_seed(seed)
     masks = (torch.rand(2, 6, *LABEL.shape, generator=g) < torch.rand(2, 6, 1, 1, generator=g) ** 3).to(torch.uint8)

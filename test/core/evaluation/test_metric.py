@@ -32,7 +32,7 @@ def random_batch(seed, samples=2):
     return probabilities, masks, known
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_equals_counting_every_cell(seed):
     probabilities, masks, known = random_batch(seed)

@@ -129,7 +129,7 @@ fits = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     fit=fits, place=st.tuples(st.floats(0.15, 0.85), st.floats(0.15, 0.85)), suffix=st.sampled_from([".jpg", ".png"])
 )
@@ -144,7 +144,7 @@ def test_a_dot_lands_where_the_matrix_of_its_fit_says(fit, place, suffix):
     np.testing.assert_allclose(centre(seen), there, atol=0.1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(fit=fits)
 def test_black_is_what_the_matrix_takes_from_outside_the_image(fit):
     seen = apply_fit(np.full((fit.source[1], fit.source[0], 3), 200, np.uint8), fit)

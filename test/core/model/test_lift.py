@@ -77,7 +77,7 @@ def by_loops(depth: Tensor, features: Tensor, k: Tensor, pose: Tensor, config: L
     return bev, margin
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 3), cameras=st.integers(1, 3))
 def test_the_lift_equals_its_definition_point_by_point(seed: int, batch: int, cameras: int) -> None:
     rng = np.random.default_rng(seed)
@@ -156,7 +156,7 @@ def test_a_camera_off_the_grid_gives_zeros_and_no_gradient(pose: NDArray[np.floa
     assert depth.grad.abs().sum() == 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_large_enough_grid_loses_no_mass(seed: int) -> None:
     rng = np.random.default_rng(seed)

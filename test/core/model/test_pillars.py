@@ -70,7 +70,7 @@ def by_loops(net: Pillars, points: Tensor) -> Tensor:
     return result
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60))
 def test_pillars_equal_their_definition(seed: int, count: int) -> None:
     net, points = pillars(), cloud(seed, count)
@@ -91,7 +91,6 @@ def test_a_point_fills_its_own_cell_only(x: float, y: float, z: float) -> None:
     assert filled.nonzero().tolist() == [[row, column]]
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), training=st.booleans())
 def test_the_order_of_points_does_not_matter(seed: int, training: bool) -> None:
     points = cloud(seed, 200) * torch.tensor([0.3, 0.3, 1, 1, 1])
@@ -99,7 +98,6 @@ def test_the_order_of_points_does_not_matter(seed: int, training: bool) -> None:
     torch.testing.assert_close(pillars().train(training)([points[order]]), pillars().train(training)([points]))
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), columns=st.integers(-8, 8), rows=st.integers(-6, 6))
 def test_shifting_points_by_cells_shifts_the_features(seed: int, columns: int, rows: int) -> None:
     points = cloud(seed, 100)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgeta_core.utils.errors import BridgeTAError
@@ -79,7 +79,6 @@ def test_flat_names_and_defaults_are_those_of_the_table():
     assert list(NodeParameters().to_flat()) == list(TABLE)
 
 
-@settings(deadline=None)  # OmegaConf takes its time on a loaded machine
 @given(st.fixed_dictionaries({}, optional={name: values_of(p) for name, p in TABLE.items()}))
 def test_values_survive_a_round_trip_and_the_others_are_defaults(values):
     settings = NodeParameters.from_flat(values)

@@ -108,7 +108,7 @@ def test_a_raw_image_that_does_not_hold_its_pixels_is_refused(changes):
         raw_to_rgb(raw(RGB, "rgb8", **changes))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(["rgb8", "bgra8", "mono8", "yuv422", "nv12", "bayer_rggb8", "mono16", "8UC3", "x"]),
     st.integers(0, 9),
@@ -242,7 +242,7 @@ def test_two_cameras_see_what_either_sees():
     assert np.allclose(invert(AHEAD)[:3, :3] @ (1, 0, 0), (0, 0, 1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.permutations(NAMES), st.integers(1, 6))
 def test_a_partial_set_runs_on_the_rig_of_its_cameras(order, count):
     runtime, given_names = FakeRuntime(NAMES), order[:count]

@@ -52,7 +52,6 @@ def street_depth(pose: Matrix, intrinsics: Matrix, wall: float | None) -> np.nda
     pitch=st.floats(-0.05, 0.05),
     wall=st.none() | st.floats(8, 45),
 )
-@settings(deadline=None)
 def test_ground_is_seen_up_to_the_wall_that_hides_the_rest(
     x: float, y: float, yaw: float, pitch: float, wall: float | None
 ) -> None:
@@ -72,7 +71,7 @@ def test_ground_is_seen_up_to_the_wall_that_hides_the_rest(
         assert not seen
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(x=st.floats(-200, 200), y=st.floats(-200, 200), yaw=st.floats(-3.1, 3.1), pitch=st.floats(-0.06, 0.06))
 def test_sampled_cells_have_the_classes_of_their_places(x: float, y: float, yaw: float, pitch: float) -> None:
     area = shapely.box(x - 12, y - 23, x + 31, y + 8)

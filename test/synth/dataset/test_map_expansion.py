@@ -111,7 +111,7 @@ def test_connectors_lead_from_lane_to_lane(town: Town, devkit: NuScenesMap) -> N
 
 
 @given(st.floats(10, 300), st.floats(0.05, 2.0), st.floats(-3, 3), st.sampled_from((-1, 1)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_an_arc_becomes_arcs_of_its_radius(radius: float, turn: float, yaw: float, side: int) -> None:
     angle = np.linspace(0, turn, max(4, round(radius * turn)))
     local = radius * np.stack((np.sin(angle), side * (1 - np.cos(angle))), axis=1)

@@ -40,7 +40,7 @@ def test_the_base_map_has_the_canvas_shape_and_north_up(town: Town, map_root: Pa
 
 
 @given(st.integers(1, 40), st.integers(1, 60), st.booleans(), st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_png_in_strips_is_the_image(
     tmp_path_factory: pytest.TempPathFactory, columns: int, rows: int, is_colour: bool, seed: int
 ) -> None:

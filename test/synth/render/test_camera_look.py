@@ -51,7 +51,7 @@ def test_more_light_never_looks_darker_and_grey_stays_grey() -> None:
 
 
 @given(st.floats(0.02, 1.0))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_exposure_follows_the_light_part_of_the_way(level: float) -> None:
     flat = torch.full((32, 32, 3), level)
     here, brighter = (int(render(flat * factor)[0, 0, 0]) for factor in (1.0, 4.0))
@@ -76,7 +76,7 @@ def test_vignetting_darkens_the_corners_only() -> None:
 
 
 @given(st.floats(-0.15, 0.15))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_sharpening_and_blurring_leave_edges_where_they_are(amount: float) -> None:
     step = torch.full((40, 60, 3), 0.1)
     step[:, 30:] = 0.5

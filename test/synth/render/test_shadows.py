@@ -32,7 +32,7 @@ def sun_at(elevation: float) -> tuple[float, float, float]:
     azimuth=st.floats(-3.14, 3.14),
     elevation=st.floats(0.2, 1.4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_points_shadow_lies_on_the_suns_ray(
     point: tuple[float, float, float], azimuth: float, elevation: float
 ) -> None:

@@ -68,7 +68,7 @@ def _collide(one: Driver, other: Driver, distance: np.ndarray) -> bool:
     speeds=st.lists(st.floats(0, 13), min_size=8, max_size=8),
     cruises=st.lists(st.floats(3, 14), min_size=8, max_size=8),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_followers_keep_order_and_distance(gaps: list[float], speeds: list[float], cruises: list[float]) -> None:
     streets = _straight()
     at, drivers = 400.0, []
@@ -83,7 +83,7 @@ def test_followers_keep_order_and_distance(gaps: list[float], speeds: list[float
 
 
 @given(start=st.floats(20, 120), speed=st.floats(0, 12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_driver_stops_at_a_gate_until_it_opens(start: float, speed: float) -> None:
     streets, gates = _straight(), Gates()
     gates.close(0, 180.0, -100.0, 12.0)
@@ -115,7 +115,7 @@ def test_a_driver_stops_at_the_end_of_the_route() -> None:
 
 
 @given(start=st.floats(80, 128), other=st.floats(80, 128), speed=st.floats(2, 11), cruise=st.floats(6, 13))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_crossing_routes_are_passed_one_after_the_other(
     start: float, other: float, speed: float, cruise: float
 ) -> None:
@@ -129,7 +129,7 @@ def test_crossing_routes_are_passed_one_after_the_other(
 
 
 @given(start=st.floats(80, 128), other=st.floats(80, 128), speed=st.floats(2, 11))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_merging_routes_are_passed_one_after_the_other(start: float, other: float, speed: float) -> None:
     streets = _crossroads()
     one = _driver(streets, 0, start, min(speed, math.sqrt(3 * (138 - start))), 10.0, last=1)

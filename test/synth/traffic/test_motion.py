@@ -21,7 +21,7 @@ def _circle(radius: float) -> np.ndarray:
 
 
 @given(radius=st.floats(8, 60), speed=st.floats(0.5, 12), base=st.floats(0.5, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_both_axles_follow_the_path_at_the_speed_of_travel(radius: float, speed: float, base: float) -> None:
     distance = 10 + speed * (_TIMES - _TIMES[0])
     motion = Motion.along(_circle(radius), distance, base)
@@ -65,7 +65,7 @@ def _tracks(seed: int) -> tuple[Tracks, np.ndarray]:
 
 
 @given(seed=st.integers(0, 50), time=st.floats(-LEAD, 4 + LEAD))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_poses_between_samples_are_rigid_and_between_them(seed: int, time: float) -> None:
     tracks, samples = _tracks(seed)
     poses = tracks.poses(time)

@@ -23,7 +23,7 @@ def test_night_and_rain_are_about_as_frequent_as_in_nuscenes() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(WEATHERS))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_light_is_physically_plausible(seed: int, weather: str) -> None:
     light = draw_light(np.random.default_rng(seed), weather)
     assert math.hypot(*light.sun) == pytest.approx(1)

@@ -17,7 +17,7 @@ def _terrain(seed: int = 4, relief: float = 1.0) -> Terrain:
 
 
 @given(seed=st.integers(0, 1000), relief=st.floats(0.05, 1.0))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_steepest_slope_is_six_percent_times_the_relief(seed: int, relief: float) -> None:
     terrain = _terrain(seed, relief)
     dy, dx = np.gradient(terrain.heights.astype(np.float64), terrain.step)
@@ -60,7 +60,7 @@ def test_an_extent_elsewhere_has_its_own_origin() -> None:
     length=st.floats(2, 6),
     width=st.floats(1.2, 2.2),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_wheels_of_a_vehicle_stand_on_the_ground(
     x: float, y: float, yaw: float, length: float, width: float
 ) -> None:

@@ -118,7 +118,7 @@ def test_a_cell_is_set_when_at_least_half_of_its_area_is_covered():
     assert (agree / either >= 0.995).all(), dict(zip(CLASS_NAMES, agree / either, strict=True))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEED, x=OFFSET, y=OFFSET, heading=HEADING, turns=st.integers(1, 3))
 def test_turning_by_right_angles_turns_the_mask(seed, x, y, heading, turns):
     raster, _ = random_raster(seed)
@@ -127,7 +127,7 @@ def test_turning_by_right_angles_turns_the_mask(seed, x, y, heading, turns):
     np.testing.assert_array_equal(np.rot90(turned, turns, axes=(2, 1)), raster.rasterise(here, SQUARE))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEED, x=OFFSET, y=OFFSET, heading=HEADING)
 def test_a_mirrored_map_has_a_mirrored_mask(seed, x, y, heading):
     raster, shapes = random_raster(seed)
@@ -137,7 +137,7 @@ def test_a_mirrored_map_has_a_mirrored_mask(seed, x, y, heading):
     np.testing.assert_array_equal(found[:, ::-1], raster.rasterise(pose(x, y, heading), SQUARE))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEED, heading=HEADING, columns=st.integers(-30, 30), rows=st.integers(-30, 30))
 def test_driving_on_by_whole_cells_shifts_the_mask(seed, heading, columns, rows):
     raster, _ = random_raster(seed)
@@ -149,7 +149,7 @@ def test_driving_on_by_whole_cells_shifts_the_mask(seed, heading, columns, rows)
     np.testing.assert_array_equal(raster.rasterise(there, GRID), expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(x=st.floats(-2000, 2000), y=st.floats(-2000, 2000), heading=HEADING)
 def test_a_covered_patch_is_full_without_seams(x, y, heading):
     raster = _everywhere()

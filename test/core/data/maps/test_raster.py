@@ -74,7 +74,7 @@ def drawn(small_root):
     return MapRaster.load(small_root, CITY), NuScenesMap(str(small_root), CITY)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     x=st.floats(-120, 120),
     y=st.floats(-120, 120),

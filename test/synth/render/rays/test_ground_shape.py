@@ -33,7 +33,7 @@ def _camera(x: float, y: float, yaw: float) -> Matrix:
 
 
 @given(x=st.floats(110, 190), y=st.floats(95, 105), yaw=st.floats(-3.1, 3.1))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_no_ground_lies_before_the_ends_of_rays(x: float, y: float, yaw: float) -> None:
     origin, directions = _rays(_camera(x, y, yaw), 48, 32)
     distance = GROUND.intersect(origin, directions, 48, 32).distance.numpy()

@@ -51,7 +51,7 @@ SIZE = st.tuples(st.floats(1, 5), st.floats(1, 5), st.floats(2, 5))
 
 
 @given(pose=STANDING, size=SIZE, lean=st.sampled_from((0.0, 0.1, 0.3)), is_round=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_rays_hit_solids_on_their_surface_and_nowhere_else(
     pose: Matrix, size: tuple[float, float, float], lean: float, is_round: bool
 ) -> None:
@@ -127,7 +127,7 @@ def test_a_mirrored_view_sees_the_mirrored_world() -> None:
     start=st.floats(-7, 7),
     columns=st.sampled_from((30, 90, 360)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_sector_of_a_sweep_hits_what_the_whole_turn_hits(
     pose: Matrix, size: tuple[float, float, float], around: float, start: float, columns: int
 ) -> None:

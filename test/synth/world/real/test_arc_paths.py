@@ -15,7 +15,7 @@ from bridgeta_synth.world.streets.shapes import arc_length
 SHAPES = ("LRL", "LSL", "LSR", "RLR", "RSL", "RSR")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     shape=st.sampled_from(SHAPES),
     radius=st.floats(5, 500),

@@ -27,7 +27,7 @@ def band(centre: np.ndarray, width: float, first: int = 0, clockwise: bool = Fal
     return Polygon(ring[::-1] if clockwise else ring)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     radius=st.floats(15, 400),
     turn=st.floats(-1.6, 1.6).filter(lambda t: abs(t) > 0.05),

@@ -15,7 +15,7 @@ from shapely.geometry import Polygon, box
 from bridgeta_synth.world.real.parking import find_bays
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(length=st.floats(4, 70), depth=st.floats(2, 45), turn=st.floats(-3, 3))
 def test_bays_lie_inside_and_apart(length: float, depth: float, turn: float) -> None:
     outline = affinity.rotate(box(0, 0, length, depth), turn, use_radians=True)

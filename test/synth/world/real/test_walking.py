@@ -33,7 +33,7 @@ def test_narrow_walkways_have_no_footpath() -> None:
     assert find_footpaths(Polygon()) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     length=st.floats(6, 30),
     width=st.floats(2.5, 5),

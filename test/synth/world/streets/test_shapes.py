@@ -34,7 +34,7 @@ def arc(radius: float, turn: float, step: float = 0.5) -> Points:
 
 
 @given(st.floats(10, 40), st.floats(0.2, 1.5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_hermite_path_has_the_given_headings_at_its_ends(chord: float, turn: float) -> None:
     out = np.array([math.cos(turn), math.sin(turn)])
     path = hermite(np.zeros(2), AHEAD, chord * np.array([math.cos(turn / 2), math.sin(turn / 2)]), out)
@@ -46,7 +46,7 @@ def test_a_hermite_path_has_the_given_headings_at_its_ends(chord: float, turn: f
 
 
 @given(st.floats(0.6, 2.2), st.floats(5, 30), st.floats(5, 30), st.sampled_from((-1, 1)), st.floats(4, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_rounded_corner_follows_both_legs_and_its_radius(
     turn: float, before: float, after: float, side: int, radius: float
 ) -> None:
@@ -65,7 +65,7 @@ def test_a_rounded_corner_follows_both_legs_and_its_radius(
 
 
 @given(st.floats(8, 200), st.floats(0.5, 2.5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_an_offset_arc_changes_its_radius_by_the_offset(radius: float, turn: float) -> None:
     line = arc(radius, turn)
     assert tightest_radius(line) == pytest.approx(radius, rel=0.02)
@@ -73,7 +73,7 @@ def test_an_offset_arc_changes_its_radius_by_the_offset(radius: float, turn: flo
 
 
 @given(st.floats(20, 200), st.floats(0.3, 2.0), st.floats(0.1, 6.0))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_ribbon_has_the_given_width(radius: float, turn: float, width: float) -> None:
     band = Polygon(ribbon(arc(radius, turn), width))
     assert band.is_valid
