@@ -25,13 +25,13 @@ ENCODINGS = {
 @pytest.mark.parametrize("padding", [0, 4], ids=["packed", "padded"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_cv_bridge_and_the_replay_see_the_same_pixels(encoding: str, padding: int) -> None:
-    from bridgeta_ros.node.inputs import cv_bridge_decoder
+    from bridgeta_ros.node.inputs import make_cv_bridge_decoder
     from bridgeta_ros.pipeline.images import RawImage, raw_to_rgb
 
     depth, rows = ENCODINGS[encoding]
     step = WIDTH * depth + padding
     data = np.random.default_rng(3).integers(0, 256, round(HEIGHT * rows) * step, dtype=np.uint8)
     image = RawImage(HEIGHT, WIDTH, encoding, step, data.tobytes())
-    seen = cv_bridge_decoder()(image)
+    seen = make_cv_bridge_decoder()(image)
     assert seen.shape == (HEIGHT, WIDTH, 3)
     np.testing.assert_array_equal(seen, raw_to_rgb(image))
