@@ -121,6 +121,7 @@ class SyncCounts:
     incomplete: int = 0  # cycles that were over without all cameras, whether handed out or not
     late: int = 0  # images as old as a used one of their camera, duplicates among them
     resets: int = 0  # times that stamps went back
+    missed: dict[str, int] = field(default_factory=dict)  # by camera, the incomplete cycles that lacked it
 
 
 class Synchroniser(Generic[T]):
@@ -188,8 +189,9 @@ class Synchroniser(Generic[T]):
     def flush(self) -> None:
         """Count the cycles that still wait as incomplete: the streams have ended."""
         while any(self._waiting.values()):
-            self._take(self._find_first_cycle())
-            self.counts.incomplete += 1
+            stamps = self._find_first_cycle()
+            self._take(stamps)
+            self._count_incomplete(stamps)
 
     def _forget(self) -> None:
         self.flush()
@@ -209,10 +211,16 @@ class Synchroniser(Generic[T]):
             if not at_once and not self._is_over(min(stamps.values()) + self._slop, awaited):
                 break
             items = self._take(stamps)
-            self.counts.incomplete += 1
+            self._count_incomplete(stamps)
             if enough:
                 result = ImageSet(items, stamps)
         return result
+
+    def _count_incomplete(self, stamps: Mapping[str, int]) -> None:
+        self.counts.incomplete += 1
+        for name in self._names:
+            if name not in stamps:
+                self.counts.missed[name] = self.counts.missed.get(name, 0) + 1
 
     def _find_first_cycle(self) -> dict[str, int]:
         """Return the stamps by camera of the oldest cycle that waits."""

@@ -179,6 +179,13 @@ class TestCompleteSets:
         sync.flush()
         assert sync.counts.incomplete == 100
 
+    @pytest.mark.parametrize("minimum", [None, 4])
+    def test_incomplete_cycles_are_counted_by_the_cameras_they_lack(self, minimum):
+        sync = live(minimum=minimum)
+        feed(sync, flat(nuscenes(20, [name for name in NAMES if name != "BACK"])))
+        sync.flush()
+        assert sync.counts.missed == {"BACK": 20}
+
 
 class TestPartialSets:
     @given(jittered(PERIOD, 43 * MS), st.data())
