@@ -40,7 +40,7 @@ from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
 from bridgeta_ros.bags.io import open_bag
 from bridgeta_ros.node.factory import RosFactory
 from bridgeta_ros.pipeline import messages, topics
-from bridgeta_ros.pipeline.calibration import TfTree, rig_from_messages
+from bridgeta_ros.pipeline.calibration import RigReader
 from bridgeta_ros.pipeline.sync import Synchroniser
 from bridgeta_synth import SynthSettings, write_dataset
 
@@ -75,10 +75,12 @@ class Vehicle(threading.Thread):
     def __init__(self, node: Node, bag: Path, rate: float) -> None:
         super().__init__(daemon=True)
         sets, infos, static = read_sets(bag)
-        tree = TfTree()
+        reader = RigReader(list(infos))
         for message in static:
-            tree.add_message(message)
-        self.rig: Rig = rig_from_messages(infos, tree)
+            reader.tree.add_message(message, static=True)
+        for name, info in infos.items():
+            reader.add_info(name, info)
+        self.rig: Rig = reader.build_rig()
         self.node, self.make, self.rate, self.sent = node, RosFactory(), rate, 0
         self.stopping = threading.Event()
         self.sets = [

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from bridgeta_core.geometry.rig_file import FORMAT_HELP, format_rig, read_entries
 from bridgeta_core.geometry.transforms import Matrix, quaternion, rigid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
 
+EQUIDISTANT = "equidistant"
+# Coefficients in OpenCV's order: k1, k2, p1, p2, k3 to k6, s1 to s4, tx, ty of a polynomial model, and k1 to k4 of the
+# equidistant (fisheye) one.
+_POLYNOMIAL = (4, 5, 8, 12, 14)
+DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
+    "plumb_bob": _POLYNOMIAL,
+    "rational_polynomial": _POLYNOMIAL,
+    EQUIDISTANT: (4,),
+}
+"""How many coefficients each distortion model may have, by the names of sensor_msgs/CameraInfo."""
+
+_SHORTEST = 0.05  # of the image's width: 168 degrees without distortion, and no lens is so wide with it
+_LONGEST = 1e7  # pixels
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole camera: image size and 3x3 intrinsics in pixels, 4x4 ego_T_cam (optical frame), and distortion.
+    """A camera: image size and 3x3 intrinsics in pixels, 4x4 ego_T_cam (optical frame), and lens distortion.
 
-    Distortion is plumb_bob's coefficients (k1, k2, p1, p2, k3, ...), empty when the images are rectified.
+    Distortion is the coefficients of its model (see `DISTORTION_MODELS`). Without any, an image of a polynomial model
+    is rectified. The network sees the image down to the row `crop_bottom`, counted from the top; None leaves the choice
+    to `lens.fit_camera`.
+
+    Raises BridgeTAError that names the camera for numbers that are no calibration.
     """
 
     name: str
@@ -27,22 +46,55 @@ class Camera:
     intrinsics: Matrix
     ego_T_cam: Matrix
     distortion: tuple[float, ...] = ()
+    distortion_model: str = "plumb_bob"
+    crop_bottom: int | None = None
 
     def __post_init__(self) -> None:
         k, pose = np.asarray(self.intrinsics, dtype=np.float64), np.asarray(self.ego_T_cam, dtype=np.float64)
         object.__setattr__(self, "intrinsics", k)
         object.__setattr__(self, "ego_T_cam", pose)
-        problem = None
-        if self.width < 1 or self.height < 1:
-            problem = f"image size {self.width}x{self.height} is empty"
-        elif k.shape != (3, 3) or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
-            problem = f"intrinsics {k.tolist()} need 3x3 finite numbers with positive focal lengths"
-        elif pose.shape != (4, 4) or not np.isfinite(pose).all():
-            problem = "ego_T_cam needs 4x4 finite numbers"
-        elif not np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-4):
-            problem = "the rotation of ego_T_cam is not orthonormal"
+        problem = self._find_problem()
         if problem:
             raise BridgeTAError(problem, where=f"camera {self.name}", fix="Correct its calibration")
+
+    def _find_problem(self) -> str | None:
+        k, pose = self.intrinsics, self.ego_T_cam
+        if self.width < 1 or self.height < 1:
+            return f"image size {self.width}x{self.height} is empty"
+        if k.shape != (3, 3) or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
+            return f"intrinsics {k.tolist()} need 3x3 finite numbers with positive focal lengths"
+        if k[1, 0] or not np.array_equal(k[2], (0, 0, 1)):
+            return f"intrinsics {k.tolist()} need the form [[fx, s, cx], [0, fy, cy], [0, 0, 1]]"
+        focal = min(k[0, 0], k[1, 1])
+        if focal < _SHORTEST * self.width:
+            return (
+                f"intrinsics with a focal length of {focal:g} px are impossible for an image {self.width} px wide "
+                "(are they normalised, or in millimetres?)"
+            )
+        if np.abs(k).max() > _LONGEST:
+            return f"intrinsics {k.tolist()} are not pixels"
+        if pose.shape != (4, 4) or not np.isfinite(pose).all():
+            return "ego_T_cam needs 4x4 finite numbers"
+        if not np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-4):
+            return "the rotation of ego_T_cam is not orthonormal"
+        if np.linalg.det(pose[:3, :3]) < 0:
+            return "the rotation of ego_T_cam is a reflection"
+        if self.crop_bottom is not None and not 1 <= self.crop_bottom <= self.height:
+            return f"crop_bottom {self.crop_bottom} is not a row of an image {self.height} px high"
+        return find_distortion_problem(self.distortion_model, self.distortion)
+
+
+def find_distortion_problem(model: str, coefficients: Sequence[float]) -> str | None:
+    """Say what is wrong with a distortion model and its coefficients; None if nothing is."""
+    if model not in DISTORTION_MODELS:
+        return f"distortion model {model!r} is not one of {', '.join(DISTORTION_MODELS)}"
+    if not np.isfinite(coefficients).all():
+        return f"distortion {list(coefficients)} holds values that are not finite"
+    counts = DISTORTION_MODELS[model]
+    if len(coefficients) in counts or (not coefficients and model != EQUIDISTANT):
+        return None
+    allowed = " or ".join(filter(None, (", ".join(map(str, counts[:-1])), str(counts[-1]))))
+    return f"distortion has {len(coefficients)} coefficients, {model} takes {allowed}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +112,11 @@ class Rig:
 
     def key(self) -> tuple[Any, ...]:
         """Return a hashable value that is equal for two rigs exactly when their calibrations are."""
-        return tuple(
-            (c.name, c.width, c.height, c.intrinsics.tobytes(), c.ego_T_cam.tobytes(), c.distortion)
-            for c in self.cameras
-        )
+        key: list[Any] = []
+        for c in self.cameras:
+            key += [c.name, c.width, c.height, c.intrinsics.tobytes(), c.ego_T_cam.tobytes()]
+            key += [c.distortion, c.distortion_model, c.crop_bottom]
+        return tuple(key)
 
     def select(self, names: tuple[str, ...]) -> Rig:
         """Return the rig of some cameras, in this order. Raises BridgeTAError for an unknown name."""
@@ -75,49 +128,34 @@ class Rig:
 
     def save(self, path: Path) -> None:
         """Write the rig as YAML: translations in metres, (w, x, y, z) quaternions, pixels."""
-        cameras = {
-            c.name: {
-                "width": c.width,
-                "height": c.height,
-                "intrinsics": [[float(v) for v in row] for row in c.intrinsics],
-                "translation": [float(v) for v in c.ego_T_cam[:3, 3]],
-                "rotation": [float(v) for v in quaternion(c.ego_T_cam)],
-                "distortion": [float(v) for v in c.distortion],
-            }
-            for c in self.cameras
-        }
         with replace_when_done(path) as temporary:
-            temporary.write_text(yaml.safe_dump({"cameras": cameras}, sort_keys=False, default_flow_style=None))
+            temporary.write_text(format_rig({camera.name: _to_entry(camera) for camera in self.cameras}))
 
     @classmethod
     def load(cls, path: Path) -> Rig:
         """Read a rig that `save` wrote. Raises BridgeTAError that names the file, the camera and the key at fault."""
-        fix = "See docs/rig.md for the format"
-        try:
-            content = yaml.safe_load(Path(path).read_text())
-        except OSError as error:
-            raise BridgeTAError(f"cannot be read ({error.strerror})", where=path) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BridgeTAError(f"is not YAML ({error})", where=path, fix=fix) from error
-        if not isinstance(content, dict) or not isinstance(content.get("cameras"), dict):
-            raise BridgeTAError("has no mapping 'cameras'", where=path, fix=fix)
-        if not content["cameras"]:
-            raise BridgeTAError("lists no camera", where=path, fix=fix)
         cameras = []
-        for name, entry in content["cameras"].items():
+        for name, entry in read_entries(path).items():
+            pose = rigid(entry.pop("translation"), entry.pop("rotation"))
             try:
-                cameras.append(
-                    Camera(
-                        name=str(name),
-                        width=int(entry["width"]),
-                        height=int(entry["height"]),
-                        intrinsics=np.array(entry["intrinsics"], dtype=np.float64),
-                        ego_T_cam=rigid(entry["translation"], entry["rotation"]),
-                        distortion=tuple(float(v) for v in entry.get("distortion", ())),
-                    )
-                )
-            except KeyError as error:
-                raise BridgeTAError(f"camera {name} has no {error}", where=path, fix=fix) from error
-            except (TypeError, ValueError, BridgeTAError) as error:
-                raise BridgeTAError(f"camera {name}: {error}", where=path, fix=fix) from error
+                cameras.append(Camera(name, ego_T_cam=pose, **entry))
+            except BridgeTAError as error:
+                raise BridgeTAError(f"camera {name}: {error.what}", where=path, fix=FORMAT_HELP) from error
         return cls(tuple(cameras))
+
+
+def _to_entry(camera: Camera) -> dict[str, Any]:
+    """Return a camera as a rig file has it."""
+    entry: dict[str, Any] = {
+        "width": camera.width,
+        "height": camera.height,
+        "intrinsics": [[float(v) for v in row] for row in camera.intrinsics],
+        "translation": [float(v) for v in camera.ego_T_cam[:3, 3]],
+        "rotation": [float(v) for v in quaternion(camera.ego_T_cam)],
+        "distortion": [float(v) for v in camera.distortion],
+    }
+    if camera.distortion:
+        entry["distortion_model"] = camera.distortion_model
+    if camera.crop_bottom is not None:
+        entry["crop_bottom"] = camera.crop_bottom
+    return entry

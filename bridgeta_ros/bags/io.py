@@ -20,7 +20,7 @@ from rosbags.typesys.store import Typestore
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
-from bridgeta_ros.pipeline.calibration import TfTree, rig_from_messages
+from bridgeta_ros.pipeline.calibration import RigReader
 from bridgeta_ros.pipeline.messages import RosbagsFactory
 from bridgeta_ros.pipeline.topics import TF, TF_STATIC, CameraTopic
 
@@ -186,8 +186,8 @@ def create_bag(
         inner.rmdir()
 
 
-def read_rig(bag: BagReader, cameras: Sequence[CameraTopic], base_frame: str) -> Rig:
-    """Read the calibration of some cameras of a bag, from as much of the bag as is needed.
+def read_rig(bag: BagReader, cameras: Sequence[CameraTopic], base_frame: str) -> tuple[Rig, list[str]]:
+    """Read the calibration of some cameras of a bag, from as much of the bag as is needed; also return remarks on it.
 
     Raises BridgeTAError for a camera without CameraInfo and for a missing link of TF.
     """
@@ -197,22 +197,24 @@ def read_rig(bag: BagReader, cameras: Sequence[CameraTopic], base_frame: str) ->
         raise BridgeTAError(
             f"no CameraInfo beside {', '.join(without)}", where=bag.path, fix="Give --calibration rig.yaml"
         )
-    tree, infos = TfTree(), dict[str, Any]()
+    reader = RigReader([camera.name for camera in cameras], base_frame)
+    silent = set(by_info)
     for connection, _, data in bag.raw({*by_info, TF, TF_STATIC}):
         message = bag.decode(connection, data)
         if connection.topic in by_info:
-            infos.setdefault(by_info[connection.topic], message)
+            silent.discard(connection.topic)
+            reader.add_info(by_info[connection.topic], message)
         else:
-            tree.add_message(message)
-        if len(infos) == len(by_info) and all(tree.connects(base_frame, i.header.frame_id) for i in infos.values()):
+            reader.tree.add_message(message, static=connection.topic == TF_STATIC)
+        if reader.complete:
             break
-    silent = [topic for topic, name in by_info.items() if name not in infos]
     if silent:
         raise BridgeTAError(f"no message on {', '.join(silent)}", where=bag.path, fix="Give --calibration rig.yaml")
     try:
-        return rig_from_messages({camera.name: infos[camera.name] for camera in cameras}, tree, base_frame)
+        rig = reader.build_rig()
     except BridgeTAError as error:
         raise BridgeTAError(f"{error.where}: {error.what}", where=bag.path, fix=error.fix) from error
+    return rig, reader.remarks
 
 
 @contextmanager

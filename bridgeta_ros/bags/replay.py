@@ -85,7 +85,7 @@ def replay(
         raise BridgeTAError("is the input bag itself", where=out, fix="Name another output", exit_code=2)
     with open_bag(bag) as source:
         runtime = Runtime(weights, device=settings.device) if isinstance(weights, (str, Path)) else weights
-        cameras, rig = _choose_cameras(source, settings, runtime)
+        cameras, rig, remarks = _choose_cameras(source, settings, runtime)
         runtime.warm_up(rig)
         summary = ReplaySummary(
             source=str(bag),
@@ -93,6 +93,7 @@ def replay(
             cameras={camera.name: camera.image for camera in cameras},
             slop=settings.slop,
             grid=asdict(runtime.grid),
+            remarks=remarks,
         )
         with (
             create_bag(out, settings.storage, settings.distro, settings.overwrite) as (target, folder),
@@ -109,8 +110,8 @@ def replay(
 
 def _choose_cameras(
     source: BagReader, settings: ReplaySettings, runtime: BevRuntime
-) -> tuple[list[topics.CameraTopic], Rig]:
-    """Return the cameras to replay and their calibration, in the order of the network's input."""
+) -> tuple[list[topics.CameraTopic], Rig, list[str]]:
+    """Return the cameras to replay and their calibration, in the order of the network's input, and remarks on it."""
     file = Rig.load(settings.calibration) if settings.calibration is not None else None
     cameras = topics.find_cameras(source.topics, settings.cameras, need_info=file is None)
     if not settings.cameras:
@@ -119,8 +120,8 @@ def _choose_cameras(
             cameras = [camera for camera in cameras if camera.name in named] or cameras
         cameras = topics.order_cameras(cameras, runtime.info.cameras)
     if file is None:
-        return cameras, read_rig(source, cameras, settings.base_frame)
-    return cameras, select_cameras([camera.name for camera in cameras], file)
+        return cameras, *read_rig(source, cameras, settings.base_frame)
+    return cameras, select_cameras([camera.name for camera in cameras], file), []
 
 
 class _SetFilter:

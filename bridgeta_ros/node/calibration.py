@@ -10,7 +10,8 @@ import numpy as np
 
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.pipeline.calibration import TfTree, camera_from_info, select_cameras
+from bridgeta_ros.pipeline.calibration import camera_from_info, select_cameras
+from bridgeta_ros.pipeline.tf_tree import TfTree
 
 
 class LiveCalibration:
@@ -38,14 +39,13 @@ class LiveCalibration:
         self._grace, self._clock = grace, clock
         self._since: float | None = None  # when the first camera was calibrated
         self._tree = TfTree()
-        self._tf_problem: str | None = None
         self._infos: dict[str, tuple[Any, Any]] = {}  # signature and message, by camera
         self._cameras: dict[str, Camera] = {}
 
     @property
     def complete(self) -> bool:
         """Whether every camera is calibrated and nothing is wrong."""
-        return not self.problems and self._tf_problem is None
+        return not self.problems
 
     @property
     def problem(self) -> str | None:
@@ -54,8 +54,6 @@ class LiveCalibration:
         for name, reason in self.problems.items():
             by_reason.setdefault(reason, []).append(name)
         lines = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
-        if self._tf_problem is not None:
-            lines.append(self._tf_problem)
         return "; ".join(lines) or None
 
     def add_info(self, name: str, message: Any) -> bool:
@@ -67,15 +65,11 @@ class LiveCalibration:
         self._calibrate(name)
         return self.update_rig()
 
-    def add_tf(self, message: Any) -> bool:
-        """Take a TFMessage; return whether `rig` has changed."""
+    def add_tf(self, message: Any, *, static: bool = False) -> bool:
+        """Take a TFMessage of /tf or, if it is `static`, of /tf_static; return whether `rig` has changed."""
         if self.from_file:
             return False
-        try:
-            self._tree.add_message(message)
-            self._tf_problem = None
-        except BridgeTAError as error:
-            self._tf_problem = str(error)
+        self._tree.add_message(message, static=static)
         for name in self._infos:
             self._calibrate(name)
         return self.update_rig()
@@ -103,7 +97,11 @@ class LiveCalibration:
                 raise BridgeTAError("names no frame", where=name, fix="Set header.frame_id")
             pose = self._tree.lookup(self._base, info.header.frame_id)
             self._cameras[name] = camera_from_info(name, info, pose)
-            self.problems.pop(name, None)
+            fault = self._tree.find_fault(self._base, info.header.frame_id)
+            if fault is None:
+                self.problems.pop(name, None)
+            else:
+                self.problems[name] = f"{fault}, the earlier transform stays in use"
         except BridgeTAError as error:
             what = f"CameraInfo {error.what}" if error.where else error.what
             remark = ", the earlier calibration stays in use" if name in self._cameras else ""

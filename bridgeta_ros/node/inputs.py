@@ -111,7 +111,8 @@ class CameraInputs:
                 # Drivers publish CameraInfo with either reliability; best effort takes both.
                 self._create(topics.CAMERA_INFO, f"~/input/{name}/camera_info", info, _make_qos(1, False))
         if not self._calibration.from_file:
-            self._create(topics.TF_MESSAGE, topics.TF_STATIC, self._take_transforms, _make_qos(100, True, latched=True))
+            static = partial(self._take_transforms, static=True)
+            self._create(topics.TF_MESSAGE, topics.TF_STATIC, static, _make_qos(100, True, latched=True))
             self._tf = self._create(topics.TF_MESSAGE, topics.TF, self._take_transforms, _make_qos(100, True))
 
     def _create(self, msgtype: str, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
@@ -150,8 +151,8 @@ class CameraInputs:
         if self._calibration.add_info(name, message):
             self._on_rig()
 
-    def _take_transforms(self, message: Any) -> None:
-        if self._calibration.add_tf(message):
+    def _take_transforms(self, message: Any, *, static: bool = False) -> None:
+        if self._calibration.add_tf(message, static=static):
             self._on_rig()
 
     def _take_image(self, name: str, message: Any) -> None:

@@ -3,115 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from bridgeta_core.geometry.rig import Camera, Rig
-from bridgeta_core.geometry.transforms import Matrix, invert, rigid
+from bridgeta_core.geometry.rig import DISTORTION_MODELS, EQUIDISTANT, Camera, Rig, find_distortion_problem
+from bridgeta_core.geometry.transforms import Matrix
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.pipeline.tf_tree import TfTree, strip_slash
 from bridgeta_ros.pipeline.topics import match_names
 
-# Both put their coefficients in OpenCV's order: k1, k2, p1, p2, k3, k4, k5, k6.
-_POLYNOMIAL_MODELS = ("", "plumb_bob", "rational_polynomial")
-
-
-def _frame(name: str) -> str:
-    return name.lstrip("/")  # tf (of ROS 1) wrote leading slashes; some drivers still do
-
-
-class TfTree:
-    """The newest transform of every link on /tf and /tf_static."""
-
-    def __init__(self) -> None:
-        self._links: dict[str, tuple[str, Matrix]] = {}
-
-    def add(self, parent: str, child: str, parent_T_child: Matrix) -> None:
-        """Set a link; it replaces an earlier parent of the same child."""
-        self._links[_frame(child)] = (_frame(parent), parent_T_child)
-
-    def add_message(self, message: Any) -> None:
-        """Set the links of a tf2_msgs/TFMessage.
-
-        Raises BridgeTAError for a transform that is not rigid, after it has set all others of the message.
-        """
-        problem: BridgeTAError | None = None
-        for entry in message.transforms:
-            t, q = entry.transform.translation, entry.transform.rotation
-            try:
-                pose = rigid((t.x, t.y, t.z), (q.w, q.x, q.y, q.z))
-            except BridgeTAError as error:
-                problem = BridgeTAError(error.what, where=f"TF {entry.header.frame_id} <- {entry.child_frame_id}")
-                continue
-            self.add(entry.header.frame_id, entry.child_frame_id, pose)
-        if problem is not None:
-            raise problem
-
-    def _to_root(self, frame: str) -> dict[str, Matrix]:
-        """Return every ancestor of a frame (itself first, the root last) with ancestor_T_frame."""
-        chain = {frame: np.eye(4)}
-        while frame in self._links:
-            parent, parent_T_child = self._links[frame]
-            if parent in chain:
-                raise BridgeTAError(f"TF has a loop through {parent}", fix="Each frame needs one parent")
-            chain[parent] = parent_T_child @ chain[frame]
-            frame = parent
-        return chain
-
-    def connects(self, target: str, source: str) -> bool:
-        """Return whether `lookup` would find a chain."""
-        return not self._to_root(_frame(source)).keys().isdisjoint(self._to_root(_frame(target)))
-
-    def lookup(self, target: str, source: str) -> Matrix:
-        """Return target_T_source. Raises BridgeTAError that names the frames between which a link is missing."""
-        target, source = _frame(target), _frame(source)
-        up_source, up_target = self._to_root(source), self._to_root(target)
-        common = next((frame for frame in up_source if frame in up_target), None)
-        if common is None:
-            known = set(self._links) | {parent for parent, _ in self._links.values()}
-            absent = [frame for frame in (target, source) if frame not in known]
-            why = (
-                f"TF does not know {' nor '.join(absent)}"
-                if absent
-                else f"{source} hangs on {list(up_source)[-1]}, {target} on {list(up_target)[-1]}"
-            )
-            raise BridgeTAError(
-                f"no transform {target} <- {source}: {why}",
-                fix="Publish the missing link on /tf_static, or give the calibration as a file (docs/rig.md)",
-            )
-        return invert(up_target[common]) @ up_source[common]
+# Names that drivers give to the equidistant model, which is Kannala and Brandt's with four coefficients.
+_EQUIDISTANT = (EQUIDISTANT, "fisheye", "kannala_brandt", "kannala_brandt4", "kb4")
+# Names that drivers and simulators give to images without distortion.
+_UNDISTORTED = ("", "none", "no_distortion", "undistorted", "pinhole", "perspective", "rectilinear", "perfect")
+# A stereo pair is turned by less to bring its images into one plane; some converters write other rotations into R.
+_LARGEST_RECTIFICATION = np.radians(30)
 
 
 def camera_from_info(name: str, info: Any, base_T_frame: Matrix, rectified: bool | None = None) -> Camera:
     """Make a Camera from a sensor_msgs/CameraInfo and the pose of its optical frame.
 
     `rectified` says whether the images are: then P holds and there is no distortion; otherwise K and D hold. None
-    takes them for rectified when D is zero or empty and P is there. A P with a fourth column (the right camera of a
-    stereo pair) moves the camera. Binning and region of interest are applied, so that the size is that of the images.
+    takes them for rectified when D is zero or empty, its model is not that of a fisheye lens, and P is there. As in
+    image_geometry, P projects points of the message's frame, and the frame of K is turned against it by R, which is not
+    the identity in a stereo pair. A P with a fourth column (the right camera of a pair) moves the camera. Binning and
+    region of interest are applied, so that the size is that of the images.
 
-    Raises BridgeTAError for numbers that are no calibration and for a distortion model that is not polynomial.
+    Raises BridgeTAError for numbers that are no calibration, for a distortion model that is not known, and for
+    coefficients that it does not have.
     """
-    k = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
-    p = np.asarray(info.p, dtype=np.float64).reshape(3, 4)
-    d = tuple(float(v) for v in info.d)
     where = f"CameraInfo of {name}"
-    if not (np.isfinite(k).all() and np.isfinite(p).all() and np.isfinite(d).all()):
+    try:
+        k = np.asarray(info.k, dtype=np.float64).reshape(3, 3)
+        p = np.asarray(info.p, dtype=np.float64).reshape(3, 4)
+    except ValueError as error:
+        raise BridgeTAError("has a K that is not 3x3, or a P that is not 3x4", where=where) from error
+    if not (np.isfinite(k).all() and np.isfinite(p).all() and np.isfinite(info.d).all()):
         raise BridgeTAError("holds values that are not finite", where=where, fix="Calibrate this camera")
     if rectified is None:
-        rectified = not any(d) and p[0, 0] > 0
-    if not rectified and any(d) and info.distortion_model not in _POLYNOMIAL_MODELS:
-        raise BridgeTAError(
-            f"distortion model {info.distortion_model!r} is not supported",
-            where=where,
-            fix="Use this camera's rectified images, or a plumb_bob or rational_polynomial calibration",
-        )
+        rectified = not any(info.d) and info.distortion_model not in _EQUIDISTANT and p[0, 0] > 0
+    model, d = ("plumb_bob", ()) if rectified else _read_distortion(info, where)
     intrinsics = (p[:, :3] if rectified else k).copy()
     if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
-        raise BridgeTAError("is not calibrated (zero focal length)", where=where, fix="Calibrate this camera")
+        what = "is not calibrated (zero focal length" + (
+            " in P, which holds for rectified images)" if rectified else ")"
+        )
+        raise BridgeTAError(what, where=where, fix="Calibrate this camera")
     if not np.array_equal(intrinsics[2], (0, 0, 1)):
         raise BridgeTAError(f"has a last row {intrinsics[2].tolist()} in {'P' if rectified else 'K'}", where=where)
     pose = base_T_frame
-    if rectified and p[:, 3].any():
+    if not rectified:
+        pose = pose @ _read_rectification(info)
+    elif p[:, 3].any():
         frame_T_cam = np.eye(4)
         frame_T_cam[:3, 3] = -np.linalg.solve(intrinsics, p[:, 3])
         pose = pose @ frame_T_cam
@@ -125,24 +70,119 @@ def camera_from_info(name: str, info: Any, base_T_frame: Matrix, rectified: bool
         intrinsics[:2] /= np.array(binning)[:, None]
         intrinsics[:2, 2] += 0.5 / np.array(binning) - 0.5
         width, height = width // binning[0], height // binning[1]
-    return Camera(name, width, height, intrinsics, pose, () if rectified or not any(d) else d)
+    try:
+        return Camera(name, width, height, intrinsics, pose, d, model)
+    except BridgeTAError as error:
+        raise BridgeTAError(error.what, where=where, fix=error.fix) from error
 
 
-def rig_from_messages(infos: Mapping[str, Any], tree: TfTree, base_frame: str = "base_link") -> Rig:
-    """Make the rig of cameras by name, in the mapping's order, from their CameraInfo and the frames it names.
+def _read_distortion(info: Any, where: str) -> tuple[str, tuple[float, ...]]:
+    """Return the distortion model and its coefficients as `Camera` has them."""
+    d, model = tuple(float(v) for v in info.d), info.distortion_model
+    if model in _EQUIDISTANT:
+        model = EQUIDISTANT
+    elif not any(d):
+        return "plumb_bob", ()
+    elif model == "":
+        model = "plumb_bob"
+    # Some drivers append zeros, so that all models have as many coefficients.
+    counts = [c for c in DISTORTION_MODELS.get(model, ()) if c < len(d) and not any(d[c:])]
+    if counts and len(d) not in DISTORTION_MODELS[model]:
+        d = d[: counts[-1]]
+    problem = find_distortion_problem(model, d)
+    if problem:
+        raise BridgeTAError(
+            problem, where=where, fix="Correct its D and distortion_model, or use this camera's rectified images"
+        )
+    return model, d
 
-    Raises BridgeTAError for a camera without calibration or without a chain of transforms to `base_frame`.
+
+def _read_rectification(info: Any) -> Matrix:
+    """Return frame_T_cam of a camera whose images are not rectified, from R (see `camera_from_info`)."""
+    result, r = np.eye(4), np.asarray(info.r, dtype=np.float64)
+    if r.size == 9 and np.isfinite(r).all():
+        r = r.reshape(3, 3)
+        is_rotation = np.allclose(r @ r.T, np.eye(3), atol=1e-4) and np.linalg.det(r) > 0
+        if is_rotation and np.trace(r) > 1 + 2 * np.cos(_LARGEST_RECTIFICATION):
+            result[:3, :3] = r
+    return result
+
+
+def find_info_remark(name: str, info: Any) -> str | None:
+    """Say what in a CameraInfo that can be used may be meant otherwise; None if nothing is."""
+    model, d = info.distortion_model, info.d
+    if model in _EQUIDISTANT and not any(d):
+        return (
+            f"{name}: its CameraInfo has the model {model} with coefficients of zero; it is used as an ideal fisheye "
+            "lens. If its images are rectified, let it say plumb_bob"
+        )
+    if model not in (*_EQUIDISTANT, *DISTORTION_MODELS) and model.lower() not in _UNDISTORTED:
+        return (
+            f"{name}: its CameraInfo has the unknown distortion model {model!r} with coefficients of zero; none is used"
+        )
+    return None
+
+
+class RigReader:
+    """Collects the calibration of some cameras from the messages of a recording.
+
+    The first CameraInfo of a camera that is a calibration counts: some drivers send empty ones until they are ready.
+    `rectified` says of a camera whether its images are (see `camera_from_info`).
     """
-    cameras = []
-    for name, info in infos.items():
-        if not info.header.frame_id:
-            raise BridgeTAError("names no frame", where=f"CameraInfo of {name}", fix="Set its header.frame_id")
+
+    def __init__(
+        self, names: Sequence[str], base_frame: str = "base_link", rectified: Mapping[str, bool | None] | None = None
+    ) -> None:
+        self.tree = TfTree()
+        self.remarks: list[str] = []
+        self._names, self._base, self._rectified = tuple(names), base_frame, rectified or {}
+        self._infos: dict[str, Any] = {}
+        self._problems: dict[str, list[BridgeTAError]] = {}
+
+    def add_info(self, name: str, info: Any) -> None:
+        """Take a CameraInfo."""
+        if name in self._infos:
+            return
         try:
-            pose = tree.lookup(base_frame, info.header.frame_id)
+            if not strip_slash(info.header.frame_id):
+                raise BridgeTAError("names no frame", where=f"CameraInfo of {name}", fix="Set its header.frame_id")
+            camera_from_info(name, info, np.eye(4), self._rectified.get(name))
+        except BridgeTAError as error:
+            self._problems.setdefault(name, []).append(error)
+        else:
+            self._infos[name] = info
+
+    @property
+    def complete(self) -> bool:
+        """Whether every camera is calibrated and TF leads to it."""
+        return len(self._infos) == len(self._names) and all(
+            self.tree.connects(self._base, info.header.frame_id) for info in self._infos.values()
+        )
+
+    def build_rig(self) -> Rig:
+        """Make the rig of the cameras; add to `remarks` what was passed over.
+
+        Raises BridgeTAError for a camera without a CameraInfo that is a calibration, and without a chain of transforms
+        to the base frame.
+        """
+        for name in self._names:
+            problems = self._problems.get(name, [])
+            if name not in self._infos:
+                raise problems[0] if problems else BridgeTAError("no message", where=f"CameraInfo of {name}")
+            if problems:
+                what = f"the first {len(problems)} are none: {problems[0].what}"
+                self.remarks.append(f"{name}: used the first CameraInfo that is a calibration; {what}")
+        return Rig(tuple(self._build_camera(name, self._infos[name]) for name in self._names))
+
+    def _build_camera(self, name: str, info: Any) -> Camera:
+        frame, rectified = info.header.frame_id, self._rectified.get(name)
+        try:
+            pose = self.tree.lookup(self._base, frame)
         except BridgeTAError as error:
             raise BridgeTAError(error.what, where=f"camera {name}", fix=error.fix) from None
-        cameras.append(camera_from_info(name, info, pose))
-    return Rig(tuple(cameras))
+        remarks = [self.tree.find_fault(self._base, frame), None if rectified else find_info_remark(name, info)]
+        self.remarks += [remark for remark in remarks if remark is not None and remark not in self.remarks]
+        return camera_from_info(name, info, pose, rectified)
 
 
 def select_cameras(names: Sequence[str], calibration: Rig) -> Rig:
@@ -157,9 +197,4 @@ def select_cameras(names: Sequence[str], calibration: Rig) -> Rig:
             f"the calibration has no camera {', '.join(missing)}; it has {', '.join(calibration.names)}", exit_code=2
         )
     selected = calibration.select(tuple(matches[name] for name in names)).cameras
-    return Rig(
-        tuple(
-            Camera(name, c.width, c.height, c.intrinsics, c.ego_T_cam, c.distortion)
-            for name, c in zip(names, selected, strict=True)
-        )
-    )
+    return Rig(tuple(replace(camera, name=name) for name, camera in zip(names, selected, strict=True)))

@@ -15,7 +15,7 @@ from rosbags.typesys.store import Typestore
 
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.rig import Camera
+from bridgeta_core.geometry.rig import EQUIDISTANT, Camera
 from bridgeta_core.geometry.transforms import Matrix, quaternion
 from bridgeta_core.view.drawing import colour_cells
 from bridgeta_ros.pipeline.status import Status
@@ -154,12 +154,13 @@ def make_compressed_image(factory: MessageFactory, jpeg: bytes, ns: int, frame: 
 
 def make_camera_info(factory: MessageFactory, camera: Camera, ns: int, frame: str) -> Any:
     """Make a sensor_msgs/CameraInfo of a monocular camera: R is the identity and P is [K | 0]."""
+    polynomial = "plumb_bob" if len(camera.distortion) <= 5 else "rational_polynomial"
     return factory.make(
         CAMERA_INFO,
         header=make_header(factory, ns, frame),
         height=camera.height,
         width=camera.width,
-        distortion_model="plumb_bob" if len(camera.distortion) <= 5 else "rational_polynomial",
+        distortion_model=EQUIDISTANT if camera.distortion_model == EQUIDISTANT else polynomial,
         d=np.array(camera.distortion or (0.0,) * 5, dtype=np.float64),
         k=camera.intrinsics.ravel().copy(),
         r=np.eye(3).ravel(),

@@ -218,7 +218,7 @@ def test_a_transform_that_is_not_finite_costs_no_other():
     assert not calibration.add_tf(message)
     assert set(calibration.problems) == {"cam_front"}
     assert calibration.problem is not None
-    assert "TF base_link <- cam_front_optical" in calibration.problem
+    assert "TF base_link <- cam_front_optical is ignored, it holds values that are not finite" in calibration.problem
     assert calibration.add_tf(tf(*NAMES))
     assert calibration.problem is None
 
@@ -233,6 +233,14 @@ def test_a_transform_that_turns_bad_leaves_the_earlier_one_in_use():
     assert not calibration.complete
     assert calibration.problem is not None
     assert "TF base_link <- cam_front_optical" in calibration.problem
+
+
+def test_a_bad_transform_of_another_part_of_the_vehicle_is_no_problem():
+    calibration = calibrated()
+    message = messages.make_tf_message(ROSBAGS, [(1, "base_link", "wheel", AHEAD), (1, "wheel", "wheel", AHEAD)])
+    message.transforms[0].transform.translation.x = float("nan")
+    assert not calibration.add_tf(message)
+    assert calibration.complete
 
 
 def test_a_loop_in_tf_leaves_the_earlier_calibration_in_use():
@@ -306,7 +314,9 @@ def test_where_the_vehicle_is_does_not_matter():
 
 
 def test_a_rig_file_replaces_all_messages():
-    file = Rig(tuple(Camera(c.name.upper(), *SIZE, c.intrinsics * 1.5, c.ego_T_cam) for c in RIG.cameras))
+    file = Rig(
+        tuple(Camera(c.name.upper(), *SIZE, np.diag((1.5, 1.5, 1)) @ c.intrinsics, c.ego_T_cam) for c in RIG.cameras)
+    )
     calibration = new(file=file)
     before = calibration.rig
     assert before is not None

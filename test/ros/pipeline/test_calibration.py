@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from bag_fakes import AHEAD, RIG, K
 from hypothesis import given
 from hypothesis import strategies as st
 from rosbags.typesys import Stores, get_typestore
+from scipy.spatial.transform import Rotation
 
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import invert, project, rigid, transform
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline import messages
-from bridgeta_ros.pipeline.calibration import TfTree, camera_from_info, rig_from_messages, select_cameras
+from bridgeta_ros.pipeline.calibration import RigReader, camera_from_info, find_info_remark, select_cameras
 
 FACTORY = messages.RosbagsFactory(get_typestore(Stores.ROS2_JAZZY))
 CAMERA = Camera("front", 160, 90, K, AHEAD)
@@ -26,95 +28,6 @@ def info(camera: Camera = CAMERA, frame: str = "front_optical", **changes):
     for name, value in changes.items():
         setattr(message, name, value)
     return message
-
-
-def poses():
-    numbers = st.floats(-5, 5)
-    quaternions = st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: np.linalg.norm(q) > 0.1)
-    return st.builds(rigid, st.tuples(numbers, numbers, numbers), quaternions)
-
-
-@given(st.lists(poses(), min_size=1, max_size=5), st.integers(0, 4), st.integers(0, 4))
-def test_a_chain_of_links_is_the_product_of_its_transforms(chain, a, b):
-    tree = TfTree()
-    for i, pose in enumerate(chain):
-        tree.add(f"f{i}", f"f{i + 1}", pose)
-    a, b = sorted((a % (len(chain) + 1), b % (len(chain) + 1)))
-    expected = np.linalg.multi_dot([np.eye(4), *chain[a:b], np.eye(4)])
-    assert np.allclose(tree.lookup(f"f{a}", f"f{b}"), expected)
-    assert np.allclose(tree.lookup(f"f{b}", f"f{a}"), np.linalg.inv(expected))
-
-
-def test_frames_that_hang_on_a_common_parent_are_related():
-    tree = TfTree()
-    left, right = rigid((1, 2, 0), (1, 0, 0, 0)), rigid((0, 0, 3), (0, 1, 0, 0))
-    tree.add("roof", "/left", left)
-    tree.add("roof", "right", right)
-    assert np.allclose(tree.lookup("left", "right"), invert(left) @ right)
-
-
-def test_the_newest_transform_of_a_link_holds():
-    tree = TfTree()
-    tree.add("map", "base_link", np.eye(4))
-    tree.add("map", "base_link", AHEAD)
-    assert np.allclose(tree.lookup("map", "base_link"), AHEAD)
-
-
-def test_a_missing_link_is_named_with_both_ends():
-    tree = TfTree()
-    tree.add("map", "base_link", np.eye(4))
-    tree.add("mast", "camera", np.eye(4))
-    with pytest.raises(BridgeTAError, match="camera hangs on mast, base_link on map"):
-        tree.lookup("base_link", "camera")
-    assert not tree.connects("base_link", "camera")
-    with pytest.raises(BridgeTAError, match=r"does not know radar.*tf_static.*rig.md"):
-        tree.lookup("base_link", "radar")
-
-
-def test_a_loop_of_links_is_an_error_and_not_a_hang():
-    tree = TfTree()
-    tree.add("a", "b", np.eye(4))
-    tree.add("b", "c", np.eye(4))
-    tree.add("c", "a", np.eye(4))
-    with pytest.raises(BridgeTAError, match="loop"):
-        tree.lookup("a", "c")
-
-
-@given(poses())
-def test_a_tf_message_written_by_us_is_read_back(pose):
-    tree = TfTree()
-    tree.add_message(messages.make_tf_message(FACTORY, [(0, "base_link", "camera", pose)]))
-    assert np.allclose(tree.lookup("base_link", "camera"), pose)
-
-
-def test_a_zero_quaternion_is_refused_with_its_frames():
-    message = messages.make_tf_message(FACTORY, [(0, "base_link", "camera", np.eye(4))])
-    message.transforms[0].transform.rotation = SimpleNamespace(w=0.0, x=0.0, y=0.0, z=0.0)
-    with pytest.raises(BridgeTAError, match="base_link <- camera"):
-        TfTree().add_message(message)
-
-
-@pytest.mark.parametrize("bad", [0, 1, 2])
-def test_a_transform_that_is_not_rigid_is_named_and_costs_no_other(bad):
-    names = ["left", "middle", "right"]
-    message = messages.make_tf_message(FACTORY, [(0, "base_link", name, AHEAD) for name in names])
-    message.transforms[bad].transform.translation.y = float("nan")
-    tree = TfTree()
-    with pytest.raises(BridgeTAError, match=f"TF base_link <- {names[bad]}"):
-        tree.add_message(message)
-    assert not tree.connects("base_link", names.pop(bad))
-    for name in names:
-        assert np.allclose(tree.lookup("base_link", name), AHEAD)
-
-
-def test_a_transform_that_turns_bad_leaves_the_earlier_one():
-    tree = TfTree()
-    message = messages.make_tf_message(FACTORY, [(0, "base_link", "camera", AHEAD)])
-    tree.add_message(message)
-    message.transforms[0].transform.translation.x = float("inf")
-    with pytest.raises(BridgeTAError):
-        tree.add_message(message)
-    assert np.allclose(tree.lookup("base_link", "camera"), AHEAD)
 
 
 def test_a_rectified_camera_takes_its_intrinsics_from_p():
@@ -131,6 +44,53 @@ def test_an_unrectified_camera_takes_k_and_d():
     assert np.array_equal(camera.intrinsics, K)
     assert camera.distortion == tuple(d)
     assert np.array_equal(camera_from_info("front", info(p=p.ravel(), d=d), AHEAD, rectified=True).intrinsics, p[:, :3])
+
+
+@pytest.mark.parametrize("model", ["equidistant", "fisheye", "kannala_brandt4"])
+@pytest.mark.parametrize("d", [(0.1, -0.02, 0.003, 0.0), (0.1, -0.02, 0.003, 0.0, 0.0), (0.0,) * 4])
+def test_a_fisheye_camera_keeps_k_and_four_coefficients(model, d):
+    p = np.array([[70.0, 0, 81, 0], [0, 71, 46, 0], [0, 0, 1, 0]])
+    message = info(d=np.array(d), distortion_model=model, p=p.ravel())
+    camera = camera_from_info("front", message, AHEAD)
+    assert (camera.distortion_model, camera.distortion) == ("equidistant", d[:4])
+    assert np.array_equal(camera.intrinsics, K)
+    assert (find_info_remark("front", message) is None) == any(d)
+    rectified = camera_from_info("front", message, AHEAD, rectified=True)
+    assert (rectified.distortion_model, rectified.distortion) == ("plumb_bob", ())
+    assert np.array_equal(rectified.intrinsics, p[:, :3])
+
+
+@pytest.mark.parametrize(("model", "is_named"), [("", False), ("none", False), ("plumb_bob", False), ("mei", True)])
+def test_coefficients_of_zero_need_no_model_but_an_odd_one_is_named(model, is_named):
+    message = info(d=np.zeros(3), distortion_model=model)
+    assert camera_from_info("front", message, AHEAD).distortion == ()
+    assert (find_info_remark("front", message) is not None) == is_named
+
+
+def test_a_camera_info_written_by_us_keeps_the_lens():
+    for model, d in (("equidistant", (0.1, 0.0, 0.0, 0.01)), ("rational_polynomial", (0.1,) * 8)):
+        camera = Camera("front", 160, 90, K, AHEAD, d, model)
+        again = camera_from_info("front", info(camera), AHEAD)
+        assert (again.distortion, again.distortion_model) == (d, model)
+
+
+@given(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3), st.floats(-0.3, 0.3), st.floats(-2, 2), st.floats(-1, 1))
+def test_the_unrectified_image_of_a_stereo_pair_is_turned_by_r(a, b, c, x, y):
+    r = Rotation.from_rotvec((a, b, c)).as_matrix()
+    d = np.array([-0.1, 0.01, 0.001, 0.0, 0.0])
+    camera = camera_from_info("left", info(r=r.ravel(), d=d), np.eye(4))
+    # image_geometry's unrectifyPoint: the ray of the rectified image is projected by the inverse of R, D and K.
+    point = np.array((x, y, 5.0))
+    expected = cv2.projectPoints(point[None], cv2.Rodrigues(r.T)[0], np.zeros(3), K, d)[0].ravel()
+    local = transform(invert(camera.ego_T_cam), point)
+    ours = cv2.projectPoints(local[None], np.zeros(3), np.zeros(3), camera.intrinsics, np.array(camera.distortion))[0]
+    assert np.allclose(ours.ravel(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("r", [np.zeros(9), np.full(9, np.nan), np.diag([1.0, 1, -1]).ravel(), AHEAD[:3, :3].ravel()])
+def test_an_r_that_rectifies_nothing_is_not_used(r):
+    d = np.array([-0.1, 0.01, 0.001, 0.0, 0.0])
+    assert np.array_equal(camera_from_info("left", info(r=r, d=d), AHEAD).ego_T_cam, AHEAD)
 
 
 def test_without_p_a_camera_without_distortion_takes_k():
@@ -164,7 +124,14 @@ def test_binning_and_region_of_interest_are_applied():
     [
         ({"k": np.full(9, np.nan)}, "not finite"),
         ({"k": np.zeros(9), "p": np.zeros(12)}, "not calibrated"),
-        ({"d": np.array([0.1, 0, 0, 0]), "distortion_model": "equidistant"}, "equidistant"),
+        ({"d": np.ones(5), "distortion_model": "equidistant"}, "5 coefficients, equidistant takes 4"),
+        ({"d": np.ones(3), "distortion_model": "equidistant"}, "3 coefficients, equidistant takes 4"),
+        ({"d": np.zeros(0), "distortion_model": "equidistant"}, "0 coefficients, equidistant takes 4"),
+        ({"d": np.ones(3)}, "3 coefficients, plumb_bob takes 4, 5, 8, 12 or 14"),
+        ({"d": np.ones(6), "distortion_model": "rational_polynomial"}, "6 coefficients, rational_polynomial takes"),
+        ({"d": np.ones(5), "distortion_model": "mei"}, "model 'mei' is not one of plumb_bob"),
+        ({"k": np.ones(4)}, "not 3x3"),
+        ({"k": np.array([0.8, 0, 0.5, 0, 0.8, 0.5, 0, 0, 1]), "p": np.zeros(12)}, "normalised"),
         ({"width": 0}, "empty"),
         ({"p": np.array([80.0, 0, 9, 4, 0, 80, 9, 0, 0, 0, 0, 0])}, "last row"),
     ],
@@ -175,20 +142,70 @@ def test_a_camera_info_that_is_no_calibration_is_refused_by_name(changes, what):
     assert "front" in str(error.value)
 
 
+def links(*entries, ns: int = 0):
+    return messages.make_tf_message(FACTORY, [(ns, *entry) for entry in entries])
+
+
+MOUNTED = links(("base_link", "front_optical", AHEAD))
+
+
+def read(infos, tf=MOUNTED, **options):
+    reader = RigReader(["front"], **options)
+    reader.tree.add_message(tf, static=True)
+    for message in infos:
+        reader.add_info("front", message)
+    return reader
+
+
 def test_a_rig_follows_the_frames_of_its_camera_infos():
-    tree = TfTree()
-    tree.add("base_link", "mast", rigid((0, 0, 1), (1, 0, 0, 0)))
-    tree.add("mast", "front_optical", rigid((0.5, 0, 0.5), (0.5, -0.5, 0.5, -0.5)))
-    rig = rig_from_messages({"front": info()}, tree)
+    mast, camera = rigid((0, 0, 1), (1, 0, 0, 0)), rigid((0.5, 0, 0.5), (0.5, -0.5, 0.5, -0.5))
+    reader = read([info()], links(("base_link", "mast", mast), ("mast", "front_optical", camera)))
+    assert reader.complete
+    rig = reader.build_rig()
     assert rig.names == ("front",)
     assert np.allclose(rig.cameras[0].ego_T_cam, rigid((0.5, 0, 1.5), (0.5, -0.5, 0.5, -0.5)))
+    assert reader.remarks == []
 
 
-def test_a_camera_without_a_frame_or_without_a_chain_is_named():
-    with pytest.raises(BridgeTAError, match="names no frame"):
-        rig_from_messages({"front": info(frame="")}, TfTree())
-    with pytest.raises(BridgeTAError, match=r"camera front: .*front_optical"):
-        rig_from_messages({"front": info()}, TfTree())
+NO_CALIBRATIONS = {
+    "zero focal length": {"k": np.zeros(9), "p": np.zeros(12)},
+    "not finite": {"k": np.full(9, np.nan)},
+    "empty": {"width": 0},
+    "names no frame": {"frame": "/"},
+    "unknown model": {"d": np.ones(5), "distortion_model": "mei"},
+    "coefficients": {"d": np.ones(3)},
+}
+
+
+@pytest.mark.parametrize("changes", NO_CALIBRATIONS.values(), ids=NO_CALIBRATIONS)
+def test_the_first_camera_info_that_is_a_calibration_counts(changes):
+    later = info(k=(K * 2).ravel() / (1, 1, 1, 1, 1, 1, 1, 1, 2))
+    reader = read([info(**changes), info(**changes), info(), later])
+    assert np.array_equal(reader.build_rig().cameras[0].intrinsics, K)
+    assert len(reader.remarks) == 1
+    assert reader.remarks[0].startswith("front: used the first CameraInfo that is a calibration; the first 2 are none")
+
+
+@pytest.mark.parametrize("changes", NO_CALIBRATIONS.values(), ids=NO_CALIBRATIONS)
+def test_a_camera_without_any_calibration_is_refused_by_name(changes):
+    reader = read([info(**changes)] * 3)
+    assert not reader.complete
+    with pytest.raises(BridgeTAError, match="CameraInfo of front"):
+        reader.build_rig()
+
+
+def test_a_camera_without_a_chain_is_named():
+    reader = read([info()], links(("base_link", "left_optical", AHEAD)))
+    assert not reader.complete
+    with pytest.raises(BridgeTAError, match=r"camera front: .*TF does not know front_optical"):
+        reader.build_rig()
+
+
+def test_an_ignored_transform_explains_the_missing_chain():
+    tf = links(("base_link", "front_optical", AHEAD))
+    tf.transforms[0].transform.rotation.w = 3.0
+    with pytest.raises(BridgeTAError, match=r"front_optical is ignored, its quaternion has length 3"):
+        read([info()], tf).build_rig()
 
 
 def test_a_calibration_file_may_use_nuscenes_spelling(tmp_path):
