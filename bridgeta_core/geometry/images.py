@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.geometry.lens import fit_camera, to_pinhole
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
@@ -24,14 +25,14 @@ _BILINEAR = 0.7  # the smallest scale at which bilinear sampling still uses near
 def fit_images(rig: Rig, size: tuple[int, int], margin: float) -> dict[str, ImageFit]:
     """Fit the images of every camera of a rig to network inputs of `size` (width, height), by name in the rig's order.
 
-    `margin` is the resized width over the input width (see `ImageFit.bottom`).
+    `margin` is the resized width over the input width (see `lens.fit_camera`).
     """
-    return {camera.name: ImageFit.bottom((camera.width, camera.height), size, margin) for camera in rig.cameras}
+    return {camera.name: fit_camera(camera, size, margin) for camera in rig.cameras}
 
 
 def fit_intrinsics(rig: Rig, fits: Iterable[ImageFit]) -> NDArray[np.float64]:
     """Return the intrinsics `[N, 3, 3]` of the network inputs of a rig; `fits` are in the rig's order."""
-    return np.stack([fit.matrix @ camera.intrinsics for fit, camera in zip(fits, rig.cameras, strict=True)])
+    return np.stack([fit.matrix @ to_pinhole(camera).intrinsics for fit, camera in zip(fits, rig.cameras, strict=True)])
 
 
 def is_jpeg(data: Buffer) -> bool:

@@ -57,6 +57,11 @@ class Camera:
         if problem:
             raise BridgeTAError(problem, where=f"camera {self.name}", fix="Correct its calibration")
 
+    @property
+    def is_distorted(self) -> bool:
+        """Whether its images need undistortion; a fisheye's do with coefficients of zero too."""
+        return self.distortion_model == EQUIDISTANT or any(self.distortion)
+
     def _find_problem(self) -> str | None:
         k, pose = self.intrinsics, self.ego_T_cam
         if self.width < 1 or self.height < 1:

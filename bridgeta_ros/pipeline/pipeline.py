@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry import images
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.lens import Undistortion, to_pinhole
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import ImageFit, invert, project, transform
 from bridgeta_core.utils.errors import BridgeTAError
@@ -54,16 +54,18 @@ class _Lens:
     to_rgb: Callable[[RawImage], Picture]
 
     @cached_property
-    def maps(self) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-        """Where in the resized image each pixel of the network input is looked up, lens distortion included."""
-        resized = replace(self.fit, offset=(0, 0), size=self.fit.resized).matrix @ self.camera.intrinsics
-        fitted = self.fit.matrix @ self.camera.intrinsics
-        d = np.array(self.camera.distortion)
-        return cv2.initUndistortRectifyMap(resized, d, None, fitted, self.fit.size, cv2.CV_16SC2)
+    def undistortion(self) -> Undistortion | None:
+        """The map to the network input, made once; None for a camera without distortion."""
+        return Undistortion.build(self.camera, self.fit) if self.camera.is_distorted else None
+
+    @property
+    def resize(self) -> ImageFit:
+        """How the image is resized before anything else."""
+        return self.fit if self.undistortion is None else self.undistortion.resize
 
     @property
     def reduction(self) -> int:
-        return images.choose_reduction(self.fit)
+        return images.choose_reduction(self.resize)
 
     def decode(self, image: EncodedImage | RawImage) -> Picture:
         """Decode to RGB `[H, W, 3]` in the camera's size or the decoder's reduction of it."""
@@ -75,22 +77,18 @@ class _Lens:
         # Decoders round the reduced size up (JPEG) or down (PNG).
         if any(
             size not in (full // reduction, -(-full // reduction))
-            for size, full in ((width, self.fit.source[0]), (height, self.fit.source[1]))
+            for size, full in ((width, self.camera.width), (height, self.camera.height))
         ):
             raise BridgeTAError(
                 f"the image has {'about ' if reduction > 1 else ''}{width * reduction}x{height * reduction} pixels, "
-                f"its calibration is for {self.fit.source[0]}x{self.fit.source[1]}",
+                f"its calibration is for {self.camera.width}x{self.camera.height}",
                 fix="Use the CameraInfo of this image size",
             )
         return picture
 
     def preprocess(self, picture: Picture) -> Picture:
         """Resize, undistort and cut a picture to the network input `[h, w, 3]`."""
-        if not any(self.camera.distortion):
-            return images.apply_fit(picture, self.fit)
-        if picture.shape[1::-1] != self.fit.resized:
-            picture = cv2.resize(picture, self.fit.resized, interpolation=cv2.INTER_AREA)
-        return cv2.remap(picture, *self.maps, cv2.INTER_LINEAR)
+        return images.apply_fit(picture, self.fit) if self.undistortion is None else self.undistortion.apply(picture)
 
 
 def _attempt(step: Callable[[_Lens, Any], Picture], lens: _Lens, item: Any) -> Picture | BridgeTAError:
@@ -123,7 +121,7 @@ def find_seen_cells(
     ground = np.stack((*np.meshgrid(x, y), np.zeros(grid.shape)), axis=-1)
     seen = np.zeros(grid.shape, dtype=np.bool_)
     for camera, fit in zip(rig.cameras, fits, strict=True):
-        pixels, depth = project(fit.matrix @ camera.intrinsics, transform(invert(camera.ego_T_cam), ground))
+        pixels, depth = project(fit.matrix @ to_pinhole(camera).intrinsics, transform(invert(camera.ego_T_cam), ground))
         inside = ((pixels >= -0.5) & (pixels < np.array(fit.size) - 0.5)).all(axis=-1)
         seen |= inside & (depth >= depth_min) & (depth <= depth_max)
     return seen
