@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import subprocess
 import sys
@@ -162,9 +163,12 @@ def ego_poses(lengths: list[int]) -> Iterator[str]:
     for scene, channel, number, _, stamp in files(lengths):
         own = token(scene, channel, number)
         t = stamp * 1e-6 % 1000 + int(own[:8], 16) * 1e-12
+        turn, tilt = 1 + t / 1e4, t / 3e5
+        w, x = math.cos(turn) * math.cos(tilt), math.cos(turn) * math.sin(tilt)
+        y, z = math.sin(turn) * math.sin(tilt), -math.sin(turn) * math.cos(tilt)
         yield (
-            f'{{\n"token": "{own}",\n"timestamp": {stamp},\n"rotation": [\n{0.5 + t / 1e4!r},\n{-t / 3e5!r},\n'
-            f'{t / 7e4!r},\n{-0.8 + t / 1e4!r}\n],\n"translation": [\n{400 + t / 7!r},\n{1100 + t / 3!r},\n0.0\n]\n}}'
+            f'{{\n"token": "{own}",\n"timestamp": {stamp},\n"rotation": [\n{w!r},\n{x!r},\n{y!r},\n{z!r}\n],\n'
+            f'"translation": [\n{400 + t / 7!r},\n{1100 + t / 3!r},\n0.0\n]\n}}'
         )
 
 

@@ -108,13 +108,14 @@ class ListDataset(Dataset):
 
     Subclasses read the samples from files and add `read_map`. `descriptions` describe scenes by name as nuScenes' do:
     the words night and rain decide under which conditions a scene is scored. Raises BridgeTAError when there is no
-    sample, when two share a token, or when a scene is in two places.
+    sample, when two share a token, when a scene is in two places, or when a pose is no rigid transform.
     """
 
     def __init__(self, root: Path, samples: Iterable[Sample], descriptions: Mapping[str, str] | None = None) -> None:
         self._samples = sorted(samples, key=lambda sample: (sample.scene, sample.stamp_us))
         if not self._samples:
             raise BridgeTAError("holds no sample", where=root, exit_code=2)
+        _check_transforms(self._samples)
         names = [sample.scene for sample in self._samples]
         scenes = []
         for name in dict.fromkeys(names):
@@ -157,6 +158,25 @@ class ListDataset(Dataset):
         return sorted(path for path in self.root.iterdir() if path.is_file())
 
 
+def _check_transforms(samples: Sequence[Sample]) -> None:
+    """Check that all poses are rigid transforms. Raises BridgeTAError that names the file of the first that is not."""
+    records = [record for sample in samples for record in sample.records.values()]
+    for name in ("ego_T_sensor", "global_T_ego") if records else ():
+        poses = [np.asarray(getattr(record, name), dtype=np.float64) for record in records]
+        wrong = [i for i, pose in enumerate(poses) if pose.shape != (4, 4)]
+        if not wrong:
+            stacked = np.stack(poses)
+            turn = stacked[:, :3, :3]
+            with np.errstate(invalid="ignore"):
+                off = np.abs(turn @ turn.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+                fits = np.isfinite(stacked).all(axis=(1, 2)) & (off < 1e-3) & (np.linalg.det(turn) > 0)
+            wrong = np.flatnonzero(~fits).tolist()
+        if wrong:
+            record = records[wrong[0]]
+            what = f"{name} of {record.channel} is no rigid transform: {poses[wrong[0]].tolist()}"
+            raise BridgeTAError(what, where=record.path, fix="Build it with bridgeta_core.geometry.transforms.rigid")
+
+
 def open_dataset(name: str, root: str | Path, version: str) -> Dataset:
     """Open the dataset in `root`.
 
@@ -191,7 +211,9 @@ def _explain_failures(reader: str, where: Path) -> Iterator[None]:
     """Turn whatever a user's class stumbles over into one message that names the file and line of that class."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, BridgeTAError) as error:
+        if isinstance(error, BridgeTAError) and error.where is not None:
+            raise
         frames = traceback.extract_tb(error.__traceback__)
         outside = [f for f in frames if not Path(f.filename).is_relative_to(_PACKAGE)]
         place = f", {Path(outside[0].filename).name} line {outside[0].lineno}" if outside else ""

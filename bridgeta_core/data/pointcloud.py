@@ -8,32 +8,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.data.lidar_layout import FIELDS, check_points
 from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.geometry.transforms import Matrix, invert
 from bridgeta_core.utils.errors import BridgeTAError
 
-_FIELDS = 5  # x, y, z in metres, intensity 0-255, ring number, all float32 (nuScenes schema, .pcd.bin)
+_CONVERT = (
+    "Download and extract it again if it is nuScenes' own; otherwise write points of float32 x, y, z in metres in the "
+    "frame of the LiDAR, intensity 0 to 255 and ring number (0 where there is none)"
+)
 _AGAIN = "Download and extract the nuScenes file blobs that hold it into the same root"
 
 
 def read_lidar(path: str | Path) -> NDArray[np.float32]:
     """Read the points `[n, 5]` (x, y, z, intensity, ring) of a .pcd.bin file, in the frame of the LiDAR, metres.
 
-    Raises BridgeTAError when the file is missing, empty, not a whole number of points long, or holds points that are
-    not finite, which would spread through a network.
+    Raises BridgeTAError when the file is missing or empty, and when its content is no points of this kind, such as
+    points of four columns, of float64 or in millimetres, which a network would be trained on in silence.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise BridgeTAError(f"LiDAR file cannot be read ({error.strerror})", where=path, fix=_AGAIN) from error
-    if not data or len(data) % (4 * _FIELDS):
-        problem = "is empty" if not data else f"of {len(data)} bytes is truncated (a point has {4 * _FIELDS})"
-        raise BridgeTAError(f"LiDAR file {problem}", where=path, fix=_AGAIN)
-    points = np.frombuffer(data, dtype="<f4").reshape(-1, _FIELDS).astype(np.float32)
-    if not np.isfinite(points).all():
-        broken = (~np.isfinite(points)).any(axis=1).sum()
-        raise BridgeTAError(f"LiDAR file: {broken:,} of {len(points):,} points are not finite", where=path, fix=_AGAIN)
-    return points
+    if fault := check_points(data):
+        raise BridgeTAError(f"LiDAR file {fault}".replace(" :", ":"), where=path, fix=_CONVERT)
+    return np.frombuffer(data, dtype="<f4").reshape(-1, FIELDS).astype(np.float32)
 
 
 def merge_sweeps(

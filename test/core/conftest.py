@@ -122,7 +122,11 @@ def _write_root(root: Path) -> None:
         "map": [],
     }
     intrinsics = [[50.0, 0, 31.5], [0, 50.0, 17.5], [0, 0, 1]]
-    optical = {"CAM_FRONT": [0.5, -0.5, 0.5, -0.5], "CAM_BACK": [0.5, -0.5, -0.5, 0.5], "LIDAR_TOP": [0.7, 0, 0, -0.7]}
+    optical = {
+        "CAM_FRONT": [0.5, -0.5, 0.5, -0.5],
+        "CAM_BACK": [0.5, -0.5, -0.5, 0.5],
+        "LIDAR_TOP": [0.5**0.5, 0, 0, -(0.5**0.5)],
+    }
     for channel, rotation in optical.items():
         tables["calibrated_sensor"].append(
             {
@@ -167,8 +171,8 @@ def _write_root(root: Path) -> None:
                     path = root / file
                     path.parent.mkdir(parents=True, exist_ok=True)
                     if lidar:
-                        points = rng.normal(0, 20, (50, 5)).astype("<f4")
-                        points.tofile(path)
+                        places, values = rng.normal(0, 20, (50, 3)), rng.integers(0, (256, 32), (50, 2))
+                        np.hstack([places, values]).astype("<f4").tofile(path)
                     else:
                         picture = cv2.resize(rng.integers(0, 256, (5, 8, 3), dtype=np.uint8), (WIDTH, HEIGHT))
                         cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])

@@ -36,18 +36,27 @@ class Expected:
     height: int
 
 
-def find_damaged(root: Path, files: Sequence[Expected], jobs: int) -> list[tuple[str, str]]:
-    """Find the damaged files, in order: path and what is wrong. Shows a progress bar.
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file, and what to do about it where extracting it again may not help."""
+
+    path: str
+    what: str
+    fix: str | None = None
+
+
+def find_damaged(root: Path, files: Sequence[Expected], jobs: int) -> list[Fault]:
+    """Find the damaged files, in order. Shows a progress bar.
 
     `jobs` processes share the work. Raises BridgeTAError when one of them dies.
     """
     columns = (TextColumn("check"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), _Rate())
-    damaged = []
+    damaged: list[Fault] = []
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=len(files))
-        for chunk, faults in _check_chunks(root, files, jobs):
-            damaged += [(file.path, fault) for file, fault in zip(chunk, faults, strict=True) if fault]
-            bar.advance(task, len(chunk))
+        for count, faults in _check_chunks(root, files, jobs):
+            damaged += faults
+            bar.advance(task, count)
     return damaged
 
 
@@ -59,26 +68,24 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
-def _check_chunks(
-    root: Path, files: Sequence[Expected], jobs: int
-) -> Iterator[tuple[Sequence[Expected], list[str | None]]]:
-    """Yield chunks of files with what is wrong with each, in order."""
+def _check_chunks(root: Path, files: Sequence[Expected], jobs: int) -> Iterator[tuple[int, list[Fault]]]:
+    """Yield the sizes of chunks of files with their faults, in order."""
     chunks = iter([files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)])
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare)
-    waiting: deque[tuple[Sequence[Expected], Future[list[str | None]]]] = deque()
+    waiting: deque[tuple[int, Future[list[Fault]]]] = deque()
 
     def submit(more: Iterable[Sequence[Expected]]) -> None:
-        waiting.extend((chunk, pool.submit(_find_faults, root, chunk)) for chunk in more)
+        waiting.extend((len(chunk), pool.submit(_find_faults, root, chunk)) for chunk in more)
 
     try:
         with shield_from_interrupts():  # the first submission starts the processes
             submit(itertools.islice(chunks, _AHEAD * jobs))
         while waiting:
-            chunk, future = waiting.popleft()
+            count, future = waiting.popleft()
             faults = future.result()
             submit(itertools.islice(chunks, 1))
-            yield chunk, faults
+            yield count, faults
     except BrokenProcessPool as error:
         fix = "If memory ran short use fewer --jobs"
         raise BridgeTAError("a process that decodes files died", where=root, fix=fix) from error
@@ -93,15 +100,22 @@ def _prepare() -> None:
         os.dup2(file.fileno(), 2)
 
 
-def _find_faults(root: Path, files: Sequence[Expected]) -> list[str | None]:
-    return [_find_lidar_fault(root / f.path) if not f.width else _find_image_fault(root, f) for f in files]
+def _find_faults(root: Path, files: Sequence[Expected]) -> list[Fault]:
+    faults = []
+    for file in files:
+        if not file.width:
+            faults.append(find_lidar_fault(root, file.path))
+        elif what := _find_image_fault(root, file):
+            faults.append(Fault(file.path, what))
+    return [fault for fault in faults if fault]
 
 
-def _find_lidar_fault(path: Path) -> str | None:
+def find_lidar_fault(root: Path, path: str) -> Fault | None:
+    """Find what is wrong with the LiDAR file at a path below the root."""
     try:
-        read_lidar(path)
+        read_lidar(root / path)
     except BridgeTAError as error:
-        return error.what
+        return Fault(path, error.what, error.fix)
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bridgeta_core.config.experiment import DataConfig
-from bridgeta_core.data.check.content import Expected, find_damaged
+from bridgeta_core.data.check.content import Expected, find_damaged, find_lidar_fault
 from bridgeta_core.data.check.files import (
     Channel,
     check_channels,
@@ -87,7 +87,7 @@ def _open_dataset(root: Path, version: str, report: Report) -> NuScenesDataset |
     try:
         dataset = NuScenesDataset(root, version)
     except BridgeTAError as error:
-        report.add_problem("index", str(error.what), error.fix or "")
+        report.add_problem("index", f"{_shorten(error.where, root)}: {error.what}", error.fix or "")
         return None
     made = "built now, in" if _cached_indexes() != before else "opened in"
     what = f"{len(dataset):,} keyframes in {len(dataset.scenes):,} scenes; {made} {time.monotonic() - start:.1f} s"
@@ -96,6 +96,11 @@ def _open_dataset(root: Path, version: str, report: Report) -> NuScenesDataset |
         return dataset
     report.add_problem("index", what, "Extract the metadata archive of this version again")
     return None
+
+
+def _shorten(path: object, root: Path) -> str:
+    """Name a path below the root without it."""
+    return str(path.relative_to(root) if isinstance(path, Path) and path.is_relative_to(root) else path)
 
 
 def _cached_indexes() -> set[str]:
@@ -121,6 +126,8 @@ def _check_files(
     report.bad_files = list_bad_files(channels)
     if deep:
         _check_content(dataset.root, channels, remedy, report, jobs)
+    else:
+        _check_first_lidar(dataset.root, channels, report)
     report.verdict = (
         _describe_problem(report) if report.problems else _describe_start(dataset, channels, complete, origin)
     )
@@ -144,13 +151,25 @@ def _check_content(root: Path, channels: Sequence[Channel], remedy: str, report:
         for i in np.flatnonzero(c.there)
     ]
     faults = find_damaged(root, files, jobs)
-    for path, fault in faults[:_SHOWN]:
-        report.add_problem("damaged", f"{path}: {fault}", remedy)
+    for fault in faults[:_SHOWN]:
+        report.add_problem("damaged", f"{fault.path}: {fault.what}", fault.fix or remedy)
     if len(faults) > _SHOWN:
         report.add_problem("damaged", f"{len(faults):,} files in all; --list FILE writes their paths", remedy)
     if not faults:
         report.add_ok("content", f"{len(files):,} files are whole")
-    report.bad_files = sorted({*report.bad_files, *(path for path, _ in faults)})
+    report.bad_files = sorted({*report.bad_files, *(fault.path for fault in faults)})
+
+
+def _check_first_lidar(root: Path, channels: Sequence[Channel], report: Report) -> None:
+    """Read one LiDAR file: points of another kind than nuScenes' are so in all files."""
+    first = next((c.files.paths[np.flatnonzero(c.there)[0]] for c in channels if _is_read(c)), None)
+    if first is not None and (fault := find_lidar_fault(root, first)):
+        report.add_problem("damaged", f"{fault.path}: {fault.what}", fault.fix or "")
+        report.bad_files = sorted({*report.bad_files, fault.path})
+
+
+def _is_read(channel: Channel) -> bool:
+    return channel.files.channel == LIDAR and bool(channel.there.any())
 
 
 def _describe_problem(report: Report) -> str:

@@ -15,14 +15,25 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bridgeta_core.data.nuscenes.json_table import AGAIN, FLAG, INTEGER, STRING, Columns, Kind, numbers, read_table
+from bridgeta_core.data.nuscenes.json_table import (
+    AGAIN,
+    FLAG,
+    INTEGER,
+    INTRINSICS,
+    ROTATION,
+    STRING,
+    Columns,
+    Kind,
+    read_table,
+    within,
+)
 from bridgeta_core.utils.errors import BridgeTAError
 
-_POSE: dict[str, Kind] = {"token": STRING, "translation": numbers(3), "rotation": numbers(4)}
+_POSE: dict[str, Kind] = {"token": STRING, "translation": within(1e8, "metres in a map"), "rotation": ROTATION}
+_MOUNT: dict[str, Kind] = _POSE | {"translation": within(100, "metres on a vehicle")}
 _FIELDS: dict[str, dict[str, Kind]] = {
-    "map": {"token": STRING, "filename": STRING},
     "sensor": {"token": STRING, "channel": STRING},
-    "calibrated_sensor": _POSE | {"sensor_token": STRING, "camera_intrinsic": numbers(3, 3, or_empty=True)},
+    "calibrated_sensor": _MOUNT | {"sensor_token": STRING, "camera_intrinsic": INTRINSICS},
     "log": {"token": STRING, "location": STRING},
     "scene": {"token": STRING, "log_token": STRING, "name": STRING, "description": STRING},
     "sample": {"token": STRING, "scene_token": STRING, "timestamp": INTEGER},
@@ -67,8 +78,8 @@ COLUMNS = (
 def join_tables(root: Path, version: str) -> Columns:
     """Read and join the tables of a root, with a progress bar on stderr.
 
-    Raises BridgeTAError that names the table for what is missing or wrong in it, as `read_table` does, and for a token
-    that no record has.
+    Raises BridgeTAError that names the table for what is missing or wrong in it, as `read_table` does, for a token that
+    no record has, and for images without intrinsics or size.
     """
     paths = {name: root / version / f"{name}.json" for name in _FIELDS}
     columns = (TextColumn("Indexing {task.fields[table]}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -86,7 +97,6 @@ class _Join:
         self._done = 0
 
     def columns(self) -> Columns:
-        self._check_basemaps(self._read("map"))
         sensor, log, scene, sample = (self._read(name) for name in ("sensor", "log", "scene", "sample"))
         calibration = self._read("calibrated_sensor")
 
@@ -99,6 +109,7 @@ class _Join:
         calibration_channel = sensor_channel[calibration_sensor].astype(np.int16)
 
         record = self._records(sample["token"], sample_scene, calibration["token"], calibration_channel)
+        self._check_images(record, calibration)
         record_sample = record.pop("sample")
         keyframe = record["keyframe"]
         sample_records = np.full((len(sample_scene), len(channels)), -1, dtype=np.int64)
@@ -174,12 +185,22 @@ class _Join:
             raise BridgeTAError(what, where=self._paths[table], fix=AGAIN)
         return rows
 
-    def _check_basemaps(self, maps: Columns) -> None:
-        """Check that no basemap is missing. They are in the archive of the tables: it was not extracted whole then."""
-        for name in maps["filename"].tolist():
-            if not (self._root / name.decode()).is_file():
-                fix = "Extract the metadata archive again, with its basemap images in maps/"
-                raise BridgeTAError("the basemap image is missing", where=self._root / name.decode(), fix=fix)
+    def _check_images(self, record: Columns, calibration: Columns) -> None:
+        """Check that records with intrinsics have a size in pixels, and those with a size intrinsics."""
+        has_size = (record["size"] > 0).all(axis=1)
+        has_matrix = ~np.isnan(calibration["camera_intrinsic"][record["calibration"], 0, 0])
+        wrong = np.flatnonzero(has_size != has_matrix)
+        if not len(wrong):
+            return
+        row = int(wrong[0])
+        if has_size[row]:
+            token = calibration["token"][record["calibration"][row]].decode()
+            table, what = "calibrated_sensor", f"camera_intrinsic of the record {token} is empty, but it has images"
+        else:
+            width, height = record["size"][row].tolist()
+            what = f"width and height of the record {record['token'][row].decode()}, an image, are {width} and {height}"
+            table = "sample_data"
+        raise BridgeTAError(what, where=self._paths[table], fix=AGAIN)
 
 
 def _bounds(owner: NDArray[np.integer], numbers: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -24,6 +24,7 @@ Columns = dict[str, NDArray[Any]]
 _CHUNK = 1 << 16  # characters read at a time: their records stay in the processor's cache until they are columns
 _LONGEST_RECORD = 1 << 20  # characters
 _LONGEST_STRING = 1000  # bytes; paths have about 100, and a column of fixed width must not be blown up by one value
+_UNIT = 0.01  # how far the length of a quaternion may be from 1, for those that were rounded
 _LIST_START = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
 _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 
@@ -57,6 +58,18 @@ INTEGER = Kind("a whole number", _of_type(np.int64))
 FLAG = Kind("true or false", _of_type(np.bool_))
 
 
+def _limited(kind: Kind, words: str, fits: Callable[[NDArray[np.float64]], NDArray[np.bool_]]) -> Kind:
+    """Limit a kind of numbers to those values `[n, ...]` of which `fits` is true, `[n]`."""
+
+    def to_array(values: Sequence[Any]) -> NDArray[np.float64]:
+        result = kind.to_array(values)
+        if not fits(result).all():
+            raise ValueError
+        return result
+
+    return Kind(words, to_array)
+
+
 def numbers(*shape: int, or_empty: bool = False) -> Kind:
     """Make the kind of finite numbers of a shape, as float64; with `or_empty` an empty list becomes NaNs."""
     nothing = np.full(shape, np.nan).tolist()
@@ -78,6 +91,28 @@ def numbers(*shape: int, or_empty: bool = False) -> Kind:
     return Kind(f"a list of {size} finite numbers{' or an empty list' if or_empty else ''}", to_array)
 
 
+def _is_pinhole(matrices: NDArray[np.float64]) -> NDArray[np.bool_]:
+    focal, last_row = matrices[:, [0, 1], [0, 1]], matrices[:, 2]
+    fits = (focal > 0).all(axis=1) & (matrices[:, 1, 0] == 0) & (last_row == (0, 0, 1)).all(axis=1)
+    return fits | np.isnan(focal[:, 0])
+
+
+ROTATION = _limited(
+    numbers(4), "a unit quaternion (w, x, y, z)", lambda q: np.abs(np.linalg.norm(q, axis=1) - 1) < _UNIT
+)
+INTRINSICS = _limited(
+    numbers(3, 3, or_empty=True),
+    "a camera matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] of positive focal lengths in pixels, or an empty list",
+    _is_pinhole,
+)
+
+
+def within(limit: float, words: str) -> Kind:
+    """Make the kind of three numbers of at most `limit` each."""
+    words = f"a list of 3 finite numbers, {words} (at most {limit:,.0f})"
+    return _limited(numbers(3), words, lambda t: (np.abs(t) <= limit).all(axis=1))
+
+
 def read_table(path: Path, fields: Mapping[str, Kind], report: Callable[[int], object] = lambda _: None) -> Columns:
     """Read `fields` (two or more) of a table's n records as arrays `[n, ...]`; strings are UTF-8 bytes of fixed width.
 
@@ -97,7 +132,8 @@ def read_table(path: Path, fields: Mapping[str, Kind], report: Callable[[int], o
             try:
                 parts[name].append(kind.to_array(values))
             except _UNFIT:
-                raise _wrong_kind_error(path, first, name, kind, values) from None
+                tokens = columns[list(fields).index("token")] if "token" in fields else None
+                raise _wrong_kind_error(path, first, name, kind, values, tokens) from None
         first += len(records)
     if not first:
         raise BridgeTAError("has no records", where=path, fix=AGAIN)
@@ -163,7 +199,9 @@ def _missing_field_error(path: Path, first: int, records: Sequence[Any], fields:
     return BridgeTAError(f"is not a table of nuScenes v1.0: record {first + number:,} {what}", where=path, fix=AGAIN)
 
 
-def _wrong_kind_error(path: Path, first: int, name: str, kind: Kind, values: Sequence[Any]) -> BridgeTAError:
+def _wrong_kind_error(
+    path: Path, first: int, name: str, kind: Kind, values: Sequence[Any], tokens: Sequence[Any] | None
+) -> BridgeTAError:
     """Make the error for the first of these values that does not fit."""
 
     def fits(value: Any) -> bool:
@@ -175,7 +213,6 @@ def _wrong_kind_error(path: Path, first: int, name: str, kind: Kind, values: Seq
 
     number, value = next((i, v) for i, v in enumerate(values) if not fits(v))
     shown = json.dumps(value)
-    what = (
-        f"{name} of record {first + number:,} is not {kind.words}: {shown if len(shown) < 80 else shown[:77] + '...'}"
-    )
+    record = f"record {first + number:,}" + (f" (token {str(tokens[number])[:40]})" if tokens else "")
+    what = f"{name} of {record} is not {kind.words}: {shown if len(shown) < 80 else shown[:77] + '...'}"
     return BridgeTAError(f"is not a table of nuScenes v1.0: {what}", where=path, fix=AGAIN)

@@ -122,6 +122,20 @@ def _no_file_named(root: Path) -> None:
 
 
 EVERY = ("student", "teacher", "eval", "view", "sheet", "bag")
+
+
+def _four_columns(root: Path) -> None:
+    for path in sorted(root.glob("s*/LIDAR_TOP/*")):
+        np.fromfile(path, "<f4").reshape(-1, 5)[:, :4].tofile(path)
+
+
+def _no_rotation(root: Path) -> None:
+    path = root / VERSION / "ego_pose.json"
+    rows = json.loads(path.read_text())
+    rows[3]["rotation"] = [0, 0, 0, 0]
+    path.write_text(json.dumps(rows))
+
+
 LABELS = ("student", "eval", "view", "sheet")
 POINTS = ("teacher", "sheet", "bag")
 BAD: tuple[tuple[str, Damage, tuple[str, ...], str], ...] = (
@@ -133,6 +147,13 @@ BAD: tuple[tuple[str, Damage, tuple[str, ...], str], ...] = (
     ("no LiDAR file", lambda root: _first(root, "LIDAR_TOP").unlink(), ("teacher", "view"), "LiDAR file cannot be"),
     ("half a LiDAR file", lambda root: _cut(_first(root, "LIDAR_TOP")), POINTS, "LiDAR file of 499 bytes is truncated"),
     ("NaN in a LiDAR file", _nan, POINTS, "LiDAR file: 1 of 50 points are not finite"),
+    ("LiDAR of KITTI", _four_columns, (*POINTS, "view"), "4 columns of float32 (x, y, z, intensity, as KITTI"),
+    (
+        "no rotation",
+        _no_rotation,
+        EVERY,
+        "ego_pose.json: is not a table of nuScenes v1.0: rotation of record 3 (token e-",
+    ),
     ("half a table", lambda root: _cut(root / VERSION / "sample_data.json"), ("student", "bag"), "sample_data.json"),
     ("no table", lambda root: (root / VERSION / "ego_pose.json").unlink(), ("eval", "view"), "lacks ego_pose.json"),
     ("no file named", _no_file_named, ("student", "sheet", "bag"), "has no"),
@@ -247,7 +268,7 @@ def test_the_check_reports_a_half_extracted_root(broken_root, run, tmp_path):
     files = sorted((broken_root / "samples" / "CAM_FRONT").iterdir())
     for path in files[2:]:
         path.unlink()
-    _cut(_first(broken_root, "LIDAR_TOP"))
+    _cut(sorted((broken_root / "samples" / "LIDAR_TOP").iterdir())[1])  # the first is read without --deep too
     result = run("check", broken_root)
     assert result.exit_code == 1
     listed = (tmp_path / "out" / "list").read_text().splitlines()

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ from bridgeta_core.cli.commands import app
 from bridgeta_core.config.experiment import ImageConfig, LidarConfig
 from bridgeta_core.data.dataset import ListDataset, open_dataset
 from bridgeta_core.data.frames import FrameDataset
-from bridgeta_core.data.sample import Sample
+from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import rigid
@@ -62,7 +63,8 @@ def root(tmp_path_factory) -> Path:
         if drive == "monday":
             (root / drive / "LIDAR_TOP").mkdir()
             for stamp in stamps:
-                rng.normal(0, 10, (40, 5)).astype("<f4").tofile(root / drive / "LIDAR_TOP" / f"{stamp}.bin")
+                points = np.hstack([rng.normal(0, 10, (40, 3)), rng.integers(0, (256, 32), (40, 2))])
+                points.astype("<f4").tofile(root / drive / "LIDAR_TOP" / f"{stamp}.bin")
         with open(root / drive / "poses.csv", "w", newline="") as file:
             csv.writer(file).writerows([stamp, 2.0 * i, 1.0, 0.0, 1, 0, 0, 0] for i, stamp in enumerate(stamps))
     return root
@@ -180,6 +182,35 @@ class Plain(ListDataset):
 def test_a_list_that_contradicts_itself_is_refused(tmp_path, samples, message):
     with pytest.raises(BridgeTAError, match=message):
         Plain(tmp_path, samples)
+
+
+ORTHONORMAL = rigid((1, 2, 3), (0.5, 0.5, -0.5, 0.5))
+NO_TRANSFORMS = {
+    "zero": np.zeros((4, 4)),
+    "of 3x4": np.eye(4)[:3],
+    "scaled": np.diag([1000.0, 1000, 1000, 1]),
+    "mirrored": np.diag([1.0, 1, -1, 1]),
+    "NaN": np.full((4, 4), np.nan),
+}
+
+
+@pytest.mark.parametrize("name", ["ego_T_sensor", "global_T_ego"])
+@pytest.mark.parametrize("wrong", NO_TRANSFORMS.values(), ids=NO_TRANSFORMS)
+def test_a_pose_that_is_no_rigid_transform_is_named_with_its_file(tmp_path, name, wrong):
+    good = SensorRecord("LIDAR_TOP", tmp_path / "1.bin", 0, True, "1", 0, 0, None, ORTHONORMAL, ORTHONORMAL)
+    bad = replace(good, path=tmp_path / "2.bin", **{name: wrong})
+    samples = [replace(a_sample(stamp=i), records={"LIDAR_TOP": r}) for i, r in enumerate([good, bad])]
+    assert len(Plain(tmp_path, samples[:1])) == 1
+    with pytest.raises(BridgeTAError, match=f"2.bin: {name} of LIDAR_TOP is no rigid transform"):
+        Plain(tmp_path, samples)
+
+
+def test_a_pose_without_rotation_names_the_line_that_read_it(root, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(root, broken)
+    (broken / "tuesday" / "poses.csv").write_text(f"{START},1,2,0,0,0,0,0\n")
+    with pytest.raises(BridgeTAError, match=r"broken: .*not a rigid transform, drives.py line"):
+        open_dataset(SOURCE, broken, "")
 
 
 def test_descriptions_tell_light_and_weather(tmp_path):

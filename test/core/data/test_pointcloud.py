@@ -40,7 +40,7 @@ def test_may_be_written_to(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), (b"", "is empty"), (b"x" * 39, r"of 39 bytes is truncated \(a point has 20\)")],
+    [(None, "cannot be read"), (b"", "is empty"), (bytes(range(39)), r"of 39 bytes is truncated \(a point has 20\)")],
 )
 def test_a_bad_file_is_named(tmp_path, content, message):
     path = tmp_path / "sweep.pcd.bin"

@@ -407,3 +407,33 @@ def test_a_root_that_is_no_folder_is_a_wrong_argument(tmp_path):
 def test_a_problem_makes_the_exit_code_1(broken_root):
     files(broken_root, "samples/CAM_BACK/*")[0].unlink()
     assert CliRunner().invoke(app, ["data", "check", str(broken_root)]).exit_code == 1
+
+
+def test_lidar_of_other_columns_shows_without_reading_all_files(broken_root):
+    paths = files(broken_root, "s*/LIDAR_TOP/*")
+    for path in paths:
+        np.fromfile(path, "<f4").reshape(-1, 5)[:, :4].tofile(path)
+    for deep, count in ((False, 1), (True, len(paths))):
+        report = check(broken_root, deep=deep, jobs=1)
+        assert report.exit_code == 1
+        assert len(report.bad_files) == count
+        item = problems_named(report, "damaged")[0]
+        assert "4 columns of float32 (x, y, z, intensity, as KITTI has them)" in item.what
+        assert "float32 x, y, z in metres" in item.fix
+
+
+def test_a_rotation_that_is_none_is_named_with_table_and_record(broken_root):
+    assert check(broken_root).exit_code == 0  # the index of the good tables is in the cache
+    rewrite(broken_root / VERSION / "calibrated_sensor.json", lambda rows: rows[1].update(rotation=[0, 0, 0, 0]))
+    report = check(broken_root)
+    said = "calibrated_sensor.json: is not a table of nuScenes v1.0: rotation of record 1 (token c-CAM_BACK) is not"
+    assert said in problems(report)["index"].what
+    assert report.verdict.startswith("Training cannot start yet")
+
+
+def test_missing_basemaps_are_a_note_without_an_index_too(broken_root):
+    for path in files(broken_root, "maps/*.png"):
+        path.unlink()
+    report = check(broken_root)
+    assert the(report, "basemaps").severity is Severity.NOTE
+    assert report.exit_code == 0

@@ -236,10 +236,6 @@ def _no_table(root):
     (root / VERSION / "ego_pose.json").unlink()
 
 
-def _no_basemap(root):
-    next((root / "maps").glob("*.png")).unlink()
-
-
 def change(table: str, old: str, new: str):
     """A damage that replaces text in a table."""
 
@@ -247,6 +243,18 @@ def change(table: str, old: str, new: str):
         path = root / VERSION / f"{table}.json"
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
+
+    return damage
+
+
+def set_first(table: str, **values):
+    """A damage that changes fields of the first record of a table."""
+
+    def damage(root):
+        path = root / VERSION / f"{table}.json"
+        rows = json.loads(path.read_text())
+        rows[0].update(values)
+        path.write_text(json.dumps(rows))
 
     return damage
 
@@ -261,13 +269,15 @@ def cut(table: str, length: int):
     return damage
 
 
+UNIT = r"is not a unit quaternion \(w, x, y, z\): "
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (_no_root, "root: is not a folder.*samples/ and maps/"),
         (_no_version, "has no tables of version v1.0-mini. Use version v1.0-test"),
         (_no_table, "v1.0-mini: lacks ego_pose.json. Extract the metadata"),
-        (_no_basemap, "png: the basemap image is missing.*basemap images in maps/"),
         (cut("sample_data", 1000), "sample_data.json: .*truncated: it ends in record 2, about byte .*Extract the meta"),
         (cut("sample", 0), "sample.json: is empty. Extract the metadata"),
         (
@@ -281,6 +291,53 @@ def cut(table: str, length: int):
         (change("sample", "scene-0061-0", "zzz"), "sample_data.json: .*in sample.json has the token 'scene-0061-0'"),
         (change("sensor", "s-CAM", "a-CAM"), "calibrated_sensor.json: .*nothing in sensor.json has the token 's-CAM_"),
         (change("ego_pose", '"rotation"', '"orientation"'), "ego_pose.json: .*v1.0: record 0 has no rotation. Extract"),
+        *(
+            (
+                set_first(table, rotation=rotation),
+                rf"{table}.json: .*rotation of record 0 \(token [ec]-.*\) {UNIT}.*\. Extract",
+            )
+            for table in ("calibrated_sensor", "ego_pose")
+            for rotation in (
+                [0, 0, 0, 0],
+                [2, 0, 0, 0],
+                [0, 0, 90, 0],
+                [0.9, 0, 0, 0],
+                [1, 0, 0],
+                [1, 0, 0, 0, 0],
+                [float("nan"), 0, 0, 1],
+                None,
+                "1000",
+                [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+            )
+        ),
+        *(
+            (set_first(table, translation=value), rf"{table}.json: .*translation of record 0 \(token [ec]-.* is not a ")
+            for table in ("calibrated_sensor", "ego_pose")
+            for value in ([1, 2], [1, 2, float("inf")], None, [1e9, 0, 0])
+        ),
+        (set_first("calibrated_sensor", translation=[1500, 0, 1800]), "metres on a vehicle .at most 100.: .1500, 0"),
+        *(
+            (
+                set_first("calibrated_sensor", camera_intrinsic=k),
+                r"camera_intrinsic of record 0 \(token c-.*camera matrix",
+            )
+            for k in (
+                [[0, 0, 0], [0, 0, 0], [0, 0, 0]],
+                [[-50, 0, 32], [0, 50, 18], [0, 0, 1]],
+                [[50, 0, 0], [0, 50, 0], [32, 18, 1]],
+                [[50, 0, 32], [0, 50, 18]],
+                [50, 50, 32, 18],
+                [[50, 0, None], [0, 50, 18], [0, 0, 1]],
+            )
+        ),
+        (
+            set_first("calibrated_sensor", camera_intrinsic=[]),
+            "calibrated_sensor.json: camera_intrinsic of the record c-CAM_FRONT is empty, but it has images",
+        ),
+        (
+            change("sample_data", '"width": 64', '"width": 0'),
+            "sample_data.json: width and height of the record .* 0 and 36",
+        ),
     ],
 )
 def test_what_is_missing_or_broken_is_said_with_what_to_do(broken_root, cache, damage, message):
