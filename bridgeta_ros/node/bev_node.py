@@ -25,8 +25,19 @@ from bridgeta_ros.node.outputs import Outputs
 from bridgeta_ros.node.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, list_parameters
 from bridgeta_ros.node.worker import Worker
 from bridgeta_ros.pipeline import messages
+from bridgeta_ros.pipeline.clock import DriveClock
 from bridgeta_ros.pipeline.images import raw_to_rgb
-from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, describe_calibration, describe_network
+from bridgeta_ros.pipeline.status import (
+    ERROR,
+    OK,
+    WARN,
+    Changes,
+    Status,
+    describe_calibration,
+    describe_network,
+    excuse_start,
+)
+from bridgeta_ros.pipeline.sync import ImageSet
 
 NODE_NAME = "bev_node"
 
@@ -55,7 +66,11 @@ class BevNode(LifecycleNode):
         self._worker: Worker | None = None
         self._inputs: CameraInputs | None = None
         self._changes, self._make = Changes(), RosFactory()
-        self._reported = ""
+        self._reported = self._remarked = ""
+        self._failure: str | None = None  # why the last transition failed
+        self._clock_of_drive = DriveClock(
+            lambda: self.get_clock().now().nanoseconds, lambda: bool(self.get_clock().ros_time_is_active)
+        )
         self.create_service(Trigger, "~/reload", self._reload)
         self.create_service(Trigger, "~/calibrate", self._calibrate)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -67,7 +82,8 @@ class BevNode(LifecycleNode):
 
     def _declare_parameters(self) -> NodeParameters:
         values = {
-            p.name: self.declare_parameter(p.name, p.default, _describe_parameter(p)).value for p in list_parameters()
+            p.name: _fill_empty(p, self.declare_parameter(p.name, p.default, _describe_parameter(p)).value)
+            for p in list_parameters()
         }
         # ROS ignores these silently. A file for several nodes may hold them rightly, so they are no error.
         unknown = [name for name in self._parameter_overrides if not self.has_parameter(name)]
@@ -78,7 +94,8 @@ class BevNode(LifecycleNode):
     def _change_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
         values = self.settings.to_flat()
         table = {p.name: p for p in list_parameters()}
-        changed = {c.name: c.value for c in changes if c.name in table and c.value != values[c.name]}
+        new = {c.name: _fill_empty(table[c.name], c.value) for c in changes if c.name in table}
+        changed = {name: value for name, value in new.items() if value != values[name]}
         fixed = [name for name in changed if table[name].effect == AT_START]
         if fixed:
             reason = f"{', '.join(fixed)} can be set only when the node starts"
@@ -97,6 +114,7 @@ class BevNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network and create the publishers."""
+        self._failure = None
         try:
             self._runtime = self._load_network()
             self._names = self.settings.choose_cameras(self._runtime.info.cameras)
@@ -116,9 +134,10 @@ class BevNode(LifecycleNode):
         """Start the worker and subscribe."""
         assert self._runtime is not None
         assert self._outputs is not None
+        self._failure = None
         try:
             minimum = self.settings.min_cameras or len(self._names)
-            self._health = Health(self._names, minimum, lambda: self.settings.diagnostics)
+            self._health = Health(self._names, minimum, lambda: self.settings.diagnostics, self._clock_of_drive)
             self._worker = Worker(
                 self._runtime,
                 self._outputs,
@@ -154,6 +173,7 @@ class BevNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to unconfigured, so that the node can be configured again."""
+        self._failure = self._failure or "a transition failed; the log has its traceback"
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -170,6 +190,8 @@ class BevNode(LifecycleNode):
     def _fail(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         expected = isinstance(error, BridgeTAError)
         self.get_logger().error(f"cannot {transition}: {error if expected else format_traceback(error)}")
+        self._failure = f"cannot {transition}: {error if expected else f'{type(error).__name__}: {error}'}"
+        self._tick()  # what watches /diagnostics need not wait
         return TransitionCallbackReturn.FAILURE
 
     def _load_network(self) -> FallbackRuntime:
@@ -178,7 +200,13 @@ class BevNode(LifecycleNode):
     def _new_calibration(self) -> LiveCalibration:
         settings = self.settings
         file = Rig.load(Path(settings.calibration_file)) if settings.calibration_file else None
-        return LiveCalibration(self._names, settings.base_frame, settings.min_cameras or len(self._names), file)
+        return LiveCalibration(
+            self._names,
+            settings.base_frame,
+            settings.min_cameras or len(self._names),
+            file,
+            tolerance=settings.calibration_tolerance,
+        )
 
     def _subscribe(self) -> None:
         assert self._calibration is not None
@@ -191,11 +219,17 @@ class BevNode(LifecycleNode):
             self._names,
             self._calibration,
             self._health,
-            on_set=self._worker.offer,
+            on_set=self._offer,
             on_rig=self._use_rig,
             on_reset=self._handle_time_jump,
         )
         self._use_rig()
+
+    def _offer(self, images: ImageSet[Any], received_ns: int) -> None:
+        assert self._worker is not None
+        assert self._outputs is not None
+        self._outputs.read_transforms()
+        self._worker.offer(images, received_ns)
 
     def _use_rig(self) -> None:
         assert self._calibration is not None
@@ -255,6 +289,8 @@ class BevNode(LifecycleNode):
         if self._inputs is not None:
             self._inputs.close()
             self._subscribe()
+        if self._health is not None:
+            self._health.restart()
         from_file = self._calibration.from_file
         return _fill_response(
             response, True, f"read {self.settings.calibration_file}" if from_file else "waiting for CameraInfo and TF"
@@ -269,7 +305,8 @@ class BevNode(LifecycleNode):
         now = self.get_clock().now().nanoseconds
         self._diagnostics.publish(messages.make_diagnostics(self._make, statuses, now, self.get_fully_qualified_name()))
         logger = self.get_logger()
-        for status in self._changes.update(statuses):
+        # Of a failed transition the log has said it.
+        for status in self._changes.update([status for status in statuses if status.name != "lifecycle"]):
             line = f"{status.name}: {status.message}"
             # One call site for each severity: rclpy ties a call site to the severity of its first call.
             if status.level == ERROR:
@@ -279,28 +316,42 @@ class BevNode(LifecycleNode):
             else:
                 logger.info(line)
 
+        remark = self._calibration.remark if self._calibration is not None else None
+        if remark and not self._remarked:
+            logger.info(f"calibration: {remark}")
+        self._remarked = remark or ""
+
     def list_statuses(self) -> list[Status]:
         """List the statuses for /diagnostics."""
         state = "active" if self._worker else "inactive" if self._runtime else "unconfigured"
-        statuses = [Status("lifecycle", OK, state, {})]
+        level = OK if self._failure is None else ERROR
+        statuses = [Status("lifecycle", level, f"{state}: {self._failure}" if self._failure else state, {})]
+        statuses.append(self._clock_of_drive.describe(self._health.images if self._health else 0))
         if self._runtime is not None:
             runtime = self._runtime
             weights = self.settings.weights
             statuses.append(describe_network(weights, str(runtime.device), runtime.precision, runtime.remarks))
+        of_drive: list[Status] = []
         if self._health is not None and self._calibration is not None:
             calibration = self._calibration
             source = self.settings.calibration_file if calibration.from_file else "CameraInfo and TF"
-            statuses.append(describe_calibration(calibration.rig, source, calibration.problem))
-            statuses += self._health.list_statuses()
+            of_drive.append(describe_calibration(calibration.rig, source, calibration.problem, calibration.remark))
+            of_drive += self._health.list_statuses()
         if self._outputs is not None and self._outputs.local_map is not None:
-            statuses.append(self._outputs.local_map.describe())
-        return statuses
+            of_drive.append(self._outputs.local_map.describe())
+        starting = self._health is not None and self._health.is_starting()
+        return statuses + (excuse_start(of_drive) if starting else of_drive)
 
     def _report_failure(self, error: BaseException) -> None:
         # After a shutdown of the context nothing can publish. What fails in every set is reported once.
         if self.context.ok() and repr(error) != self._reported:
             self._reported = repr(error)
             self.get_logger().error(f"unexpected failure: {format_traceback(error)}")
+
+
+def _fill_empty(parameter: Parameter, value: Any) -> Any:
+    """Return a parameter's value; ROS has no type for an empty list, such as `cameras:=[]`, and gives none."""
+    return parameter.default if value is None else value
 
 
 def _fill_response(response: Trigger.Response, success: bool, message: str) -> Trigger.Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.calibration import LiveCalibration
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.parameters import NodeParameters
+from bridgeta_ros.node.tf import STATIC_QOS, TfTopic
 from bridgeta_ros.pipeline import topics
 from bridgeta_ros.pipeline.images import Picture, RawImage, remove_padding
 from bridgeta_ros.pipeline.messages import stamp_to_ns
@@ -26,7 +27,10 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-_QUEUE = 10  # images per camera that wait for those of the others
+_QUEUE = 10  # images per camera that wait for those of the others, without patience
+_FASTEST = 30  # images per second of a camera for which there is patience
+# Takes no offence at a publisher whose messages another subscription gets.
+_QUIET = SubscriptionEventCallbacks(incompatible_qos=lambda _: None)
 
 
 def _make_qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
@@ -41,11 +45,12 @@ def _make_qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
 class MessageFilterMatcher:
     """Finds complete sets with the approximate-time policy of message_filters; a `Matcher` of messages with stamps."""
 
-    def __init__(self, names: Sequence[str], slop_ns: int) -> None:
+    def __init__(self, names: Sequence[str], slop_ns: int, patience_ns: int = 0) -> None:
         self._filters = {name: SimpleFilter() for name in names}
         # The library wants the images closer together than its slop; a set of exactly this slop counts here.
         slop = (slop_ns + 1) / 1e9
-        self._synchronizer = ApproximateTimeSynchronizer(list(self._filters.values()), _QUEUE, slop)
+        queue = _QUEUE + round(_FASTEST * patience_ns / 1e9)
+        self._synchronizer = ApproximateTimeSynchronizer(list(self._filters.values()), queue, slop)
         self._synchronizer.registerCallback(self._take)
         self._complete: ImageSet[Any] | None = None
 
@@ -88,16 +93,18 @@ class CameraInputs:
         self._node, self._names, self._calibration, self._health = node, names, calibration, health
         self._on_set, self._on_rig, self._on_reset = on_set, on_rig, on_reset
         self._newest = 0  # stamp of the last set, ns
-        slop_ns = round(settings.slop * 1e9)
+        slop_ns, patience_ns = round(settings.slop * 1e9), round(settings.patience * 1e9)
         self._sync: Synchroniser[Any] = Synchroniser(
             names,
             slop_ns,
             minimum=settings.min_cameras or None,
-            matcher=MessageFilterMatcher(names, slop_ns),
-            patience_ns=slop_ns,
+            matcher=MessageFilterMatcher(names, slop_ns, patience_ns),
+            # Where a set needs all cameras, only the counts depend on it.
+            **({"patience_ns": patience_ns} if settings.min_cameras else {}),
         )
         self._subscriptions: list[Any] = []
-        self._tf: Any = None
+        self._latched: dict[str, Any] = {}  # by camera, a subscription to its latched CameraInfo
+        self._tf: TfTopic | None = None
         self._subscribe(settings)
 
     def _subscribe(self, settings: NodeParameters) -> None:
@@ -111,32 +118,33 @@ class CameraInputs:
                 # Drivers publish CameraInfo with either reliability; best effort takes both.
                 self._create(topics.CAMERA_INFO, f"~/input/{name}/camera_info", info, _make_qos(1, False))
         if not self._calibration.from_file:
-            static = partial(self._take_transforms, static=True)
-            self._create(topics.TF_MESSAGE, topics.TF_STATIC, static, _make_qos(100, True, latched=True))
-            self._tf = self._create(topics.TF_MESSAGE, topics.TF, self._take_transforms, _make_qos(100, True))
+            self._create(topics.TF_MESSAGE, topics.TF_STATIC, self._take_static, STATIC_QOS)
+            self._tf = TfTopic(self._node, [settings.base_frame])
 
-    def _create(self, msgtype: str, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
+    def _create(self, msgtype: str, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         name = self._node.resolve_topic_name(topic)
 
         def incompatible(event: Any) -> None:
             self._health.add_incompatible_qos(name, qos_policy_name_from_kind(event.last_policy_kind))
 
         callbacks = SubscriptionEventCallbacks(incompatible_qos=incompatible)
-        subscription = self._node.create_subscription(
-            get_message(msgtype), topic, callback, qos, event_callbacks=callbacks
+        self._subscriptions.append(
+            self._node.create_subscription(get_message(msgtype), topic, callback, qos, event_callbacks=callbacks)
         )
-        self._subscriptions.append(subscription)
-        return subscription
 
     def tick(self) -> None:
         """Check what changes with time alone; to be called about once a second."""
+        self._read_tf()
         if self._calibration.update_rig():
             self._on_rig()
         if self._tf is not None and self._calibration.complete:
-            # A vehicle sends hundreds of messages per second, and cameras do not move; /tf_static stays.
-            self._subscriptions.remove(self._tf)
-            self._node.destroy_subscription(self._tf)
+            # A vehicle sends thousands of transforms per second, and cameras do not move; /tf_static stays. What was
+            # latched has come.
+            self._tf.close()
             self._tf = None
+            self._destroy_latched()
+        elif self._tf is not None:
+            self._ask_for_latched_infos()
         cameras = [s for s in self._subscriptions if "/input/" in s.topic_name]
         self._health.set_publishers({s.topic_name: self._node.count_publishers(s.topic_name) for s in cameras})
 
@@ -145,28 +153,64 @@ class CameraInputs:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
-        self._tf = None
+        self._destroy_latched()
+        if self._tf is not None:
+            self._tf.close()
+            self._tf = None
+
+    def _ask_for_latched_infos(self) -> None:
+        """Subscribe again to each CameraInfo that is missing and latched.
+
+        A driver may have published it once, before the node came, and a volatile subscription gets only what comes from
+        then on. A latched one would not get what is volatile, and the publishers would complain of it.
+        """
+        for name in self._calibration.problems.keys() - self._latched.keys():
+            topic = self._node.resolve_topic_name(f"~/input/{name}/camera_info")
+            publishers = self._node.get_publishers_info_by_topic(topic)
+            if any(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers):
+                info, qos = partial(self._take_info, name), _make_qos(1, True, latched=True)
+                self._latched[name] = self._node.create_subscription(
+                    get_message(topics.CAMERA_INFO), topic, info, qos, event_callbacks=_QUIET
+                )
+
+    def _destroy_latched(self) -> None:
+        for subscription in self._latched.values():
+            self._node.destroy_subscription(subscription)
+        self._latched.clear()
 
     def _take_info(self, name: str, message: Any) -> None:
+        if self._tf is not None:
+            self._tf.reader.add_frames([message.header.frame_id])
+            if name in self._calibration.problems:
+                self._read_tf()
         if self._calibration.add_info(name, message):
             self._on_rig()
 
-    def _take_transforms(self, message: Any, *, static: bool = False) -> None:
-        if self._calibration.add_tf(message, static=static):
+    def _take_static(self, message: Any) -> None:
+        if self._tf is not None:
+            for entry in message.transforms:
+                self._tf.reader.add_static(entry.header.frame_id, entry.child_frame_id)
+        if self._calibration.add_tf(message, static=True):
+            self._on_rig()
+
+    def _read_tf(self) -> None:
+        if self._tf is not None and self._calibration.add_tf(self._tf.read()):
             self._on_rig()
 
     def _take_image(self, name: str, message: Any) -> None:
         stamp = stamp_to_ns(message.header)
-        self._health.add_image(name)
+        now = self._node.get_clock().now().nanoseconds
+        self._health.add_image(name, (now - stamp) / 1e9)
         if not stamp:
             self._health.add_faults({name: "its header has no stamp"})
             return
-        before = asdict(self._sync.counts)
+        counts = self._sync.counts
+        before, missed = replace(counts), counts.missed.copy()
         sets = self._sync.add(name, stamp, message)
-        after = asdict(self._sync.counts)
         for event in ("complete", "incomplete", "resets"):
-            self._health.count(event, after[event] - before[event])
-        if after["resets"] > before["resets"]:
+            self._health.count(event, getattr(counts, event) - getattr(before, event))
+        self._health.add_missed({n: count - missed.get(n, 0) for n, count in counts.missed.items()})
+        if counts.resets > before.resets:
             self._newest = 0
             self._on_reset()
         for images in sets:
@@ -177,6 +221,7 @@ class CameraInputs:
             self._health.count("late")
             return
         self._newest = images.newest_ns
+        self._health.add_cycle(tuple(images.items))
         self._on_set(images, cast(int, self._node.get_clock().now().nanoseconds))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
 
     from bridgeta_ros.node.bev_node import BevNode
+
+_MIDDLEWARE_SETTINGS = (
+    "RMW_IMPLEMENTATION",
+    "CYCLONEDDS_URI",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "ZENOH_SESSION_CONFIG_URI",
+    "ROS_DISCOVERY_SERVER",
+    "ROS_STATIC_PEERS",
+    "ROS_DOMAIN_ID",
+)
 
 
 def main() -> None:
@@ -31,6 +43,15 @@ def main() -> None:
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT, SIGTERM or a shutdown of the context; return the exit status."""
+    # Asked first: where its library is missing, the import of rclpy ends the process.
+    middleware = os.environ.get("RMW_IMPLEMENTATION", "")
+    if middleware and not _has_library(middleware):
+        print(
+            f"bev_node: RMW_IMPLEMENTATION is {middleware}, of which there is no library here. Install "
+            f"ros-$ROS_DISTRO-{middleware.replace('_', '-')}, source that workspace, or unset the variable",
+            file=sys.stderr,
+        )
+        return 2
     try:
         # Imported here, so that a Python without ROS is answered in one line.
         import rclpy
@@ -59,6 +80,9 @@ def run(args: Sequence[str] | None = None) -> int:
         except (BridgeTAError, InvalidParameterTypeException, InvalidParameterValueException) as error:
             print(f"{NODE_NAME}: {error}", file=sys.stderr)
             return 2
+        except RuntimeError as error:  # rclpy's RCLError, when the middleware creates no node
+            print(f"{NODE_NAME}: {_describe_refusal(error)}", file=sys.stderr)
+            return 2
         try:
             if node.settings.autostart:
                 node.bring_up()
@@ -68,6 +92,23 @@ def run(args: Sequence[str] | None = None) -> int:
     finally:
         rclpy.try_shutdown()
     return 0
+
+
+def _has_library(middleware: str) -> bool:
+    try:
+        ctypes.CDLL(f"lib{middleware}.so")
+    except OSError:
+        return False
+    return True
+
+
+def _describe_refusal(error: RuntimeError) -> str:
+    """Say which settings the middleware was given when it refused; its own words are often none."""
+    settings = ", ".join(f"{name}={os.environ[name]}" for name in _MIDDLEWARE_SETTINGS if os.environ.get(name))
+    return (
+        f"the middleware creates no node ({' '.join(str(error).split())}). Its own messages may stand above. Check "
+        f"{settings or 'the network interfaces and ROS_DOMAIN_ID'}; docs/ros2.md has a file for Cyclone DDS that works"
+    )
 
 
 def _spin(node: BevNode) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import perf_counter
+from typing import Any
 
 import tf2_ros
 from rclpy.duration import Duration
@@ -16,8 +17,10 @@ from rosidl_runtime_py.utilities import get_message
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import rigid
+from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.factory import RosFactory
 from bridgeta_ros.node.parameters import NodeParameters
+from bridgeta_ros.node.tf import STATIC_QOS, TfTopic
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.local_map import LocalMap
 from bridgeta_ros.pipeline.pipeline import BevResult
@@ -68,6 +71,11 @@ class Outputs:
             self.local_map.add(result)
         return {"encode": 1e3 * (middle - start), "publish": 1e3 * (perf_counter() - middle)}
 
+    def read_transforms(self) -> None:
+        """Take note of where the vehicle is; to be called with each set, so that TF keeps up with the images."""
+        if self.local_map is not None:
+            self.local_map.read_transforms()
+
     def publish_latencies(self, stages: Mapping[str, float]) -> None:
         """Send the milliseconds of each stage that somebody subscribes to."""
         for stage, publisher in self._latencies.items():
@@ -90,7 +98,7 @@ class Outputs:
 class LocalMapOutput:
     """Fuses results in a fixed frame, by the pose that TF has at their stamps, and publishes the map.
 
-    A result whose pose TF does not know yet waits until the next result comes.
+    A result whose pose TF does not know yet waits until the next result comes. One whose pose is none is left out.
     """
 
     def __init__(self, node: LifecycleNode, grid: BevGrid, settings: NodeParameters, factory: RosFactory) -> None:
@@ -98,15 +106,20 @@ class LocalMapOutput:
         self._node, self._make, self._frame, self._base = node, factory, options.frame, settings.base_frame
         self._map = LocalMap(grid, options.size, gain=options.gain)
         self._waiting: deque[BevResult] = deque(maxlen=_MAX_WAITING)
-        self._problem: str | None = None
+        self._problem: str | None = None  # why the oldest result waits
+        self._fault: str | None = None  # why the last result that no longer waits was left out
         self._reset_pending = False
-        self._updates = 0
+        self._updates = self._refused = 0
         kind = get_message(topics.OCCUPANCY_GRID)
         self._publishers = [
             node.create_publisher(kind, f"{topics.LOCAL_MAP}/{cls.name}".lstrip("/"), _LATCHED) for cls in CLASSES
         ]
+        # tf2's listener decodes every transform, which takes a core where a vehicle sends thousands a second.
         self._buffer = tf2_ros.Buffer(Duration(seconds=10))
-        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._tf = TfTopic(node, (self._frame, self._base))
+        self._static = node.create_subscription(
+            get_message(topics.TF_MESSAGE), topics.TF_STATIC, self._take_static, STATIC_QOS
+        )
 
     def is_wanted(self) -> bool:
         """Return whether somebody subscribes to the map."""
@@ -118,6 +131,7 @@ class LocalMapOutput:
             self._reset_pending = False
             self._waiting.clear()
             self._map.reset()
+        self.read_transforms()
         self._waiting.append(result)
         fused = None
         while self._waiting:
@@ -127,11 +141,18 @@ class LocalMapOutput:
             except tf2_ros.TransformException as error:
                 self._problem = str(error)
                 break
+            result = self._waiting.popleft()
             t, q = pose.translation, pose.rotation
-            fused = self._waiting.popleft()
-            self._map.update(fused.probabilities, fused.seen, rigid((t.x, t.y, t.z), (q.w, q.x, q.y, q.z)))
+            try:
+                map_T_base = rigid((t.x, t.y, t.z), (q.w, q.x, q.y, q.z))
+                self._map.update(result.probabilities, result.seen, map_T_base)
+            except BridgeTAError as error:  # an odometry that has gone astray; the grids do not need it
+                self._refused += 1
+                self._fault = str(error)
+                continue
+            fused = result
             self._updates += 1
-            self._problem = None
+            self._problem = self._fault = None
         if fused is None:
             return
         for publisher, values in zip(self._publishers, self._map.values(), strict=True):
@@ -139,10 +160,26 @@ class LocalMapOutput:
                 grid = messages.make_occupancy_grid(self._make, values, self._map.grid, fused.stamp_ns, self._frame)
                 publisher.publish(grid)
 
+    def read_transforms(self) -> None:
+        """Take the transforms that have come."""
+        for transform in self._tf.read().transforms:
+            self._buffer.set_transform(transform, "")
+
+    def _take_static(self, message: Any) -> None:
+        for transform in message.transforms:
+            self._tf.reader.add_static(transform.header.frame_id, transform.child_frame_id)
+            self._buffer.set_transform_static(transform, "")
+
     def describe(self) -> Status:
         """Describe the map for /diagnostics."""
-        values = {"frame": self._frame, "results fused": str(self._updates), "waiting for TF": str(len(self._waiting))}
-        problem = self._problem if len(self._waiting) > 1 or not self._updates else None
+        values = {
+            "frame": self._frame,
+            "results fused": str(self._updates),
+            "results without a usable pose": str(self._refused),
+            "waiting for TF": str(len(self._waiting)),
+        }
+        # One that waits for the next transform is normal.
+        problem = self._fault or (self._problem if len(self._waiting) > 1 or not self._updates else None)
         return Status("local map", WARN if problem else OK, problem or f"in {self._frame}", values)
 
     def reset(self) -> None:
@@ -152,6 +189,7 @@ class LocalMapOutput:
 
     def close(self) -> None:
         """Remove the topics from the graph and stop listening to TF."""
-        self._listener.unregister()
+        self._tf.close()
+        self._node.destroy_subscription(self._static)
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)

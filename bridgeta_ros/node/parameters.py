@@ -51,6 +51,9 @@ class DiagnosticsParameters:
         ge=0,
         le=1000,
     )
+    start_grace: float = _parameter(
+        5.0, "seconds after activation in which what is missing may still come without a warning", AT_ONCE, ge=0, le=600
+    )
     late_after: float = _parameter(
         0.5,
         "seconds from an image's stamp to its grid, or without any image, that are a warning",
@@ -85,8 +88,21 @@ class NodeParameters:
     min_cameras: int = _parameter(
         0, "fewest cameras that a set is run with; the cells that the others alone see are -1. 0: all", ge=0, le=100
     )
+    patience: float = _parameter(
+        DEFAULT_SLOP,
+        "seconds that a set with enough cameras waits for later images of the others; with min_cameras",
+        ge=0,
+        le=2,
+    )
     base_frame: str = _parameter("base_link", "frame of the vehicle and of the grids: x forward, y left")
     calibration_file: str = _parameter("", "a rig.yaml that replaces CameraInfo and TF", AT_CALIBRATE)
+    calibration_tolerance: float = _parameter(
+        0.5,
+        "pixels by which a new calibration may move an image and the one in use still stays",
+        AT_CALIBRATE,
+        ge=0,
+        le=100,
+    )
     threshold: float = _parameter(
         0.5, "probability from which bev/navigation calls a cell drivable", AT_ONCE, ge=0, le=1
     )

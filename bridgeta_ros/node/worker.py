@@ -121,6 +121,7 @@ class Worker:
                     job = None
                     if self._has_ready_job():
                         job, self._job = self._job, None
+                self._health.set_working(True)
                 try:
                     self._refresh_pipeline()
                     if job is not None:
@@ -130,6 +131,8 @@ class Worker:
                 except Exception as error:  # whatever a library raises on an image costs its set, not the node
                     self._health.add_failure(f"{type(error).__name__}: {error}")
                     self._report(error)
+                finally:
+                    self._health.set_working(False)
         finally:
             self._drop_pipeline()
 
@@ -193,5 +196,5 @@ class Worker:
             **self._publisher.publish(result),
         }
         stages["total"] = (self._now() - job.images.newest_ns) / 1e6
-        health.add_published(stages, len(result.cameras))
+        health.add_published(stages, result.cameras)
         self._publisher.publish_latencies(stages)

@@ -21,9 +21,9 @@ class Status:
     values: Mapping[str, str]
 
 
-def describe_calibration(rig: Rig | None, source: str, problem: str | None) -> Status:
-    """Describe the calibration in use, its source, and what is wrong or missing."""
-    values = {"source": source}
+def describe_calibration(rig: Rig | None, source: str, problem: str | None, remark: str | None = None) -> Status:
+    """Describe the calibration in use, its source, what is wrong or missing, and a remark on it."""
+    values = {"source": source, **({"remark": remark} if remark else {})}
     for camera in rig.cameras if rig else ():
         x, y, z = camera.ego_T_cam[:3, 3]
         size, focal = f"{camera.width}x{camera.height}", camera.intrinsics[0, 0]
@@ -37,6 +37,11 @@ def describe_network(weights: str, device: str, precision: str, remarks: Sequenc
     """Describe the network in use; `remarks` say what it had to give up, such as the GPU."""
     values = {"weights": weights, "device": device, "precision": precision}
     return Status("network", WARN if remarks else OK, "; ".join(remarks) or f"{device}, {precision}", values)
+
+
+def excuse_start(statuses: Sequence[Status]) -> list[Status]:
+    """Report as OK what is missing while a node starts: cameras, calibration and TF come one after the other."""
+    return [s if s.level == OK else Status(s.name, OK, f"starting: {s.message}", s.values) for s in statuses]
 
 
 class Changes:

@@ -121,7 +121,9 @@ class SyncCounts:
     incomplete: int = 0  # cycles that were over without all cameras, whether handed out or not
     late: int = 0  # images as old as a used one of their camera, duplicates among them
     resets: int = 0  # times that stamps went back
-    missed: dict[str, int] = field(default_factory=dict)  # by camera, the incomplete cycles that lacked it
+    # By camera, the incomplete cycles that lacked it and had at least half of the cameras that send: stray images, such
+    # as those of a camera that is always late, blame nobody.
+    missed: dict[str, int] = field(default_factory=dict)
 
 
 class Synchroniser(Generic[T]):
@@ -218,6 +220,8 @@ class Synchroniser(Generic[T]):
 
     def _count_incomplete(self, stamps: Mapping[str, int]) -> None:
         self.counts.incomplete += 1
+        if 2 * len(stamps) < len(self._find_sending()):
+            return
         for name in self._names:
             if name not in stamps:
                 self.counts.missed[name] = self.counts.missed.get(name, 0) + 1

@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import Matrix, rigid
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.node.calibration import LiveCalibration
+from bridgeta_ros.node.calibration import LiveCalibration, measure_shift
 from bridgeta_ros.pipeline import messages
 
 
@@ -66,8 +66,8 @@ def tf(*names: str, ns: int = 0, make: Any = ROSBAGS, poses: dict[str, Matrix] |
     return messages.make_tf_message(make, [(ns, "base_link", f"{name}_optical", poses[name]) for name in names])
 
 
-def calibrated(minimum: int = 2) -> LiveCalibration:
-    calibration = new(minimum)
+def calibrated(minimum: int = 2, **options: Any) -> LiveCalibration:
+    calibration = new(minimum, **options)
     calibration.add_tf(tf(*NAMES))
     for name in NAMES:
         calibration.add_info(name, info(name))
@@ -341,14 +341,94 @@ def test_a_rig_file_without_one_of_the_cameras_is_refused():
 
 @given(st.lists(st.sampled_from(["good", "bad", "other"]), max_size=20))
 def test_the_rig_is_always_that_of_the_last_good_message(sent):
-    calibration = calibrated()
+    clock = Time()
+    calibration = calibrated(clock=clock)
     kinds = {"good": (info("cam_front"), 80.0), "other": (info("cam_front", focal=90.0), 90.0)}
     focal, last = 80.0, "good"
     for kind in sent:
         expected = kinds.get(kind, (None, focal))[1]
         message = broken("cam_front") if kind == "bad" else kinds[kind][0]
+        clock.now += 1
         assert calibration.add_info("cam_front", message) == (expected != focal)
         focal, last = expected, kind
         assert calibration.rig is not None
         assert calibration.rig.cameras[0].intrinsics[0, 0] == focal
     assert calibration.complete == (last != "bad")
+
+
+# Changes that go on and on
+
+
+def jittering(calibration: LiveCalibration, pixels: float, clock: Time, seconds: int = 10) -> int:
+    """Send at 12 Hz a CameraInfo whose centre is off by up to `pixels`; return how many rigs that made."""
+    rigs = 0
+    for i in range(12 * seconds):
+        clock.now += 1 / 12
+        message = info("cam_front", i)
+        shifted = message.p.reshape(3, 4).copy()
+        shifted[0, 2] += pixels * np.sin(i + 1)
+        message.p, message.k = shifted.ravel(), np.ascontiguousarray(shifted[:, :3]).ravel()
+        rigs += calibration.add_info("cam_front", message)
+        if i % 12 == 0:
+            rigs += calibration.update_rig()
+    return rigs
+
+
+def test_changes_under_the_tolerance_leave_the_rig_and_are_remarked():
+    clock = Time()
+    calibration = calibrated(clock=clock, tolerance=0.5)
+    before = calibration.rig
+    assert calibration.remark is None
+    assert jittering(calibration, 0.3, clock) == 0
+    assert calibration.rig is before
+    assert calibration.complete
+    assert calibration.remark is not None
+    assert "cam_front up to 0.3 px" in calibration.remark
+
+
+def test_a_slow_drift_is_used_once_it_adds_up():
+    calibration = calibrated(tolerance=0.5)
+    focals = np.linspace(80, 90, 101)
+    assert sum(calibration.add_info("cam_front", info("cam_front", focal=focal)) for focal in focals[:5]) == 0
+    assert sum(calibration.add_info("cam_front", info("cam_front", focal=focal)) for focal in focals[5:30]) >= 1
+
+
+def test_changes_that_go_on_make_a_rig_a_second_and_are_a_problem():
+    clock = Time()
+    calibration = calibrated(clock=clock, tolerance=0.5)
+    assert 8 <= jittering(calibration, 5.0, clock) <= 15
+    assert calibration.problem is not None
+    assert "changes all the time" in calibration.problem
+    clock.now += 6
+    calibration.update_rig()
+    assert calibration.problem is None
+    assert calibration.complete
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_shift_of_the_centre_is_its_own_measure(axis):
+    moved = K.copy()
+    moved[axis, 2] += 1.25
+    assert measure_shift(Camera("a", *SIZE, K, AHEAD), Camera("a", *SIZE, moved, AHEAD)) == pytest.approx(1.25)
+
+
+def test_a_turn_of_the_camera_moves_the_image_by_focal_length_times_angle():
+    pose = AHEAD @ rigid((0, 0, 0), (np.cos(5e-4), 0, np.sin(5e-4), 0))  # 1 mrad about the image's vertical
+    shift = measure_shift(Camera("a", *SIZE, K, AHEAD), Camera("a", *SIZE, K, pose))
+    assert K[0, 0] * 1e-3 <= shift <= 2 * K[0, 0] * 1e-3
+
+
+@pytest.mark.parametrize("model", ["plumb_bob", "equidistant"])
+def test_another_lens_moves_the_image(model):
+    d = (0.01, 0.0, 0.0, 0.0)
+    old = Camera("a", *SIZE, K, AHEAD, d, model)
+    assert measure_shift(old, Camera("a", *SIZE, K, AHEAD, d, model)) == 0
+    near = measure_shift(old, Camera("a", *SIZE, K, AHEAD, (0.0101, 0.0, 0.0, 0.0), model))
+    assert 0 < near < 0.1
+    assert measure_shift(old, Camera("a", *SIZE, K, AHEAD, (0.2, 0.0, 0.0, 0.0), model)) > 1
+
+
+def test_another_size_or_model_is_no_small_change():
+    old = Camera("a", *SIZE, K, AHEAD)
+    assert measure_shift(old, Camera("a", SIZE[0] + 1, SIZE[1], K, AHEAD)) == float("inf")
+    assert measure_shift(old, Camera("a", *SIZE, K, AHEAD, (0, 0, 0, 0), "equidistant")) == float("inf")

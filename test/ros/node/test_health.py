@@ -30,8 +30,15 @@ class Bench:
             for name in cameras:
                 self.health.add_image(name)
 
-    def publish(self, total: float = 100.0, cameras: int = 3, **stages: float) -> None:
+    def publish(self, total: float = 100.0, cameras: tuple[str, ...] = CAMERAS, **stages: float) -> None:
         self.health.add_published({**stages, "total": total}, cameras)
+
+    def cycle(self, cameras: tuple[str, ...] = CAMERAS) -> None:
+        """Publish a cycle that had to go on without the other cameras."""
+        self.health.count("complete" if cameras == CAMERAS else "incomplete")
+        self.health.add_cycle(cameras)
+        self.health.add_missed({name: 1 for name in CAMERAS if name not in cameras})
+        self.publish(cameras=cameras)
 
     def status(self, name: str) -> Status:
         (status,) = [s for s in self.health.list_statuses() if s.name == name]
@@ -172,7 +179,7 @@ def test_all_counts_are_reported():
         bench.health.count(name, number)
     bench.health.add_failure("x")
     bench.publish()
-    bench.publish(cameras=2)
+    bench.publish(cameras=CAMERAS[:2])
     values = bench.status("sets").values
     assert {name: values[name] for name in numbers} == {name: str(number) for name, number in numbers.items()}
     assert (values["failed"], values["published"], values["partial"]) == ("1", "2", "1")
@@ -297,19 +304,25 @@ def test_topics_without_a_publisher_are_a_warning():
     bench = Bench()
     assert bench.status("connections").level == OK
     bench.health.set_publishers({"/a": 1, "/b": 0})
+    assert bench.status("connections").level == OK  # a driver may be starting again
+    bench.now += 1
     assert bench.says("connections") == (WARN, "no publisher on /b")
     assert bench.status("connections").values == {"/a": "1 publishers", "/b": "0 publishers"}
     bench.health.set_publishers({"/a": 1, "/b": 2})
     assert bench.says("connections") == (OK, "all topics connected")
 
 
-def test_incompatible_qos_warns_with_topic_policy_and_parameter():
+@pytest.mark.parametrize(
+    ("policy", "remedy"), [("RELIABILITY", "parameter reliability"), ("DURABILITY", "transient local")]
+)
+def test_incompatible_qos_warns_with_topic_policy_and_remedy(policy, remedy):
     bench = Bench()
     bench.health.set_publishers({"/a": 1})
-    bench.health.add_incompatible_qos("/a", "RELIABILITY")
+    bench.health.add_incompatible_qos("/a", policy)
     level, message = bench.says("connections")
-    assert (level, "/a" in message, "parameter reliability" in message) == (WARN, True, True)
-    assert bench.status("connections").values == {"/a": "incompatible QoS: RELIABILITY"}
+    assert (level, "/a" in message, remedy in message) == (WARN, True, True)
+    assert ("reliability" in message) == (policy == "RELIABILITY")
+    assert bench.status("connections").values == {"/a": f"incompatible QoS: {policy}"}
 
 
 def test_events_from_many_threads_are_all_counted():
@@ -337,15 +350,99 @@ def test_events_from_many_threads_are_all_counted():
     assert (counts.complete, counts.failed, counts.published) == (1200, 1200, 1200)
 
 
-def test_cameras_that_send_without_making_sets_are_a_warning():
+# What is missing, and why
+
+
+def test_a_camera_that_keeps_missing_its_sets_is_named_with_its_delay():
+    bench = Bench(minimum=2)
+    for _ in range(60):
+        bench.now += 0.1
+        for name in CAMERAS:
+            bench.health.add_image(name, 0.25 if name == "left" else 0.01)
+        bench.cycle(("front", "right"))
+    level, message = bench.says("cameras")
+    assert level == WARN
+    assert message.startswith("most sets lack left (its images come 0.24 s after the others'")
+    assert "patience" in message
+    assert bench.status("cameras").values["left sets missed"] in ("50 of 50", "51 of 51")
+    assert bench.status("cameras").values["left stamp to arrival (s)"] == "0.250"
+    bench.send(10)
+    assert bench.says("cameras") == (OK, "all cameras send")
+
+
+def test_stamps_ahead_of_the_other_cameras_are_named_as_such():
+    bench = Bench(minimum=2)
+    for _ in range(20):
+        bench.now += 0.1
+        for name in CAMERAS:
+            bench.health.add_image(name, -3600.0 if name == "left" else 0.01)
+        bench.cycle(("front", "right"))
+    assert "left (its stamps are 3600.01 s ahead of the others')" in bench.says("cameras")[1]
+
+
+def test_a_camera_that_misses_a_set_now_and_then_is_fine():
+    bench = Bench(minimum=2)
+    for i in range(60):
+        bench.send(0.1)
+        bench.cycle(("front", "right") if i % 4 == 0 else CAMERAS)
+    assert bench.says("cameras") == (OK, "all cameras send")
+    level, message = bench.says("sets")
+    assert (level, "without left" in message) == (OK, True)
+
+
+def test_mostly_partial_sets_are_a_warning_that_counts_them():
+    bench = Bench(minimum=2)
+    for i in range(40):
+        bench.send(0.1)
+        bench.cycle(("front", "right") if i % 4 else CAMERAS)
+    assert bench.says("sets") == (WARN, "publishing; of the last 40 sets 30 without left")
+
+
+@pytest.mark.parametrize(
+    ("event", "cause"),
+    [
+        (lambda bench: bench.health.count("uncalibrated"), "wait for the calibration"),
+        (lambda bench: bench.health.set_working(True), "the network has been at work on one set for 6 s"),
+        (lambda bench: bench.health.count("late"), "another clock"),
+        (lambda bench: bench.health.add_missed({"left": 9, "right": 1}), "each cycle lacks left (see cameras"),
+        (lambda bench: None, "too far apart (slop)"),
+    ],
+    ids=["calibration", "busy", "late", "missing", "slop"],
+)
+def test_without_results_the_cause_is_named(event, cause):
     bench = Bench()
+    bench.health.set_working(False)
+    if "network" in cause:
+        event(bench)
     bench.send(6)
+    if "network" not in cause:
+        event(bench)
     level, message = bench.says("sets")
     assert level == WARN
-    assert "nothing to run for 6 s" in message
-    assert "slop" in message
+    assert "no result for 6 s" in message
+    assert cause in message
+    bench.health.set_working(False)
     bench.publish()
     assert bench.says("sets") == (OK, "publishing")
+
+
+def test_without_images_the_sets_point_to_the_cameras():
+    bench = Bench()
+    bench.now += 7
+    assert "no camera sends" in bench.says("sets")[1]
+
+
+def test_it_starts_until_the_grace_is_over_or_a_set_fails():
+    bench = Bench()
+    assert bench.health.is_starting()
+    bench.now += LIMITS.start_grace - 0.1
+    assert bench.health.is_starting()
+    bench.now += 0.2
+    assert not bench.health.is_starting()
+    bench.health.restart()
+    assert bench.health.is_starting()
+    bench.health.add_failure("out of memory")
+    assert not bench.health.is_starting()
 
 
 def test_skipped_sets_are_not_missing_sets():

@@ -170,7 +170,7 @@ class Bench:
 
     def add(self, *, namespace: str = "", **values: Any) -> BevNode:
         """Add a node with these parameters (dots as double underscores), unconfigured and spinning."""
-        values = {"diagnostics__period": 0.1, **values}
+        values = {"diagnostics__period": 0.1, "diagnostics__start_grace": 0.0, **values}
         overrides = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
         node = BevNode(namespace=namespace, parameter_overrides=overrides)
         stop = threading.Event()

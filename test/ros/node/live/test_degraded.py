@@ -67,6 +67,42 @@ class TestMissingCameras:
         bench.drive(vehicle, lambda: len(bench.listener.stamps()) > before)
 
 
+def drive_with_delay(bench: Any, vehicle: Any, delay: float, condition: Callable[[], bool]) -> None:
+    """Publish cycles at 12 Hz whose last camera comes `delay` seconds after its stamp, until the condition holds."""
+    from ros_bench import PATIENCE
+
+    start, sent = time.monotonic(), 0
+    waiting: list[tuple[float, int]] = []
+    while not condition():
+        assert time.monotonic() - start < PATIENCE, bench.listener.statuses
+        now = time.monotonic()
+        if now >= start + sent / 12:
+            waiting.append((now + delay, vehicle.publish_cycle(without=["cam_back"])))
+            sent += 1
+        while waiting and waiting[0][0] <= now:
+            vehicle.publish_cycle(without=["cam_front"], stamp_ns=waiting.pop(0)[1])
+        bench.executor.spin_once(timeout_sec=0.01)
+
+
+class TestLateCamera:
+    def test_a_camera_that_is_always_late_is_named(self, bench: Any) -> None:
+        bench.start(min_cameras=1)
+        vehicle = bench.vehicle()
+        drive_with_delay(bench, vehicle, 0.25, status_is(bench, "cameras", WARN, "most sets lack cam_back"))
+        assert "patience" in bench.listener.status("cameras")[1]
+        drive_with_delay(bench, vehicle, 0.25, status_is(bench, "sets", WARN, "without cam_back"))
+
+    def test_with_patience_it_is_used(self, bench: Any) -> None:
+        from ros_bench import cells
+
+        bench.start(min_cameras=1, patience=0.5)
+        vehicle = bench.vehicle()
+        drive_with_delay(bench, vehicle, 0.25, lambda: len(bench.listener.stamps()) > 30)
+        grid = cells(bench.listener.grids["/bev/drivable_area"][-1])
+        assert grid[8, 0] >= 0  # behind
+        assert bench.listener.status("sets")[2]["partial"] == "0"
+
+
 class TestInput:
     def test_silence_is_a_warning_then_an_error_then_over(self, bench: Any) -> None:
         bench.start(diagnostics__error_after=1.0)
@@ -257,14 +293,166 @@ class TestCalibration:
         bench.drive(vehicle, lambda: bench.listener.stamps())
         bad = np.eye(4)
         bad[0, 3] = np.nan
-        message = messages.make_tf_message(vehicle.make, [(0, "base_link", "elsewhere", bad)])
+        message = messages.make_tf_message(vehicle.make, [(0, "base_link", "cam_front", bad), (0, "map", "else", bad)])
         vehicle.tf_static.publish(message)
-        bench.drive(vehicle, status_is(bench, "calibration", WARN, "elsewhere"))
+        bench.drive(vehicle, status_is(bench, "calibration", WARN, "TF base_link <- cam_front is ignored"))
+        assert "else" not in bench.listener.status("calibration")[1]  # which no camera needs
         before = len(bench.listener.stamps())
         bench.drive(vehicle, lambda: len(bench.listener.stamps()) > before)
 
+    @pytest.mark.parametrize("latched", [True, False], ids=["latched", "volatile"])
+    def test_camera_info_of_both_durabilities_is_used(self, bench: Any, latched: bool) -> None:
+        from rclpy.qos import qos_profile_sensor_data
+        from ros_bench import LATCHED, RIG, RosFactory
+        from sensor_msgs.msg import CameraInfo
+
+        from bridgeta_ros.pipeline import messages
+
+        qos = LATCHED if latched else qos_profile_sensor_data
+        publishers = {
+            c.name: bench.node.create_publisher(CameraInfo, f"/bev_node/input/{c.name}/camera_info", qos)
+            for c in RIG.cameras
+        }
+
+        def send() -> None:
+            for c in RIG.cameras:
+                publishers[c.name].publish(messages.make_camera_info(RosFactory(), c, 0, c.name))
+
+        send()  # once, before the node is there
+        bench.start()
+        vehicle = bench.vehicle(calibrated=False)
+        vehicle.publish_tf()
+        if not latched:
+            bench.until(lambda: all(p.get_subscription_count() for p in publishers.values()))
+            send()
+        bench.until(status_is(bench, "calibration", OK))
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        assert "incompatible" not in bench.listener.status("connections")[1]
+        for publisher in publishers.values():
+            bench.node.destroy_publisher(publisher)
+
+    def test_small_changes_in_every_message_cost_no_rate(self, bench: Any) -> None:
+        from ros_bench import K
+
+        node = bench.start()
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+        rig = node._calibration.rig
+        sent = iter(range(10**6))
+
+        def jittered() -> bool:
+            k = K.copy()
+            k[0, 2] += 0.2 * np.sin(next(sent))
+            vehicle.publish_info_with("cam_front", k=k.ravel(), p=np.hstack((k, np.zeros((3, 1)))).ravel())
+            return bench.listener.status("calibration")[2].get("remark", "") != "" and next(sent) > 60
+
+        bench.drive(vehicle, jittered)
+        assert node._calibration.rig is rig
+        assert bench.listener.status("calibration")[0] == OK
+        assert "cam_front up to 0.2 px" in bench.listener.status("calibration")[2]["remark"]
+
+    def test_a_chain_over_tf_among_thousands_of_other_frames_is_found(self, bench: Any) -> None:
+        from bridgeta_ros.pipeline import messages
+
+        bench.start()
+        vehicle = bench.vehicle(calibrated=False)
+        bench.until(lambda: all(p.get_subscription_count() for p in [*vehicle.infos.values(), vehicle.tf]))
+        others = [(0, "base_link", f"joint_{i}", np.eye(4)) for i in range(55)]
+        mounts = [(0, "base_link", c.name, c.ego_T_cam) for c in vehicle.rig.cameras]
+
+        def calibrated() -> bool:
+            vehicle.publish_infos()
+            for links in (others, mounts, others):
+                vehicle.tf.publish(messages.make_tf_message(vehicle.make, links))
+            return status_is(bench, "calibration", OK)()
+
+        bench.drive(vehicle, calibrated)
+        bench.drive(vehicle, lambda: bench.listener.stamps())
+
+
+class TestClock:
+    def test_simulated_time_that_never_comes_is_named(self, bench: Any) -> None:
+        from ros_bench import PATIENCE
+
+        bench.start(use_sim_time=True)
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, lambda: bench.listener.stamps())  # it works all the same
+        end = time.monotonic() + PATIENCE
+        while not status_is(bench, "clock", WARN, "/clock has sent nothing")() and time.monotonic() < end:
+            vehicle.publish_cycle()
+            bench.pause(0.08)
+        assert "--clock" in bench.listener.status("clock")[1]
+
+    def test_at_a_quarter_of_the_speed_and_after_the_end_all_is_well(self, bench: Any) -> None:
+        from rosgraph_msgs.msg import Clock
+
+        from bridgeta_ros.pipeline.messages import make_time
+
+        publisher = bench.node.create_publisher(Clock, "/clock", 10)
+        bench.start(use_sim_time=True)
+        vehicle = bench.vehicle()
+        now = 1_700_000_000_000_000_000
+        seen = set()
+
+        def play(cycles: int) -> None:
+            nonlocal now
+            for _ in range(cycles):
+                for _ in range(8):
+                    now += 83_000_000 // 8
+                    publisher.publish(Clock(clock=make_time(vehicle.make, now)))
+                    bench.pause(0.04)
+                vehicle.publish_cycle(stamp_ns=now)
+                seen.update((n, s[1]) for n, s in bench.listener.statuses.items() if s[0] != OK)
+
+        play(6)  # what is not there yet may be named
+        seen.clear()
+        play(20)
+        assert bench.listener.stamps()
+        for _ in range(30):
+            bench.pause(0.1)
+            seen.update((n, s[1]) for n, s in bench.listener.statuses.items() if s[0] != OK)
+        assert not seen
+        assert "stands still" in bench.listener.status("clock")[1]
+
+
+class TestStart:
+    def test_what_is_still_to_come_is_no_warning_at_first(self, bench: Any) -> None:
+        bench.start(diagnostics__start_grace=3.0)
+        levels = set()
+
+        def started() -> bool:
+            levels.update(s[0] for s in bench.listener.statuses.values())
+            return "starting" in bench.listener.status("calibration")[1]
+
+        bench.until(started)
+        vehicle = bench.vehicle()
+        bench.drive(vehicle, status_is(bench, "calibration", OK, "2 cameras"))
+        bench.drive(vehicle, status_is(bench, "sets", OK, "publishing"))
+        assert levels == {OK}
+
+    def test_after_the_grace_what_is_missing_is_an_error(self, bench: Any) -> None:
+        bench.start(diagnostics__start_grace=1.0)
+        bench.until(status_is(bench, "calibration", ERROR, "no CameraInfo"))
+
+    def test_the_reason_of_a_failed_transition_is_on_diagnostics(self, bench: Any) -> None:
+        node = bench.add(cameras=["left side"])
+        assert not bench.change(node, "configure")
+        bench.until(status_is(bench, "lifecycle", ERROR, "unconfigured: cannot configure: parameter cameras"))
+        assert bench.set_parameter(node, "cameras", ["cam_front", "cam_back"]).successful
+        assert bench.change(node, "configure")
+        bench.until(status_is(bench, "lifecycle", OK, "inactive"))
+
 
 class TestQos:
+    def test_a_volatile_tf_static_is_named_by_its_durability(self, bench: Any) -> None:
+        from tf2_msgs.msg import TFMessage
+
+        publisher = bench.node.create_publisher(TFMessage, "/tf_static", 10)
+        bench.start()
+        bench.until(status_is(bench, "connections", WARN, "incompatible QoS (durability) on /tf_static"))
+        assert "reliability" not in bench.listener.status("connections")[1]
+        bench.node.destroy_publisher(publisher)
+
     def test_a_publisher_that_offers_less_is_named(self, bench: Any) -> None:
         bench.start(reliability="reliable")
         bench.vehicle(calibrated=False)  # sensor data: best effort

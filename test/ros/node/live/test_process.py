@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -26,9 +27,13 @@ def process(bench: Any) -> Iterator[Any]:
     """Start node processes that do not outlive the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, **parameters: object) -> subprocess.Popen[str]:
+    def start(*arguments: str, env: dict[str, str] | None = None, **parameters: object) -> subprocess.Popen[str]:
         child = subprocess.Popen(
-            command(*arguments, **parameters), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command(*arguments, **parameters),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
         )
         started.append(child)
         return child
@@ -134,9 +139,36 @@ def test_ros_arguments_name_place_and_remap_it(bench: Any, process: Any, tmp_pat
     assert bench.node.count_publishers("/car/bev/divider") == 1
 
 
+def test_an_empty_list_of_cameras_means_those_of_the_weights(bench: Any, process: Any) -> None:
+    process(autostart="true", cameras="[]")
+    bench.until(lambda: bench.listener.status("lifecycle")[1] == "active", 60)
+    assert bench.node.count_subscribers("/bev_node/input/cam_front/image/compressed") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RMW_IMPLEMENTATION", "rmw_nowhere_cpp"),
+        ("CYCLONEDDS_URI", "file:///nowhere/cyclonedds.xml"),
+        ("CYCLONEDDS_URI", "<CycloneDDS><Domain><General><Nonsense>1</Nonsense></General></Domain></CycloneDDS>"),
+        ("ROS_DOMAIN_ID", "seven"),
+    ],
+)
+def test_a_middleware_that_refuses_is_answered_in_one_line(process: Any, variable: str, value: str) -> None:
+    if variable == "CYCLONEDDS_URI" and "cyclone" not in os.environ.get("RMW_IMPLEMENTATION", "cyclone"):
+        pytest.skip("this is not Cyclone DDS")
+    child = process(env={variable: value})
+    output, _ = child.communicate(timeout=60)
+    assert child.returncode == 2
+    (line,) = [line for line in output.splitlines() if line.startswith("bev_node: ")]
+    assert variable in line
+    assert "Traceback" not in output
+
+
 def test_autostart_without_weights_stays_to_be_configured(bench: Any, process: Any) -> None:
     child = process(autostart="true", weights="/nowhere.safetensors")
-    bench.until(lambda: bench.listener.status("lifecycle")[1] == "unconfigured", 60)
+    bench.until(lambda: bench.listener.status("lifecycle")[1].startswith("unconfigured"), 60)
+    assert "/nowhere.safetensors" in bench.listener.status("lifecycle")[1]
     assert child.poll() is None
     assert bench.state(Remote()) == "unconfigured"
 
