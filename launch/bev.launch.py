@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ament_index_python.packages import PackageNotFoundError
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, Shutdown
 from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
+from launch.substitutions.substitution_failure import SubstitutionFailure
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
+from launch_ros.substitutions import ExecutableInPackage
 from lifecycle_msgs.msg import Transition
 
 # The layout is the same beside the sources and in share/bridgeta_ros, where an installation puts it.
@@ -61,6 +64,10 @@ def generate_launch_description() -> LaunchDescription:
 def _start(context: LaunchContext) -> list[Any]:
     """Make the actions from the arguments. Raises ValueError that names the argument or file at fault."""
     values = {name: LaunchConfiguration(name).perform(context).strip() for name in ARGUMENTS}
+    # All that may fail comes before the first action: what fails after the node has been started leaves it behind.
+    if _parse_boolean("rviz", values["rviz"]):
+        _find_executable(context, "rviz2", "rviz2", "Install ros-$ROS_DISTRO-rviz2, or launch with rviz:=false")
+    _find_executable(context, "bridgeta_ros", "bev_node", "Source the workspace in which colcon has built it")
     cameras = _read_cameras(_find_file("cameras_file", values)) if values["cameras_file"] else {}
     remappings = []
     for name, (image, info) in cameras.items():
@@ -208,6 +215,14 @@ def _find_file(argument: str, values: dict[str, str]) -> Path:
     if not path.is_file():
         raise ValueError(f"{argument} {values[argument] or '(empty)'} is not a file")
     return path
+
+
+def _find_executable(context: LaunchContext, package: str, executable: str, fix: str) -> None:
+    """Check that an executable is where a node action looks for it. Raises ValueError."""
+    try:
+        ExecutableInPackage(package=package, executable=executable).perform(context)
+    except (PackageNotFoundError, SubstitutionFailure) as error:
+        raise ValueError(f"{package} is not installed here. {fix}") from error
 
 
 def _parse_text(argument: str, value: str) -> str:

@@ -116,6 +116,11 @@ def compare(bench: Any, launch: Any, bag: Path, out: Path, share: float, *words:
     seen = collect_grids(bench, child)
     output = child.stdout.read()
     assert child.returncode == 0, output
+    # A replay that goes well has nothing to warn of, neither at its start nor at its end.
+    complaints = [
+        line for line in output.splitlines() if "bev_node" in line and ("[WARN]" in line or "[ERROR]" in line)
+    ]
+    assert not complaints, output
     assert set(seen) <= set(expected), output
     assert len(seen) >= share * len(expected), output
     for key, values in seen.items():
@@ -169,6 +174,25 @@ def test_a_missing_bag_is_reported_before_anything_starts(launch: Any) -> None:
     assert child.returncode != 0
     assert "/nowhere/drive" in output
     assert "process started" not in output
+
+
+@pytest.mark.parametrize("file", ["bev.launch.py", "replay.launch.py"])
+def test_without_rviz_nothing_starts_and_the_remedy_is_named(launch: Any, tmp_path: Path, file: str) -> None:
+    from ament_index_python.packages import get_packages_with_prefixes
+
+    if "rviz2" in get_packages_with_prefixes():
+        pytest.skip("RViz is installed here")
+    child = launch(file, "rviz:=true", *([f"bag:={write_small_bag(tmp_path)}"] if file.startswith("replay") else []))
+    output, _ = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert "rviz:=false" in output
+    assert "process started" not in output
+
+
+def write_small_bag(folder: Path) -> Path:
+    from bag_fakes import write_bag
+
+    return write_bag(folder / "bag")
 
 
 def test_the_executable_is_where_ros2_run_looks(environment: dict[str, str]) -> None:
