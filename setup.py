@@ -41,6 +41,7 @@ setup(
     zip_safe=False,
     python_requires=">=3.10,<3.13",
     install_requires=[
+        "mcap>=1.6,<2",
         "numpy>=1.23,<2",
         "omegaconf>=2.3,<3",
         "opencv-python-headless>=4.8,<5",
@@ -52,6 +53,7 @@ setup(
         "torch>=2.4,<3",
         "transformers>=4.45,<6",
         "typer>=0.12",
+        "zstandard>=0.21",
     ],
     extras_require={
         "train": [
@@ -64,7 +66,6 @@ setup(
         "dev": [
             "colcon-common-extensions>=0.3",
             "hypothesis>=6.80",
-            "mcap>=1.1",
             "mcap-ros2-support>=0.5",
             "mypy>=1.10",
             "pytest>=8,<9",

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from heapq import heappop, heappush
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
-from bridgeta_core.geometry.rig import Rig
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.utils.errors import BridgeTAError, join_first
 from bridgeta_core.utils.files import replace_when_done
-from bridgeta_ros.pipeline.calibration import RigReader
+from bridgeta_ros.bags.storage.definitions import Decoder
+from bridgeta_ros.bags.storage.files import decompress_message, open_data_file
+from bridgeta_ros.bags.storage.metadata import Metadata, list_files, read_metadata
+from bridgeta_ros.bags.storage.topic import DataFile, RecordedTopic
 from bridgeta_ros.pipeline.messages import RosbagsFactory
-from bridgeta_ros.pipeline.topics import TF, TF_STATIC, CameraTopic
+from bridgeta_ros.pipeline.topics import GROUND_TRUTH, OCCUPANCY_GRID, TF, TF_MESSAGE, TF_STATIC
 
 Storage = Literal["mcap", "sqlite3"]
 Distro = Literal["jazzy", "humble"]
@@ -32,6 +37,7 @@ _STORES: dict[str, tuple[Stores, Literal[8, 9]]] = {
     # Humble reads the quality of service of version 8, and not that of version 9.
     "humble": (Stores.ROS2_HUMBLE, 8),
 }
+_ROS2_ENCODINGS = ("cdr", "")  # some writers leave it out
 _FOREVER = QosTime(9223372036, 854775807)
 
 
@@ -51,47 +57,110 @@ def make_qos(*, latched: bool = False, depth: int = 10) -> Qos:
 
 
 class BagReader:
-    """An open ROS 2 bag. It is streamed: only the current message is in memory."""
+    """An open ROS 2 bag. It is streamed: little more than the current message is in memory.
 
-    def __init__(self, path: Path, reader: AnyReader) -> None:
-        self.path, self._reader = path, reader
-        self.connections: tuple[Connection, ...] = tuple(reader.connections)
-        self.topics: dict[str, str] = {c.topic: c.msgtype for c in self.connections}
+    The data files decide what is read. `topics` are those of ROS messages by type, `foreign` those of other encodings.
+    `remarks` says where metadata.yaml and summaries promise something else than the files hold.
+    """
 
-    def connections_of(self, topics: Collection[str]) -> list[Connection]:
-        """Return the connections of some topics."""
-        return [c for c in self.connections if c.topic in topics]
+    def __init__(self, path: Path, files: Sequence[DataFile], metadata: Metadata, remarks: Sequence[str] = ()) -> None:
+        self.path, self._files, self._decoder = path, files, Decoder(metadata.hashes)
+        self._remarks = list(remarks)
+        recorded = [topic for file in files for topic in file.topics]
+        self.topics: dict[str, str] = {t.topic: t.msgtype for t in recorded if t.encoding in _ROS2_ENCODINGS}
+        self.foreign = {t.topic: t for t in recorded if t.topic not in self.topics}
+        self._promises = {"metadata.yaml": metadata.counts} if metadata.counts else {}
+        counts = [file.counts for file in files if file.counts is not None]
+        if len(counts) == len(files):
+            self._promises["the summary"] = dict(sum(counts, Counter()))
+        lost = [name for name, count in metadata.counts.items() if count and name not in {t.topic for t in recorded}]
+        if lost:
+            self._remarks.append(f"metadata.yaml lists {join_first(lost)}, which the data files do not hold")
 
-    def count(self, topics: Collection[str]) -> int:
-        """Count the messages of some topics."""
-        return sum(c.msgcount for c in self.connections_of(topics))
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know about the bag, as far as it has been read."""
+        return [*self._remarks, *self._decoder.remarks]
 
-    def raw(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
+    def find_transforms(self) -> list[str]:
+        """Return the topics of transforms that are in the bag."""
+        return [topic for topic in (TF, TF_STATIC) if self.topics.get(topic) == TF_MESSAGE]
+
+    def find_truths(self) -> list[str]:
+        """Return the topics of ground-truth grids that are in the bag."""
+        wanted = [f"{GROUND_TRUTH}/{name}" for name in CLASS_NAMES]
+        return [topic for topic in wanted if self.topics.get(topic) == OCCUPANCY_GRID]
+
+    def remark(self, text: str) -> None:
+        """Add a remark unless it is there."""
+        if text not in self._remarks:
+            self._remarks.append(text)
+
+    def count(self, topics: Collection[str]) -> int | None:
+        """Count the messages of some topics by what metadata and summaries say; None if they say nothing."""
+        promises = self._promises.values()
+        return sum(max(p.get(topic, 0) for p in promises) for topic in topics) if promises else None
+
+    def raw(self, topics: Collection[str]) -> Iterator[tuple[RecordedTopic, int, bytes]]:
         """Yield serialised messages of some topics with their recording times in nanoseconds, in that order."""
-        connections = self.connections_of(topics)
-        if not connections:
-            return
+        counts = Counter[str]()
         with _translate_errors(self.path):
-            yield from self._reader.messages(connections)
+            for topic, time, data in _merge(self._files, topics):
+                counts[topic.topic] += 1
+                if topic.encoding in _ROS2_ENCODINGS:
+                    yield topic, time, decompress_message(data)
+        self._compare(topics, counts)
 
-    def decode(self, connection: Connection, data: bytes) -> Any:
+    def first(self, topic: str) -> Any | None:
+        """Return the first valid message of a topic, or None."""
+        for recorded, _, data in self.raw({topic}):
+            try:
+                return self.decode(recorded, data)
+            except BridgeTAError:  # it is met and counted again where all messages are read
+                continue
+        return None
+
+    def decode(self, topic: RecordedTopic, data: bytes) -> Any:
         """Deserialise a message. Raises BridgeTAError when the data does not fit its type."""
         try:
-            return self._reader.deserialize(data, connection.msgtype)
-        except Exception as error:  # as in _translate_errors
-            raise BridgeTAError(
-                f"a message on {connection.topic} is not a valid {connection.msgtype}", where=self.path
-            ) from error
+            return self._decoder.decode(topic, data)
+        except BridgeTAError as error:
+            raise BridgeTAError(error.what, where=self.path, fix=error.fix) from error
+
+    def _compare(self, topics: Collection[str], counts: Counter[str]) -> None:
+        """Remark on topics, read to their end, of which another number of messages is promised."""
+        for source, promised in self._promises.items():
+            wrong = [t for t in sorted(topics) if t in promised and promised[t] != counts[t]]
+            listed = join_first([f"{topic} {counts[topic]} (not {promised[topic]})" for topic in wrong])
+            remark = f"the bag holds other numbers of messages than {source} says: {listed}"
+            if wrong:
+                self.remark(remark)
+
+
+def _merge(files: Sequence[DataFile], topics: Collection[str]) -> Iterator[tuple[RecordedTopic, int, bytes]]:
+    """Merge the messages of data files by time. A file is opened only when its first message is due."""
+    waiting = sorted(files, key=lambda file: file.start_ns, reverse=True)
+    due: list[tuple[int, int, tuple[RecordedTopic, int, bytes], Iterator[tuple[RecordedTopic, int, bytes]]]] = []
+    order = count()
+    while due or waiting:
+        if waiting and (not due or waiting[-1].start_ns <= due[0][0]):
+            stream = waiting.pop().messages(topics)
+        else:
+            _, _, message, stream = heappop(due)
+            yield message
+        following = next(stream, None)
+        if following is not None:
+            heappush(due, (following[1], next(order), following, stream))
 
 
 @contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
-    """Turn what the library and the file system raise about a broken bag into one BridgeTAError."""
+    """Turn what the libraries and the file system raise about a broken bag into one BridgeTAError."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise BridgeTAError("is not a ROS 2 bag (it lacks metadata.yaml or a data file)", where=path) from error
-    except Exception as error:  # on damaged bytes the library's parsers raise whatever they stumble over
+    except BridgeTAError:
+        raise
+    except Exception as error:  # on damaged bytes the libraries' parsers raise whatever they stumble over
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise BridgeTAError(
             f"cannot be read as a ROS 2 bag ({reason})",
@@ -102,29 +171,64 @@ def _translate_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[BagReader]:
-    """Open a bag folder, or a single .mcap or .db3 file.
+    """Open a bag folder, or a single data file: MCAP or SQLite, also compressed by zstd.
 
-    Raises BridgeTAError when there is none, when it is a ROS 1 bag, and when it is damaged.
+    Raises BridgeTAError when there is none, when it is something else (a ROS 1 bag, a Git LFS pointer, ...), and when
+    it is damaged.
     """
     path = Path(path)
     if not path.exists():
         raise BridgeTAError("does not exist", where=path)
-    if path.suffix == ".bag":
-        raise BridgeTAError("is a ROS 1 bag", where=path, fix="Convert it with `rosbags-convert`")
-    source = path
-    if path.is_dir() and not (path / "metadata.yaml").exists():
-        files = sorted(f for f in path.iterdir() if f.suffix in (".mcap", ".db3"))
-        if len(files) != 1:
-            raise BridgeTAError("is not a ROS 2 bag (it has no metadata.yaml)", where=path)
-        source = files[0]
-    with _translate_errors(path):
-        # Bags of Humble in SQLite hold no message definitions.
-        reader = AnyReader([source], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        reader.open()
-    try:
-        yield BagReader(path, reader)
-    finally:
-        reader.close()
+    remarks: list[str] = []
+    with ExitStack() as stack:
+        metadata, files = Metadata(), [path]
+        with _translate_errors(path):
+            if path.is_dir():
+                metadata = read_metadata(path, remarks)
+                files = list_files(path, metadata, remarks)
+            _require_files(path, files, metadata)
+            opened = [open_data_file(file, stack, metadata.storage) for file in files]
+            bag = BagReader(path, opened, metadata, remarks)
+        _require_ros2(bag)
+        yield bag
+
+
+def _require_files(path: Path, files: Sequence[Path], metadata: Metadata) -> None:
+    if files:
+        return
+    if any(path.glob("*.bag")):
+        raise BridgeTAError("holds ROS 1 bags", where=path, fix="Convert them: `rosbags-convert --src *.bag --dst out`")
+    if metadata.files or metadata.storage:
+        stored = f" (storage {metadata.storage!r})" if metadata.storage not in ("", "mcap", "sqlite3") else ""
+        raise BridgeTAError(
+            f"has no data file beside its metadata.yaml{stored}", where=path, fix="Copy the whole folder"
+        )
+    raise BridgeTAError("is not a ROS 2 bag (it has neither metadata.yaml nor .mcap or .db3 files)", where=path)
+
+
+def _require_ros2(bag: BagReader) -> None:
+    """Raise BridgeTAError with advice when a bag holds only messages of something else than ROS 2."""
+    if bag.topics or not bag.foreign:
+        return
+    encodings = {topic.encoding for topic in bag.foreign.values()}
+    kinds = join_first(sorted({topic.msgtype for topic in bag.foreign.values()}))
+    raise BridgeTAError(
+        f"holds no ROS 2 messages, but {', '.join(sorted(encodings))} ({kinds})",
+        where=bag.path,
+        fix=describe_conversion(encodings),
+    )
+
+
+def describe_conversion(encodings: Collection[str]) -> str:
+    """Say how messages of these encodings become those of ROS 2."""
+    if "ros1" in encodings:
+        return "Convert the ROS 1 bag that it was made of: `rosbags-convert --src FILE.bag --dst FOLDER`"
+    if "protobuf" in encodings:
+        return (
+            "A drive of nuScenes that nuscenes2mcap wrote: `bridgeta bag ROOT OUT --scene scene-0061` writes it for "
+            "ROS 2; other ones: record the ROS 2 topics"
+        )
+    return "Record the ROS 2 topics themselves"
 
 
 class BagWriter:
@@ -184,37 +288,6 @@ def create_bag(
         for file in inner.iterdir():
             shutil.move(file, folder / file.name)
         inner.rmdir()
-
-
-def read_rig(bag: BagReader, cameras: Sequence[CameraTopic], base_frame: str) -> tuple[Rig, list[str]]:
-    """Read the calibration of some cameras of a bag, from as much of the bag as is needed; also return remarks on it.
-
-    Raises BridgeTAError for a camera without CameraInfo and for a missing link of TF.
-    """
-    by_info = {camera.info: camera.name for camera in cameras if camera.info is not None}
-    without = [camera.image for camera in cameras if camera.info is None]
-    if without:
-        raise BridgeTAError(
-            f"no CameraInfo beside {', '.join(without)}", where=bag.path, fix="Give --calibration rig.yaml"
-        )
-    reader = RigReader([camera.name for camera in cameras], base_frame)
-    silent = set(by_info)
-    for connection, _, data in bag.raw({*by_info, TF, TF_STATIC}):
-        message = bag.decode(connection, data)
-        if connection.topic in by_info:
-            silent.discard(connection.topic)
-            reader.add_info(by_info[connection.topic], message)
-        else:
-            reader.tree.add_message(message, static=connection.topic == TF_STATIC)
-        if reader.complete:
-            break
-    if silent:
-        raise BridgeTAError(f"no message on {', '.join(silent)}", where=bag.path, fix="Give --calibration rig.yaml")
-    try:
-        rig = reader.build_rig()
-    except BridgeTAError as error:
-        raise BridgeTAError(f"{error.where}: {error.what}", where=bag.path, fix=error.fix) from error
-    return rig, reader.remarks
 
 
 @contextmanager

@@ -8,29 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
-from rosbags.interfaces import Connection
 
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.geometry.classes import CLASS_NAMES
-from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.bags.io import (
-    BagReader,
-    BagWriter,
-    Distro,
-    Storage,
-    create_bag,
-    make_qos,
-    open_bag,
-    progress_bar,
-    read_rig,
-)
+from bridgeta_ros.bags.cameras import choose_cameras
+from bridgeta_ros.bags.clocks import CameraClocks
+from bridgeta_ros.bags.io import BagReader, BagWriter, Distro, Storage, create_bag, make_qos, open_bag, progress_bar
+from bridgeta_ros.bags.storage.topic import RecordedTopic
 from bridgeta_ros.bags.summary import FILE_NAME, Agreement, ReplaySummary, read_grid
 from bridgeta_ros.pipeline import messages, topics
-from bridgeta_ros.pipeline.calibration import select_cameras
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message
 from bridgeta_ros.pipeline.pipeline import BevPipeline, BevResult, BevRuntime, Prepared
 from bridgeta_ros.pipeline.sync import DEFAULT_SLOP, Synchroniser
@@ -85,15 +74,18 @@ def replay(
         raise BridgeTAError("is the input bag itself", where=out, fix="Name another output", exit_code=2)
     with open_bag(bag) as source:
         runtime = Runtime(weights, device=settings.device) if isinstance(weights, (str, Path)) else weights
-        cameras, rig, remarks = _choose_cameras(source, settings, runtime)
+        chosen = choose_cameras(
+            source, settings.cameras, settings.calibration, settings.base_frame, runtime.info.cameras
+        )
+        rig = chosen.rig
         runtime.warm_up(rig)
         summary = ReplaySummary(
             source=str(bag),
             weights=str(weights) if isinstance(weights, (str, Path)) else type(weights).__name__,
-            cameras={camera.name: camera.image for camera in cameras},
+            cameras={camera.name: camera.image for camera in chosen.topics},
             slop=settings.slop,
             grid=asdict(runtime.grid),
-            remarks=remarks,
+            remarks=chosen.remarks,
         )
         with (
             create_bag(out, settings.storage, settings.distro, settings.overwrite) as (target, folder),
@@ -106,22 +98,6 @@ def replay(
             summary.save(folder / FILE_NAME)
             rig.save(folder / RIG_NAME)
     return summary
-
-
-def _choose_cameras(
-    source: BagReader, settings: ReplaySettings, runtime: BevRuntime
-) -> tuple[list[topics.CameraTopic], Rig, list[str]]:
-    """Return the cameras to replay and their calibration, in the order of the network's input, and remarks on it."""
-    file = Rig.load(settings.calibration) if settings.calibration is not None else None
-    cameras = topics.find_cameras(source.topics, settings.cameras, need_info=file is None)
-    if not settings.cameras:
-        if file is not None:
-            named = topics.match_names(file.names, (camera.name for camera in cameras))
-            cameras = [camera for camera in cameras if camera.name in named] or cameras
-        cameras = topics.order_cameras(cameras, runtime.info.cameras)
-    if file is None:
-        return cameras, *read_rig(source, cameras, settings.base_frame)
-    return cameras, select_cameras([camera.name for camera in cameras], file), []
 
 
 class _SetFilter:
@@ -177,8 +153,8 @@ class _Replay:
         self._source, self._target, self._pipeline, self._summary = source, target, pipeline, summary
         self._settings, self._grid = settings, pipeline.runtime.grid
         self._cameras = {topic: name for name, topic in summary.cameras.items()}
-        self.inputs = {*self._cameras, topics.TF, topics.TF_STATIC}
-        self.inputs |= {f"{topics.GROUND_TRUTH}/{name}" for name in CLASS_NAMES}
+        self.inputs = {*self._cameras, *source.find_transforms(), *source.find_truths()}
+        self._clocks = CameraClocks(list(summary.cameras), round(settings.slop * 1e9))
         self._sync: Synchroniser[EncodedImage | RawImage] = Synchroniser(
             list(summary.cameras), round(settings.slop * 1e9)
         )
@@ -196,15 +172,14 @@ class _Replay:
         start = perf_counter()
         with ThreadPoolExecutor(1, thread_name_prefix="prepare") as ahead:
             try:
-                for connection, time, data in source.raw(self.inputs):
-                    topic = connection.topic
-                    if topic in self._cameras:
+                for topic, time, data in source.raw(self.inputs):
+                    if topic.topic in self._cameras:
                         first_last = [*first_last[:1], time]
-                        self._take_image(connection, time, data, ahead)
-                    elif topic.startswith(topics.GROUND_TRUTH):
-                        self._take_truth(topic, source.decode(connection, data))
+                        self._take_image(topic, time, data, ahead)
+                    elif topic.topic.startswith(topics.GROUND_TRUTH):
+                        self._take_truth(topic, data)
                     else:
-                        self._queue.append(_PassThrough(time, topic, data))
+                        self._queue.append(_PassThrough(time, topic.topic, data))
                     self._drain(_AHEAD)
                     advance()
                 self._drain(0)
@@ -218,24 +193,24 @@ class _Replay:
     def _declare_topics(self) -> None:
         for topic, msgtype in messages.list_output_topics().items():
             self._target.add_topic(topic, msgtype, make_qos(latched=msgtype == topics.OCCUPANCY_GRID, depth=1))
-        for topic in (topics.TF, topics.TF_STATIC):
-            if topic in self._source.topics:
-                latched = topic == topics.TF_STATIC
-                profile = make_qos(latched=latched, depth=max(1, self._source.count([topic])) if latched else 100)
-                self._target.add_topic(topic, topics.TF_MESSAGE, profile)
+        for topic in self._source.find_transforms():
+            latched = topic == topics.TF_STATIC
+            profile = make_qos(latched=latched, depth=max(1, self._source.count([topic]) or 0) if latched else 100)
+            self._target.add_topic(topic, topics.TF_MESSAGE, profile)
         # The first message of each type takes long to serialise, since the library then compiles the code for it.
         rows, columns = self._grid.shape
         empty = np.zeros((len(CLASS_NAMES), rows, columns), dtype=np.float32)
         self._encode(BevResult(empty, self._pipeline.seen, 0, {}))
 
-    def _take_image(self, connection: Connection, time: int, data: bytes, ahead: ThreadPoolExecutor) -> None:
+    def _take_image(self, topic: RecordedTopic, time: int, data: bytes, ahead: ThreadPoolExecutor) -> None:
         """Add an image to its set, and queue the set that it completes."""
         try:
-            message = self._source.decode(connection, data)
+            message = self._source.decode(topic, data)
         except BridgeTAError as error:
             self._failures[str(error)] += 1
             return
-        name, stamp = self._cameras[connection.topic], messages.stamp_to_ns(message.header)
+        name = self._cameras[topic.topic]
+        stamp = self._clocks.add(name, message, time)
         for images in self._sync.add(name, stamp, image_from_message(message)):
             if self._filter.accepts(images.newest_ns):
                 prepared = ahead.submit(self._pipeline.prepare, images.items, images.newest_ns)
@@ -244,10 +219,15 @@ class _Replay:
             else:
                 self._summary.dropped += 1
 
-    def _take_truth(self, topic: str, message: Any) -> None:
+    def _take_truth(self, topic: RecordedTopic, data: bytes) -> None:
+        try:
+            message = self._source.decode(topic, data)
+        except BridgeTAError as error:
+            self._failures[str(error)] += 1
+            return
         values = read_grid(message, self._grid)
         if values is not None:
-            self._agreement.add_truth(messages.stamp_to_ns(message.header), topic.rpartition("/")[2], values)
+            self._agreement.add_truth(messages.stamp_to_ns(message.header), topic.topic.rpartition("/")[2], values)
             return
         remark = "the bag's ground truth lies on another grid than the weights', so there is no IoU"
         if remark not in self._summary.remarks:
@@ -302,6 +282,9 @@ class _Replay:
     def _conclude(self) -> None:
         summary, counts = self._summary, self._sync.counts
         summary.incomplete, summary.late, summary.resets = counts.incomplete, counts.late, counts.resets
+        summary.missed = dict(counts.missed)
+        clocks = self._clocks.describe(counts.missed)
+        summary.remarks += clocks + self._source.remarks
         summary.failures = dict(self._failures.most_common())
         iou = self._agreement.conclude()
         summary.pairs = self._agreement.pairs
@@ -313,8 +296,9 @@ class _Replay:
         if summary.failed:
             reason, _ = self._failures.most_common(1)[0]
             raise BridgeTAError(f"each of the {summary.failed} sets failed: {reason}", where=self._source.path)
+        reasons = clocks or [f"{counts.incomplete} lack {summary.describe_missed()}"]
         raise BridgeTAError(
-            f"no set is complete: {counts.incomplete} lack a camera of {', '.join(summary.cameras)}",
+            f"no set is complete: {'; '.join(reasons)}",
             where=self._source.path,
             fix="Widen --slop, or choose the cameras that are there with --cameras",
         )

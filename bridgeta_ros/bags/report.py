@@ -10,7 +10,6 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import cv2
 import numpy as np
@@ -24,9 +23,11 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
 from bridgeta_core.view.drawing import PAINT_ORDER, PAPER, RINGS
 from bridgeta_core.view.sample import arrange
+from bridgeta_ros.bags.clocks import read_stamp
 from bridgeta_ros.bags.io import BagReader, open_bag, progress_bar
 from bridgeta_ros.bags.latency_chart import COLOURS, draw_latencies
 from bridgeta_ros.bags.replay import RIG_NAME
+from bridgeta_ros.bags.storage.topic import RecordedTopic
 from bridgeta_ros.bags.summary import FILE_NAME, STAGES, ReplaySummary, read_grid
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message, raw_to_rgb
@@ -60,30 +61,33 @@ def write_report(replayed: Path, source: Path, out: Path, *, max_frames: int = 6
     places = np.unique(np.linspace(0, summary.used - 1, min(max_frames, summary.used)).round().astype(int))
     frames = {summary.stamps[i]: _Frame(summary.stamps[i]) for i in places}
     with open_bag(replayed) as results, open_bag(source) as inputs, progress_bar(progress) as bar:
-        truth_topics = {f"{topics.GROUND_TRUTH}/{name}" for name in CLASS_NAMES}
         grid_topics = {f"{topics.BEV}/{name}" for name in CLASS_NAMES}
         image_topics = {topic: name for name, topic in summary.cameras.items()}
-        total = results.count(grid_topics) + inputs.count({*truth_topics, *image_topics})
-        task = bar.add_task("report", total=total)
-        for connection, _, data in results.raw(grid_topics):
+        source_topics = {*inputs.find_truths(), *image_topics}
+        grids, images = results.count(grid_topics), inputs.count(source_topics)
+        task = bar.add_task("report", total=None if grids is None or images is None else grids + images)
+        for topic, _, data in results.raw(grid_topics):
             bar.advance(task)
-            message = results.decode(connection, data)
+            message = results.decode(topic, data)
             frame = frames.get(messages.stamp_to_ns(message.header))
             values = read_grid(message, grid) if frame is not None else None
             if frame is not None and values is not None:
-                frame.values[connection.topic.rpartition("/")[2]] = values
+                frame.values[topic.topic.rpartition("/")[2]] = values
         sync: Synchroniser[EncodedImage | RawImage] = Synchroniser(list(summary.cameras), round(summary.slop * 1e9))
         truths: dict[int, dict[str, NDArray[np.int8]]] = {}
-        for connection, _, data in inputs.raw({*truth_topics, *image_topics}):
+        for topic, time, data in inputs.raw(source_topics):
             bar.advance(task)
-            if connection.topic in image_topics:
-                _take_image(inputs, connection, data, image_topics, sync, frames, rig)
+            if topic.topic in image_topics:
+                _take_image(inputs, topic, time, data, image_topics, sync, frames, rig)
                 continue
-            message = inputs.decode(connection, data)
+            try:
+                message = inputs.decode(topic, data)
+            except BridgeTAError:  # counted by the replay
+                continue
             values = read_grid(message, grid)
             if values is not None:
                 truth = truths.setdefault(messages.stamp_to_ns(message.header), {})
-                truth[connection.topic.rpartition("/")[2]] = values
+                truth[topic.topic.rpartition("/")[2]] = values
     complete = [frame for frame in frames.values() if frame.images and len(frame.values) == len(CLASSES)]
     if not complete:
         raise BridgeTAError(
@@ -96,7 +100,8 @@ def write_report(replayed: Path, source: Path, out: Path, *, max_frames: int = 6
 
 def _take_image(
     source: BagReader,
-    connection: Any,
+    topic: RecordedTopic,
+    time: int,
     data: bytes,
     names: Mapping[str, str],
     sync: Synchroniser[EncodedImage | RawImage],
@@ -105,11 +110,11 @@ def _take_image(
 ) -> None:
     """Add an image to its set; put the thumbnails of a complete set into its frame, if it has one."""
     try:
-        message = source.decode(connection, data)
+        message = source.decode(topic, data)
     except BridgeTAError:  # counted by the replay
         return
     image = image_from_message(message)
-    for images in sync.add(names[connection.topic], messages.stamp_to_ns(message.header), image):
+    for images in sync.add(names[topic.topic], read_stamp(message, time), image):
         frame = frames.get(images.newest_ns)
         if frame is not None:
             frame.images = [_make_thumbnail(images.items[camera.name], camera.width) for camera in rig.cameras]
@@ -229,7 +234,9 @@ def _format_counts(summary: ReplaySummary) -> str:
 
 def _format_notes(summary: ReplaySummary) -> str:
     reasons = [f"{count} times: {reason}" for reason, count in summary.failures.items()]
-    return "".join(f'<p class="quiet">{escape(text)}</p>' for text in [*reasons[:5], *summary.remarks])
+    return "".join(
+        f'<p class="quiet">{escape(text)}</p>' for text in [*summary.list_losses(), *reasons[:5], *summary.remarks]
+    )
 
 
 def _median_period_ms(summary: ReplaySummary) -> float | None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from bridgeta_core.evaluation.metric import IoU, MapIoU, format_percent
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, join_first
 
 FILE_NAME = "replay.json"
 STAGES = ("decode", "preprocess", "network", "encode", "write")
@@ -41,6 +41,7 @@ class ReplaySummary:
     late: int = 0  # images as old as a used one of their camera
     resets: int = 0  # times that stamps went back
     failures: dict[str, int] = field(default_factory=dict)  # reason -> count
+    missed: dict[str, int] = field(default_factory=dict)  # incomplete sets that lacked a camera, by camera
     remarks: list[str] = field(default_factory=list)
     wall_seconds: float = 0.0
     bag_seconds: float = 0.0
@@ -88,6 +89,22 @@ class ReplaySummary:
         rows.append(["mean", *map(_format_cell, columns, means)])
         return ["class", *({"half": "at 0.5", "threshold": "at threshold"}.get(c, c) for c in columns)], rows
 
+    def describe_missed(self) -> str:
+        """Name the cameras that incomplete sets lacked, those that lacked most often first."""
+        ranked = sorted(self.missed.items(), key=lambda item: -item[1])
+        return join_first([f"{name} ({count} times)" for name, count in ranked], 6)
+
+    def list_losses(self) -> list[str]:
+        """Say what became of images that are in no set that ran, beyond the counts of sets."""
+        losses = []
+        if self.incomplete and self.missed:
+            losses.append(f"incomplete sets lacked {self.describe_missed()}")
+        if self.late:
+            losses.append(f"{self.late} images were not newer than one of their camera that was used before")
+        if self.resets:
+            losses.append(f"stamps went back {self.resets} times, where sets began anew")
+        return losses
+
     def save(self, path: Path) -> None:
         """Write the summary as JSON."""
         content = asdict(self)
@@ -100,7 +117,7 @@ class ReplaySummary:
         """Read a file that `save` wrote. Raises BridgeTAError when it is absent or something else."""
         try:
             content: Mapping[str, Any] = json.loads(Path(path).read_text())
-            return cls(**{name: content[name] for name in cls.__dataclass_fields__})
+            return cls(**{name: content[name] for name in cls.__dataclass_fields__ if name in content})
         except OSError as error:
             raise BridgeTAError(
                 f"cannot be read ({error.strerror})", where=path, fix="Give a bag that `bridgeta replay` wrote"
@@ -130,6 +147,8 @@ class ReplaySummary:
             f"sets: {self.used} used, {self.incomplete} incomplete, {self.dropped} dropped, {self.failed} failed; "
             f"{self.rate:.1f} sets/s, {self.real_time_factor:.1f} x real time"
         )
+        for loss in self.list_losses():
+            console.print(loss, markup=False)
         shown = list(self.failures.items())[:_PRINTED_REASONS]
         for reason, count in shown:
             console.print(f"failed {count} x: {reason}", markup=False)

@@ -23,6 +23,11 @@ BEV_IMAGE = f"{BEV}/image"
 GROUND_TRUTH = f"{BEV}/ground_truth"
 LOCAL_MAP = f"{BEV}/local_map"
 
+# Words by which image_proc and drivers name streams of one camera: image_raw, image_rect_color, image_mono.
+_COLOURLESS = frozenset({"mono", "grey", "gray"})
+_RECTIFIED = frozenset({"rect", "rectified"})
+_STREAM_WORDS = _COLOURLESS | _RECTIFIED | {"image", "raw", "color", "colour", "rgb", "bgr", "compressed"}
+
 # Stages of a set in the live node, each with a topic ~/latency/<stage>; total is from stamp to publish.
 LATENCIES = ("transport", "wait", "decode", "preprocess", "network", "encode", "publish", "total")
 
@@ -35,6 +40,12 @@ class CameraTopic:
     image: str
     msgtype: str
     info: str | None
+    others: tuple[str, ...] = ()  # further image topics of this camera, which are not used
+
+    @property
+    def rectified(self) -> bool:
+        """Whether its topic is named like rectified images, whose camera model is P without distortion."""
+        return is_rectified(self.image)
 
 
 def to_image_topic(channel: str) -> str:
@@ -49,7 +60,25 @@ def to_info_topic(channel: str) -> str:
 
 def _strip_transport(topic: str) -> str:
     """Return the base topic of an image_transport: `/front/image` of `/front/image/compressed`."""
-    return topic.removesuffix("/compressed")
+    return re.sub(r"/(compressed|compressedDepth|zstd)$", "", topic)
+
+
+def _split_words(text: str) -> list[str]:
+    return re.sub(r"[^a-z0-9]+", " ", text.lower()).split()
+
+
+def is_rectified(topic: str) -> bool:
+    """Return whether a topic is named like rectified images: `/front/image_rect`, `/front/rect/image`."""
+    parent, _, last = _strip_transport(topic).rpartition("/")
+    words = _split_words(last)
+    if "raw" in words and "rect" not in words:
+        return False
+    return not _RECTIFIED.isdisjoint([*words, *_split_words(parent.rpartition("/")[2])])
+
+
+def is_depth(topic: str, encoding: str) -> bool:
+    """Return whether images are depths, by topic and by encoding or `format` of a message (empty if unknown)."""
+    return topic.endswith("/compressedDepth") or encoding.partition(";")[0].strip() in ("16UC1", "32FC1")
 
 
 def _namespace(topic: str) -> str:
@@ -66,12 +95,46 @@ def _name_topics(topics: Sequence[str]) -> list[str]:
     return [_strip_transport(topic).strip("/") for topic in topics]
 
 
-def find_cameras(topics: Mapping[str, str], chosen: Sequence[str] = (), need_info: bool = True) -> list[CameraTopic]:
+def find_info(image: str, topics: Mapping[str, str]) -> str | None:
+    """Return the CameraInfo topic beside an image topic, as image_transport lays them out."""
+    base = _strip_transport(image)
+    candidates = (f"{_namespace(base)}/camera_info", f"{base}/camera_info")
+    return next((c for c in candidates if topics.get(c) == CAMERA_INFO), None)
+
+
+def group_streams(images: Iterable[str], topics: Mapping[str, str]) -> dict[str, list[str]]:
+    """Group image topics by camera: those that share a CameraInfo, or a name but for image_proc's words, are one's."""
+
+    def key(image: str) -> str:
+        info = find_info(image, topics)
+        if info is not None:
+            return info
+        namespace, _, last = _strip_transport(image).rpartition("/")
+        return f"{namespace}/{'_'.join(_find_distinct_words(last))}"
+
+    groups: dict[str, list[str]] = {}
+    for image in sorted(images):
+        groups.setdefault(key(image), []).append(image)
+    return groups
+
+
+def _find_distinct_words(last: str) -> list[str]:
+    return [word for word in _split_words(last) if word not in _STREAM_WORDS]
+
+
+def find_cameras(
+    topics: Mapping[str, str],
+    chosen: Sequence[str] = (),
+    need_info: bool = True,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> list[CameraTopic]:
     """Find the cameras among `topics` (name -> message type), in topic order.
 
-    A camera is an Image or CompressedImage topic with a CameraInfo beside it, as image_transport lays them out. Of a
-    camera with both kinds the compressed one is taken. `chosen` restricts and orders the cameras, by name or topic.
-    Without `need_info` image topics without a CameraInfo count too (for a calibration file).
+    A camera is an Image or CompressedImage topic with a CameraInfo beside it, as image_transport lays them out. Of
+    several image topics beside one CameraInfo a single one is taken: one in the size of the CameraInfo (as far as
+    `sizes`, by topic, says) before others, image_raw before rectified and grey ones, these before names of other kinds
+    (image_thumb), compressed before raw. `chosen` restricts and orders the cameras, by name or topic. Without
+    `need_info` image topics without a CameraInfo count too (for a calibration file).
 
     Raises BridgeTAError when there is no camera, and for a choice that does not exist.
     """
@@ -79,24 +142,38 @@ def find_cameras(topics: Mapping[str, str], chosen: Sequence[str] = (), need_inf
     if not images:
         kinds = ", ".join(sorted(set(topics.values()))) or "nothing"
         raise BridgeTAError(f"no camera topics (it holds {kinds})", fix=f"Image topics are of {COMPRESSED} or {RAW}")
-    by_base: dict[str, str] = {}
-    for topic in images:
-        if _strip_transport(topic) not in by_base or topics[topic] == COMPRESSED:
-            by_base[_strip_transport(topic)] = topic
 
-    def info(base: str) -> str | None:
-        candidates = (f"{_namespace(base)}/camera_info", f"{base}/camera_info")
-        return next((c for c in candidates if topics.get(c) == CAMERA_INFO), None)
+    def rank(image: str) -> tuple[bool | str, ...]:
+        last = _strip_transport(image).rpartition("/")[2]
+        words = set(_split_words(last))
+        size, expected = (sizes or {}).get(image), (sizes or {}).get(find_info(image, topics) or "")
+        return (
+            size is not None and expected is not None and size != expected,
+            bool(_find_distinct_words(last)),
+            not words.isdisjoint(_COLOURLESS),
+            is_rectified(image),
+            "color" not in words and is_rectified(image),  # image_proc's image_rect is grey beside image_rect_color
+            topics[image] == RAW,
+            image,
+        )
 
-    usable = [base for base in by_base if not need_info or info(base) is not None or by_base[base] in chosen]
+    by_image = {image: find_info(image, topics) for image in images}
+    usable: dict[str, tuple[str, ...]] = {}  # the other streams of the camera by the image topic that is taken
+    for streams in group_streams(images, topics).values():
+        taken = [image for image in streams if not {image, _strip_transport(image)}.isdisjoint(chosen)]
+        if not need_info or by_image[streams[0]] is not None:
+            taken = taken or [min(streams, key=rank)]
+        for image in {_strip_transport(i): i for i in sorted(taken, key=rank, reverse=True)}.values():
+            usable[image] = tuple(other for other in streams if other not in taken)
     if not usable:
         raise BridgeTAError(
-            f"no CameraInfo beside {', '.join(by_base.values())}",
+            f"no CameraInfo beside {', '.join(images)}",
             fix="Give the cameras' calibration as a file: --calibration rig.yaml",
         )
+    ordered = sorted(usable)
     cameras = [
-        CameraTopic(name, by_base[base], topics[by_base[base]], info(base))
-        for name, base in zip(_name_topics(usable), usable, strict=True)
+        CameraTopic(name, image, topics[image], by_image[image], usable[image])
+        for name, image in zip(_name_topics(ordered), ordered, strict=True)
     ]
     if not chosen:
         return cameras
@@ -113,8 +190,8 @@ def find_cameras(topics: Mapping[str, str], chosen: Sequence[str] = (), need_inf
 
 def normalise_name(name: str) -> str:
     """Reduce a camera's name to what distinguishes it: `front` for `CAM_FRONT` and `camera/front`."""
-    words = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
-    distinct = [word for word in words if word not in ("cam", "camera", "image")]
+    words = _split_words(name)
+    distinct = [word for word in words if word not in _STREAM_WORDS | {"cam", "camera"}]
     return " ".join(distinct or words)
 
 
@@ -123,7 +200,8 @@ def match_names(available: Iterable[str], wanted: Iterable[str]) -> dict[str, st
     by_normalised: dict[str, list[str]] = {}
     for name in available:
         by_normalised.setdefault(normalise_name(name), []).append(name)
-    matches = {name: by_normalised.get(normalise_name(name), []) for name in wanted}
+    exact = {name for names in by_normalised.values() for name in names}
+    matches = {name: [name] if name in exact else by_normalised.get(normalise_name(name), []) for name in wanted}
     return {name: candidates[0] for name, candidates in matches.items() if len(candidates) == 1}
 
 

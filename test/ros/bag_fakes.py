@@ -64,6 +64,7 @@ def write_bag(
     *,
     rig: Rig = RIG,
     period: int = 83 * MS,
+    start: int = START,
     image: Callable[[int, str], bytes | None] = lambda cycle, name: jpeg(100),
     make_image: Callable[..., Any] = messages.make_compressed_image,
     image_type: str = topics.COMPRESSED,
@@ -74,7 +75,7 @@ def write_bag(
     truth_grid: BevGrid = GRID,
     **options: Any,
 ) -> Path:
-    """Write a bag. Cameras fire 20 ms apart in each cycle; the newest stamp is a multiple of `period` after START.
+    """Write a bag. Cameras fire 20 ms apart in each cycle; the newest stamp is a multiple of `period` after `start`.
 
     `image(cycle, camera)` gives the bytes, None for a lost image. `truth` [6, Y, X] is written once per cycle.
     """
@@ -87,12 +88,12 @@ def write_bag(
             bag.add_topic(f"/{camera.name}/camera_info", topics.CAMERA_INFO)
         for cls in messages.CLASSES if truth is not None else ():
             bag.add_topic(f"{topics.GROUND_TRUTH}/{cls.name}", topics.OCCUPANCY_GRID)
-        first = START - 20 * MS * (len(rig.cameras) - 1)
+        first = start - 20 * MS * (len(rig.cameras) - 1)
         if tf:
             links = [(first, "base_link", c.name, c.ego_T_cam) for c in rig.cameras]
             bag.write("/tf_static", first, messages.make_tf_message(make, links))
         for cycle in range(cycles):
-            end = START + cycle * period
+            end = start + cycle * period
             for i, camera in enumerate(rig.cameras):
                 ns = end - 20 * MS * (len(rig.cameras) - 1 - i)
                 data = image(cycle, camera.name)

@@ -15,6 +15,7 @@ from bag_fakes import FakeRuntime
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.interfaces import QosDurability
+from rosbags.rosbag2 import Reader
 
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.classes import CLASS_NAMES
@@ -145,7 +146,8 @@ def test_messages_are_in_the_order_of_their_stamps(bag):
         times = [ns for _, ns, _ in source.raw(set(source.topics))]
         assert times == sorted(times)
         assert len(times) == sum(bag.counts.values())
-        latched = {c.topic for c in source.connections if c.ext.offered_qos_profiles[0].durability.value == 1}
+    with Reader(bag.path) as recorded:
+        latched = {c.topic for c in recorded.connections if c.ext.offered_qos_profiles[0].durability.value == 1}
         assert QosDurability.TRANSIENT_LOCAL.value == 1
         assert "/tf_static" in latched
         assert "/tf" not in latched

@@ -83,3 +83,84 @@ def test_cameras_come_in_the_order_of_the_weights_if_all_are_there():
     cameras = [CameraTopic(n, f"/{n}", RAW, None) for n in ("cam_back", "cam_front", "cam_front_left", "cam_top")]
     assert [c.name for c in order_cameras(cameras, NUSCENES)] == ["cam_front_left", "cam_front", "cam_back"]
     assert order_cameras(cameras[:2], NUSCENES) == cameras[:2]
+
+
+def with_info(*images: str, info: str = "/cam/camera_info", kind: str = COMPRESSED) -> dict[str, str]:
+    return dict.fromkeys(images, kind) | {info: CAMERA_INFO}
+
+
+@pytest.mark.parametrize(
+    ("images", "taken"),
+    [
+        (["/cam/image_raw/compressed", "/cam/image_rect_color/compressed"], "/cam/image_raw/compressed"),
+        (["/cam/image_rect/compressed", "/cam/image_rect_color/compressed"], "/cam/image_rect_color/compressed"),
+        (["/cam/image_mono/compressed", "/cam/image_color/compressed"], "/cam/image_color/compressed"),
+        (["/cam/image_mono", "/cam/image_rect_color"], "/cam/image_rect_color"),
+        (["/cam/image_thumb/compressed", "/cam/image_raw/compressed"], "/cam/image_raw/compressed"),
+        (["/cam/annotated/compressed", "/cam/image_rect/compressed"], "/cam/image_rect/compressed"),
+        (["/cam/image/compressed", "/cam/image/zstd"], "/cam/image/compressed"),
+    ],
+)
+def test_a_camera_info_belongs_to_one_image_topic(images, taken):
+    (camera,) = find_cameras(with_info(*images))
+    assert (camera.name, camera.image) == ("cam", taken)
+    assert camera.others == tuple(image for image in images if image != taken)
+    (by_topic,) = find_cameras(with_info(*images), [camera.others[0]])
+    assert by_topic.image == camera.others[0]
+
+
+def test_the_stream_in_the_size_of_its_camera_info_is_taken():
+    sizes = {"/cam/camera_info": (1600, 900), "/cam/image_raw": (400, 225), "/cam/preview": (1600, 900)}
+    (camera,) = find_cameras(with_info("/cam/image_raw", "/cam/preview", kind=RAW), sizes=sizes)
+    assert camera.image == "/cam/preview"
+
+
+def test_streams_without_camera_info_are_told_apart_by_their_own_words():
+    kinds = dict.fromkeys(["/cam/image_raw", "/cam/image_rect", "/images/front", "/images/back"], RAW)
+    images = [camera.image for camera in find_cameras(kinds, need_info=False)]
+    assert images == ["/cam/image_raw", "/images/back", "/images/front"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectified"),
+    [
+        ("/cam/image_rect", True),
+        ("/cam/image_rect_color/compressed", True),
+        ("/cam/image_rectified", True),
+        ("/zed/rgb/color/rect/image/compressed", True),
+        ("/cam/infra1/image_rect_raw", True),
+        ("/CAM_FRONT/image_rect_compressed", True),
+        ("/cam/image_raw", False),
+        ("/cam/rect/image_raw", False),
+        ("/cam/image/compressed", False),
+        ("/rectory/image", False),
+        ("/cam/direct_image", False),
+    ],
+)
+def test_rectified_topics_are_known_by_their_names(topic, rectified):
+    assert CameraTopic("cam", topic, RAW, None).rectified is rectified
+
+
+@pytest.mark.parametrize(
+    ("topic", "encoding", "depth"),
+    [
+        ("/cam/image_raw/compressedDepth", "", True),
+        ("/cam/depth/image", "16UC1", True),
+        ("/cam/depth/image", "32FC1", True),
+        ("/cam/depth/image/compressed", "16UC1; png compressed ", True),
+        ("/cam/depth_of_field/image", "rgb8", False),
+        ("/cam/image", "mono16", False),
+        ("/cam/image/compressed", "rgb8; jpeg compressed bgr8", False),
+    ],
+)
+def test_depth_is_known_by_transport_and_encoding(topic, encoding, depth):
+    assert topics.is_depth(topic, encoding) is depth
+
+
+@pytest.mark.parametrize("name", ["cam_front/color", "cam_front/image_raw", "rgb_front", "camera/front/rgb"])
+def test_words_for_streams_do_not_distinguish_cameras(name):
+    assert match_names([name, "cam_back/color"], ["CAM_FRONT"]) == {"CAM_FRONT": name}
+
+
+def test_an_equal_name_matches_before_a_similar_one():
+    assert match_names(["front_rgb", "front_raw"], ["front_raw"]) == {"front_raw": "front_raw"}

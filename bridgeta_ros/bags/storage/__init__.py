@@ -1,0 +1,1 @@
+"""How bags lie on disk: data files, metadata.yaml and message definitions."""

@@ -1,0 +1,89 @@
+"""Message definitions of a bag: parsed for the types that are asked for, and built in for those it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.bags.storage.topic import RecordedTopic
+
+_IDL_HEADER = f"{'=' * 80}\nIDL: "
+
+
+class Decoder:
+    """Deserialises messages by the definitions that their data files hold.
+
+    Each definition has a type store of its own, so topics may disagree about a type. `remarks` says for whom a
+    definition could not be used as recorded. `hashes` are those of the types by topic, where data files have none.
+    """
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        self._hashes = hashes
+        self._stores: dict[tuple[str, bytes, str], Typestore] = {}
+        self.remarks: list[str] = []
+
+    def decode(self, topic: RecordedTopic, data: bytes) -> Any:
+        """Deserialise a message. Raises BridgeTAError for a type without definition and for data that do not fit."""
+        store = self._find_store(topic)
+        try:
+            return store.deserialize_cdr(data, topic.msgtype)
+        except Exception as error:  # on damaged bytes the library raises whatever it stumbles over
+            raise BridgeTAError(f"a message on {topic.topic} is not a valid {topic.msgtype}") from error
+
+    def _find_store(self, topic: RecordedTopic) -> Typestore:
+        type_hash = topic.type_hash or self._hashes.get(topic.topic, "")
+        key = (topic.msgtype, topic.definition, type_hash)
+        if key not in self._stores:
+            self._stores[key] = self._make_store(topic, type_hash)
+        return self._stores[key]
+
+    def _make_store(self, topic: RecordedTopic, type_hash: str) -> Typestore:
+        own = topic.definition.strip() != b""
+        try:
+            store = _parse(topic) if own else _load_standard_types()
+            # The hash needs each nested type, so it also finds definitions that lack some.
+            digest = store.hash_rihs01(topic.msgtype)
+        except Exception as error:  # as in decode
+            if not own or topic.msgtype not in _load_standard_types().fielddefs:
+                what = "cannot be parsed" if own else "is not in the bag, and the type is no standard one"
+                raise BridgeTAError(
+                    f"the definition of {topic.msgtype} on {topic.topic} {what}",
+                    fix="Record the bag again in MCAP, where that package is installed",
+                ) from error
+            self.remarks.append(f"the bag's definition of {topic.msgtype} cannot be parsed: the standard one is used")
+            store = _load_standard_types()
+            digest = store.hash_rihs01(topic.msgtype)
+        if type_hash.startswith("RIHS01_") and type_hash != digest:
+            where = "the bag's definition" if own else "the standard definition"
+            self.remarks.append(
+                f"{topic.topic} was recorded with another {topic.msgtype} than {where}, by its type hash: "
+                "if its values look wrong, record it again with one version of that package"
+            )
+        return store
+
+
+@cache
+def _load_standard_types() -> Typestore:
+    return get_typestore(Stores.ROS2_HUMBLE)
+
+
+def _parse(topic: RecordedTopic) -> Typestore:
+    """Parse the definition of a topic's type and of those nested in it."""
+    text = topic.definition.decode()
+    if topic.definition_format == "ros2msg":
+        types = get_types_from_msg(text, topic.msgtype)
+    elif topic.definition_format in ("ros2idl", "omgidl"):
+        types = {}
+        sections = text.split(f"{'=' * 80}\n")[1:] if text.startswith(_IDL_HEADER) else [f"\n{text}"]
+        for section in sections:
+            types.update(get_types_from_idl(section.partition("\n")[2]))
+    else:
+        raise ValueError(f"definitions in {topic.definition_format!r}")
+    store = get_typestore(Stores.EMPTY)
+    store.register(types)
+    return store

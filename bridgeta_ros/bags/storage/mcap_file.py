@@ -1,0 +1,98 @@
+"""MCAP files, read by the `mcap` library."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from mcap.reader import SeekingReader
+from mcap.records import Channel, Message, Schema
+from mcap.stream_reader import StreamReader
+from mcap.summary import Summary
+
+from bridgeta_ros.bags.storage.topic import RecordedTopic, complete_type
+
+
+class McapFile:
+    """An MCAP file, with or without summary, chunks and indexes. Checksums are checked where there are some."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("rb")
+        self._reader = SeekingReader(self._stream, validate_crcs=True)
+        self.counts: Counter[str] | None
+        self.start_ns: int
+        summary = self._reader.get_summary()
+        self._indexed = summary is not None and _has_indexes(summary)
+        if summary is None or not _has_channels(summary):
+            summary, self.counts, self.start_ns = self._scan()
+            self._indexed = False
+        else:
+            self.counts, self.start_ns = _read_counts(summary)
+        self._channels = {c.id: _describe_channel(c, summary.schemas) for c in summary.channels.values()}
+        self.topics = list(self._channels.values())
+
+    def _scan(self) -> tuple[Summary, Counter[str], int]:
+        """Read the whole file for its channels, the messages of each, and the first recording time."""
+        summary, counts, start = Summary(), Counter[int](), 0
+        self._stream.seek(0)
+        for record in StreamReader(self._stream, validate_crcs=True).records:
+            if isinstance(record, Schema):
+                summary.schemas[record.id] = record
+            elif isinstance(record, Channel):
+                summary.channels[record.id] = record
+            elif isinstance(record, Message):
+                start = min(start, record.log_time) if counts else record.log_time
+                counts[record.channel_id] += 1
+        by_topic = Counter[str]()
+        for channel in summary.channels.values():
+            by_topic[channel.topic] += counts[channel.id]
+        return summary, by_topic, start
+
+    def messages(self, names: Collection[str]) -> Iterator[tuple[RecordedTopic, int, bytes]]:
+        """See `DataFile`. They come in the order of their times if the file has an index, else as they lie there."""
+        wanted = {key: topic for key, topic in self._channels.items() if topic.topic in names}
+        if self._indexed:
+            for _, channel, message in self._reader.iter_messages(set(names)):
+                yield wanted[channel.id], message.log_time, message.data
+            return
+        self._stream.seek(0)
+        for record in StreamReader(self._stream, validate_crcs=True).records:
+            if isinstance(record, Message) and record.channel_id in wanted:
+                yield wanted[record.channel_id], record.log_time, record.data
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _has_indexes(summary: Summary) -> bool:
+    """Return whether the summary lists every chunk of the file, and the file has no messages outside of chunks."""
+    chunks = len(summary.chunk_indexes)
+    return chunks > 0 and (summary.statistics is None or summary.statistics.chunk_count == chunks)
+
+
+def _has_channels(summary: Summary) -> bool:
+    """Return whether the summary repeats the channels and schemas; writers may leave that out."""
+    channels = {key for index in summary.chunk_indexes for key in index.message_index_offsets}
+    if summary.statistics is not None:
+        channels |= summary.statistics.channel_message_counts.keys()
+    schemas = {channel.schema_id for channel in summary.channels.values()} - {0}
+    return bool(summary.channels) and channels <= summary.channels.keys() and schemas <= summary.schemas.keys()
+
+
+def _read_counts(summary: Summary) -> tuple[Counter[str] | None, int]:
+    """Read the messages by topic, None if the summary does not have them, and the first recording time."""
+    statistics = summary.statistics
+    if statistics is None or sum(statistics.channel_message_counts.values()) != statistics.message_count:
+        return None, min((index.message_start_time for index in summary.chunk_indexes), default=0)
+    counts = Counter[str]()
+    for channel in summary.channels.values():
+        counts[channel.topic] += statistics.channel_message_counts.get(channel.id, 0)
+    return counts, statistics.message_start_time
+
+
+def _describe_channel(channel: Channel, schemas: dict[int, Schema]) -> RecordedTopic:
+    schema = schemas.get(channel.schema_id, Schema(0, b"", "", ""))
+    type_hash = channel.metadata.get("topic_type_hash", "")
+    msgtype = complete_type(schema.name)
+    return RecordedTopic(channel.topic, msgtype, channel.message_encoding, schema.encoding, schema.data, type_hash)

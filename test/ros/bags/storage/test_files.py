@@ -1,0 +1,92 @@
+"""Data files are known by their content, and what is none gets advice that fits."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+import zstandard
+from bag_fakes import write_bag
+
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.bags.io import open_bag
+
+
+def count_images(path) -> int:
+    with open_bag(path) as bag:
+        return len(list(bag.raw({"/cam_front/image/compressed"})))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        ("a.bag", b"#ROSBAG V2.0\n", r"ROS 1 bag.*rosbags-convert --src a\.bag --dst a"),
+        ("a.mcap", b"#ROSBAG V2.0\n", r"ROS 1 bag.*rosbags-convert"),
+        ("a.mcap", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+        ("a.db3", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+        ("a.mcap", b"", "is empty"),
+        ("a.mcap", b"PK\x03\x04", "archive.*Unpack"),
+        ("a.mcap", b"hello", "not MCAP"),
+        ("a.dat", b"hello", "neither MCAP nor SQLite"),
+        ("a.mcap.zstd", b"\x28\xb5\x2f\xfd garbage", r"zstd -d a\.mcap\.zstd"),
+    ],
+)
+def test_what_is_no_data_file_gets_advice_that_fits(tmp_path, name, content, advice):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BridgeTAError, match=advice) as error, open_bag(tmp_path / name):
+        pass
+    assert str(tmp_path / name) in str(error.value)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_file_may_have_any_name(tmp_path, storage):
+    source = write_bag(tmp_path / "in", 3, storage=storage)
+    file = next(f for f in source.iterdir() if f.suffix != ".yaml")
+    assert count_images(file.rename(tmp_path / "recording #1 ?.bin")) == 3
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_file_compressed_by_zstd_is_read(tmp_path, storage, folder):
+    source = write_bag(tmp_path / "in", 3, storage=storage)
+    file = next(f for f in source.iterdir() if f.suffix != ".yaml")
+    packed = file.with_name(f"{file.name}.zstd")
+    packed.write_bytes(zstandard.compress(file.read_bytes()))
+    file.unlink()
+    metadata = source / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace(file.name, packed.name))
+    assert count_images(source if folder else packed) == 3
+
+
+def test_messages_compressed_one_by_one_are_read(tmp_path):
+    source = write_bag(tmp_path / "in", 3, storage="sqlite3")
+    with sqlite3.connect(next(source.glob("*.db3"))) as database:
+        for key, data in database.execute("SELECT id, data FROM messages").fetchall():
+            database.execute("UPDATE messages SET data = ? WHERE id = ?", (zstandard.compress(data), key))
+    with open_bag(source) as bag:
+        found = [bag.decode(topic, data) for topic, _, data in bag.raw({"/cam_front/image/compressed"})]
+    assert [message.format for message in found] == ["jpeg"] * 3
+
+
+def test_what_a_killed_recording_left_in_sqlites_log_is_read(tmp_path):
+    source = write_bag(tmp_path / "in", 3, storage="sqlite3")
+    database = sqlite3.connect(next(source.glob("*.db3")))
+    database.execute("PRAGMA journal_mode = WAL")
+    rows = "SELECT topic_id, timestamp + 1, data FROM messages"
+    database.execute(f"INSERT INTO messages (topic_id, timestamp, data) {rows}")
+    database.commit()
+    assert count_images(source) == 6
+    database.close()
+
+
+def test_a_folder_of_a_storage_plugin_names_it(tmp_path):
+    source = write_bag(tmp_path / "in", 3)
+    (source / "in.mcap").write_bytes(b"proprietary")
+    metadata = source / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("storage_identifier: mcap", "storage_identifier: acme"))
+    with pytest.raises(BridgeTAError, match=r"in\.mcap"), open_bag(source):
+        pass
+    (source / "in.mcap").rename(source / "in.acme")
+    metadata.write_text(metadata.read_text().replace("in.mcap", "in.acme"))
+    with pytest.raises(BridgeTAError, match=r"plugin 'acme'.*ros2 bag convert"), open_bag(source):
+        pass

@@ -1,0 +1,149 @@
+"""MCAP files as other writers make them: the topics that are asked for are read, whatever else the file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bag_fakes import FakeRuntime, write_bag
+from mcap.reader import make_reader
+from mcap.writer import IndexType, Writer
+
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.bags.io import open_bag
+from bridgeta_ros.bags.replay import ReplaySettings, replay
+from bridgeta_ros.bags.summary import ReplaySummary
+
+CYCLES = 6
+
+
+def rewrite(
+    bag: Path,
+    out: Path,
+    schema: Callable[[str, str, bytes], tuple[str, str, bytes]] = lambda *schema: schema,
+    extra: tuple[str, str, bytes, str] | None = None,
+    metadata: dict[str, str] | None = None,
+    **options,
+) -> Path:
+    """Write the messages of a bag's file anew; `schema` edits name, encoding and text, `extra` is one more topic."""
+    schemas: dict[int, int] = {}
+    channels: dict[int, int] = {}
+    with next(bag.glob("*.mcap")).open("rb") as source, out.open("wb") as target:
+        writer = Writer(target, **options)
+        writer.start("ros2", "test")
+        if extra is not None:
+            name, encoding, text, message_encoding = extra
+            channel = writer.register_channel("/extra", message_encoding, writer.register_schema(name, encoding, text))
+            writer.add_message(channel, 1, b"\0\1\0\0\0", 1)
+        for s, c, m in make_reader(source).iter_messages():
+            if s.id not in schemas:
+                schemas[s.id] = writer.register_schema(*schema(s.name, s.encoding, s.data))
+            if c.id not in channels:
+                channels[c.id] = writer.register_channel(c.topic, "cdr", schemas[s.id], metadata or {})
+            writer.add_message(channels[c.id], m.log_time, m.data, m.publish_time)
+        writer.finish()
+    return out
+
+
+def run(bag: Path) -> ReplaySummary:
+    out = bag.parent / "out"
+    return replay(bag, out, FakeRuntime(), ReplaySettings(overwrite=True), progress=False)
+
+
+@pytest.fixture
+def bag(tmp_path):
+    return write_bag(tmp_path / "in", CYCLES)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("acme_msgs/srv/Add_Event", "ros2msg", b"int64 a\n---\nint64 sum\n", "cdr"),
+        ("foxglove.Log", "protobuf", b"\n\0\xff\xfe", "protobuf"),
+        ("acme/msg/Thing", "ros2idl", b"module {", "cdr"),
+        ("acme/msg/Thing", "ros2msg", b"acme/Missing part\n", "cdr"),
+        ("acme/msg/Thing", "", b"", "cdr"),
+        ("log", "jsonschema", b"{}", "json"),
+        ("sensor_msgs/Image", "ros1msg", b"Header header", "ros1"),
+    ],
+)
+def test_a_topic_nobody_asked_for_may_be_anything(bag, tmp_path, extra):
+    summary = run(rewrite(bag, tmp_path / "extra.mcap", extra=extra))
+    assert (summary.used, summary.remarks) == (CYCLES, [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"index_types": IndexType.CHUNK},
+        {"index_types": IndexType.NONE},
+        {"index_types": IndexType.MESSAGE},
+        {"use_chunking": False},
+        {"use_statistics": False},
+        {"repeat_channels": False},
+        {"repeat_schemas": False},
+        {"use_summary_offsets": False},
+        {
+            "use_statistics": False,
+            "repeat_channels": False,
+            "index_types": IndexType.NONE,
+            "use_summary_offsets": False,
+        },
+    ],
+)
+def test_indexes_and_summaries_may_be_missing(bag, tmp_path, options):
+    summary = run(rewrite(bag, tmp_path / "bare.mcap", **options))
+    assert (summary.used, summary.incomplete, summary.remarks) == (CYCLES, 0, [])
+
+
+def test_an_empty_schema_of_a_standard_type_is_the_built_in_one(bag, tmp_path):
+    summary = run(rewrite(bag, tmp_path / "bare.mcap", lambda name, *_: (name, "", b"")))
+    assert (summary.used, summary.remarks) == (CYCLES, [])
+
+
+def test_a_broken_schema_of_a_standard_type_is_replaced_and_said(bag, tmp_path):
+    summary = run(rewrite(bag, tmp_path / "broken.mcap", lambda name, kind, _: (name, kind, b"no definition at all")))
+    assert summary.used == CYCLES
+    assert any("CameraInfo cannot be parsed" in remark for remark in summary.remarks)
+
+
+def test_types_may_be_written_without_their_middle_part(bag, tmp_path):
+    path = rewrite(bag, tmp_path / "short.mcap", lambda name, *rest: (name.replace("/msg/", "/"), *rest))
+    assert run(path).used == CYCLES
+
+
+def test_a_type_hash_that_differs_is_said(bag, tmp_path):
+    summary = run(rewrite(bag, tmp_path / "hash.mcap", metadata={"topic_type_hash": "RIHS01_" + "0" * 64}))
+    assert summary.used == CYCLES
+    assert any("type hash" in remark and "CompressedImage" in remark for remark in summary.remarks)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "advice"), [("ros1", "rosbags-convert"), ("protobuf", "bridgeta bag"), ("json", "Record")]
+)
+def test_a_file_of_other_messages_than_those_of_ros2_gets_advice(tmp_path, encoding, advice):
+    path = tmp_path / "other.mcap"
+    with path.open("wb") as stream:
+        writer = Writer(stream)
+        writer.start("", "test")
+        schema = writer.register_schema("foxglove.CompressedImage", encoding, b"\n\xff")
+        writer.add_message(writer.register_channel("/CAM_FRONT/image", encoding, schema), 1, b"1", 1)
+        writer.finish()
+    with pytest.raises(BridgeTAError, match=f"no ROS 2 messages, but {encoding}.*{advice}"), open_bag(path):
+        pass
+
+
+def test_messages_of_several_publishers_of_a_topic_are_all_read(tmp_path):
+    path = tmp_path / "two.mcap"
+    with path.open("wb") as stream:
+        writer = Writer(stream)
+        writer.start("ros2", "test")
+        schema = writer.register_schema("std_msgs/msg/Float64", "ros2msg", b"float64 data")
+        channels = [writer.register_channel("/value", "cdr", schema) for _ in range(2)]
+        for i in range(4):
+            writer.add_message(channels[i % 2], i, b"\0\1\0\0" + bytes(8), i)
+        writer.finish()
+    with open_bag(path) as bag:
+        assert [time for _, time, _ in bag.raw({"/value"})] == [0, 1, 2, 3]
+        assert bag.count({"/value"}) == 4
