@@ -153,9 +153,11 @@ def view(
     if boxes and source != "nuscenes":
         raise BridgeTAError("--boxes draws the objects in nuScenes' tables; other sources have none", exit_code=2)
     version = find_table_version(root, version, source)
-    write_sample_picture(
+    remarks = write_sample_picture(
         root, version, sample, out, weights=weights, points_in_cameras=points, boxes=boxes, source=source
     )
+    for remark in remarks:
+        say(f"note: {remark}")
     say(f"Wrote {out}")
 
 

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.config.experiment import LabelConfig, StudentConfig
 from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.geometry.coverage import find_remarks, measure_coverage
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.images import Image
+from bridgeta_core.geometry.images import Image, fit_images
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import invert, transform
 from bridgeta_core.utils.arrays import Floats
@@ -173,12 +174,12 @@ def write_sample_picture(
     points_in_cameras: bool = True,
     boxes: bool = False,
     source: str = "nuscenes",
-) -> None:
+) -> list[str]:
     """Write the picture of a sample of a dataset, with the prediction of `weights` when they are given.
 
     `out` ends in .png or .jpg. `sample` is a token, the beginning of one, or a position; None takes the first. `boxes`
-    draws the annotated objects too. `source` is what reads the root (see `open_dataset`). Raises BridgeTAError when
-    something is missing or broken.
+    draws the annotated objects too. `source` is what reads the root (see `open_dataset`). Returns remarks on the
+    cameras' calibration. Raises BridgeTAError when something is missing or broken.
     """
     check_format(out)
     from bridgeta_core.data.dataset import open_dataset
@@ -186,12 +187,12 @@ def write_sample_picture(
     dataset = open_dataset(source, root, version)
     chosen = dataset[dataset.find(sample or "0")]
     raster = dataset.raster(chosen.location, LabelConfig())
-    grid, prediction = BevGrid(), None
+    grid, model, prediction = BevGrid(), StudentConfig(), None
     if weights is not None:
         from bridgeta_core.deploy.runtime import Runtime
 
         runtime = Runtime(weights)
-        grid, rig = runtime.grid, chosen.rig(runtime.info.cameras)
+        grid, model, rig = runtime.grid, runtime.info.model, chosen.rig(runtime.info.cameras)
         inputs = [
             chosen.record(name).read_image(fit=fit) for name, fit in zip(rig.names, runtime.fits(rig), strict=True)
         ]
@@ -204,6 +205,9 @@ def write_sample_picture(
     title = f"{chosen.scene}, {chosen.location}\nsample {chosen.token}"
     picture = draw_sample(scenery, title, points_in_cameras=points_in_cameras)
     write_picture(picture, out)
+    rig, lift = chosen.rig(chosen.camera_names), model.lift
+    fits = list(fit_images(rig, model.image.size, model.image.margin).values())
+    return find_remarks(measure_coverage(rig, fits, grid, lift.depth_min, lift.depth_max))
 
 
 def read_scenery(sample: Sample, raster: MapRaster, grid: BevGrid, width: int | None = None) -> Scenery:

@@ -13,6 +13,7 @@ import numpy as np
 
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.coverage import find_remarks
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.cameras import choose_cameras
 from bridgeta_ros.bags.clocks import CameraClocks
@@ -92,6 +93,7 @@ def replay(
             BevPipeline(runtime, rig) as pipeline,
             progress_bar(progress) as bar,
         ):
+            summary.remarks += find_remarks(pipeline.coverage)
             run = _Replay(source, target, pipeline, summary, settings)
             task = bar.add_task("replay", total=source.count(run.inputs))
             run.run(lambda: bar.advance(task))

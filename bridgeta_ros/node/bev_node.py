@@ -335,7 +335,9 @@ class BevNode(LifecycleNode):
         if self._health is not None and self._calibration is not None:
             calibration = self._calibration
             source = self.settings.calibration_file if calibration.from_file else "CameraInfo and TF"
-            of_drive.append(describe_calibration(calibration.rig, source, calibration.problem, calibration.remark))
+            coverage = self._worker.coverage if self._worker is not None else ()
+            problem, remark = calibration.problem, calibration.remark
+            of_drive.append(describe_calibration(calibration.rig, source, problem, remark, coverage))
             of_drive += self._health.list_statuses()
         if self._outputs is not None and self._outputs.local_map is not None:
             of_drive.append(self._outputs.local_map.describe())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any, Protocol
 
+from bridgeta_core.geometry.coverage import CameraCoverage
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.health import Health
@@ -97,6 +98,12 @@ class Worker:
         with self._wake:
             self.runtime = runtime
             self._wake.notify()
+
+    @property
+    def coverage(self) -> tuple[CameraCoverage, ...]:
+        """What the cameras of the calibration in use see of the grid; empty before there is one."""
+        pipeline = self._pipeline
+        return () if pipeline is None else pipeline.coverage
 
     def offer(self, images: ImageSet[Any], received_ns: int) -> None:
         """Offer a set whose last image came at `received_ns`."""

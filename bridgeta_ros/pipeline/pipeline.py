@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry import images
+from bridgeta_core.geometry.coverage import measure_coverage
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.lens import Undistortion, to_pinhole
+from bridgeta_core.geometry.lens import Undistortion
 from bridgeta_core.geometry.rig import Camera, Rig
-from bridgeta_core.geometry.transforms import ImageFit, invert, project, transform
+from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.images import EncodedImage, Picture, RawImage, raw_to_rgb
 
@@ -109,24 +110,6 @@ def _attempt(step: Callable[[_Lens, Any], Picture], lens: _Lens, item: Any) -> P
     return BridgeTAError(what + kind, where=f"camera {lens.camera.name}", fix=fix)
 
 
-def find_seen_cells(
-    rig: Rig, fits: Sequence[ImageFit], grid: BevGrid, depth_min: float, depth_max: float
-) -> NDArray[np.bool_]:
-    """Find the cells `[Y, X]` that the cameras look at.
-
-    The centre of such a cell, on the ground (z = 0 of the base frame), lies in the network input of a camera and
-    between the two depths in metres. What hides it, such as a vehicle, is not considered.
-    """
-    x, y = grid.centres()
-    ground = np.stack((*np.meshgrid(x, y), np.zeros(grid.shape)), axis=-1)
-    seen = np.zeros(grid.shape, dtype=np.bool_)
-    for camera, fit in zip(rig.cameras, fits, strict=True):
-        pixels, depth = project(fit.matrix @ to_pinhole(camera).intrinsics, transform(invert(camera.ego_T_cam), ground))
-        inside = ((pixels >= -0.5) & (pixels < np.array(fit.size) - 0.5)).all(axis=-1)
-        seen |= inside & (depth >= depth_min) & (depth <= depth_max)
-    return seen
-
-
 class _View(NamedTuple):
     """Some cameras of a rig, and the cells `[Y, X]` that they look at."""
 
@@ -162,8 +145,9 @@ class BevPipeline:
 
     `prepare` and `infer` may run in different threads, so that the next set is decoded while the network works on this
     one. A set needs images of `minimum` cameras (None: of all). The network then runs on the rig of these alone, as if
-    the vehicle had no others. `to_rgb` decodes raw images to `[H, W, 3]` RGB. `seen` are the cells `[Y, X]` that the
-    whole rig looks at. Raises BridgeTAError for a minimum that the rig cannot meet.
+    the vehicle had no others. `to_rgb` decodes raw images to `[H, W, 3]` RGB. `coverage` says what each camera sees of
+    the grid, and `seen` are the cells `[Y, X]` that the whole rig looks at. Raises BridgeTAError for a minimum that the
+    rig cannot meet.
     """
 
     def __init__(
@@ -181,11 +165,9 @@ class BevPipeline:
         self.runtime, self.rig, self._minimum = runtime, rig, minimum
         fits = runtime.fits(rig)
         self._lenses = {c.name: _Lens(c, fit, to_rgb) for c, fit in zip(rig.cameras, fits, strict=True)}
-        lift, grid = runtime.info.model.lift, runtime.grid
-        self._seen = {
-            name: find_seen_cells(rig.select((name,)), (lens.fit,), grid, lift.depth_min, lift.depth_max)
-            for name, lens in self._lenses.items()
-        }
+        lift = runtime.info.model.lift
+        self.coverage = measure_coverage(rig, fits, runtime.grid, lift.depth_min, lift.depth_max)
+        self._seen = {view.camera.name: view.seen for view in self.coverage}
         self._views: dict[tuple[str, ...], _View] = {}
         self.seen = self._view(rig.names).seen
         self._pool = ThreadPoolExecutor(min(count, workers or os.cpu_count() or 1), thread_name_prefix="decode")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bridgeta_core.geometry.coverage import CameraCoverage, find_remarks
 from bridgeta_core.geometry.rig import Rig
 
 OK, WARN, ERROR = 0, 1, 2  # diagnostic_msgs/DiagnosticStatus
@@ -21,16 +22,25 @@ class Status:
     values: Mapping[str, str]
 
 
-def describe_calibration(rig: Rig | None, source: str, problem: str | None, remark: str | None = None) -> Status:
-    """Describe the calibration in use, its source, what is wrong or missing, and a remark on it."""
+def describe_calibration(
+    rig: Rig | None,
+    source: str,
+    problem: str | None,
+    remark: str | None = None,
+    coverage: Sequence[CameraCoverage] = (),
+) -> Status:
+    """Describe the calibration in use, its source, what is wrong or missing, a remark, and what the cameras see."""
     values = {"source": source, **({"remark": remark} if remark else {})}
     for camera in rig.cameras if rig else ():
         x, y, z = camera.ego_T_cam[:3, 3]
         size, focal = f"{camera.width}x{camera.height}", camera.intrinsics[0, 0]
         values[camera.name] = f"{size}, focal length {focal:.1f} px, at {x:.2f} {y:.2f} {z:.2f} m"
+    values.update({f"{view.camera.name} coverage": view.describe() for view in coverage})
     if rig is None:
         return Status("calibration", ERROR, f"waiting: {problem}", values)
-    return Status("calibration", WARN if problem else OK, problem or f"{len(rig.cameras)} cameras", values)
+    problems = [*([problem] if problem else []), *find_remarks(coverage)]
+    message = "; ".join(problems) or f"{len(rig.cameras)} cameras"
+    return Status("calibration", WARN if problems else OK, message, values)
 
 
 def describe_network(weights: str, device: str, precision: str, remarks: Sequence[str]) -> Status:

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_core.deploy.runtime import Runtime
-from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.coverage import measure_coverage
 from bridgeta_core.geometry.images import decode_and_fit
 from bridgeta_core.geometry.rig import Camera, Rig
-from bridgeta_core.geometry.transforms import invert, rigid
+from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message, raw_to_rgb
-from bridgeta_ros.pipeline.pipeline import BevPipeline, find_seen_cells
+from bridgeta_ros.pipeline.pipeline import BevPipeline
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
@@ -217,31 +217,6 @@ def test_a_distorted_image_becomes_what_a_pinhole_camera_sees(distortion):
     assert np.abs(fitted[middle] - expected[middle]).mean() > 6  # so the test would notice a missing undistortion
 
 
-def test_seen_cells_lie_in_front_of_the_lens_within_the_depths():
-    grid = BevGrid(-20, 20, -20, 20, 1.0)
-    rig = Rig((RIG.cameras[0],))
-    fits = FakeRuntime().fits(rig)
-    seen = find_seen_cells(rig, fits, grid, 1.0, 15.0)
-    x, y = np.meshgrid(*grid.centres())
-    # 64 of 160 pixels remain at scale 0.4; the field of view is 2 atan(80 / 80) = 90 degrees.
-    expected_depth = (x >= 1.0) & (x <= 15.0)
-    assert not seen[~expected_depth].any()
-    assert not seen[np.abs(y) > x + 0.1].any()
-    bottom = 1.5 * 80 / (89.5 - 44.5)  # metres ahead at which the lowest row meets the ground
-    assert not seen[x < bottom - 0.1].any()
-    assert seen[expected_depth & (np.abs(y) < x - 0.1) & (x > bottom + 0.1)].all()
-
-
-def test_two_cameras_see_what_either_sees():
-    fits = FakeRuntime().fits(RIG)
-    both = find_seen_cells(RIG, fits, GRID, 1.0, 60.0)
-    single = [find_seen_cells(Rig((c,)), (f,), GRID, 1.0, 60.0) for c, f in zip(RIG.cameras, fits, strict=True)]
-    assert np.array_equal(both, single[0] | single[1])
-    assert np.array_equal(single[0], single[1][:, ::-1][::-1])
-    assert SIZE == (160, 90)
-    assert np.allclose(invert(AHEAD)[:3, :3] @ (1, 0, 0), (0, 0, 1))
-
-
 @settings(max_examples=30)
 @given(st.permutations(NAMES), st.integers(1, 6))
 def test_a_partial_set_runs_on_the_rig_of_its_cameras(order, count):
@@ -252,13 +227,11 @@ def test_a_partial_set_runs_on_the_rig_of_its_cameras(order, count):
     assert (result.cameras, result.faults, result.stamp_ns) == (used, {}, 7)
     assert runtime.rigs[-1].key() == RING.select(used).key()
     assert brightness(result) == [20 * (NAMES.index(name) + 1) for name in used]
-    lift, fits = runtime.info.model.lift, runtime.fits(RING)
-    seen_by_any = np.zeros(GRID.shape, bool)
-    for name in used:
-        i = NAMES.index(name)
-        seen_by_any |= find_seen_cells(Rig((RING.cameras[i],)), (fits[i],), GRID, lift.depth_min, lift.depth_max)
-    assert np.array_equal(result.seen, seen_by_any)
-    assert np.array_equal(pipeline.seen, find_seen_cells(RING, fits, GRID, lift.depth_min, lift.depth_max))
+    lift = runtime.info.model.lift
+    coverage = measure_coverage(RING, runtime.fits(RING), GRID, lift.depth_min, lift.depth_max)
+    seen = {view.camera.name: view.seen for view in coverage}
+    assert np.array_equal(result.seen, np.any([seen[name] for name in used], axis=0))
+    assert np.array_equal(pipeline.seen, np.any(list(seen.values()), axis=0))
 
 
 def test_a_masked_camera_equals_a_vehicle_without_it(tiny):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from bag_fakes import RIG
+import re
+from dataclasses import replace
+
+import numpy as np
+from bag_fakes import GRID, RIG, FakeRuntime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridgeta_core.geometry.coverage import measure_coverage
+from bridgeta_core.geometry.rig import Rig
 from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Changes, Status, describe_calibration, describe_network
 
 
@@ -18,6 +24,20 @@ def test_calibration_is_an_error_when_missing_and_a_warning_when_partial():
     assert (whole.level, whole.message) == (OK, "2 cameras")
     assert whole.values["source"] == "rig.yaml"
     assert whole.values["cam_front"] == "160x90, focal length 80.0 px, at 0.00 0.00 1.50 m"
+
+
+def test_a_camera_that_sees_nothing_is_a_warning_with_its_coverage():
+    sky = np.eye(4)
+    sky[2, 3] = 1.5
+    rig = Rig((RIG.cameras[0], replace(RIG.cameras[1], ego_T_cam=sky)))
+    coverage = measure_coverage(rig, FakeRuntime().fits(rig), GRID, 1.0, 60.0)
+    status = describe_calibration(rig, "rig.yaml", None, coverage)
+    assert status.level == WARN
+    assert status.message.startswith("cam_back sees 0 of the 320 cells: it looks 90 degrees up")
+    assert status.values["cam_back coverage"] == "sees no cell of the grid"
+    assert re.match(r"sees \d+ % of the grid, ground from \d.5 to 9.5 m", status.values["cam_front coverage"])
+    both = describe_calibration(rig, "rig.yaml", "roof: no CameraInfo yet", coverage)
+    assert both.message == f"roof: no CameraInfo yet; {status.message}"
 
 
 def test_a_network_that_had_to_give_something_up_is_a_warning():
