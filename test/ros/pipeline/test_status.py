@@ -31,12 +31,12 @@ def test_a_camera_that_sees_nothing_is_a_warning_with_its_coverage():
     sky[2, 3] = 1.5
     rig = Rig((RIG.cameras[0], replace(RIG.cameras[1], ego_T_cam=sky)))
     coverage = measure_coverage(rig, FakeRuntime().fits(rig), GRID, 1.0, 60.0)
-    status = describe_calibration(rig, "rig.yaml", None, coverage)
+    status = describe_calibration(rig, "rig.yaml", None, coverage=coverage)
     assert status.level == WARN
     assert status.message.startswith("cam_back sees 0 of the 320 cells: it looks 90 degrees up")
     assert status.values["cam_back coverage"] == "sees no cell of the grid"
     assert re.match(r"sees \d+ % of the grid, ground from \d.5 to 9.5 m", status.values["cam_front coverage"])
-    both = describe_calibration(rig, "rig.yaml", "roof: no CameraInfo yet", coverage)
+    both = describe_calibration(rig, "rig.yaml", "roof: no CameraInfo yet", coverage=coverage)
     assert both.message == f"roof: no CameraInfo yet; {status.message}"
 
 
