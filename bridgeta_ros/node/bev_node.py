@@ -24,7 +24,7 @@ from bridgeta_ros.node.inputs import CameraInputs, make_cv_bridge_decoder
 from bridgeta_ros.node.outputs import Outputs
 from bridgeta_ros.node.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, list_parameters
 from bridgeta_ros.node.worker import Worker
-from bridgeta_ros.pipeline import messages
+from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.clock import DriveClock
 from bridgeta_ros.pipeline.images import raw_to_rgb
 from bridgeta_ros.pipeline.status import (
@@ -200,11 +200,14 @@ class BevNode(LifecycleNode):
     def _new_calibration(self) -> LiveCalibration:
         settings = self.settings
         file = Rig.load(Path(settings.calibration_file)) if settings.calibration_file else None
+        suffix = "" if settings.transport == "raw" else "/compressed"
+        images = {name: self.resolve_topic_name(f"~/input/{name}/image{suffix}") for name in self._names}
         return LiveCalibration(
             self._names,
             settings.base_frame,
             settings.min_cameras or len(self._names),
             file,
+            rectified=[name for name, topic in images.items() if topics.is_rectified(topic)],
             tolerance=settings.calibration_tolerance,
         )
 

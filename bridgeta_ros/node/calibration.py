@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from bridgeta_core.geometry.rig import EQUIDISTANT, Camera, Rig
 from bridgeta_core.geometry.transforms import Matrix, invert, transform
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.pipeline.calibration import camera_from_info, select_cameras
+from bridgeta_ros.pipeline.calibration import camera_from_info, find_info_remark, select_cameras
 from bridgeta_ros.pipeline.tf_tree import TfTree
 
 _CHANGES, _CALM = 5, 5.0  # so many rigs within so many seconds are taken at once; then one a second, in `update_rig`
@@ -23,8 +23,8 @@ class LiveCalibration:
     """Collects the calibration of the cameras `names`, in this order, as their messages come.
 
     `rig` is None until at least `minimum` cameras are calibrated; then the others have `grace` seconds. A camera whose
-    calibration turns bad keeps its last good one. `problems` says by camera what is missing or wrong. A rig file
-    replaces all messages.
+    calibration turns bad keeps its last good one. `problems` says by camera what is missing or wrong. The images of the
+    cameras `rectified` are (see `camera_from_info`). A rig file replaces all messages.
 
     Another rig costs the network a new lift, so a calibration that moves no pixel by more than `tolerance` does not
     replace the one in use (some drivers send another one with every image); `remark` says so. What moves more is
@@ -38,6 +38,7 @@ class LiveCalibration:
         minimum: int,
         file: Rig | None = None,
         *,
+        rectified: Collection[str] = (),
         tolerance: float = 0.0,
         grace: float = 1.0,
         clock: Callable[[], float] = monotonic,
@@ -46,6 +47,8 @@ class LiveCalibration:
         self.from_file = file is not None
         self.problems: dict[str, str] = {} if file else dict.fromkeys(names, "no CameraInfo yet")
         self._names, self._base, self._minimum = tuple(names), base_frame, minimum
+        self._rectified = dict.fromkeys(rectified, True)
+        self._info_remarks: dict[str, str | None] = {}
         self._tolerance, self._grace, self._clock = tolerance, grace, clock
         self._shifts: dict[str, float] = {}  # largest change that was tolerated, in pixels by camera
         self._changes: deque[float] = deque(maxlen=_CHANGES)  # when the last rigs were made
@@ -73,11 +76,12 @@ class LiveCalibration:
 
     @property
     def remark(self) -> str | None:
-        """Which changes are too small to be used; None if there were none."""
-        if not self._shifts:
-            return None
-        most = ", ".join(f"{name} up to {shift:.2g} px" for name, shift in self._shifts.items())
-        return f"small changes are not used ({most}; calibration_tolerance is {self._tolerance:g} px)"
+        """What in the messages may be meant otherwise, and which changes are too small to be used; None if nothing."""
+        remarks = [remark for remark in self._info_remarks.values() if remark is not None]
+        if self._shifts:
+            most = ", ".join(f"{name} up to {shift:.2g} px" for name, shift in self._shifts.items())
+            remarks.append(f"small changes are not used ({most}; calibration_tolerance is {self._tolerance:g} px)")
+        return "; ".join(remarks) or None
 
     def add_info(self, name: str, message: Any) -> bool:
         """Take a CameraInfo; return whether `rig` has changed."""
@@ -130,7 +134,9 @@ class LiveCalibration:
             if not info.header.frame_id:
                 raise BridgeTAError("names no frame", where=name, fix="Set header.frame_id")
             pose = self._tree.lookup(self._base, info.header.frame_id)
-            camera, known = camera_from_info(name, info, pose), self._cameras.get(name)
+            rectified = self._rectified.get(name)
+            camera, known = camera_from_info(name, info, pose, rectified), self._cameras.get(name)
+            self._info_remarks[name] = None if rectified else find_info_remark(name, info)
             shift = float("inf") if known is None else measure_shift(known, camera)
             if shift > self._tolerance:
                 self._cameras[name] = camera

@@ -134,7 +134,6 @@ class RigReader:
         self, names: Sequence[str], base_frame: str = "base_link", rectified: Mapping[str, bool | None] | None = None
     ) -> None:
         self.tree = TfTree()
-        self.remarks: list[str] = []
         self._names, self._base, self._rectified = tuple(names), base_frame, rectified or {}
         self._infos: dict[str, Any] = {}
         self._problems: dict[str, list[BridgeTAError]] = {}
@@ -159,30 +158,42 @@ class RigReader:
             self.tree.connects(self._base, info.header.frame_id) for info in self._infos.values()
         )
 
+    @property
+    def remarks(self) -> list[str]:
+        """What was passed over, and what may be meant otherwise."""
+        skipped: dict[str, list[str]] = {}
+        others: list[str] = []
+        for name, info in self._infos.items():
+            problems = self._problems.get(name)
+            if problems:
+                skipped.setdefault(f"{len(problems)} CameraInfo ({problems[0].what})", []).append(name)
+            fault = self.tree.find_fault(self._base, info.header.frame_id)
+            remark = None if self._rectified.get(name) else find_info_remark(name, info)
+            others += [text for text in (fault, remark) if text is not None and text not in others]
+        first = [
+            f"{', '.join(names)}: passed over {what} before the first that is a calibration"
+            for what, names in skipped.items()
+        ]
+        return first + others
+
     def build_rig(self) -> Rig:
-        """Make the rig of the cameras; add to `remarks` what was passed over.
+        """Make the rig of the cameras.
 
         Raises BridgeTAError for a camera without a CameraInfo that is a calibration, and without a chain of transforms
         to the base frame.
         """
+        cameras = []
         for name in self._names:
-            problems = self._problems.get(name, [])
             if name not in self._infos:
-                raise problems[0] if problems else BridgeTAError("no message", where=f"CameraInfo of {name}")
-            if problems:
-                what = f"the first {len(problems)} are none: {problems[0].what}"
-                self.remarks.append(f"{name}: used the first CameraInfo that is a calibration; {what}")
-        return Rig(tuple(self._build_camera(name, self._infos[name]) for name in self._names))
-
-    def _build_camera(self, name: str, info: Any) -> Camera:
-        frame, rectified = info.header.frame_id, self._rectified.get(name)
-        try:
-            pose = self.tree.lookup(self._base, frame)
-        except BridgeTAError as error:
-            raise BridgeTAError(error.what, where=f"camera {name}", fix=error.fix) from None
-        remarks = [self.tree.find_fault(self._base, frame), None if rectified else find_info_remark(name, info)]
-        self.remarks += [remark for remark in remarks if remark is not None and remark not in self.remarks]
-        return camera_from_info(name, info, pose, rectified)
+                absent = BridgeTAError("no message", where=f"CameraInfo of {name}")
+                raise self._problems.get(name, [absent])[0]
+            info = self._infos[name]
+            try:
+                pose = self.tree.lookup(self._base, info.header.frame_id)
+            except BridgeTAError as error:
+                raise BridgeTAError(error.what, where=f"camera {name}", fix=error.fix) from None
+            cameras.append(camera_from_info(name, info, pose, self._rectified.get(name)))
+        return Rig(tuple(cameras))
 
 
 def select_cameras(names: Sequence[str], calibration: Rig) -> Rig:

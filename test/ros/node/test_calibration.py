@@ -192,6 +192,34 @@ def test_a_camera_info_that_turns_bad_leaves_the_last_good_one_in_use():
     assert calibration.complete
 
 
+def test_a_rectified_camera_uses_p_without_distortion():
+    calibration = new(rectified=["cam_front"])
+    calibration.add_tf(tf(*NAMES))
+    for name in NAMES:
+        message = info(name)
+        message.d = np.array([-0.3, 0.1, 0.0, 0.0, 0.0])
+        message.p = np.array([70.0, 0, 81, 0, 0, 70, 46, 0, 0, 0, 1, 0])
+        calibration.add_info(name, message)
+    assert calibration.rig is not None
+    front, back = calibration.rig.cameras
+    assert (front.distortion, front.intrinsics[0, 0]) == ((), 70.0)
+    assert (back.distortion[0], back.intrinsics[0, 0]) == (-0.3, 80.0)
+
+
+def test_a_fisheye_without_coefficients_is_used_with_a_remark():
+    calibration = new()
+    calibration.add_tf(tf(*NAMES))
+    for name in NAMES:
+        message = info(name)
+        message.distortion_model, message.d = "equidistant", np.zeros(4)
+        calibration.add_info(name, message)
+    assert calibration.complete
+    assert calibration.rig is not None
+    assert {c.distortion_model for c in calibration.rig.cameras} == {"equidistant"}
+    assert calibration.remark is not None
+    assert "ideal fisheye" in calibration.remark
+
+
 def test_a_camera_info_without_a_frame_is_reported():
     calibration = new()
     calibration.add_tf(tf(*NAMES))

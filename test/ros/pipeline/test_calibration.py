@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -182,8 +183,17 @@ def test_the_first_camera_info_that_is_a_calibration_counts(changes):
     later = info(k=(K * 2).ravel() / (1, 1, 1, 1, 1, 1, 1, 1, 2))
     reader = read([info(**changes), info(**changes), info(), later])
     assert np.array_equal(reader.build_rig().cameras[0].intrinsics, K)
-    assert len(reader.remarks) == 1
-    assert reader.remarks[0].startswith("front: used the first CameraInfo that is a calibration; the first 2 are none")
+    (remark,) = reader.remarks
+    assert re.match(r"front: passed over 2 CameraInfo \(.*\) before the first that is a calibration", remark)
+
+
+def test_cameras_that_were_passed_over_alike_share_a_remark():
+    reader = RigReader(["front", "back"])
+    for name in ("front", "back"):
+        reader.add_info(name, info(k=np.zeros(9), p=np.zeros(12)))
+        reader.add_info(name, info())
+    (remark,) = reader.remarks
+    assert remark.startswith("front, back: passed over 1 CameraInfo (is not calibrated")
 
 
 @pytest.mark.parametrize("changes", NO_CALIBRATIONS.values(), ids=NO_CALIBRATIONS)
