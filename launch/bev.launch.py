@@ -6,6 +6,7 @@ ends, with an error when that process failed, so that a supervisor can see it an
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from launch.substitutions.substitution_failure import SubstitutionFailure
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
+from launch_ros.ros_adapters import get_ros_node
 from launch_ros.substitutions import ExecutableInPackage
 from lifecycle_msgs.msg import Transition
 
@@ -75,6 +77,7 @@ def _start(context: LaunchContext) -> list[Any]:
         # The parameter transport, which the params_file may set, decides which image topic the node subscribes to.
         remappings += [(f"{topic}/image", image), (f"{topic}/image/compressed", f"{image}/compressed")]
         remappings.append((f"{topic}/camera_info", info))
+    _check_middleware(context)
     node = LifecycleNode(
         package="bridgeta_ros",
         executable="bev_node",
@@ -215,6 +218,18 @@ def _find_file(argument: str, values: dict[str, str]) -> Path:
     if not path.is_file():
         raise ValueError(f"{argument} {values[argument] or '(empty)'} is not a file")
     return path
+
+
+def _check_middleware(context: LaunchContext) -> None:
+    """Create the node by which the launch changes the state of ours. Raises ValueError when the middleware refuses."""
+    try:
+        get_ros_node(context)
+    except RuntimeError as error:
+        settings = [
+            f"{name}={os.environ[name]}" for name in ("RMW_IMPLEMENTATION", "CYCLONEDDS_URI") if name in os.environ
+        ]
+        check = ", ".join(settings) or "the network interfaces"
+        raise ValueError(f"the middleware creates no node; its own messages stand above. Check {check}") from error
 
 
 def _find_executable(context: LaunchContext, package: str, executable: str, fix: str) -> None:

@@ -165,6 +165,15 @@ def test_a_middleware_that_refuses_is_answered_in_one_line(process: Any, variabl
     assert "Traceback" not in output
 
 
+def test_the_file_for_cyclone_dds_is_accepted(bench: Any, process: Any) -> None:
+    file = Path(__file__).resolve().parents[4] / "config" / "cyclonedds.xml"
+    child = process(env={"CYCLONEDDS_URI": f"file://{file}"})
+    bench.until(lambda: bench.listener.status("lifecycle")[1] == "unconfigured", 60)
+    child.send_signal(signal.SIGINT)
+    output, _ = child.communicate(timeout=10)
+    assert "cyclonedds.xml" not in output  # where Cyclone DDS would name what it does not know
+
+
 def test_autostart_without_weights_stays_to_be_configured(bench: Any, process: Any) -> None:
     child = process(autostart="true", weights="/nowhere.safetensors")
     bench.until(lambda: bench.listener.status("lifecycle")[1].startswith("unconfigured"), 60)
