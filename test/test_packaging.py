@@ -95,7 +95,7 @@ def test_package_xml_names_every_ros_package_that_is_used(
     declared = {element.text for element in package.findall("exec_depend")}
     assert None not in declared
     by_pip = {re.split(r"[<>=~]", line)[0].lower() for line in setup_arguments["install_requires"]}
-    by_pip |= {"cv2", "yaml"}
+    by_pip |= {"cv2", "google", "yaml"}
     ours = {"bridgeta_core", "bridgeta_synth", "bridgeta_ros"}
     used = set()
     for path in [*(ROOT / "bridgeta_ros").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:

@@ -22,8 +22,9 @@ from rosbags.typesys.store import Typestore
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.utils.errors import BridgeTAError, join_first
 from bridgeta_core.utils.files import replace_when_done
-from bridgeta_ros.bags.storage.definitions import Decoder
+from bridgeta_ros.bags.storage.definitions import Decoder, find_ros_type
 from bridgeta_ros.bags.storage.files import decompress_message, open_data_file
+from bridgeta_ros.bags.storage.foxglove import TRANSLATIONS
 from bridgeta_ros.bags.storage.metadata import Metadata, list_files, read_metadata
 from bridgeta_ros.bags.storage.topic import DataFile, RecordedTopic
 from bridgeta_ros.pipeline.messages import RosbagsFactory
@@ -37,7 +38,6 @@ _STORES: dict[str, tuple[Stores, Literal[8, 9]]] = {
     # Humble reads the quality of service of version 8, and not that of version 9.
     "humble": (Stores.ROS2_HUMBLE, 8),
 }
-_ROS2_ENCODINGS = ("cdr", "")  # some writers leave it out
 _FOREVER = QosTime(9223372036, 854775807)
 
 
@@ -67,7 +67,7 @@ class BagReader:
         self.path, self._files, self._decoder = path, files, Decoder(metadata.hashes)
         self._remarks = list(remarks)
         recorded = [topic for file in files for topic in file.topics]
-        self.topics: dict[str, str] = {t.topic: t.msgtype for t in recorded if t.encoding in _ROS2_ENCODINGS}
+        self.topics: dict[str, str] = {t.topic: kind for t in recorded if (kind := find_ros_type(t)) is not None}
         self.foreign = {t.topic: t for t in recorded if t.topic not in self.topics}
         self._promises = {"metadata.yaml": metadata.counts} if metadata.counts else {}
         counts = [file.counts for file in files if file.counts is not None]
@@ -107,7 +107,7 @@ class BagReader:
         with _translate_errors(self.path):
             for topic, time, data in _merge(self._files, topics):
                 counts[topic.topic] += 1
-                if topic.encoding in _ROS2_ENCODINGS:
+                if find_ros_type(topic) is not None:
                     yield topic, time, decompress_message(data)
         self._compare(topics, counts)
 
@@ -126,6 +126,10 @@ class BagReader:
             return self._decoder.decode(topic, data)
         except BridgeTAError as error:
             raise BridgeTAError(error.what, where=self.path, fix=error.fix) from error
+
+    def encode(self, topic: RecordedTopic, data: bytes) -> bytes | memoryview:
+        """Return a message as ROS 2 serialises it, which most are already. Raises BridgeTAError as `decode` does."""
+        return self._decoder.encode(topic, data)
 
     def _compare(self, topics: Collection[str], counts: Counter[str]) -> None:
         """Remark on topics, read to their end, of which another number of messages is promised."""
@@ -171,7 +175,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[BagReader]:
-    """Open a bag folder, or a single data file: MCAP or SQLite, also compressed by zstd.
+    """Open a bag folder (or its metadata.yaml), or a single data file: MCAP or SQLite, also compressed by zstd.
 
     Raises BridgeTAError when there is none, when it is something else (a ROS 1 bag, a Git LFS pointer, ...), and when
     it is damaged.
@@ -179,6 +183,7 @@ def open_bag(path: Path) -> Iterator[BagReader]:
     path = Path(path)
     if not path.exists():
         raise BridgeTAError("does not exist", where=path)
+    path = path.parent if path.name == "metadata.yaml" else path
     remarks: list[str] = []
     with ExitStack() as stack:
         metadata, files = Metadata(), [path]
@@ -203,6 +208,9 @@ def _require_files(path: Path, files: Sequence[Path], metadata: Metadata) -> Non
         raise BridgeTAError(
             f"has no data file beside its metadata.yaml{stored}", where=path, fix="Copy the whole folder"
         )
+    inner = sorted(folder.parent.name for folder in path.glob("*/metadata.yaml"))
+    if inner:
+        raise BridgeTAError(f"holds bags, but is none: {join_first(inner)}", where=path, fix="Give one of these")
     raise BridgeTAError("is not a ROS 2 bag (it has neither metadata.yaml nor .mcap or .db3 files)", where=path)
 
 
@@ -223,12 +231,8 @@ def describe_conversion(encodings: Collection[str]) -> str:
     """Say how messages of these encodings become those of ROS 2."""
     if "ros1" in encodings:
         return "Convert the ROS 1 bag that it was made of: `rosbags-convert --src FILE.bag --dst FOLDER`"
-    if "protobuf" in encodings:
-        return (
-            "A drive of nuScenes that nuscenes2mcap wrote: `bridgeta bag ROOT OUT --scene scene-0061` writes it for "
-            "ROS 2; other ones: record the ROS 2 topics"
-        )
-    return "Record the ROS 2 topics themselves"
+    known = ", ".join(name.partition(".")[2] for name in TRANSLATIONS)
+    return f"Record the ROS 2 topics themselves; of protobuf, Foxglove's {known} are read"
 
 
 class BagWriter:

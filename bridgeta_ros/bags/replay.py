@@ -127,7 +127,7 @@ class _PassThrough:
 
     time: int
     topic: str
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class _Replay:
                     elif topic.topic.startswith(topics.GROUND_TRUTH):
                         self._take_truth(topic, data)
                     else:
-                        self._queue.append(_PassThrough(time, topic.topic, data))
+                        self._pass_through(topic, time, data)
                     self._drain(_AHEAD)
                     advance()
                 self._drain(0)
@@ -220,6 +220,12 @@ class _Replay:
                 self._pending += 1
             else:
                 self._summary.dropped += 1
+
+    def _pass_through(self, topic: RecordedTopic, time: int, data: bytes) -> None:
+        try:
+            self._queue.append(_PassThrough(time, topic.topic, self._source.encode(topic, data)))
+        except BridgeTAError as error:
+            self._failures[str(error)] += 1
 
     def _take_truth(self, topic: RecordedTopic, data: bytes) -> None:
         try:
@@ -299,6 +305,7 @@ class _Replay:
             reason, _ = self._failures.most_common(1)[0]
             raise BridgeTAError(f"each of the {summary.failed} sets failed: {reason}", where=self._source.path)
         reasons = clocks or [f"{counts.incomplete} lack {summary.describe_missed()}"]
+        reasons += self._source.remarks  # such as a data file that is missing
         raise BridgeTAError(
             f"no set is complete: {'; '.join(reasons)}",
             where=self._source.path,

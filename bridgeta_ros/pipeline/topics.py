@@ -78,7 +78,9 @@ def is_rectified(topic: str) -> bool:
 
 def is_depth(topic: str, encoding: str) -> bool:
     """Return whether images are depths, by topic and by encoding or `format` of a message (empty if unknown)."""
-    return topic.endswith("/compressedDepth") or encoding.partition(";")[0].strip() in ("16UC1", "32FC1")
+    encoding = encoding.partition(";")[0].strip()
+    named = "depth" in _split_words(topic)
+    return topic.endswith("/compressedDepth") or encoding in ("16UC1", "32FC1") or (named and encoding == "mono16")
 
 
 def _namespace(topic: str) -> str:
@@ -98,7 +100,7 @@ def _name_topics(topics: Sequence[str]) -> list[str]:
 def find_info(image: str, topics: Mapping[str, str]) -> str | None:
     """Return the CameraInfo topic beside an image topic, as image_transport lays them out."""
     base = _strip_transport(image)
-    candidates = (f"{_namespace(base)}/camera_info", f"{base}/camera_info")
+    candidates = (f"{base}/camera_info", f"{_namespace(base)}/camera_info")
     return next((c for c in candidates if topics.get(c) == CAMERA_INFO), None)
 
 
@@ -106,11 +108,9 @@ def group_streams(images: Iterable[str], topics: Mapping[str, str]) -> dict[str,
     """Group image topics by camera: those that share a CameraInfo, or a name but for image_proc's words, are one's."""
 
     def key(image: str) -> str:
-        info = find_info(image, topics)
-        if info is not None:
-            return info
         namespace, _, last = _strip_transport(image).rpartition("/")
-        return f"{namespace}/{'_'.join(_find_distinct_words(last))}"
+        shared = find_info(image, topics) == f"{namespace}/camera_info"
+        return f"{namespace}/" if shared else f"{namespace}/{'_'.join(_find_distinct_words(last))}"
 
     groups: dict[str, list[str]] = {}
     for image in sorted(images):

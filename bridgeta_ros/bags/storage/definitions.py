@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -10,8 +10,11 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 from rosbags.typesys.store import Typestore
 
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.bags.storage.foxglove import PROTOBUF, TRANSLATIONS, load_message_class
 from bridgeta_ros.bags.storage.topic import RecordedTopic
+from bridgeta_ros.pipeline.messages import RosbagsFactory
 
+_ROS2_ENCODINGS = ("cdr", "")  # some writers leave it out
 _IDL_HEADER = f"{'=' * 80}\nIDL: "
 
 
@@ -24,16 +27,35 @@ class Decoder:
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
         self._hashes = hashes
+        self._classes: dict[tuple[str, bytes], Callable[[], Any]] = {}  # of protobuf messages
         self._stores: dict[tuple[str, bytes, str], Typestore] = {}
         self.remarks: list[str] = []
 
     def decode(self, topic: RecordedTopic, data: bytes) -> Any:
         """Deserialise a message. Raises BridgeTAError for a type without definition and for data that do not fit."""
-        store = self._find_store(topic)
         try:
+            if topic.encoding == PROTOBUF:
+                return self._translate(topic, data)
+            store = self._find_store(topic)
             return store.deserialize_cdr(data, topic.msgtype)
+        except BridgeTAError:
+            raise
         except Exception as error:  # on damaged bytes the library raises whatever it stumbles over
             raise BridgeTAError(f"a message on {topic.topic} is not a valid {topic.msgtype}") from error
+
+    def encode(self, topic: RecordedTopic, data: bytes) -> bytes | memoryview:
+        """Return a message as ROS 2 serialises it, which most are already. Raises BridgeTAError as `decode` does."""
+        if topic.encoding != PROTOBUF:
+            return data
+        return load_standard_types().serialize_cdr(self.decode(topic, data), TRANSLATIONS[topic.msgtype][0])
+
+    def _translate(self, topic: RecordedTopic, data: bytes) -> Any:
+        key = topic.msgtype, topic.definition
+        if key not in self._classes:
+            self._classes[key] = load_message_class(topic.msgtype, topic.definition)
+        message = self._classes[key]()
+        message.ParseFromString(data)
+        return TRANSLATIONS[topic.msgtype][1](RosbagsFactory(load_standard_types()), message)
 
     def _find_store(self, topic: RecordedTopic) -> Typestore:
         type_hash = topic.type_hash or self._hashes.get(topic.topic, "")
@@ -45,18 +67,18 @@ class Decoder:
     def _make_store(self, topic: RecordedTopic, type_hash: str) -> Typestore:
         own = topic.definition.strip() != b""
         try:
-            store = _parse(topic) if own else _load_standard_types()
+            store = _parse(topic) if own else load_standard_types()
             # The hash needs each nested type, so it also finds definitions that lack some.
             digest = store.hash_rihs01(topic.msgtype)
         except Exception as error:  # as in decode
-            if not own or topic.msgtype not in _load_standard_types().fielddefs:
+            if not own or topic.msgtype not in load_standard_types().fielddefs:
                 what = "cannot be parsed" if own else "is not in the bag, and the type is no standard one"
                 raise BridgeTAError(
                     f"the definition of {topic.msgtype} on {topic.topic} {what}",
                     fix="Record the bag again in MCAP, where that package is installed",
                 ) from error
             self.remarks.append(f"the bag's definition of {topic.msgtype} cannot be parsed: the standard one is used")
-            store = _load_standard_types()
+            store = load_standard_types()
             digest = store.hash_rihs01(topic.msgtype)
         if type_hash.startswith("RIHS01_") and type_hash != digest:
             where = "the bag's definition" if own else "the standard definition"
@@ -67,8 +89,15 @@ class Decoder:
         return store
 
 
+def find_ros_type(topic: RecordedTopic) -> str | None:
+    """Return the ROS type of a topic's messages; None if they are of another kind and have no translation."""
+    if topic.encoding == PROTOBUF:
+        return TRANSLATIONS[topic.msgtype][0] if topic.msgtype in TRANSLATIONS else None
+    return topic.msgtype if topic.encoding in _ROS2_ENCODINGS else None
+
+
 @cache
-def _load_standard_types() -> Typestore:
+def load_standard_types() -> Typestore:
     return get_typestore(Stores.ROS2_HUMBLE)
 
 

@@ -164,3 +164,9 @@ def test_words_for_streams_do_not_distinguish_cameras(name):
 
 def test_an_equal_name_matches_before_a_similar_one():
     assert match_names(["front_rgb", "front_raw"], ["front_raw"]) == {"front_raw": "front_raw"}
+
+
+def test_a_camera_info_of_its_own_does_not_make_a_second_camera():
+    kinds = with_info("/cam/image_raw", "/cam/image_rect", kind=RAW) | {"/cam/image_rect/camera_info": CAMERA_INFO}
+    (camera,) = find_cameras(kinds)
+    assert (camera.image, camera.others) == ("/cam/image_raw", ("/cam/image_rect",))

@@ -79,6 +79,16 @@ def test_what_a_killed_recording_left_in_sqlites_log_is_read(tmp_path):
     database.close()
 
 
+def test_a_bag_may_be_given_by_its_metadata(tmp_path):
+    assert count_images(write_bag(tmp_path / "in", 3) / "metadata.yaml") == 3
+
+
+def test_a_folder_of_bags_names_them(tmp_path):
+    write_bag(tmp_path / "all" / "first", 1)
+    with pytest.raises(BridgeTAError, match="holds bags, but is none: first"), open_bag(tmp_path / "all"):
+        pass
+
+
 def test_a_folder_of_a_storage_plugin_names_it(tmp_path):
     source = write_bag(tmp_path / "in", 3)
     (source / "in.mcap").write_bytes(b"proprietary")

@@ -120,14 +120,14 @@ def test_a_type_hash_that_differs_is_said(bag, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "advice"), [("ros1", "rosbags-convert"), ("protobuf", "bridgeta bag"), ("json", "Record")]
+    ("encoding", "advice"), [("ros1", "rosbags-convert"), ("protobuf", "Foxglove's"), ("json", "Record")]
 )
 def test_a_file_of_other_messages_than_those_of_ros2_gets_advice(tmp_path, encoding, advice):
     path = tmp_path / "other.mcap"
     with path.open("wb") as stream:
         writer = Writer(stream)
         writer.start("", "test")
-        schema = writer.register_schema("foxglove.CompressedImage", encoding, b"\n\xff")
+        schema = writer.register_schema("acme.CompressedImage", encoding, b"\n\xff")
         writer.add_message(writer.register_channel("/CAM_FRONT/image", encoding, schema), 1, b"1", 1)
         writer.finish()
     with pytest.raises(BridgeTAError, match=f"no ROS 2 messages, but {encoding}.*{advice}"), open_bag(path):
