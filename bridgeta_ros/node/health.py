@@ -35,6 +35,7 @@ class SetCounts:
     late: int = 0  # not newer than the set before
     published: int = 0
     resets: int = 0  # times that stamps went back
+    astray: int = 0  # images that were not used, since their stamps are of another clock than the other cameras'
 
 
 class Health:

@@ -207,7 +207,7 @@ class CameraInputs:
         counts = self._sync.counts
         before, missed = replace(counts), counts.missed.copy()
         sets = self._sync.add(name, stamp, message)
-        for event in ("complete", "incomplete", "resets"):
+        for event in ("complete", "incomplete", "resets", "astray"):
             self._health.count(event, getattr(counts, event) - getattr(before, event))
         self._health.add_missed({n: count - missed.get(n, 0) for n, count in counts.missed.items()})
         if counts.resets > before.resets:

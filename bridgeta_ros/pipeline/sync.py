@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.pipeline.stamps import CommonClock, Stamped
 
 T = TypeVar("T")
 
@@ -121,6 +122,7 @@ class SyncCounts:
     incomplete: int = 0  # cycles that were over without all cameras, whether handed out or not
     late: int = 0  # images as old as a used one of their camera, duplicates among them
     resets: int = 0  # times that stamps went back
+    astray: int = 0  # images whose stamps are of another clock than the other cameras'
     # By camera, the incomplete cycles that lacked it and had at least half of the cameras that send: stray images, such
     # as those of a camera that is always late, blame nobody.
     missed: dict[str, int] = field(default_factory=dict)
@@ -135,8 +137,9 @@ class Synchroniser(Generic[T]):
     A cycle is the images within `slop_ns` of its first one. It is over when each camera that it lacks has sent a later
     image, or when any image is later by another `patience_ns`: images of different cameras do not arrive in the order
     of their stamps. With enough cameras it is a set as soon as every camera that sends at all has sent. A camera that
-    has been silent for `silent_ns` is not waited for. A stamp of a camera that goes back by more than `reset_ns` (a
-    bag that loops, a clock that jumps) makes it forget all images.
+    has been silent for `silent_ns` is not waited for. When the stamps of the cameras go back by more than `reset_ns` (a
+    bag that loops, a clock that jumps) it forgets all images. One camera alone, whose stamps jump by more than that, is
+    left out until it is back (see `CommonClock`).
 
     All times are stamps in nanoseconds, so the speed of playback does not matter: the result depends on the sequence
     of calls only. Raises BridgeTAError for no cameras, a negative slop, and a minimum that they cannot meet.
@@ -160,16 +163,25 @@ class Synchroniser(Generic[T]):
         self.counts = SyncCounts()
         self._names, self._slop, self._minimum = tuple(names), slop_ns, minimum
         self._matcher: Matcher[T] = matcher or ApproximateTimeMatcher(names, slop_ns)
-        self._patience, self._silent, self._reset = patience_ns, silent_ns, reset_ns
+        self._patience, self._silent = patience_ns, silent_ns
+        self._clock: CommonClock[T] = CommonClock(names, reset_ns)
         self._waiting: dict[str, dict[int, T]] = {name: {} for name in names}
         self._used: dict[str, int] = {}  # newest stamp of each camera that no longer waits
         self._latest: dict[str, int] = {}  # newest stamp of each camera
         self._first = 0  # stamp of the first image of all
 
     def add(self, name: str, stamp_ns: int, item: T) -> list[ImageSet[T]]:
-        """Take an image; return the sets that are ready: the one it completes, then one that lacks cameras."""
-        if stamp_ns < self._latest.get(name, stamp_ns) - self._reset:
+        """Take an image; return the sets that are ready: the one it completes, then one that lacks cameras.
+
+        After a jump of time they are those of the images that were held back until it was sure.
+        """
+        images, went_back = self._clock.add(Stamped(name, stamp_ns, item))
+        if went_back:
             self._forget()
+        self.counts.astray = self._clock.astray.total()
+        return [images_set for image in images for images_set in self._add(*image)]
+
+    def _add(self, name: str, stamp_ns: int, item: T) -> list[ImageSet[T]]:
         if stamp_ns in self._waiting[name] or stamp_ns <= self._used.get(name, stamp_ns - 1):
             self.counts.late += 1
         else:
