@@ -163,11 +163,18 @@ def _format_cell(column: str, value: float | None) -> str:
 
 
 def read_grid(message: Any, grid: BevGrid) -> NDArray[np.int8] | None:
-    """Return the values `[Y, X]` of an OccupancyGrid, or None when it does not lie on `grid`."""
+    """Return the values `[Y, X]` of an OccupancyGrid, or None when it does not lie on `grid` or lacks values."""
     info = message.info
     origin, turn = info.origin.position, info.origin.orientation
-    matches = (info.height, info.width) == grid.shape and np.allclose(
-        (info.resolution, origin.x, origin.y, abs(turn.w)), (grid.resolution, grid.x_min, grid.y_min, 1.0), atol=1e-4
+    complete = len(message.data) == info.height * info.width
+    matches = (
+        (info.height, info.width) == grid.shape
+        and complete
+        and np.allclose(
+            (info.resolution, origin.x, origin.y, abs(turn.w)),
+            (grid.resolution, grid.x_min, grid.y_min, 1.0),
+            atol=1e-4,
+        )
     )
     return np.frombuffer(message.data, dtype=np.int8).reshape(grid.shape) if matches else None
 

@@ -252,6 +252,24 @@ def test_ground_truth_on_another_grid_is_left_out_with_a_remark(tmp_path):
     assert len([remark for remark in summary.remarks if "another grid" in remark]) == 1
 
 
+def test_ground_truth_of_another_type_or_without_its_values_costs_no_set(tmp_path):
+    write_bag(tmp_path / "in", 2, truth=truth_of((100,) * 6))
+    with open_bag(tmp_path / "in") as bag, create_bag(tmp_path / "cut") as (out, _):
+        for topic, kind in bag.topics.items():
+            out.add_topic(topic, topics.FLOAT64 if topic == f"{topics.GROUND_TRUTH}/walkway" else kind)
+        for recorded, time, data in bag.raw(set(bag.topics)):
+            message = bag.decode(recorded, data)
+            if recorded.topic == f"{topics.GROUND_TRUTH}/divider":
+                message.data = message.data[:7]
+            if recorded.topic == f"{topics.GROUND_TRUTH}/stop_line":
+                out.write_raw(recorded.topic, time, data[:9])
+            elif recorded.topic != f"{topics.GROUND_TRUTH}/walkway":
+                out.write(recorded.topic, time, message)
+    summary = run(tmp_path / "cut", tmp_path / "out")
+    assert (summary.used, summary.iou["drivable_area"]["best"]) == (2, 1.0)
+    assert any("stop_line is not a valid" in reason for reason in summary.failures)
+
+
 def test_the_summary_lies_in_the_bag_and_is_printed(bag, tmp_path):
     summary = run(bag, tmp_path / "out")
     content = json.loads((tmp_path / "out" / "replay.json").read_text())

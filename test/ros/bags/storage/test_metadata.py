@@ -57,15 +57,21 @@ def test_any_quality_of_service_is_accepted(bag, value):
         {"message_count": "many"},
         {"files": None},
         {"ros_distro": 5},
+        {"relative_file_paths": lambda paths: [f"/elsewhere/{path}" for path in paths]},
+        {"relative_file_paths": lambda paths: paths * 2},
     ],
 )
 def test_what_is_not_needed_is_not_read(bag, change):
-    edit(bag, lambda info: info.update(change))
+    def apply(info: dict[str, Any]) -> None:
+        for key, value in change.items():
+            info[key] = value(info[key]) if callable(value) else value
+
+    edit(bag, apply)
     summary = run(bag)
     assert (summary.used, summary.remarks) == (6, [])
 
 
-@pytest.mark.parametrize("text", ["", "]:[", "a: 1", "rosbag2_bagfile_information: 3", "\t\0"])
+@pytest.mark.parametrize("text", ["", "]:[", "a: 1", "rosbag2_bagfile_information: 3", "\t\0", "[" * 9999])
 def test_metadata_that_is_none_costs_nothing_and_is_said(bag, text):
     (bag / "metadata.yaml").write_text(text)
     summary = run(bag)
