@@ -51,6 +51,7 @@ setup(
         "rosbags>=0.10.4,<0.12",
         "rosbags-image>=0.10,<0.12",
         "safetensors>=0.4",
+        "simplejpeg>=1.8,<2",
         "torch>=2.4,<3",
         "transformers>=4.45,<6",
         "typer>=0.12",

@@ -47,11 +47,12 @@ class SensorRecord:
     def read_image(self, *, fit: ImageFit | None = None, reduction: int = 1) -> Image:
         """Decode the image to RGB `[H, W, 3]`, at 1/reduction of its size, or fitted to a network input by `fit`.
 
-        Raises BridgeTAError that names the file when it cannot be read or decoded.
+        Raises BridgeTAError that names the file when it cannot be read or decoded, or is not of the tables' size.
         """
         data = self.read_bytes()
         try:
-            return decode(data, reduction) if fit is None else decode_and_fit(data, fit)
+            size = self.width, self.height
+            return decode(data, reduction, size) if fit is None else decode_and_fit(data, fit)
         except BridgeTAError as error:
             raise BridgeTAError(error.what, where=self.path, fix="Download and extract this file again") from error
 

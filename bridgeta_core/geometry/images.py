@@ -1,4 +1,4 @@
-"""Decode camera images and fit them to network inputs: the same code for training, evaluation and the vehicle."""
+"""Fit camera images to network inputs: the same code for training, evaluation and the vehicle."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.geometry.image_decoder import Image, decode
+from bridgeta_core.geometry.image_header import Buffer
 from bridgeta_core.geometry.lens import fit_camera, to_pinhole
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import ImageFit
-from bridgeta_core.utils.errors import BridgeTAError
 
-Image = NDArray[np.uint8]
-Buffer = bytes | memoryview | NDArray[np.uint8]
-
-_REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
 _BILINEAR = 0.7  # the smallest scale at which bilinear sampling still uses nearly all pixels
 
 
@@ -33,33 +30,6 @@ def fit_images(rig: Rig, size: tuple[int, int], margin: float) -> dict[str, Imag
 def fit_intrinsics(rig: Rig, fits: Iterable[ImageFit]) -> NDArray[np.float64]:
     """Return the intrinsics `[N, 3, 3]` of the network inputs of a rig; `fits` are in the rig's order."""
     return np.stack([fit.matrix @ to_pinhole(camera).intrinsics for fit, camera in zip(fits, rig.cameras, strict=True)])
-
-
-def is_jpeg(data: Buffer) -> bool:
-    """Tell a JPEG by its first two bytes."""
-    return np.frombuffer(data, dtype=np.uint8)[:2].tobytes() == b"\xff\xd8"
-
-
-def is_truncated_jpeg(data: Buffer) -> bool:
-    """Tell whether a JPEG lacks its end marker.
-
-    OpenCV fills what is missing with grey and reports nothing. Some encoders write padding after the marker.
-    """
-    return is_jpeg(data) and b"\xff\xd9" not in np.frombuffer(data, dtype=np.uint8)[-64:].tobytes()
-
-
-def decode(data: Buffer, reduction: int = 1) -> Image:
-    """Decode a JPEG or PNG to RGB `[H, W, 3]`, at 1/reduction of its size (1, 2 or 4).
-
-    Raises BridgeTAError when the data is empty, truncated or not an image.
-    """
-    buffer = np.frombuffer(data, dtype=np.uint8)
-    if buffer.size > 2 and is_truncated_jpeg(data):
-        raise BridgeTAError(f"JPEG of {buffer.size} bytes is truncated (it has no end marker)")
-    image = cv2.imdecode(buffer, _REDUCED[reduction]) if buffer.size else None
-    if image is None:
-        raise BridgeTAError(f"{buffer.size} bytes are not a JPEG or PNG image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
 def choose_reduction(fit: ImageFit) -> int:
@@ -117,12 +87,4 @@ def decode_and_fit(data: Buffer, fit: ImageFit) -> Image:
 
     Raises BridgeTAError as `decode` does, and when the image does not have the size that `fit` was made for.
     """
-    reduction = choose_reduction(fit)
-    image = decode(data, reduction)
-    if (image.shape[1] * reduction, image.shape[0] * reduction) != fit.source:
-        raise BridgeTAError(
-            f"image is about {image.shape[1] * reduction}x{image.shape[0] * reduction} pixels, "
-            f"its calibration is for {fit.source[0]}x{fit.source[1]}",
-            fix="Use the CameraInfo of this image size",
-        )
-    return apply_fit(image, fit)
+    return apply_fit(decode(data, choose_reduction(fit), fit.source), fit)

@@ -19,7 +19,8 @@ from bridgeta_core.data.pointcloud import read_lidar
 from bridgeta_core.data.sample import LIDAR, SensorRecord
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.images import is_jpeg, is_truncated_jpeg
+from bridgeta_core.geometry.image_decoder import is_truncated
+from bridgeta_core.geometry.image_header import NAMES, read_header, require_size
 from bridgeta_core.geometry.rig import Camera
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import BagWriter, Distro, Storage, create_bag, make_qos, progress_bar
@@ -146,7 +147,8 @@ class _SceneWriter:
         camera = Camera(record.channel, record.width, record.height, record.intrinsics, record.ego_T_sensor)
         info = messages.make_camera_info(make, camera, ns, frame)
         self._write(topics.to_info_topic(record.channel), topics.CAMERA_INFO, ns, info)
-        image = messages.make_compressed_image(make, _read_jpeg(record), ns, frame)
+        data, kind = _read_image(record)
+        image = messages.make_compressed_image(make, data, ns, frame, kind)
         self._write(topics.to_image_topic(record.channel), topics.COMPRESSED, ns, image)
 
     def write_ground_truth(self, ns: int, raster: MapRaster, global_T_ego: np.ndarray) -> None:
@@ -157,10 +159,14 @@ class _SceneWriter:
             self._write(f"{topics.GROUND_TRUTH}/{cls.name}", topics.OCCUPANCY_GRID, ns, grid, latched=True)
 
 
-def _read_jpeg(record: SensorRecord) -> bytes:
+def _read_image(record: SensorRecord) -> tuple[bytes, str]:
+    """Return the bytes of an image file and their format; only its header and its end are looked at."""
     data = record.read_bytes()
-    if not is_jpeg(data) or is_truncated_jpeg(data):
-        raise BridgeTAError(
-            f"is not a whole JPEG ({len(data)} bytes)", where=record.path, fix="Extract this nuScenes archive again"
-        )
-    return data
+    try:
+        header = read_header(data)
+        require_size((header.width, header.height), (record.width, record.height))
+        if is_truncated(data, header):
+            raise BridgeTAError(f"{NAMES[header.kind]} of {len(data)} bytes is truncated")
+    except BridgeTAError as error:
+        raise BridgeTAError(error.what, where=record.path, fix="Extract this nuScenes archive again") from None
+    return data, header.kind

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.images import Image, decode
-from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.geometry.images import Image
+from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import replace_when_done
 from bridgeta_core.view.drawing import PAINT_ORDER, PAPER, RINGS
@@ -30,7 +30,7 @@ from bridgeta_ros.bags.replay import RIG_NAME
 from bridgeta_ros.bags.storage.topic import RecordedTopic
 from bridgeta_ros.bags.summary import FILE_NAME, STAGES, ReplaySummary, read_grid
 from bridgeta_ros.pipeline import messages, topics
-from bridgeta_ros.pipeline.images import EncodedImage, RawImage, image_from_message, raw_to_rgb
+from bridgeta_ros.pipeline.images import EncodedImage, RawImage, decode_image, image_from_message
 from bridgeta_ros.pipeline.sync import Synchroniser
 
 _THUMBNAIL = 320  # pixels wide
@@ -117,12 +117,12 @@ def _take_image(
     for images in sync.add(names[topic.topic], read_stamp(message, time), image):
         frame = frames.get(images.newest_ns)
         if frame is not None:
-            frame.images = [_make_thumbnail(images.items[camera.name], camera.width) for camera in rig.cameras]
+            frame.images = [_make_thumbnail(images.items[camera.name], camera) for camera in rig.cameras]
 
 
-def _make_thumbnail(image: EncodedImage | RawImage, width: int) -> str:
-    reduction = next(r for r in (4, 2, 1) if r == 1 or width // r >= _THUMBNAIL)
-    picture = decode(image.data, reduction) if isinstance(image, EncodedImage) else raw_to_rgb(image)
+def _make_thumbnail(image: EncodedImage | RawImage, camera: Camera) -> str:
+    reduction = next(r for r in (4, 2, 1) if r == 1 or camera.width // r >= _THUMBNAIL)
+    picture = decode_image(image, (camera.width, camera.height), reduction)
     height = max(1, round(_THUMBNAIL * picture.shape[0] / picture.shape[1]))
     return _to_data_url(cv2.resize(picture, (_THUMBNAIL, height), interpolation=cv2.INTER_AREA), ".jpg")
 

@@ -20,7 +20,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.calibration import LiveCalibration
 from bridgeta_ros.node.factory import RosFactory
 from bridgeta_ros.node.health import Health
-from bridgeta_ros.node.inputs import CameraInputs, make_cv_bridge_decoder
+from bridgeta_ros.node.inputs import CameraInputs, make_raw_decoder
 from bridgeta_ros.node.outputs import Outputs
 from bridgeta_ros.node.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, list_parameters
 from bridgeta_ros.node.worker import Worker
@@ -146,7 +146,7 @@ class BevNode(LifecycleNode):
                 self._report_failure,
                 minimum=minimum,
                 max_rate=lambda: self.settings.max_rate,
-                to_rgb=make_cv_bridge_decoder() if self.settings.transport == "raw" else raw_to_rgb,
+                to_rgb=make_raw_decoder() if self.settings.transport == "raw" else raw_to_rgb,
             )
             self._worker.start()
             self._subscribe()

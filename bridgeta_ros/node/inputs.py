@@ -12,13 +12,12 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rosidl_runtime_py.utilities import get_message
 
-from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.calibration import LiveCalibration
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.parameters import NodeParameters
 from bridgeta_ros.node.tf import STATIC_QOS, TfTopic
 from bridgeta_ros.pipeline import topics
-from bridgeta_ros.pipeline.images import Picture, RawImage, remove_padding
+from bridgeta_ros.pipeline.images import Picture, RawImage, raw_to_rgb, remove_padding
 from bridgeta_ros.pipeline.messages import stamp_to_ns
 from bridgeta_ros.pipeline.sync import ImageSet, Synchroniser
 
@@ -225,18 +224,23 @@ class CameraInputs:
         self._on_set(images, cast(int, self._node.get_clock().now().nanoseconds))
 
 
-def make_cv_bridge_decoder() -> Callable[[RawImage], Picture]:
-    """Make a decoder of raw images by cv_bridge. Raises BridgeTAError when it cannot be imported."""
+# What cv_bridge turns to the same pixels as `raw_to_rgb`. Others it refuses, or knows in some distributions only.
+_BRIDGED = frozenset(
+    {"rgb8", "bgr8", "rgba8", "bgra8", "mono8", "yuv422", "yuv422_yuy2"}
+    | {f"bayer_{pattern}8" for pattern in ("rggb", "bggr", "gbrg", "grbg")}
+)
+
+
+def make_raw_decoder() -> Callable[[RawImage], Picture]:
+    """Make a decoder of raw images: cv_bridge where it is installed and knows the encoding, else as in the replay."""
     try:
         from cv_bridge import CvBridge
-    except ImportError as error:
-        raise BridgeTAError(
-            f"raw images need cv_bridge, which cannot be imported ({error})",
-            fix="Install ros-$ROS_DISTRO-cv-bridge and opencv-python-headless below 5, or use transport: compressed",
-        ) from error
+    except ImportError:
+        return raw_to_rgb
     bridge = CvBridge()
 
     def to_rgb(image: RawImage) -> Picture:
-        return bridge.imgmsg_to_cv2(remove_padding(image), "rgb8")
+        image = remove_padding(image)
+        return bridge.imgmsg_to_cv2(image, "rgb8") if image.encoding in _BRIDGED else raw_to_rgb(image)
 
     return to_rgb

@@ -146,10 +146,10 @@ def make_rgb_image(factory: MessageFactory, picture: NDArray[np.uint8], ns: int,
     )
 
 
-def make_compressed_image(factory: MessageFactory, jpeg: bytes, ns: int, frame: str) -> Any:
-    """Make a sensor_msgs/CompressedImage of a JPEG file's bytes, unchanged."""
-    data = np.frombuffer(jpeg, dtype=np.uint8)
-    return factory.make(COMPRESSED, header=make_header(factory, ns, frame), format="jpeg", data=data)
+def make_compressed_image(factory: MessageFactory, content: bytes, ns: int, frame: str, kind: str = "jpeg") -> Any:
+    """Make a sensor_msgs/CompressedImage of an image file's bytes, unchanged; `kind` is its format."""
+    data = np.frombuffer(content, dtype=np.uint8)
+    return factory.make(COMPRESSED, header=make_header(factory, ns, frame), format=kind, data=data)
 
 
 def make_camera_info(factory: MessageFactory, camera: Camera, ns: int, frame: str) -> Any:

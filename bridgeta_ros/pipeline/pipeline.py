@@ -22,7 +22,7 @@ from bridgeta_core.geometry.lens import Undistortion
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.pipeline.images import EncodedImage, Picture, RawImage, raw_to_rgb
+from bridgeta_ros.pipeline.images import EncodedImage, Picture, RawImage, decode_image, raw_to_rgb
 
 _CACHED_VIEWS = 8  # sets of cameras, as many as the runtime caches lift plans for
 
@@ -70,22 +70,7 @@ class _Lens:
 
     def decode(self, image: EncodedImage | RawImage) -> Picture:
         """Decode to RGB `[H, W, 3]` in the camera's size or the decoder's reduction of it."""
-        reduction = self.reduction if isinstance(image, EncodedImage) else 1
-        picture = images.decode(image.data, reduction) if isinstance(image, EncodedImage) else self.to_rgb(image)
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise BridgeTAError(f"decodes to {picture.dtype} {list(picture.shape)}, not to uint8 RGB pixels")
-        height, width = picture.shape[:2]
-        # Decoders round the reduced size up (JPEG) or down (PNG).
-        if any(
-            size not in (full // reduction, -(-full // reduction))
-            for size, full in ((width, self.camera.width), (height, self.camera.height))
-        ):
-            raise BridgeTAError(
-                f"the image has {'about ' if reduction > 1 else ''}{width * reduction}x{height * reduction} pixels, "
-                f"its calibration is for {self.camera.width}x{self.camera.height}",
-                fix="Use the CameraInfo of this image size",
-            )
-        return picture
+        return decode_image(image, (self.camera.width, self.camera.height), self.reduction, self.to_rgb)
 
     def preprocess(self, picture: Picture) -> Picture:
         """Resize, undistort and cut a picture to the network input `[h, w, 3]`."""

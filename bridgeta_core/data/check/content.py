@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from bridgeta_core.data.pointcloud import read_lidar
-from bridgeta_core.geometry.images import decode
+from bridgeta_core.geometry.image_decoder import decode
+from bridgeta_core.geometry.image_header import read_header
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.machine import shield_from_interrupts
 
@@ -72,7 +71,7 @@ def _check_chunks(root: Path, files: Sequence[Expected], jobs: int) -> Iterator[
     """Yield the sizes of chunks of files with their faults, in order."""
     chunks = iter([files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)])
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
     waiting: deque[tuple[int, Future[list[Fault]]]] = deque()
 
     def submit(more: Iterable[Sequence[Expected]]) -> None:
@@ -91,13 +90,6 @@ def _check_chunks(root: Path, files: Sequence[Expected], jobs: int) -> Iterator[
         raise BridgeTAError("a process that decodes files died", where=root, fix=fix) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _prepare() -> None:
-    """Set up a process: one thread, and its standard error stream into a file (see `_find_image_fault`)."""
-    cv2.setNumThreads(1)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
 
 
 def _find_faults(root: Path, files: Sequence[Expected]) -> list[Fault]:
@@ -120,17 +112,14 @@ def find_lidar_fault(root: Path, path: str) -> Fault | None:
 
 
 def _find_image_fault(root: Path, file: Expected) -> str | None:
-    os.ftruncate(2, 0)
-    os.lseek(2, 0, os.SEEK_SET)
     try:
-        height, width = decode((root / file.path).read_bytes()).shape[:2]
+        data = (root / file.path).read_bytes()
+        header = read_header(data)
+        if (header.width, header.height) != (file.width, file.height):
+            return f"is {header.width}x{header.height} pixels, in the tables {file.width}x{file.height}"
+        decode(data)
     except BridgeTAError as error:
         return error.what
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    if (width, height) != (file.width, file.height):
-        return f"is {width}x{height} pixels, in the tables {file.width}x{file.height}"
-    # libjpeg makes a picture even of damaged data, and complains on the standard error stream alone. Superfluous bytes
-    # between segments do no harm; some encoders write them.
-    complaints = os.pread(2, 4096, 0).decode(errors="replace").splitlines()
-    return next((line for line in complaints if "extraneous bytes" not in line), None)
+    return None

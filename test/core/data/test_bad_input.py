@@ -174,7 +174,7 @@ def test_every_command_names_what_is_wrong_with_a_root(broken_root, run, tmp_pat
 def test_a_bad_file_is_named_from_a_loader_process_too(broken_root, run, tmp_path):
     path = _first(broken_root, "CAM_FRONT")
     _cut(path)
-    assert f"{path.name}: JPEG of " in read_message(run("student", broken_root, "data.workers=1"))
+    assert f"{path.name}: JPEG is truncated" in read_message(run("student", broken_root, "data.workers=1"))
     assert list_outputs(tmp_path) == []
 
 

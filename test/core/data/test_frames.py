@@ -266,7 +266,7 @@ def _other_size(path):
     [
         (_missing, "CAM_FRONT file cannot be read"),
         (_truncated, "truncated"),
-        (_not_an_image, "5 bytes are not a JPEG or PNG image"),
+        (_not_an_image, "is not a JPEG, PNG, WebP or BMP image"),
         (_other_size, "30x30 pixels, its calibration is for 64x36"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bridgeta_core.geometry.images import apply_fit, choose_reduction, decode, decode_and_fit, to_planes
+from bridgeta_core.geometry.images import apply_fit, choose_reduction, decode_and_fit, to_planes
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -22,34 +22,6 @@ def smooth(width, height):
 
 def encode(image, suffix=".jpg"):
     return cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_decodes_to_rgb(suffix):
-    image = smooth(64, 36)
-    np.testing.assert_allclose(decode(encode(image, suffix)).astype(int), image, atol=6)
-
-
-@pytest.mark.parametrize("reduction", [1, 2, 4])
-def test_decodes_at_reduced_scale(reduction):
-    assert decode(encode(smooth(64, 36)), reduction).shape == (36 // reduction, 64 // reduction, 3)
-
-
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_jpeg_is_refused(kept):
-    data = encode(np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8))
-    with pytest.raises(BridgeTAError, match="truncated"):
-        decode(data[: int(len(data) * kept)])
-
-
-@pytest.mark.parametrize("data", [b"", b"\x00", b"hello" * 100])
-def test_what_is_not_an_image_is_refused(data):
-    with pytest.raises(BridgeTAError, match=f"{len(data)} bytes are not a JPEG or PNG image"):
-        decode(data)
-
-
-def test_padding_after_the_end_marker_is_accepted():
-    assert decode(encode(smooth(64, 36)) + b"\x00" * 8).shape == (36, 64, 3)
 
 
 @pytest.mark.parametrize(
