@@ -30,12 +30,14 @@ class CameraCoverage:
 
     `seen` `[Y, X]` are the cells whose centre, on the ground, lies in its network input; `whole` those in its whole
     image, without the cut of the network input. `nearest` and `farthest` are the distances in metres, along the
-    horizontal direction of its optical axis, of the cells that are seen; 0 if none is. `rows` are the first row of the
+    horizontal direction of its optical axis, of the cells that are seen; 0 if none is. `undistortion` is None for a
+    camera without distortion. `rows` are the first row of the
     image that the network sees, and the one below the last; of a fisheye's pinhole image.
     """
 
     camera: Camera
     fit: ImageFit
+    undistortion: Undistortion | None
     seen: NDArray[np.bool_]
     whole: NDArray[np.bool_]
     nearest: float
@@ -86,12 +88,13 @@ def _measure_camera(
     whole = (depth >= depth_min) & (depth <= depth_max) & _lie_within(pixels, (pinhole.width, pinhole.height))
     fitted = pixels * fit.scale + fit.matrix[:2, 2]
     seen = whole & _lie_within(fitted, fit.size)
-    if camera.is_distorted:
+    undistortion = Undistortion.build(camera, fit) if camera.is_distorted else None
+    if undistortion is not None:
         u, v = np.rint(fitted[seen]).astype(np.int64).T
-        seen[seen] = Undistortion.build(camera, fit).inside[v, u]
+        seen[seen] = undistortion.inside[v, u]
     ahead = _measure_distances(camera, ground[seen])
     nearest, farthest = (float(ahead.min()), float(ahead.max())) if ahead.size else (0.0, 0.0)
-    return CameraCoverage(camera, fit, seen, whole, nearest, farthest)
+    return CameraCoverage(camera, fit, undistortion, seen, whole, nearest, farthest)
 
 
 def _lie_within(pixels: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from bridgeta_core.geometry.rig import EQUIDISTANT, Camera
 from bridgeta_core.geometry.transforms import ImageFit
 
-# A pinhole image stretches the rim of a fisheye image by 1 / cos^2 of the angle to the axis. At 60 degrees that is four
-# times, and a camera to each of four sides still overlaps its neighbours by 30 degrees.
-_WIDEST = math.radians(60)
+# A pinhole image stretches the rim of a fisheye image and shows the rest so much smaller. 100 degrees of the horizon
+# are little more than nuScenes' rear camera has (90), and four cameras still see all around. No image is wider or
+# higher than 120 degrees, which leaves room for a cut with the horizon of a camera that looks steeply down.
+_ALONG_HORIZON, _WIDEST = math.radians(50), math.radians(60)
 # Where the horizon lies in the network's inputs from the top, on nuScenes' vehicles: row 60 of 256.
 _HORIZON = 0.235
 _BILINEAR = 0.7  # the smallest scale at which bilinear sampling still uses nearly all pixels
@@ -27,25 +28,28 @@ def to_pinhole(camera: Camera) -> Camera:
     """Return the camera without distortion that the network is shown in place of this one; most stay as they are.
 
     An equidistant (fisheye) camera becomes one of the same pose and width, its axis in the middle, that shows what the
-    lens does up to 60 degrees from the axis.
+    lens does up to 50 degrees to either side along the horizon, and 60 degrees from the axis at most.
     """
     if camera.distortion_model != EQUIDISTANT:
         return replace(camera, distortion=())
     k = camera.intrinsics
     sides = [(k[0, 2] + 0.5) / k[0, 0], (camera.width - 0.5 - k[0, 2]) / k[0, 0]]
     ends = [(k[1, 2] + 0.5) / k[1, 1], (camera.height - 0.5 - k[1, 2]) / k[1, 1]]
-    focal = camera.width / 2 / math.tan(_find_angle(camera, max(sides)))
-    height = max(1, round(2 * focal * math.tan(_find_angle(camera, max(ends)))))
+    # Of a camera that looks down, the upper rows with the horizon are farther from the axis and so span less of it.
+    level = float(np.hypot(*camera.ego_T_cam[:2, 2]))
+    widest = min(_WIDEST, math.atan2(math.tan(_ALONG_HORIZON), level))
+    focal = camera.width / 2 / math.tan(_find_angle(camera, max(sides), widest))
+    height = max(1, round(2 * focal * math.tan(_find_angle(camera, max(ends), _WIDEST))))
     intrinsics = np.array([[focal, 0, (camera.width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     return Camera(camera.name, camera.width, height, intrinsics, camera.ego_T_cam)
 
 
-def _find_angle(camera: Camera, radius: float) -> float:
-    """Return the angle in radians to the axis, of at most 60 degrees, that an equidistant lens images at `radius`.
+def _find_angle(camera: Camera, radius: float, limit: float) -> float:
+    """Return the angle in radians to the axis, of at most `limit`, that an equidistant lens images at `radius`.
 
     The radius is in focal lengths. A radius that the lens does not reach gives the largest angle.
     """
-    angles = np.linspace(0, _WIDEST, _SAMPLES)
+    angles = np.linspace(0, limit, _SAMPLES)
     radii = _distort(camera, np.tan(angles))
     rising = int(np.argmax(np.diff(radii, append=-np.inf) <= 0)) + 1
     return float(np.interp(max(radius, radii[1]), radii[:rising], angles[:rising]))
@@ -79,7 +83,7 @@ def fit_camera(camera: Camera, size: tuple[int, int], margin: float) -> ImageFit
         bottom = camera.crop_bottom * fit.scale[1]
         if camera.distortion_model == EQUIDISTANT:
             y = (camera.crop_bottom - 0.5 - camera.intrinsics[1, 2]) / camera.intrinsics[1, 1]
-            y = math.copysign(math.tan(_find_angle(camera, abs(y))), y)
+            y = math.copysign(math.tan(_find_angle(camera, abs(y), _WIDEST)), y)
             bottom = (pinhole.intrinsics[1, 1] * y + pinhole.height / 2) * fit.scale[1]
         return replace(fit, offset=(fit.offset[0], round(bottom) - size[1]))
     if camera.distortion_model == EQUIDISTANT:

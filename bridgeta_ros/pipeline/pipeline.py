@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -52,12 +52,8 @@ class _Lens:
 
     camera: Camera
     fit: ImageFit
+    undistortion: Undistortion | None
     to_rgb: Callable[[RawImage], Picture]
-
-    @cached_property
-    def undistortion(self) -> Undistortion | None:
-        """The map to the network input, made once; None for a camera without distortion."""
-        return Undistortion.build(self.camera, self.fit) if self.camera.is_distorted else None
 
     @property
     def resize(self) -> ImageFit:
@@ -149,9 +145,9 @@ class BevPipeline:
             raise BridgeTAError(f"a set of {minimum} cameras at least is asked of a rig of {count}", exit_code=2)
         self.runtime, self.rig, self._minimum = runtime, rig, minimum
         fits = runtime.fits(rig)
-        self._lenses = {c.name: _Lens(c, fit, to_rgb) for c, fit in zip(rig.cameras, fits, strict=True)}
         lift = runtime.info.model.lift
         self.coverage = measure_coverage(rig, fits, runtime.grid, lift.depth_min, lift.depth_max)
+        self._lenses = {v.camera.name: _Lens(v.camera, v.fit, v.undistortion, to_rgb) for v in self.coverage}
         self._seen = {view.camera.name: view.seen for view in self.coverage}
         self._views: dict[tuple[str, ...], _View] = {}
         self.seen = self._view(rig.names).seen

@@ -12,6 +12,7 @@ import numpy as np
 
 from bridgeta_core.config.experiment import StudentConfig, from_mapping
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.images import fit_images
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import ImageFit, rigid
 from bridgeta_ros.bags.io import create_bag, make_qos
@@ -40,7 +41,7 @@ class FakeRuntime:
         self.rigs: list[Rig] = []
 
     def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
-        return tuple(ImageFit.bottom((c.width, c.height), (64, 32), 1.0) for c in rig.cameras)
+        return tuple(fit_images(rig, (64, 32), 1.0).values())
 
     def warm_up(self, rig: Rig) -> None:
         self.rigs.append(rig)

@@ -77,6 +77,16 @@ def test_a_fisheye_is_shown_no_farther_than_60_degrees_from_its_axis(camera):
     assert pinhole.height / 2 <= k[0, 0] * np.tan(np.radians(60)) + 1
 
 
+@pytest.mark.parametrize("pitch", [0, 15, 30, 45])
+def test_a_fisheye_shows_a_hundred_degrees_of_the_horizon(pitch):
+    pinhole = to_pinhole(fisheye(pitch=pitch))
+    angle = np.radians(50)
+    side = (1e6 * np.array((np.cos(angle), np.sin(angle), 0))) @ pinhole.ego_T_cam[:3, :3]
+    (u, _), depth = project(pinhole.intrinsics, side)
+    assert depth > 0
+    assert abs(u - -0.5) < 1
+
+
 def test_a_narrow_equidistant_lens_is_shown_to_its_rim():
     camera = fisheye(1600, 900, focal=1000.0, d=(0.0,) * 4)
     pinhole = to_pinhole(camera)
