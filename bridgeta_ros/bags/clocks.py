@@ -9,6 +9,7 @@ from typing import Any
 
 from bridgeta_core.utils.errors import join_first
 from bridgeta_ros.pipeline import messages
+from bridgeta_ros.pipeline.sync import SyncCounts
 
 _SILENT = 1_000_000_000  # ns at an end of the recording without images, beyond which a camera is called silent
 
@@ -42,8 +43,8 @@ class CameraClocks:
         camera.stamps.add(stamp)
         return stamp
 
-    def describe(self, missed: Mapping[str, int]) -> list[str]:
-        """Say what is wrong with clocks and cameras; `missed` are the incomplete cycles that lacked a camera."""
+    def describe(self, counts: SyncCounts) -> list[str]:
+        """Say what is wrong with clocks and cameras, from what became of the images."""
         unstamped = {name: camera.unstamped for name, camera in self._cameras.items() if camera.unstamped}
         remarks = []
         if unstamped:
@@ -57,8 +58,8 @@ class CameraClocks:
             count = len(camera.delays)
             if count > 1 and len(camera.stamps) == 1:
                 remarks.append(f"all {count} images of {name} bear the same stamp: its driver does not set it")
-        if missed:
-            remarks += self._describe_silence(alive, missed) + self._describe_offsets(alive)
+        if counts.incomplete or counts.astray:
+            remarks += self._describe_silence(alive, counts.missed) + self._describe_offsets(alive)
         return remarks
 
     def _describe_silence(self, alive: Mapping[str, _Camera], missed: Mapping[str, int]) -> list[str]:

@@ -290,8 +290,8 @@ class _Replay:
     def _conclude(self) -> None:
         summary, counts = self._summary, self._sync.counts
         summary.incomplete, summary.late, summary.resets = counts.incomplete, counts.late, counts.resets
-        summary.missed = dict(counts.missed)
-        clocks = self._clocks.describe(counts.missed)
+        summary.astray, summary.missed = counts.astray, dict(counts.missed)
+        clocks = self._clocks.describe(counts)
         summary.remarks += clocks + self._source.remarks
         summary.failures = dict(self._failures.most_common())
         iou = self._agreement.conclude()
@@ -304,7 +304,7 @@ class _Replay:
         if summary.failed:
             reason, _ = self._failures.most_common(1)[0]
             raise BridgeTAError(f"each of the {summary.failed} sets failed: {reason}", where=self._source.path)
-        reasons = clocks or [f"{counts.incomplete} lack {summary.describe_missed()}"]
+        reasons = clocks or [f"{counts.incomplete} lack {summary.describe_missed() or 'one of the cameras'}"]
         reasons += self._source.remarks  # such as a data file that is missing
         raise BridgeTAError(
             f"no set is complete: {'; '.join(reasons)}",

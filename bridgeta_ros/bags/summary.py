@@ -40,6 +40,7 @@ class ReplaySummary:
     failed: int = 0  # sets with an image that could not be used
     late: int = 0  # images as old as a used one of their camera
     resets: int = 0  # times that stamps went back
+    astray: int = 0  # images whose stamps are of another clock than the other cameras'
     failures: dict[str, int] = field(default_factory=dict)  # reason -> count
     missed: dict[str, int] = field(default_factory=dict)  # incomplete sets that lacked a camera, by camera
     remarks: list[str] = field(default_factory=list)
@@ -101,6 +102,8 @@ class ReplaySummary:
             losses.append(f"incomplete sets lacked {self.describe_missed()}")
         if self.late:
             losses.append(f"{self.late} images were not newer than one of their camera that was used before")
+        if self.astray:
+            losses.append(f"{self.astray} images bear stamps of another clock than the other cameras'")
         if self.resets:
             losses.append(f"stamps went back {self.resets} times, where sets began anew")
         return losses

@@ -61,6 +61,11 @@ class CommonClock(Generic[T]):
         many = len(group) >= 2 and len(group) > len(self._heard)
         return self._jump(group, stamp) if many or self._alone or self._since >= _DEPTH else ([], False)
 
+    def flush(self) -> None:
+        """Give up the images that are held back."""
+        for name in list(self._held):
+            self._give_up(name)
+
     def _is_common(self, name: str, stamp: int) -> bool:
         if not self._latest:
             return True

@@ -201,14 +201,19 @@ class Synchroniser(Generic[T]):
         return ready
 
     def flush(self) -> None:
-        """Count the cycles that still wait as incomplete: the streams have ended."""
+        """Count the cycles that still wait as incomplete, and images held back as astray: the streams have ended."""
+        self._finish_cycles()
+        self._clock.flush()
+        self.counts.astray = self._clock.astray.total()
+
+    def _finish_cycles(self) -> None:
         while any(self._waiting.values()):
             stamps = self._find_first_cycle()
             self._take(stamps)
             self._count_incomplete(stamps)
 
     def _forget(self) -> None:
-        self.flush()
+        self._finish_cycles()
         self._matcher.clear()
         self._used.clear()
         self._latest.clear()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
-from bag_fakes import MS, START, FakeRuntime, jpeg, write_bag
+from bag_fakes import MS, RIG, START, FakeRuntime, jpeg, write_bag
 from rich.console import Console
 
+from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import create_bag, open_bag
 from bridgeta_ros.bags.replay import ReplaySettings, replay
@@ -69,6 +71,15 @@ def test_a_camera_of_another_clock_is_named(bag, tmp_path, offset, words):
         run(path)
     assert f"no set is complete: the stamps of cam_back are {words} those of the other cameras" in str(error.value)
     assert "cam_front are" not in str(error.value)
+
+
+def test_one_camera_of_six_on_another_clock_is_named(tmp_path):
+    cameras = [replace(RIG.cameras[0], name=f"cam_{i}") for i in range(6)]
+    bag = write_bag(tmp_path / "in", 20, rig=Rig(tuple(cameras)))
+    path = restamp(bag, tmp_path / "clock", lambda name, ns: ns + 7 * SECOND * (name == "cam_3"))
+    with pytest.raises(BridgeTAError, match=r"the stamps of cam_3 are 7\.000 s ahead of") as error:
+        run(path)
+    assert "cam_2" not in str(error.value)
 
 
 def test_stamps_since_boot_are_no_fault(bag, tmp_path):

@@ -457,3 +457,11 @@ def test_nonsense_is_refused(names, slop, minimum):
     with pytest.raises(BridgeTAError) as error:
         Synchroniser(names, slop, minimum=minimum)
     assert error.value.exit_code == 2
+
+
+def test_images_that_are_held_back_at_the_end_are_counted():
+    sync = live()
+    feed(sync, flat(nuscenes(20)))
+    sync.add("BACK", 10**15, None)
+    sync.flush()
+    assert sync.counts.astray == 1
