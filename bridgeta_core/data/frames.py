@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from bridgeta_core.config.experiment import ImageConfig, LabelConfig, LidarConfi
 from bridgeta_core.data.augment import Augment, Change
 from bridgeta_core.data.dataset import Dataset
 from bridgeta_core.data.label_cache import LabelCache
+from bridgeta_core.data.loader import Packed
 from bridgeta_core.data.pointcloud import merge_sweeps, move, read_lidar
 from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.geometry.grid import BevGrid
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Frame:
+class Frame(Packed):
     """A sample as the networks take it.
 
     `images` uint8 `[N, 3, h, w]` RGB; `intrinsics` float32 `[N, 3, 3]` of these images; `ego_T_cam` float32
@@ -55,7 +57,7 @@ class Frame:
 
 
 @dataclass
-class Batch:
+class Batch(Packed):
     """Frames stacked along a new first axis B; `tokens` and `points` stay lists, since points differ in number."""
 
     images: Tensor
@@ -130,7 +132,9 @@ class FrameDataset(TorchDataset[Frame]):
         self.maps = {city: self.dataset.raster(city, self.label_config) for city in sorted(cities)}
         folder = self.label_config.cache
         self._cache = LabelCache(folder, self.dataset, self.maps, grid, self.label_config) if folder else None
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # shared with persistent loader processes
+        self._epoch = torch.zeros(1, dtype=torch.int64)
+        with suppress(RuntimeError):  # only loader processes that outlive an epoch need it shared; ours do not
+            self._epoch.share_memory_()
         self._threads_are_set = False
         if lidar and lidar.sweeps:
             scene = self.dataset.scene(self.sample(0).scene)

@@ -16,7 +16,7 @@ from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import Scene
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.utils.arrays import Bytes
+from bridgeta_core.utils.arrays import Bytes, map_array
 from bridgeta_core.utils.files import describe_file, hash_json, replace_when_done
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ class LabelCache:
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Packed:
-    # As a plain array: every access to a np.memmap costs a microsecond more.
-    rows = np.asarray(np.load(path, mmap_mode="r"))
+    rows = map_array(path)
     if rows.shape != shape or rows.dtype != np.uint8:
         raise ValueError(f"it holds {rows.dtype} {rows.shape} instead of uint8 {shape}")
     return rows

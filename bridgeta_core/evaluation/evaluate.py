@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig
 from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Batch, FrameDataset, collate
+from bridgeta_core.data.loader import make_loader
 from bridgeta_core.evaluation.metric import (
     RANGE_LABELS,
     RANGES,
@@ -119,7 +119,7 @@ def evaluate(
     Raises BridgeTAError when a loader process dies.
     """
     metric = MapIoU(dataset.grid)
-    loader: DataLoader[Any] = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate)
+    loader = make_loader(dataset, workers, batch_size=batch_size, collate_fn=collate)
     start = time.monotonic()
     try:
         for batch in track(loader, description=f"Evaluating {subject}"):

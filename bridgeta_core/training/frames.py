@@ -16,6 +16,7 @@ from bridgeta_core.config.experiment import Experiment, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Frame, FrameDataset
+from bridgeta_core.data.loader import check_loaders, make_loader
 from bridgeta_core.evaluation.conditions import group_samples
 from bridgeta_core.training.cache.frames import CachedFrames
 from bridgeta_core.training.cache.taps import collate_with_taps
@@ -53,6 +54,7 @@ class Frames(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         data, train = experiment.data, experiment.train
+        check_loaders(data.workers)
         self.experiment, self.processes = experiment, processes
         augment = Augment(data.augment, train.seed)
         dataset = open_dataset(data.source, data.train_root, data.version)
@@ -137,9 +139,9 @@ class Frames(lightning.LightningDataModule):
         data = self.experiment.data
         if sampler is not None:
             options |= {"sampler": sampler, "batch_size": data.batch_size}
-        return DataLoader(
+        return make_loader(
             dataset,
-            num_workers=data.workers,
+            data.workers,
             collate_fn=collate_with_taps,
             pin_memory=torch.cuda.is_available(),
             **options,

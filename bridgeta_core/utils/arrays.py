@@ -1,6 +1,9 @@
-"""Types of NumPy arrays that signatures share."""
+"""Types of NumPy arrays that signatures share, and arrays on disk."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,3 +13,24 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Objects = NDArray[np.object_]
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map a .npy file into memory, read-only. Raises OSError or ValueError for one that is damaged.
+
+    Unlike `np.load` with `mmap_mode` it keeps no file open: caches of hundreds of scenes have thousands of arrays, and
+    1,024 open files are a common limit.
+    """
+    import torch  # here: types of arrays are needed without it
+
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read(file)
+        start, size = file.tell(), path.stat().st_size
+    if dtype.hasobject or is_fortran or start + dtype.itemsize * int(np.prod(shape)) != size:
+        raise ValueError(f"{path.name} is truncated or no plain array")
+    content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    array = content[start:].view(dtype).reshape(shape)
+    array.flags.writeable = False
+    return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import platform
 import signal
 from collections.abc import Iterator
@@ -43,6 +44,19 @@ def resolve_device(name: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise BridgeTAError(f"device {name} is not usable ({reason})", fix="Use auto or cpu", exit_code=2) from error
     return device
+
+
+SHARED_MEMORY = "/dev/shm"
+
+
+def check_semaphores() -> None:
+    """Check that processes can be started that wait for each other. Raises BridgeTAError where there is no room."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        what = f"has no room for what processes share ({error.strerror or error})"
+        fix = "Give it more, in Docker with docker run --shm-size=1g"
+        raise BridgeTAError(what, where=SHARED_MEMORY, fix=fix) from error
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from bridgeta_core.data.pointcloud import read_lidar
 from bridgeta_core.geometry.image_decoder import decode
 from bridgeta_core.geometry.image_header import read_header
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.machine import shield_from_interrupts
+from bridgeta_core.utils.machine import check_semaphores, shield_from_interrupts
 
 _CHUNK = 16  # files per task of a process
 _AHEAD = 4  # chunks queued per process, so that none idles
@@ -49,6 +49,7 @@ def find_damaged(root: Path, files: Sequence[Expected], jobs: int) -> list[Fault
 
     `jobs` processes share the work. Raises BridgeTAError when one of them dies.
     """
+    check_semaphores()
     columns = (TextColumn("check"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), _Rate())
     damaged: list[Fault] = []
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bridgeta_core.data.nuscenes.join import COLUMNS, join_tables
 from bridgeta_core.data.nuscenes.json_table import AGAIN, Columns
@@ -34,6 +35,7 @@ TABLES = (
     "map",
 )
 _LAYOUT = 3  # of the columns and of what is checked when they are built; raise it when either changes
+_MAPPED = 1 << 20  # bytes beyond which a column is mapped
 _ABOUT = "about.json"  # what the columns of a folder were built from
 
 
@@ -45,8 +47,7 @@ class CachedColumns(Columns):
         try:
             if json.loads((folder / _ABOUT).read_bytes()) != about:
                 raise BridgeTAError("was built from other tables", where=folder)
-            # As plain arrays: every access to a np.memmap costs a microsecond more.
-            columns = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in COLUMNS}
+            columns = {name: _load(folder / f"{name}.npy") for name in COLUMNS}
         except (OSError, ValueError, EOFError) as error:
             raise BridgeTAError(f"is broken ({error})", where=folder) from error
         lengths: dict[str, set[int]] = {}
@@ -59,6 +60,14 @@ class CachedColumns(Columns):
 
     def __reduce__(self) -> tuple[type[CachedColumns], tuple[Path, dict[str, Any]]]:
         return CachedColumns, (self.folder, self._about)
+
+
+def _load(path: Path) -> NDArray[Any]:
+    """Map a column; read a small one, since each mapping keeps a file open."""
+    # As a plain array: every access to a np.memmap costs a microsecond more.
+    column = np.asarray(np.load(path, mmap_mode="r" if path.stat().st_size > _MAPPED else None))
+    column.flags.writeable = False
+    return column
 
 
 def load_columns(root: Path, version: str) -> Columns:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgeta_core.utils.arrays import map_array
 from bridgeta_core.utils.errors import BridgeTAError
 
 Arrays = dict[str, NDArray[Any]]
@@ -60,7 +61,7 @@ class ArrayWriter:
 def open_arrays(folder: Path) -> Arrays:
     """Open every array of a folder by name, as read-only memory maps. Raises BridgeTAError for a damaged one."""
     try:
-        return {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+        return {path.stem: map_array(path) for path in folder.glob("*.npy")}
     except (OSError, ValueError, EOFError) as error:
         raise BridgeTAError(f"cannot be read ({error})", where=folder, fix="Remove this folder") from error
 

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from bridgeta_core.config.experiment import LidarConfig
 from bridgeta_core.data.frames import Frame, FrameDataset
+from bridgeta_core.data.loader import make_loader
 from bridgeta_core.model.student import Taps
 from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter, open_arrays, read_ragged
 from bridgeta_core.training.cache.key import hash_frames, hash_points, hash_taps
@@ -96,7 +97,7 @@ class CachedFrames(Dataset[Frame]):
         frames = copy.copy(self._frames)
         frames.lidar = lidar
         subset = Subset(frames, scene.positions)
-        yield from DataLoader(subset, num_workers=min(self._workers, len(scene.positions)), **options)
+        yield from make_loader(subset, min(self._workers, len(scene.positions)), **options)
 
     def _build(self, kind: str, keys: list[str], write: Callable[[_Scene, ArrayWriter], None]) -> None:
         """Build the missing folders of a kind."""

@@ -188,7 +188,8 @@ def test_a_loader_process_is_sent_a_name_and_maps_the_files(small_root, cache):
     assert finish(start("everything", index)) == everything(index)
 
 
-def test_arrays_are_mapped_not_read(small_root, cache):
+def test_large_arrays_are_mapped_not_read(small_root, cache, monkeypatch):
+    monkeypatch.setattr(tables, "_MAPPED", 0)
     columns = tables.load_columns(small_root, VERSION)
     assert all(isinstance(column.base, np.memmap) and not column.flags.writeable for column in columns.values())
 
