@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from bridgeta_core.geometry.image_header import read_header, to_bytes
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError, join_first
 from bridgeta_ros.bags.io import BagReader, describe_conversion
@@ -75,18 +77,38 @@ class _Streams:
             message = None if silent else bag.first(topic)
             if kind == topics.CAMERA_INFO:
                 if message is not None:
-                    self.sizes[topic] = int(message.width), int(message.height)
+                    self.sizes[topic] = _read_info_size(message)
                 continue
-            image = None if message is None else image_from_message(message)
-            if isinstance(image, RawImage):
-                self.sizes[topic] = image.width, image.height
-            encoding = "" if image is None else image.encoding if isinstance(image, RawImage) else image.format
+            encoding = ""
+            if message is not None:
+                encoding, size = _read_image(message)
+                self.sizes.update({topic: size} if size is not None else {})
             if topics.is_depth(topic, encoding) and topic not in chosen:
                 self.depth.append(topic)
             elif silent:
                 self.silent.append(topic)
         unused = {*self.silent, *self.depth}
         self.usable = {topic: kind for topic, kind in bag.topics.items() if topic not in unused}
+
+
+def _read_info_size(info: Any) -> tuple[int, int]:
+    """Return the size of the images that a CameraInfo is for: of its region of interest, after binning."""
+    width, height = (
+        (info.roi.width, info.roi.height) if info.roi.width and info.roi.height else (info.width, info.height)
+    )
+    return int(width) // max(1, int(info.binning_x)), int(height) // max(1, int(info.binning_y))
+
+
+def _read_image(message: Any) -> tuple[str, tuple[int, int] | None]:
+    """Return encoding or format of an image and, unless its header is broken, its size."""
+    image = image_from_message(message)
+    if isinstance(image, RawImage):
+        return image.encoding, (image.width, image.height)
+    try:
+        header = read_header(to_bytes(image.data))
+    except BridgeTAError:  # it is met and counted again where all images are used
+        return image.format, None
+    return image.format, (header.width, header.height)
 
 
 def _explain_absence(bag: BagReader, streams: _Streams, error: BridgeTAError) -> BridgeTAError:

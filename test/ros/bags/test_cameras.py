@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,31 @@ def test_a_raw_topic_without_messages_does_not_hide_the_one_with(bag, tmp_path):
     summary, _ = run(path)
     assert summary.cameras["cam_front"] == "/cam_front/image_rect/compressed"
     assert any("have no message: /cam_front/image_raw/compressed" in remark for remark in summary.remarks)
+
+
+def test_a_thumbnail_is_no_camera(bag, tmp_path):
+    def edit(topic: str, message: Any) -> list[tuple[str, Any]]:
+        if "/image/" not in topic:
+            return [(topic, message)]
+        small = replace(message, data=np.frombuffer(jpeg(50, (80, 45)), np.uint8))
+        return [(topic.replace("/image/", "/image_rect/"), message), (topic.replace("/image/", "/image_raw/"), small)]
+
+    summary, _ = run(edit_bag(bag, tmp_path / "small", edit))
+    assert summary.cameras["cam_front"] == "/cam_front/image_rect/compressed"
+
+
+def test_the_size_of_a_binned_region_is_that_of_its_images(bag, tmp_path):
+    def edit(topic: str, message: Any) -> list[tuple[str, Any]]:
+        if topic.endswith("camera_info"):
+            message.width, message.height, message.binning_x, message.binning_y = 640, 360, 2, 2
+            message.roi.width, message.roi.height = 320, 180
+        small = replace(message, data=np.frombuffer(jpeg(50, (80, 45)), np.uint8)) if "/image/" in topic else message
+        return [(topic, message)] + (
+            [(topic.replace("/image/", "/image_color/"), small)] if small is not message else []
+        )
+
+    summary, _ = run(edit_bag(bag, tmp_path / "binned", edit))
+    assert (summary.used, summary.cameras["cam_front"]) == (3, FRONT)
 
 
 def test_a_camera_without_images_is_named_and_left_out(tmp_path):
