@@ -120,9 +120,12 @@ def _explain_absence(bag: BagReader, streams: _Streams, error: BridgeTAError) ->
         reasons.append(f"depth: {join_first(streams.depth)}")
     foreign = {topic.encoding for topic in bag.foreign.values() if "image" in topic.msgtype.lower()}
     if foreign:
-        reasons.append(f"images as {', '.join(sorted(foreign))}. {describe_conversion(foreign)}")
-    what = f"{error.what} ({'; '.join(reasons)})" if reasons else error.what
-    return BridgeTAError(what, where=bag.path, fix=error.fix, exit_code=error.exit_code)
+        reasons.append(f"images as {', '.join(sorted(foreign))}: {describe_conversion(foreign)}")
+    what, fix = error.what, error.fix
+    if reasons and not {topics.COMPRESSED, topics.RAW} & set(streams.usable.values()):
+        what, fix = "no camera with images", None
+    what = f"{what} ({'; '.join(reasons)})" if reasons else what
+    return BridgeTAError(what, where=bag.path, fix=fix, exit_code=error.exit_code)
 
 
 def _describe_unused(bag: BagReader, streams: _Streams, cameras: Sequence[CameraTopic], need_info: bool) -> list[str]:

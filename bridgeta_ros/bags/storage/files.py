@@ -23,39 +23,51 @@ _MCAP_MAGIC, _SQLITE_MAGIC, _ROS1_MAGIC = b"\x89MCAP", b"SQLite format 3\0", b"#
 def open_data_file(path: Path, stack: ExitStack, storage: str = "") -> DataFile:
     """Open a data file until `stack` closes. A file that zstd compressed is unpacked to a temporary folder first.
 
-    Raises BridgeTAError with advice for what is neither MCAP nor SQLite, such as a file of the plugin `storage`; the
-    parsers raise their own on damage.
+    Raises BridgeTAError with advice for what is neither MCAP nor SQLite, such as a file of the plugin `storage`, and
+    for what was cut off; the parsers raise their own on other damage.
     """
-    with path.open("rb") as stream:
-        head = stream.read(64)
-    if head.startswith(_ZSTD_MAGIC):
-        path = _unpack(path, Path(stack.enter_context(TemporaryDirectory(prefix="bag-"))))
-        with path.open("rb") as stream:
-            head = stream.read(64)
-    if head.startswith(_MCAP_MAGIC):
-        file: DataFile = McapFile(path)
-    elif head.startswith(_SQLITE_MAGIC):
-        file = SqliteFile(path)
-    else:
-        what, fix = _describe_other(path, head, storage)
-        raise BridgeTAError(what, where=path, fix=fix)
+    head, unpacked = _read_head(path), path
+    try:
+        if head.startswith(_ZSTD_MAGIC):
+            unpacked = _unpack(path, Path(stack.enter_context(TemporaryDirectory(prefix="bag-"))))
+            head = _read_head(unpacked)
+        if head.startswith(_MCAP_MAGIC):
+            file: DataFile = McapFile(unpacked)
+        elif head.startswith(_SQLITE_MAGIC):
+            file = SqliteFile(unpacked)
+        else:
+            what, fix = _describe_other(unpacked, head, storage)
+            raise BridgeTAError(what, fix=fix)
+    except BridgeTAError as error:
+        raise BridgeTAError(error.what, where=path, fix=error.fix) from error
     stack.callback(file.close)
     return file
 
 
+def _read_head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(64)
+
+
 def _unpack(path: Path, folder: Path) -> Path:
     out = folder / path.name.removesuffix(".zstd").removesuffix(".zst")
+    unpacker = zstandard.ZstdDecompressor().decompressobj()
     try:
         with path.open("rb") as stream, out.open("wb") as target:
-            reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-            while block := reader.read(1 << 20):
-                target.write(block)
+            while block := stream.read(1 << 20):
+                while block:  # a file may have several frames
+                    if unpacker.eof:
+                        unpacker = zstandard.ZstdDecompressor().decompressobj()
+                    target.write(unpacker.decompress(block))
+                    block = unpacker.unused_data
+        problem = "" if unpacker.eof else "it was cut off"
     except (OSError, zstandard.ZstdError) as error:
+        problem = str(error)
+    if problem:
         raise BridgeTAError(
-            f"cannot be unpacked ({error})",
-            where=path,
+            f"cannot be unpacked ({problem})",
             fix=f"Give a whole file, and TMPDIR a folder with space, or unpack it yourself: `zstd -d {path.name}`",
-        ) from error
+        )
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -11,14 +12,21 @@ from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 from mcap.summary import Summary
 
+from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.storage.topic import RecordedTopic, complete_type
+
+_MAGIC = b"\x89MCAP0\r\n"  # the first and the last bytes
 
 
 class McapFile:
-    """An MCAP file, with or without summary, chunks and indexes. Checksums are checked where there are some."""
+    """An MCAP file, with or without summary, chunks and indexes. Checksums are checked where there are some.
+
+    Raises BridgeTAError for a file that was cut off.
+    """
 
     def __init__(self, path: Path) -> None:
         self._stream = path.open("rb")
+        self._require_end(path)
         self._reader = SeekingReader(self._stream, validate_crcs=True)
         self.counts: Counter[str] | None
         self.start_ns: int
@@ -31,6 +39,18 @@ class McapFile:
             self.counts, self.start_ns = _read_counts(summary)
         self._channels = {c.id: _describe_channel(c, summary.schemas) for c in summary.channels.values()}
         self.topics = list(self._channels.values())
+
+    def _require_end(self, path: Path) -> None:
+        start = self._stream.read(len(_MAGIC))
+        self._stream.seek(-min(len(_MAGIC), path.stat().st_size), io.SEEK_END)
+        if self._stream.read() == start == _MAGIC:
+            self._stream.seek(0)
+            return
+        self._stream.close()
+        raise BridgeTAError(
+            "has no end: its recording or its copy was cut off",
+            fix=f"Copy it again, or save what is there: `mcap recover {path.name} -o recovered.mcap`",
+        )
 
     def _scan(self) -> tuple[Summary, Counter[str], int]:
         """Read the whole file for its channels, the messages of each, and the first recording time."""
@@ -66,7 +86,7 @@ class McapFile:
 
 
 def _has_indexes(summary: Summary) -> bool:
-    """Return whether the summary lists every chunk of the file, and the file has no messages outside of chunks."""
+    """Return whether the summary lists every chunk of the file."""
     chunks = len(summary.chunk_indexes)
     return chunks > 0 and (summary.statistics is None or summary.statistics.chunk_count == chunks)
 

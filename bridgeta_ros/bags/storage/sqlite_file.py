@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.storage.topic import RecordedTopic, complete_type
 
 
 class SqliteFile:
-    """An SQLite file of rosbag2, of any version of its tables."""
+    """An SQLite file of rosbag2, of any version of its tables. Raises BridgeTAError for another database."""
 
     def __init__(self, path: Path) -> None:
         # A recording that was cut off leaves messages in a second file, which SQLite leaves out of an immutable one.
@@ -19,6 +20,9 @@ class SqliteFile:
         immutable = "" if log.exists() and log.stat().st_size else "&immutable=1"
         self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{immutable}", uri=True)
         columns = self._list_columns("topics")
+        if not columns or not self._list_columns("messages"):
+            self._database.close()
+            raise BridgeTAError("is an SQLite database, but not one of rosbag2")
         type_hash = "type_description_hash" if "type_description_hash" in columns else "''"
         definitions = self._read_definitions()
         rows = self._database.execute(f"SELECT id, name, type, serialization_format, {type_hash} FROM topics")

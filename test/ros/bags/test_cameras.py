@@ -139,6 +139,12 @@ def test_a_raw_topic_without_messages_does_not_hide_the_one_with(bag, tmp_path):
     assert any("have no message: /cam_front/image_raw/compressed" in remark for remark in summary.remarks)
 
 
+def test_a_bag_in_which_all_cameras_are_dead_names_their_topics(tmp_path):
+    bag = write_bag(tmp_path / "in", 3, image=lambda cycle, name: None)
+    with pytest.raises(BridgeTAError, match=rf"no camera with images \(without messages: {BACK}, {FRONT}\)"):
+        run(bag)
+
+
 def test_a_thumbnail_is_no_camera(bag, tmp_path):
     def edit(topic: str, message: Any) -> list[tuple[str, Any]]:
         if "/image/" not in topic:

@@ -79,6 +79,38 @@ def test_what_a_killed_recording_left_in_sqlites_log_is_read(tmp_path):
     database.close()
 
 
+@pytest.mark.parametrize("size", [9, 40, 2000, -1, -8, -40])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_recording_that_was_cut_off_is_called_so(tmp_path, size, packed):
+    content = (write_bag(tmp_path / "in", 3) / "in.mcap").read_bytes()[:size]
+    path = tmp_path / "cut.mcap"
+    path.write_bytes(zstandard.compress(content) if packed else content)
+    with pytest.raises(BridgeTAError, match=r"was cut off.*mcap recover") as error, open_bag(path):
+        pass
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_compressed_file_that_was_cut_off_is_no_bag(tmp_path):
+    content = zstandard.compress((write_bag(tmp_path / "in", 3) / "in.mcap").read_bytes())
+    (tmp_path / "cut.mcap.zstd").write_bytes(content[: len(content) // 2])
+    with pytest.raises(BridgeTAError, match=r"cut\.mcap\.zstd: cannot be unpacked .it was cut off"):
+        count_images(tmp_path / "cut.mcap.zstd")
+
+
+def test_a_compressed_file_of_several_frames_is_read_to_its_end(tmp_path):
+    content = (write_bag(tmp_path / "in", 3) / "in.mcap").read_bytes()
+    frames = [zstandard.compress(content[i : i + 5000]) for i in range(0, len(content), 5000)]
+    (tmp_path / "a.mcap.zstd").write_bytes(b"".join(frames))
+    assert count_images(tmp_path / "a.mcap.zstd") == 3
+
+
+def test_a_database_of_something_else_is_no_bag(tmp_path):
+    with sqlite3.connect(tmp_path / "other.db3") as database:
+        database.execute("CREATE TABLE places (name TEXT)")
+    with pytest.raises(BridgeTAError, match="not one of rosbag2"), open_bag(tmp_path / "other.db3"):
+        pass
+
+
 def test_a_bag_may_be_given_by_its_metadata(tmp_path):
     assert count_images(write_bag(tmp_path / "in", 3) / "metadata.yaml") == 3
 
