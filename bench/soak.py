@@ -1,22 +1,31 @@
-"""Soak test of the live node under six cameras at 12 Hz: `python bench/soak.py [--minutes 20] [--bag BAG]`.
+"""Soak test of the live node under six cameras at 12 Hz: `python bench/soak.py [--minutes 20] [--faults] [--bag BAG]`.
 
 Needs a sourced ROS 2. The node is a process of its own. This process is the vehicle (one thread that publishes the
 JPEGs of a bag over and over, with CameraInfo, stamped when sent and staggered like nuScenes' cameras) and the user,
 who subscribes to every output and every latency. Without --bag it makes a synthetic drive with images of 800x450.
+
+With --faults three of the cameras are not well: one sends each image 150 ms late, one dies at the end of the warm-up,
+and one is hostile (broken, huge and foreign images, stamps of all times, calibrations that are none). The node runs
+with min_cameras 3 and patience 0.2.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import datetime
+import heapq
 import os
 import platform
+import random
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from array import array
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -44,6 +53,7 @@ from bridgeta_ros.pipeline.calibration import RigReader
 from bridgeta_ros.pipeline.sync import Synchroniser
 from bridgeta_synth import SynthSettings, write_dataset
 
+LATE, DEAD, HOSTILE = 1, 3, 4  # the cameras that are not well with --faults, by their place in the rig
 SPREAD = 0.0426  # s, between the first and the last camera of a nuScenes cycle
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -83,6 +93,9 @@ class Vehicle(threading.Thread):
         self.rig: Rig = reader.build_rig()
         self.node, self.make, self.rate, self.sent = node, RosFactory(), rate, 0
         self.stopping = threading.Event()
+        self.delays: dict[int, float] = {}  # seconds by camera
+        self.dead: set[int] = set()
+        self.hostile: dict[int, Hostile] = {}
         self.sets = [
             [messages.make_compressed_image(self.make, images[c.name], 0, c.name) for c in self.rig.cameras]
             for images in sets
@@ -100,18 +113,79 @@ class Vehicle(threading.Thread):
         self.static.publish(messages.make_tf_message(self.make, links))
 
     def run(self) -> None:
-        """Publish camera by camera, each at its time within the cycle."""
+        """Publish camera by camera, each at its time within the cycle, and later where it is late."""
         start, gap = time.monotonic(), SPREAD / (len(self.rig.cameras) - 1)
+        due: list[tuple[float, int, Any]] = []  # when to publish an image, of which camera
         while not self.stopping.is_set():
             for i, image in enumerate(self.sets[self.sent % len(self.sets)]):
-                wait = start + self.sent / self.rate + i * gap - time.monotonic()
+                captured = start + self.sent / self.rate + i * gap
+                self._publish(due, captured)
+                wait = captured - time.monotonic()
                 if wait > 0:
                     time.sleep(wait)
-                stamp = messages.make_time(self.make, time.time_ns())
-                self.infos[i].header.stamp = image.header.stamp = stamp
-                self.info_publishers[i].publish(self.infos[i])
-                self.image_publishers[i].publish(image)
+                image = copy.copy(image)
+                image.header.stamp = messages.make_time(self.make, time.time_ns())
+                heapq.heappush(due, (captured + self.delays.get(i, 0.0), i, image))
+                self._publish(due, time.monotonic())
             self.sent += 1
+
+    def _publish(self, due: list[tuple[float, int, Any]], until: float) -> None:
+        """Publish what is due."""
+        while due and due[0][0] <= until:
+            when, i, image = heapq.heappop(due)
+            if (wait := when - time.monotonic()) > 0:
+                time.sleep(wait)
+            if i in self.dead:
+                continue
+            info = self.infos[i]
+            info.header.stamp = image.header.stamp
+            if i in self.hostile:
+                info, image = self.hostile[i].spoil(info, image)
+            self.info_publishers[i].publish(info)
+            self.image_publishers[i].publish(image)
+
+
+class Hostile:
+    """Spoils the messages of a camera in every way, and leaves some whole."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = random.Random(seed)
+
+    def spoil(self, info: Any, image: Any) -> tuple[Any, Any]:
+        """Return a CameraInfo and an image of which one or both may be nonsense."""
+        rng, info, image = self._rng, copy.deepcopy(info), copy.deepcopy(image)
+        data = bytes(image.data)
+        kinds = {
+            "whole": data,
+            "empty": b"",
+            "cut": data[: rng.randrange(len(data))],
+            "noise": rng.randbytes(rng.randrange(100_000)),
+            "huge": self._resize(data, 30_000, 30_000),
+            "other size": self._resize(data, 640, 480),
+            "damaged": data[:600] + rng.randbytes(200) + data[800:],
+            "png bomb": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 60_000, 60_000) + b"\x08\2\0\0\0",
+        }
+        image.data = array("B", kinds[rng.choice(list(kinds))])
+        seconds = image.header.stamp.sec
+        image.header.stamp.sec = rng.choice([seconds] * 6 + [0, seconds + 3600, seconds - 5, rng.randrange(2**31)])
+        match rng.randrange(8):
+            case 0:
+                info.k[rng.randrange(9)] = rng.choice([float("nan"), 0.0, -1e9])
+            case 1:
+                info.width = rng.randrange(2**32)
+            case 2:
+                info.k[2] += rng.uniform(-5, 5)
+            case 3:
+                info.header.frame_id = rng.choice(["", "nowhere", "/" * 50])
+            case 4:
+                info.distortion_model, info.d = "unheard of", array("d", [rng.random()] * rng.randrange(20))
+        return info, image
+
+    @staticmethod
+    def _resize(jpeg: bytes, width: int, height: int) -> bytes:
+        """Change the size that a JPEG's header states."""
+        at = jpeg.find(b"\xff\xc0")
+        return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
 
 
 class User:
@@ -164,7 +238,7 @@ def write_synthetic_bag(folder: Path) -> Path:
     return folder / "bag"
 
 
-def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str) -> Table:
+def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str, faults: bool) -> Table:
     """Run the node and return the table."""
     rclpy.init()
     node = rclpy.create_node("soak")
@@ -173,7 +247,11 @@ def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str) -
     vehicle, user = Vehicle(node, bag, rate), User(node)
     command = [sys.executable, "-m", "bridgeta_ros.node.main", "--ros-args", "-p", "autostart:=true"]
     names = ", ".join(vehicle.rig.names)
-    child = subprocess.Popen([*command, "-p", f"cameras:=[{names}]", "-p", f"weights:={weights}"])
+    command += ["-p", f"cameras:=[{names}]", "-p", f"weights:={weights}"]
+    if faults:
+        command += ["-p", "min_cameras:=3", "-p", "patience:=0.2"]
+        vehicle.delays[LATE], vehicle.hostile[HOSTILE] = 0.15, Hostile()
+    child = subprocess.Popen(command)
     try:
 
         def spin(seconds: float, label: str) -> None:
@@ -187,6 +265,7 @@ def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str) -
 
         vehicle.start()
         spin(warm_up, "warm-up")
+        vehicle.dead |= {DEAD} if faults else set()
         user.clear()
         before, sent = dict(user.values["sets"]), vehicle.sent
         (cpu, memory), start = measure_usage(child.pid), time.monotonic()
@@ -207,7 +286,18 @@ def soak(bag: Path, minutes: float, rate: float, warm_up: float, weights: str) -
     table.add_column("value", justify="right")
     counts = {key: int(after[key]) - int(before[key]) for key in before if key in after and before[key].isdecimal()}
     table.add_row("cycles sent", str(sent))
-    for key in ("complete", "published", "replaced", "skipped", "failed", "incomplete", "late"):
+    for key in (
+        "complete",
+        "published",
+        "partial",
+        "replaced",
+        "skipped",
+        "failed",
+        "incomplete",
+        "late",
+        "astray",
+        "resets",
+    ):
         table.add_row(f"sets {key}", str(counts[key]))
     table.add_row("grids received, least of the topics", str(min(user.grids.values())))
     columns = {stage: np.array(user.latencies[stage]) for stage in topics.LATENCIES}
@@ -229,6 +319,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--rate", type=float, default=12.0, help="cycles per second")
     parser.add_argument("--warm-up", type=float, default=30.0, help="seconds before the figures begin")
+    parser.add_argument("--faults", action="store_true", help="with a late, a dead and a hostile camera")
     parser.add_argument("--bag", type=Path, help="bag with the images; a synthetic drive without")
     parser.add_argument("--weights", default="tiny")
     options = parser.parse_args()
@@ -237,7 +328,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bag = options.bag or write_synthetic_bag(Path(folder))
         try:
-            table = soak(bag, options.minutes, options.rate, options.warm_up, options.weights)
+            table = soak(bag, options.minutes, options.rate, options.warm_up, options.weights, options.faults)
         except BridgeTAError as error:
             raise SystemExit(str(error)) from None
     console = Console(width=120)

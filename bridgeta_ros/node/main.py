@@ -87,6 +87,9 @@ def run(args: Sequence[str] | None = None) -> int:
             if node.settings.autostart:
                 node.bring_up()
             _spin(node)
+        except RuntimeError:  # rclpy's RCLError
+            if node.context.ok():  # otherwise the shutdown came while the node was being configured
+                raise
         finally:
             node.destroy_node()
     finally:
