@@ -27,6 +27,8 @@ DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
 
 _SHORTEST = 0.05  # of the image's width: 168 degrees without distortion, and no lens is so wide with it
 _LONGEST = 1e7  # pixels
+_LARGEST = 32767  # pixels; OpenCV cannot remap larger images
+_FARTHEST = 1e7  # metres, around the Earth to its pole; a base frame on a map is only remarked on
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,8 @@ class Camera:
         k, pose = self.intrinsics, self.ego_T_cam
         if self.width < 1 or self.height < 1:
             return f"image size {self.width}x{self.height} is empty"
+        if max(self.width, self.height) > _LARGEST:
+            return f"image size {self.width}x{self.height} is beyond {_LARGEST} pixels a side"
         if k.shape != (3, 3) or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
             return f"intrinsics {k.tolist()} need 3x3 finite numbers with positive focal lengths"
         if k[1, 0] or not np.array_equal(k[2], (0, 0, 1)):
@@ -80,10 +84,12 @@ class Camera:
             return f"intrinsics {k.tolist()} are not pixels"
         if pose.shape != (4, 4) or not np.isfinite(pose).all():
             return "ego_T_cam needs 4x4 finite numbers"
-        if not np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-4):
+        if np.abs(pose[:3, :3]).max() > 2 or not np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-4):
             return "the rotation of ego_T_cam is not orthonormal"
         if np.linalg.det(pose[:3, :3]) < 0:
             return "the rotation of ego_T_cam is a reflection"
+        if np.abs(pose[:3, 3]).max() > _FARTHEST:
+            return f"ego_T_cam puts the camera {np.abs(pose[:3, 3]).max():.3g} m away from the vehicle"
         if self.crop_bottom is not None and not 1 <= self.crop_bottom <= self.height:
             return f"crop_bottom {self.crop_bottom} is not a row of an image {self.height} px high"
         return find_distortion_problem(self.distortion_model, self.distortion)

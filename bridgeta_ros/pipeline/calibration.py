@@ -100,7 +100,7 @@ def _read_distortion(info: Any, where: str) -> tuple[str, tuple[float, ...]]:
 def _read_rectification(info: Any) -> Matrix:
     """Return frame_T_cam of a camera whose images are not rectified, from R (see `camera_from_info`)."""
     result, r = np.eye(4), np.asarray(info.r, dtype=np.float64)
-    if r.size == 9 and np.isfinite(r).all():
+    if r.size == 9 and np.isfinite(r).all() and np.abs(r).max() < 2:
         r = r.reshape(3, 3)
         is_rotation = np.allclose(r @ r.T, np.eye(3), atol=1e-4) and np.linalg.det(r) > 0
         if is_rotation and np.trace(r) > 1 + 2 * np.cos(_LARGEST_RECTIFICATION):

@@ -13,6 +13,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 
 # What tf2 calls a quaternion of unit length (QUATERNION_NORMALIZATION_TOLERANCE in buffer_core.cpp).
 _UNIT = 0.01
+_LARGEST = 1e12  # metres; products of larger values may overflow
 
 
 def strip_slash(name: str) -> str:
@@ -126,6 +127,8 @@ def _find_transform_fault(parent: str, child: str, position: Sequence[float], tu
         return "a frame has no name"
     if not np.isfinite([*position, *turn]).all():
         return "it holds values that are not finite"
+    if np.abs([*position, *turn]).max() > _LARGEST:
+        return "it holds values that are no measures"
     if abs(float(np.square(turn).sum()) - 1) >= _UNIT:
         return f"its quaternion has length {np.linalg.norm(turn):.3g}, not 1"
     return None
