@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bridgeta_core.data.maps.expansion import expansion_folder, read_layers
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
-from bridgeta_core.data.nuscenes.index_cache import list_versions
+from bridgeta_core.data.nuscenes.versions import list_versions
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import rigid

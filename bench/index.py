@@ -26,7 +26,7 @@ from nuscenes.utils.splits import create_splits_scenes
 from rich.console import Console
 from rich.table import Table
 
-from bridgeta_core.data.nuscenes.index_cache import TABLES
+from bridgeta_core.data.nuscenes.versions import TABLES
 from bridgeta_core.utils.files import replace_when_done
 
 VERSION = "v1.0-trainval"

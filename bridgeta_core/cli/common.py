@@ -47,13 +47,15 @@ def find_table_version(root: Path, version: str | None, source: str = "nuscenes"
     """Return `version`, or the only table folder of a nuScenes root; other sources need none."""
     if version is not None or source != "nuscenes":
         return version or ""
-    from bridgeta_core.data.nuscenes.index_cache import list_versions
+    from bridgeta_core.data.nuscenes.versions import explain_missing_tables, list_versions
 
+    root = root.expanduser().resolve()
     versions = list_versions(root)
-    if len(versions) != 1:
-        what = f"has the table folders {', '.join(versions)}" if versions else "has no table folder v1.0-*"
-        fix = "Choose one with --version" if versions else "Give the folder that holds v1.0-*, maps and samples"
-        raise BridgeTAError(what, where=root, fix=fix, exit_code=2)
+    if not versions:
+        raise explain_missing_tables(root, None)
+    if len(versions) > 1:
+        what = f"has the table folders {', '.join(versions)}"
+        raise BridgeTAError(what, where=root, fix="Choose one with --version", exit_code=2)
     return versions[0]
 
 

@@ -23,6 +23,7 @@ from bridgeta_core.geometry.image_decoder import is_truncated
 from bridgeta_core.geometry.image_header import NAMES, read_header, require_size
 from bridgeta_core.geometry.rig import Camera
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.misplaced import find_misplaced
 from bridgeta_ros.bags.io import BagWriter, Distro, Storage, create_bag, make_qos, progress_bar
 from bridgeta_ros.pipeline import messages, topics
 
@@ -80,7 +81,8 @@ def write_scene_bag(
         raise BridgeTAError("has no camera or LiDAR files", where=f"scene {scene}")
     remarks = []
     raster = None
-    if expansion_path(dataset.root, location).exists():
+    expansion = expansion_path(dataset.root, location)
+    if expansion.exists() or find_misplaced(dataset.root, str(expansion.relative_to(dataset.root))):
         raster = MapRaster.load(dataset.root, location)
         unknown = [cls.name for cls, known in zip(CLASSES, raster.known, strict=True) if not known]
         if unknown:

@@ -29,6 +29,7 @@ from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.nuscenes.index_cache import cache_folder
 from bridgeta_core.data.sample import LIDAR
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.misplaced import find_misplaced
 
 _SHOWN = 20  # damaged files that are listed one by one
 _BLOBS = {
@@ -112,8 +113,8 @@ def _cached_indexes() -> set[str]:
 def _check_files(
     dataset: NuScenesDataset, origin: dict[str, Any] | None, report: Report, jobs: int, deep: bool
 ) -> None:
-    remedy = _find_remedy(dataset, origin)
     channels = list(list_channels(dataset))
+    remedy = _find_remedy(dataset, channels, origin)
     check_channels(channels, remedy, report)
     if not any(c.files.size.any() and c.files.is_keyframe.any() for c in channels):
         fix = "Extract the metadata archive of this version again"
@@ -133,11 +134,14 @@ def _check_files(
     )
 
 
-def _find_remedy(dataset: NuScenesDataset, origin: dict[str, Any] | None) -> str:
+def _find_remedy(dataset: NuScenesDataset, channels: Sequence[Channel], origin: dict[str, Any] | None) -> str:
     """Say where missing or broken files come from."""
-    elsewhere = [] if (dataset.root / "samples").is_dir() else sorted(dataset.root.glob("*/samples"))
-    if elsewhere:
-        return f"Move samples/ and sweeps/ of {elsewhere[0].parent} into {dataset.root}"
+    lost = next((c.files.paths[i] for c in channels if c.is_used for i in np.flatnonzero(c.wanted & ~c.there)), None)
+    if lost is not None and (found := find_misplaced(dataset.root, lost)):
+        here, there = (dataset.root / lost).parent, found.parent
+        while here.name == there.name and not here.is_relative_to(there.parent):  # the highest folder to move whole
+            here, there = here.parent, there.parent
+        return f"Move what is in {there} to {here}"
     if origin:
         return "Write this dataset again with bridgeta synth"
     return _BLOBS.get(dataset.version, "Extract the archives with the files of this dataset again")

@@ -9,7 +9,7 @@ from typing import Any
 
 from bridgeta_core.data.check.report import Report
 from bridgeta_core.data.maps.raster import MapRaster
-from bridgeta_core.data.nuscenes.index_cache import TABLES, list_versions
+from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables, has_tables, list_versions
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.utils.errors import BridgeTAError, join_first
 
@@ -26,20 +26,15 @@ def find_version(root: Path, version: str | None, report: Report) -> str | None:
     Raises BridgeTAError (exit code 2) when the root is not a folder, when it lacks `version`, and when it has several
     table folders and none was chosen.
     """
-    if not root.is_dir():
-        fix = "Give the nuScenes root, which holds samples/ and maps/"
-        raise BridgeTAError("is not a folder", where=root, fix=fix, exit_code=2)
     versions = list_versions(root)
-    if version is not None and not (root / version).is_dir():
-        fix = f"Use --version {' or '.join(versions)}" if versions else "Extract the metadata archive into this root"
-        raise BridgeTAError(f"has no table folder {version}", where=root, fix=fix, exit_code=2)
+    if not root.is_dir() or (version is not None and not has_tables(root / version)):
+        raise explain_missing_tables(root, version)
     if version is None and len(versions) > 1:
         fix = "Choose one with --version"
         raise BridgeTAError(f"has the table folders {', '.join(versions)}", where=root, fix=fix, exit_code=2)
     if version is None and not versions:
-        inner = sorted(path.parent for path in root.glob("*/v1.0-*") if path.is_dir())
-        fix = f"Check {inner[0]}" if inner else "Download the metadata (v1.0-*_meta.tgz) and extract it into this root"
-        report.add_problem("version", "there is no table folder v1.0-*", fix)
+        error = explain_missing_tables(root, None)
+        report.add_problem("version", error.what, error.fix or "")
         return None
     chosen = version or versions[0]
     others = [name for name in versions if name != chosen]

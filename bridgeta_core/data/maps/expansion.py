@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
 from bridgeta_core.utils.arrays import Flags, Floats, Ints, Objects
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.misplaced import find_misplaced
 
 MAP_VERSION = "1.3"
 _DOWNLOAD = "Download the map expansion v1.3 from nuscenes.org and extract it into maps/, so that this file exists"
@@ -54,7 +55,7 @@ def read_expansion(root: str | Path, location: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise BridgeTAError("the map expansion is missing", where=path, fix=_DOWNLOAD) from error
+        raise _explain_missing(Path(root), path) from error
     except OSError as error:
         raise BridgeTAError(f"cannot be read ({error.strerror})", where=path, fix=_DOWNLOAD) from error
     except ValueError as error:
@@ -63,6 +64,18 @@ def read_expansion(root: str | Path, location: str) -> dict[str, Any]:
     if _numbers(version) < _numbers(MAP_VERSION):
         raise BridgeTAError(f"is map expansion v{version}, v1.3 is needed", where=path, fix=_DOWNLOAD)
     return dict(content)
+
+
+def _explain_missing(root: Path, path: Path) -> BridgeTAError:
+    """Make the error for a missing map expansion: where it lies instead, if it does."""
+    what, fix = "the map expansion is missing", _DOWNLOAD
+    if found := find_misplaced(root, str(path.relative_to(root))):
+        what, fix = f"{what}; it lies in {found.parent}", f"Move the .json files of {found.parent} to {path.parent}"
+    elif archives := [p for folder in (root, root / "maps", root.parent) for p in folder.glob("*map-expansion*.zip")]:
+        what, fix = f"{what}; it is not extracted from {archives[0]}", f"Extract it into {root / 'maps'}"
+    elif any((root / "maps").glob("*.png")):
+        what = f"{what}; maps/ holds only the basemap images, which come with the tables"
+    return BridgeTAError(what, where=path, fix=fix)
 
 
 def expansion_folder(root: str | Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,12 @@ from numpy.typing import NDArray
 
 from bridgeta_core.data.nuscenes.join import COLUMNS, join_tables
 from bridgeta_core.data.nuscenes.json_table import AGAIN, Columns
+from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables, has_tables
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import hash_json, hold_lock, replace_when_done
 
 logger = logging.getLogger(__name__)
 
-TABLES = (
-    "category",
-    "attribute",
-    "visibility",
-    "instance",
-    "sensor",
-    "calibrated_sensor",
-    "ego_pose",
-    "log",
-    "scene",
-    "sample",
-    "sample_data",
-    "sample_annotation",
-    "map",
-)
 _LAYOUT = 3  # of the columns and of what is checked when they are built; raise it when either changes
 _MAPPED = 1 << 20  # bytes beyond which a column is mapped
 _ABOUT = "about.json"  # what the columns of a folder were built from
@@ -108,29 +95,26 @@ def is_cached(root: Path, version: str) -> bool:
     return _load_cached(_folder(about), about) is not None
 
 
-def list_versions(root: Path) -> list[str]:
-    """List the table folders v1.0-* of a nuScenes root, sorted."""
-    return sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
-
-
 def cache_folder() -> Path:
-    """Return the folder of derived files: BRIDGETA_CACHE, else XDG_CACHE_HOME/bridgeta, else ~/.cache/bridgeta."""
-    chosen = os.environ.get("BRIDGETA_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bridgeta"
+    """Return the folder of derived files: BRIDGETA_CACHE, else XDG_CACHE_HOME/bridgeta, else ~/.cache/bridgeta.
+
+    A user without a home, as in a container that runs with another user's number, has it among the temporary files.
+    """
+    if chosen := os.environ.get("BRIDGETA_CACHE"):
+        return Path(os.path.expanduser(chosen))  # stays as it is without a home
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "bridgeta"
+    try:
+        return Path.home() / ".cache" / "bridgeta"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"bridgeta-{os.getuid()}"
 
 
 def _about(root: Path, version: str) -> dict[str, Any]:
     """Describe what an index depends on: root, version, and the size and time of each table. All must be there."""
     folder = root / version
-    if not folder.is_dir():
-        if not root.is_dir():
-            fix = "Give the nuScenes root, which holds samples/ and maps/"
-            raise BridgeTAError("is not a folder", where=root, fix=fix, exit_code=2)
-        there = sorted(p.name for p in root.iterdir() if (p / "sample_data.json").exists())
-        fix = f"Use version {' or '.join(there)}" if there else "Extract the nuScenes metadata (v1.0-*) into this root"
-        raise BridgeTAError(f"has no tables of version {version}", where=root, fix=fix)
+    if not has_tables(folder):
+        raise explain_missing_tables(root, version)
     missing = [f"{name}.json" for name in TABLES if not (folder / f"{name}.json").is_file()]
     if missing:
         raise BridgeTAError(f"lacks {', '.join(missing)}", where=folder, fix=AGAIN)

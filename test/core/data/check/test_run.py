@@ -156,7 +156,7 @@ def test_tables_that_contradict_each_other_are_a_problem(broken_root):
 
 
 def test_an_unknown_version_is_refused_and_several_need_a_choice(broken_root):
-    with pytest.raises(BridgeTAError, match=r"has no table folder v1.0-test. Use --version v1.0-mini") as error:
+    with pytest.raises(BridgeTAError, match=r"has no tables of version v1.0-test. Use version v1.0-mini") as error:
         check(broken_root, "v1.0-test")
     assert error.value.exit_code == 2
     shutil.copytree(broken_root / VERSION, broken_root / "v1.0-own", copy_function=os.link)
@@ -170,7 +170,7 @@ def test_an_unknown_version_is_refused_and_several_need_a_choice(broken_root):
 
 def test_a_root_without_tables_says_where_they_may_be(broken_root, tmp_path):
     report = check(broken_root.parent)
-    assert problems(report)["version"].fix == f"Check {broken_root}"
+    assert problems(report)["version"].fix == f"Give {broken_root}"
     (tmp_path / "empty").mkdir()
     assert "Download the metadata" in check(tmp_path / "empty").verdict
 
@@ -253,7 +253,7 @@ def test_a_blob_one_folder_too_deep_is_found(broken_root):
     (broken_root / "v1-blobs").mkdir()
     for kind in ("samples", "sweeps"):
         (broken_root / kind).rename(broken_root / "v1-blobs" / kind)
-    assert f"Move samples/ and sweeps/ of {broken_root / 'v1-blobs'}" in check(broken_root).verdict
+    assert f"Move what is in {broken_root / 'v1-blobs'} to {broken_root}" in check(broken_root).verdict
 
 
 def test_a_file_without_content_is_named(broken_root):
