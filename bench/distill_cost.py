@@ -30,7 +30,7 @@ from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Batch, FrameDataset, collate
-from bridgeta_core.data.nuscenes.versions import list_versions
+from bridgeta_core.data.nuscenes.index_cache import list_versions
 from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.methods import METHODS, build_distiller

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bridgeta_core.data.nuscenes.join import COLUMNS, join_tables
 from bridgeta_core.data.nuscenes.json_table import AGAIN, Columns
 from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables, has_tables
+from bridgeta_core.data.nuscenes.versions import list_versions as list_versions  # its users know it from here
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import hash_json, hold_lock, replace_when_done
 
