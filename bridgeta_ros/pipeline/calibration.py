@@ -26,10 +26,10 @@ def camera_from_info(name: str, info: Any, base_T_frame: Matrix, rectified: bool
     """Make a Camera from a sensor_msgs/CameraInfo and the pose of its optical frame.
 
     `rectified` says whether the images are: then P holds and there is no distortion; otherwise K and D hold. None
-    takes them for rectified when D is zero or empty, its model is not that of a fisheye lens, and P is there. As in
-    image_geometry, P projects points of the message's frame, and the frame of K is turned against it by R, which is not
-    the identity in a stereo pair. A P with a fourth column (the right camera of a pair) moves the camera. Binning and
-    region of interest are applied, so that the size is that of the images.
+    takes them for rectified when D is zero or empty and its model is not that of a fisheye lens. A P that is not there
+    is K, if D is zero. As in image_geometry, P projects points of the message's frame, and the frame of K is turned
+    against it by R, which is not the identity in a stereo pair. A P with a fourth column (the right camera of a pair)
+    moves the camera. Binning and region of interest are applied, so that the size is that of the images.
 
     Raises BridgeTAError for numbers that are no calibration, for a distortion model that is not known, and for
     coefficients that it does not have.
@@ -43,7 +43,9 @@ def camera_from_info(name: str, info: Any, base_T_frame: Matrix, rectified: bool
     if not (np.isfinite(k).all() and np.isfinite(p).all() and np.isfinite(info.d).all()):
         raise BridgeTAError("holds values that are not finite", where=where, fix="Calibrate this camera")
     if rectified is None:
-        rectified = not any(info.d) and info.distortion_model not in _EQUIDISTANT and p[0, 0] > 0
+        rectified = not any(info.d) and info.distortion_model not in _EQUIDISTANT
+    if not any(info.d) and p[0, 0] <= 0:
+        rectified = False  # then K says the same, for a lens without distortion
     model, d = ("plumb_bob", ()) if rectified else _read_distortion(info, where)
     intrinsics = (p[:, :3] if rectified else k).copy()
     if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:

@@ -94,8 +94,15 @@ def test_an_r_that_rectifies_nothing_is_not_used(r):
     assert np.array_equal(camera_from_info("left", info(r=r, d=d), AHEAD).ego_T_cam, AHEAD)
 
 
-def test_without_p_a_camera_without_distortion_takes_k():
-    assert np.array_equal(camera_from_info("front", info(p=np.zeros(12), d=np.zeros(0)), AHEAD).intrinsics, K)
+@pytest.mark.parametrize("rectified", [None, True, False])
+def test_without_p_a_camera_without_distortion_takes_k(rectified):
+    message = info(p=np.zeros(12), d=np.zeros(0))
+    assert np.array_equal(camera_from_info("front", message, AHEAD, rectified).intrinsics, K)
+
+
+def test_rectified_images_need_p_when_the_lens_has_distortion():
+    with pytest.raises(BridgeTAError, match="zero focal length in P, which holds for rectified images"):
+        camera_from_info("front", info(p=np.zeros(12), d=np.ones(5)), AHEAD, rectified=True)
 
 
 @given(baseline=st.floats(0.05, 1.0), x=st.floats(-3, 3), y=st.floats(-1, 1), z=st.floats(2, 30))
