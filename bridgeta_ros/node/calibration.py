@@ -16,7 +16,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.calibration import camera_from_info, find_info_remark, select_cameras
 from bridgeta_ros.pipeline.tf_tree import TfTree
 
-_CHANGES, _CALM = 5, 5.0  # so many rigs within so many seconds are taken at once; then one a second, in `update_rig`
+_CHANGES, _CALM = 5, 10.0  # so many rigs within so many seconds are taken at once; then one in two seconds
 
 
 class LiveCalibration:
@@ -28,7 +28,7 @@ class LiveCalibration:
 
     Another rig costs the network a new lift, so a calibration that moves no pixel by more than `tolerance` does not
     replace the one in use (some drivers send another one with every image); `remark` says so. What moves more is
-    used, but at most once a second if it goes on and on.
+    used, but only once in two seconds if it goes on and on.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class LiveCalibration:
             by_reason.setdefault(reason, []).append(name)
         lines = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
         if self._is_restless():
-            lines.append("the calibration changes all the time, so it is used once a second (calibration_tolerance)")
+            lines.append("the calibration changes all the time, so it is used once in two seconds (calibration_tolerance)")
         return "; ".join(lines) or None
 
     @property
