@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import Trigger
 
 from bridgeta_core.deploy.fallback import FallbackRuntime
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.calibration import LiveCalibration
+from bridgeta_ros.node.declared import DeclaredParameters
 from bridgeta_ros.node.factory import RosFactory
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.inputs import CameraInputs, make_raw_decoder
 from bridgeta_ros.node.outputs import Outputs
-from bridgeta_ros.node.parameters import AT_CONFIGURE, AT_START, NodeParameters, Parameter, list_parameters
+from bridgeta_ros.node.parameters import NodeParameters
 from bridgeta_ros.node.worker import Worker
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.clock import DriveClock
@@ -56,8 +55,7 @@ class BevNode(LifecycleNode):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(NODE_NAME, **options)
-        self.settings = self._declare_parameters()
-        self.add_on_set_parameters_callback(self._change_parameters)
+        self._parameters_in_use = DeclaredParameters(self, is_configured=lambda: self._runtime is not None)
         self._runtime: FallbackRuntime | None = None
         self._names: tuple[str, ...] = ()
         self._outputs: Outputs | None = None
@@ -78,37 +76,10 @@ class BevNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(self.settings.diagnostics.period, self._tick, clock=steady)
 
-    # Parameters
-
-    def _declare_parameters(self) -> NodeParameters:
-        values = {
-            p.name: _fill_empty(p, self.declare_parameter(p.name, p.default, _describe_parameter(p)).value)
-            for p in list_parameters()
-        }
-        # ROS ignores these silently. A file for several nodes may hold them rightly, so they are no error.
-        unknown = [name for name in self._parameter_overrides if not self.has_parameter(name)]
-        if unknown:
-            self.get_logger().warning(f"no such parameter, so it has no effect: {', '.join(sorted(unknown))}")
-        return NodeParameters.from_flat(values)
-
-    def _change_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
-        values = self.settings.to_flat()
-        table = {p.name: p for p in list_parameters()}
-        new = {c.name: _fill_empty(table[c.name], c.value) for c in changes if c.name in table}
-        changed = {name: value for name, value in new.items() if value != values[name]}
-        fixed = [name for name in changed if table[name].effect == AT_START]
-        if fixed:
-            reason = f"{', '.join(fixed)} can be set only when the node starts"
-            return SetParametersResult(successful=False, reason=reason)
-        fixed = [name for name in changed if table[name].effect == AT_CONFIGURE]
-        if fixed and self._runtime is not None:
-            reason = f"{', '.join(fixed)} can change only before the node is configured: clean it up first"
-            return SetParametersResult(successful=False, reason=reason)
-        try:
-            self.settings = NodeParameters.from_flat({**values, **changed})
-        except BridgeTAError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
+    @property
+    def settings(self) -> NodeParameters:
+        """The parameters as they are now."""
+        return self._parameters_in_use.values
 
     # Lifecycle
 
@@ -354,23 +325,6 @@ class BevNode(LifecycleNode):
             self.get_logger().error(f"unexpected failure: {format_traceback(error)}")
 
 
-def _fill_empty(parameter: Parameter, value: Any) -> Any:
-    """Return a parameter's value; ROS has no type for an empty list, such as `cameras:=[]`, and gives none."""
-    return parameter.default if value is None else value
-
-
 def _fill_response(response: Trigger.Response, success: bool, message: str) -> Trigger.Response:
     response.success, response.message = success, message
     return response
-
-
-def _describe_parameter(parameter: Parameter) -> ParameterDescriptor:
-    description = f"{parameter.help}. Changes take effect at: {parameter.effect}"
-    descriptor = ParameterDescriptor(description=description, additional_constraints=parameter.constraints)
-    if parameter.low is not None and parameter.high is not None:
-        if isinstance(parameter.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))]
-        else:
-            bounds = FloatingPointRange(from_value=float(parameter.low), to_value=float(parameter.high))
-            descriptor.floating_point_range = [bounds]
-    return descriptor

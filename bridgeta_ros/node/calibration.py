@@ -71,7 +71,7 @@ class LiveCalibration:
             by_reason.setdefault(reason, []).append(name)
         lines = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
         if self._is_restless():
-            lines.append("the calibration changes all the time, so it is used once in two seconds (calibration_tolerance)")
+            lines.append("the calibration does not rest, so it is used once in two seconds (calibration_tolerance)")
         return "; ".join(lines) or None
 
     @property

@@ -426,7 +426,7 @@ def test_changes_that_go_on_make_few_rigs_and_are_a_problem():
     calibration = calibrated(clock=clock, tolerance=0.5)
     assert 6 <= jittering(calibration, 5.0, clock) <= 10
     assert calibration.problem is not None
-    assert "changes all the time" in calibration.problem
+    assert "does not rest" in calibration.problem
     clock.now += 11
     calibration.update_rig()
     assert calibration.problem is None

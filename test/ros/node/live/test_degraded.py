@@ -171,7 +171,7 @@ class TestInput:
 
     @pytest.mark.parametrize(
         ("data", "reason"),
-        [(b"", "0 bytes"), (b"\xff\xd8\xff\xe0 not to the end", "truncated"), (b"hello", "not a JPEG or PNG")],
+        [(b"", "holds no data"), (b"\xff\xd8\xff\xe0 not to the end", "truncated"), (b"hello", "is not a JPEG, PNG")],
         ids=["empty", "truncated", "no image"],
     )
     def test_a_broken_image_costs_its_set(self, bench: Any, data: bytes, reason: str) -> None:
