@@ -119,7 +119,7 @@ def evaluate(
 
 @app.command()
 def view(
-    root: Root,
+    root: Annotated[Path, typer.Argument(help="nuScenes-format folder (with v1.0-*, maps, samples), or a rig.yaml.")],
     out: Annotated[Path, typer.Argument(help="Picture to write, .png or .jpg.")],
     sample: Annotated[str | None, typer.Option(help="Token or index of the sample; the first by default.")] = None,
     weights: Annotated[str | None, typer.Option(help="Also draw the prediction of these weights.")] = None,
@@ -137,7 +137,19 @@ def view(
     version: Version = None,
     source: Source = "nuscenes",
 ) -> None:
-    """Draw a sample: cameras with the map drawn into them, LiDAR, ground truth and prediction."""
+    """Draw a sample: cameras with the map drawn into them, LiDAR, ground truth and prediction.
+
+    Of a rig.yaml draw what its cameras see of the grid, and say what in it is not plausible.
+    """
+    if root.suffix in (".yaml", ".yml"):
+        from bridgeta_core.view.coverage import write_rig_picture
+
+        if sample is not None or boxes or check:
+            raise BridgeTAError("a rig.yaml has no samples; leave out --sample, --boxes and --check", exit_code=2)
+        for remark in write_rig_picture(root, out, weights):
+            say(f"note: {remark}")
+        say(f"Wrote {out}")
+        return
     if check:
         from bridgeta_core.view.contact_sheet import write_contact_sheet
 

@@ -121,7 +121,14 @@ def paint_bev(values: NDArray[np.generic], grid: BevGrid, side: int) -> Image:
 
     The longer side is `side` pixels.
     """
-    picture = colour_cells(values)
+    return paint_cells(colour_cells(values), grid, side)
+
+
+def paint_cells(picture: Image, grid: BevGrid, side: int) -> Image:
+    """Enlarge a picture with a pixel per cell, forward up, and draw range rings and the vehicle into it.
+
+    The longer side becomes `side` pixels.
+    """
     size = _view_size(grid, side)
     picture = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST if size[0] > grid.shape[0] else cv2.INTER_AREA)
     _draw_vehicle(picture, grid)
