@@ -152,6 +152,19 @@ def measure_peak_megabytes(options: argparse.Namespace, name: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
+def measure_peak_apart(options: argparse.Namespace, name: str) -> float:
+    """Measure the peak memory of a row alone: on a GPU here, on a CPU in a process of its own.
+
+    Call it before this process grows: on Linux a child's peak starts at the size of its parent.
+    """
+    if options.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return measure_peak_megabytes(options, name)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return float(pool.apply(measure_peak_megabytes, (options, name)))
+
+
 def time_call(options: argparse.Namespace, call: Callable[[], object]) -> float:
     """Time a call and its work on the GPU, in milliseconds."""
 
@@ -165,11 +178,7 @@ def time_call(options: argparse.Namespace, call: Callable[[], object]) -> float:
 
 def measure_training(options: argparse.Namespace) -> tuple[Table, dict[str, Step]]:
     """Measure the training steps. Return their table, and the steps."""
-    context = multiprocessing.get_context("spawn")
-    peaks = {}
-    for name in list_rows():  # before this process grows: on Linux a child's peak starts at the size of its parent
-        with context.Pool(1) as pool:
-            peaks[name] = pool.apply(measure_peak_megabytes, (options, name))
+    peaks = {name: measure_peak_apart(options, name) for name in list_rows()}
     batch, teacher = make_teacher(options)
     steps = {name: make_step(options, name, batch, teacher) for name in list_rows()}
     calls: dict[str, Callable[[], object]] = {**steps, "the teacher's forward pass": steps[ALONE].run_teacher}

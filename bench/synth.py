@@ -1,6 +1,6 @@
 """Measure the cost of the synthetic world.
 
-`python bench/synth.py [--device cpu] [--scenes 4] [--duration 5] [--jobs N]`
+`python bench/synth.py [--device cpu] [--scenes 4] [--duration 5] [--jobs N] [--tables writing tensors stages]`
 
 Three Markdown tables: keyframes per second of writing (six images of 800x450 and a sweep) in every weather; frames per
 second as tensors at the input of the configuration `tiny`; and how the time of writing divides. Unless a table says
@@ -151,7 +151,7 @@ def time_stages(device: str) -> Iterator[dict[str, float]]:
         yield spent
 
 
-def measure_stages(settings: SynthSettings, device: str) -> Table:
+def measure_stages(settings: SynthSettings, device: str, _: int = 1) -> Table:
     """Measure how the time of writing divides, in one process and thread."""
     with time_stages(device) as spent:
         start = time.process_time()
@@ -174,15 +174,16 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=4, help="scenes of each measurement")
     parser.add_argument("--duration", type=float, default=5.0, help="seconds of a scene; keyframes are 0.5 s apart")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="files made at a time")
+    parser.add_argument("--tables", nargs="*", default=["writing", "tensors", "stages"], help="what to measure")
     options = parser.parse_args()
     settings = SynthSettings(options.scenes, duration=options.duration, keyframes_only=True, image_scale=0.5)
     console = Console(width=120)
-    for table in (measure_writing, measure_tensors):
-        console.print(table(settings, options.device, options.jobs))
+    tables = {"writing": measure_writing, "tensors": measure_tensors, "stages": measure_stages}
+    for name in options.tables:
+        console.print(tables[name](settings, options.device, options.jobs))
         console.print()
-    console.print(measure_stages(settings, options.device))
     on = read_cpu_name() if options.device == "cpu" else torch.cuda.get_device_name(options.device)
-    console.print(f"\n{on}, {options.jobs} jobs, torch {torch.__version__}, {datetime.date.today()}")
+    console.print(f"{on}, {options.jobs} jobs, torch {torch.__version__}, {datetime.date.today()}")
 
 
 if __name__ == "__main__":

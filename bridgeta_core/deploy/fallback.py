@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bridgeta_core.deploy.memory import is_out_of_memory
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry.grid import BevGrid
@@ -126,22 +127,3 @@ def _list_steps(device: str, precision: str) -> list[tuple[str, str]]:
     half = [(device, "float16")] if kind == "cuda" and precision == "float32" else []
     last = [("cpu", "float32")] if kind != "cpu" else []
     return [(device, precision), *half, *last]
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether an error, or one that it was raised from, says that the GPU's memory is used up.
-
-    PyTorch's allocator has an error type for it. The driver, when it makes the context, and the CUDA libraries, when
-    they make their handles, allocate without it; their failures are a RuntimeError that only the text identifies.
-    """
-    while error is not None:
-        # This name is in every supported version of PyTorch; later ones call the same class torch.OutOfMemoryError.
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            return True
-        text = str(error)
-        if isinstance(error, RuntimeError) and (
-            ("CUDA" in text and "out of memory" in text) or "_STATUS_ALLOC_FAILED" in text
-        ):
-            return True
-        error = error.__cause__
-    return False

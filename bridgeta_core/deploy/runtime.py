@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bridgeta_core.config.experiment import ImageConfig
+from bridgeta_core.deploy.cuda_graph import GraphCache
 from bridgeta_core.deploy.weights import WeightsInfo, load_student
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import fit_images, fit_intrinsics
@@ -70,6 +69,8 @@ class Runtime:
         self.precision = precision
         self._student = student.to(self.device).eval().requires_grad_(False)
         fuse_batch_norms(self._student)
+        self._student.cast(getattr(torch, precision))
+        self._graphs = GraphCache(_MAX_PLANS) if self.device.type == "cuda" else None
         self._plans = PlanCache(self._student.plan, _MAX_PLANS)
 
     def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
@@ -87,22 +88,22 @@ class Runtime:
         expected = (len(rig.cameras), self.image.height, self.image.width, 3)
         if images.shape != expected or images.dtype != np.uint8:
             raise BridgeTAError(f"images are {images.dtype} {list(images.shape)}, not uint8 {list(expected)}")
-        with torch.inference_mode(), self._autocast():
-            x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2)[None]
-            logits: Tensor = self._student(x, self.plan(rig)).Z
-            result: NDArray[np.float32] = logits[0].float().sigmoid().contiguous().cpu().numpy()
-            return result
+        with torch.inference_mode():
+            plan, x = self.plan(rig), torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+
+            def predict(pixels: Tensor) -> Tensor:
+                logits: Tensor = self._student(pixels.permute(0, 3, 1, 2)[None], plan).Z
+                return logits[0].float().sigmoid().contiguous()
+
+            result = predict(x) if self._graphs is None else self._graphs(plan, predict, x)
+            probabilities: NDArray[np.float32] = result.cpu().numpy()
+            return probabilities
 
     def warm_up(self, rig: Rig) -> None:
         """Make the plan and run twice, so that the first real images do not pay for allocations."""
         black = np.zeros((len(rig.cameras), self.image.height, self.image.width, 3), dtype=np.uint8)
         for _ in range(2):
             self.infer(black, rig)
-
-    def _autocast(self) -> Any:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
 
 
 def fuse_batch_norms(network: nn.Module) -> int:

@@ -3,7 +3,8 @@
 Every image cell carries a distribution over depth bins. For fixed cameras it is known which BEV cell each
 (camera, depth bin, image cell) falls into, so the lift of Lift-Splat (Philion & Fidler 2020) is BEV = S(depth) @ F:
 S has one row per BEV cell, one column per image cell, and a pattern that changes only with the calibration. The
-volume of depth times features, [B, N, D, C, h, w], never exists.
+volume of depth times features, [B, N, D, C, h, w], never exists. On CUDA with Triton the product is a kernel of its
+own; elsewhere it is PyTorch's, against which the kernel is tested.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from torch import Tensor
 from bridgeta_core.config.experiment import LiftConfig
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
+
+try:
+    from bridgeta_core.model import lift_triton
+except ImportError:  # PyTorch for CPUs comes without Triton
+    lift_triton = None  # type: ignore[assignment]
 
 # Indices are int32, because MKL computes with these; int64 ones would be converted at every product.
 _MAX_INDEX = 2**31 - 1
@@ -257,7 +263,7 @@ class _SparseLift(torch.autograd.Function):
     def forward(ctx: Any, depth: Tensor, features: Tensor, plan: LiftPlan) -> Tensor:
         ctx.save_for_backward(depth, features)
         ctx.plan = plan
-        return plan.gather.matrix_from_depth(depth) @ features
+        return _multiply(plan.gather, depth, features)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -268,22 +274,41 @@ class _SparseLift(torch.autograd.Function):
         with torch.autocast(depth.device.type, enabled=False):
             bev = gradients[0].to(features.dtype).contiguous()
             if ctx.needs_input_grad[0]:
-                # The gradient of a value is the dot product of its image cell's features with its BEV cell's gradient.
-                zeros = spread.matrix_from_values(torch.zeros(len(spread.col), dtype=bev.dtype, device=bev.device))
-                sampled = torch.sparse.sampled_addmm(zeros, features.contiguous(), bev.t(), beta=0.0)
                 grad_depth = torch.zeros_like(depth, memory_format=torch.contiguous_format)
-                grad_depth.view(-1).index_copy_(0, spread.source.long(), sampled.values())
+                _sample(spread, features.contiguous(), bev, grad_depth.view(-1))
             if ctx.needs_input_grad[1]:
-                grad_features = spread.matrix_from_depth(depth) @ bev
+                grad_features = _multiply(spread, depth, bev)
         return grad_depth, grad_features, None
+
+
+def _has_kernel(tensor: Tensor) -> bool:
+    return lift_triton is not None and lift_triton.is_usable(tensor)
+
+
+def _multiply(pattern: Pattern, depth: Tensor, matrix: Tensor) -> Tensor:
+    """Compute S(depth) @ matrix."""
+    if _has_kernel(matrix):
+        return lift_triton.sum_rows(pattern.crow, pattern.col, pattern.source, depth.reshape(-1), matrix)
+    return pattern.matrix_from_depth(depth) @ matrix
+
+
+def _sample(pattern: Pattern, left: Tensor, right: Tensor, out: Tensor) -> None:
+    """Write left @ right.T at the non-zeros of the pattern to their places in the flat depth volume `out`."""
+    if _has_kernel(left):
+        lift_triton.multiply_rows(pattern.crow, pattern.col, pattern.source, left, right, out)
+        return
+    zeros = pattern.matrix_from_values(torch.zeros(len(pattern.col), dtype=right.dtype, device=right.device))
+    sampled = torch.sparse.sampled_addmm(zeros, left, right.t(), beta=0.0)
+    out.index_copy_(0, pattern.source.long(), sampled.values())
 
 
 def lift(depth: Tensor, features: Tensor, plan: LiftPlan) -> Tensor:
     """Lift depth distributions `[B, N, D, h, w]` and features `[B, N, C, h, w]` to BEV features `[B, C, Y, X]`.
 
     BEV[b, :, y, x] = sum of depth * feature over all cameras, bins and image cells of the sample that fall into the
-    cell. Computes in float32 (float64 stays float64), under autocast too. Fastest when both inputs are channels-last
-    in memory, as the result is. Raises BridgeTAError when the plan is for other shapes.
+    cell. Sums in float32 (float64 stays float64), under autocast too; the result has the precision of the features.
+    Fastest when both inputs are channels-last in memory, as the result is. Raises BridgeTAError when the plan is for
+    other shapes.
     """
     batch, cameras, _, h, w = depth.shape
     channels = features.shape[2]
@@ -295,12 +320,14 @@ def lift(depth: Tensor, features: Tensor, plan: LiftPlan) -> Tensor:
     double = depth.dtype == torch.float64
     with torch.autocast(depth.device.type, enabled=False):
         volume = depth.permute(0, 1, 3, 4, 2).to(torch.float64 if double else torch.float32)
-        matrix = features.permute(0, 1, 3, 4, 2).reshape(-1, channels).to(volume.dtype)
+        matrix = features.permute(0, 1, 3, 4, 2).reshape(-1, channels)
+        if not _has_kernel(matrix):
+            matrix = matrix.to(volume.dtype)
         if torch.is_grad_enabled() and (depth.requires_grad or features.requires_grad):
             bev: Tensor = _SparseLift.apply(volume, matrix, plan)
         else:
-            bev = plan.gather.matrix_from_depth(volume) @ matrix
-    return bev.view(batch, *plan.bev_shape, channels).permute(0, 3, 1, 2)
+            bev = _multiply(plan.gather, volume, matrix)
+    return bev.to(features.dtype).view(batch, *plan.bev_shape, channels).permute(0, 3, 1, 2)
 
 
 def bev_grid(config: LiftConfig) -> BevGrid:

@@ -73,8 +73,11 @@ class CameraBranch(nn.Module):
         size = (self.image.height, self.image.width)
         return LiftPlan.build(intrinsics, ego_T_cam, self.feature_size, size, self.lift, self.bins.device)
 
-    def forward(self, images: Tensor, plan: LiftPlan) -> Tensor:
-        """Lift images `[B, N, 3, H, W]`, uint8 or normalised float."""
+    def encode(self, images: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the depth distributions `[B, N, D, h, w]` and features `[B, N, C, h, w]` of images.
+
+        Images are `[B, N, 3, H, W]`, uint8 or normalised float; `ground` is that of the plan.
+        """
         batch, cameras = images.shape[:2]
         if tuple(images.shape[2:]) != (3, self.image.height, self.image.width):
             raise BridgeTAError(
@@ -83,13 +86,18 @@ class CameraBranch(nn.Module):
         x = images.flatten(0, 1)
         if x.dtype == torch.uint8:
             x = torch.addcmul(self.shift, x.to(self.scale.dtype), self.scale)
+        x = x.to(self.depth.weight.dtype)
         encoded = self.depth(self.encoder(x.contiguous(memory_format=torch.channels_last)))
         logits, features = encoded.unflatten(0, (batch, cameras)).split((len(self.bins), self.lift.channels), dim=2)
         if self.ground_width is not None:
-            offset = 1 / self.bins[:, None, None] - plan.ground.clamp(min=0)[:, :, None]
+            offset = 1 / self.bins[:, None, None] - ground.clamp(min=0)[:, :, None]
             logits = logits - 0.5 * (offset * torch.exp(-self.ground_width)).square()
         depth = functional.softmax(logits, dim=2, dtype=torch.promote_types(logits.dtype, torch.float32))
-        return self.downsample(lift(depth, features, plan))
+        return depth, features
+
+    def forward(self, images: Tensor, plan: LiftPlan) -> Tensor:
+        """Lift images `[B, N, 3, H, W]`, uint8 or normalised float."""
+        return self.downsample(lift(*self.encode(images, plan.ground), plan))
 
 
 class Segmenter(nn.Module):
@@ -132,6 +140,13 @@ class Student(Segmenter):
         self.decoder = BevDecoder(config.decoder)
         self.head = SegmentationHead(self.decoder.channels, config.head, self.bev_grid, grid)
         self._store_channels_last()
+
+    def cast(self, precision: torch.dtype) -> None:
+        """Convert the weights for inference. The constants of geometry and of the images stay as they are."""
+        constants = {name: getattr(self.camera, name) for name in ("bins", "scale", "shift")}
+        self.to(precision)
+        for name, value in constants.items():
+            setattr(self.camera, name, value)
 
     def plan(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
         """Plan the lift for `intrinsics` [B, N, 3, 3] of the network input and `ego_T_cam` [B, N, 4, 4]."""

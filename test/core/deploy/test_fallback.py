@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from small_networks import GRID, small_student
 
-from bridgeta_core.deploy.fallback import FallbackRuntime, is_out_of_memory
+from bridgeta_core.deploy.fallback import FallbackRuntime
+from bridgeta_core.deploy.memory import is_out_of_memory
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry.classes import CLASS_NAMES
@@ -308,7 +309,7 @@ def test_a_real_runtime_is_freed_before_the_next_gives_the_result(
     assert runtime.fits(RIG) == Runtime.from_student(student, info, "cpu").fits(RIG)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_a_full_gpu_leads_to_the_cpu() -> None:
     student = tiny_student()
     info = WeightsInfo(student.config, GRID, CLASS_NAMES, ("only",))

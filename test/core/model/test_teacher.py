@@ -246,3 +246,21 @@ def test_an_empty_range_of_heights_is_an_error() -> None:
     with pytest.raises(BridgeTAError, match=r"teacher\.lidar\.z_min must be below z_max") as caught:
         LidarBranch(LidarConfig(z_min=1.0, z_max=1.0), LiftConfig())
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("sensors", SENSORS)
+def test_a_gpu_gives_the_taps_and_gradients_of_the_cpu(sensors: str) -> None:
+    images, points = inputs(2)
+    net = teacher(sensors)
+    gradients = []
+    for device in ("cpu", "cuda"):
+        net.to(device).zero_grad()
+        plan = plan_of(net, 2)
+        # PyTorch 2.11 for CUDA crashes in oneDNN's backward pass of this camera branch on several CPU threads.
+        with torch.backends.mkldnn.flags(enabled=False):
+            taps = net(images.to(device), plan, [cloud.to(device) for cloud in points])
+            taps.Z.square().mean().backward()
+        gradients.append([p.grad.cpu().clone() for p in net.parameters() if p.grad is not None])
+    for here, there in zip(*gradients, strict=True):
+        assert (here - there).norm() <= 2e-2 * here.norm() + 1e-6

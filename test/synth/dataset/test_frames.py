@@ -125,7 +125,7 @@ def test_unknown_cameras_and_missing_points_are_refused(settings: SynthSettings)
         SyntheticFrames(settings, IMAGE, GRID, lidar=LidarConfig(sweeps=9))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 def test_a_gpu_renders_what_a_cpu_does(settings: SynthSettings, rendered: SyntheticFrames) -> None:
     frame = SyntheticFrames(settings, IMAGE, GRID, CAMERAS, device="cuda", lidar=KEYFRAME)[0]
     assert frame.images.device.type == "cuda"
