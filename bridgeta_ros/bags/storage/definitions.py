@@ -65,20 +65,22 @@ class Decoder:
         return self._stores[key]
 
     def _make_store(self, topic: RecordedTopic, type_hash: str) -> Typestore:
-        own = topic.definition.strip() != b""
+        own, standard = topic.definition.strip() != b"", load_standard_types()
         try:
-            store = _parse(topic) if own else load_standard_types()
+            store = _parse(topic) if own else standard
             # The hash needs each nested type, so it also finds definitions that lack some.
             digest = store.hash_rihs01(topic.msgtype)
+            if topic.msgtype in standard.fielddefs and digest != standard.hash_rihs01(topic.msgtype):
+                _require_fields(store, standard)
         except Exception as error:  # as in decode
-            if not own or topic.msgtype not in load_standard_types().fielddefs:
-                what = "cannot be parsed" if own else "is not in the bag, and the type is no standard one"
+            if not own or topic.msgtype not in standard.fielddefs:
+                what = "cannot be used" if own else "is not in the bag, and the type is no standard one"
                 raise BridgeTAError(
                     f"the definition of {topic.msgtype} on {topic.topic} {what}",
                     fix="Record the bag again in MCAP, where that package is installed",
                 ) from error
-            self.remarks.append(f"the bag's definition of {topic.msgtype} cannot be parsed: the standard one is used")
-            store = load_standard_types()
+            self.remarks.append(f"the bag's definition of {topic.msgtype} cannot be used: the standard one is")
+            store = standard
             digest = store.hash_rihs01(topic.msgtype)
         if type_hash.startswith("RIHS01_") and type_hash != digest:
             where = "the bag's definition" if own else "the standard definition"
@@ -87,6 +89,14 @@ class Decoder:
                 "if its values look wrong, record it again with one version of that package"
             )
         return store
+
+
+def _require_fields(store: Typestore, standard: Typestore) -> None:
+    """Raise ValueError for types that lack a field of the standard types of their names: we would look for it."""
+    for name in store.fielddefs.keys() & standard.fielddefs.keys():
+        fields = store.fielddefs[name][1]
+        if any(field not in fields for field in standard.fielddefs[name][1]):
+            raise ValueError(f"{name} lacks a field")
 
 
 def find_ros_type(topic: RecordedTopic) -> str | None:

@@ -155,7 +155,7 @@ def test_images_that_are_lost_make_incomplete_sets(tmp_path):
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
-    [(jpeg(50)[:300], "truncated"), (b"", "0 bytes"), (jpeg(50, (80, 45)), "calibration is for 160x90")],
+    [(jpeg(50)[:300], "truncated"), (b"", "holds no data"), (jpeg(50, (80, 45)), "calibration is for 160x90")],
 )
 def test_a_bad_image_costs_only_its_set_and_its_reason_is_counted(tmp_path, bad, reason):
     write_bag(tmp_path / "in", image=lambda c, n: bad if (c, n) == (2, "cam_back") else jpeg(50))
