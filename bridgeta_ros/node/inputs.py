@@ -104,6 +104,8 @@ class CameraInputs:
         self._subscriptions: list[Any] = []
         self._latched: dict[str, Any] = {}  # by camera, a subscription to its latched CameraInfo
         self._tf: TfTopic | None = None
+        self._base = settings.base_frame
+        self._frames: dict[str, str] = {}  # optical frames by camera
         self._subscribe(settings)
 
     def _subscribe(self, settings: NodeParameters) -> None:
@@ -179,7 +181,9 @@ class CameraInputs:
 
     def _take_info(self, name: str, message: Any) -> None:
         if self._tf is not None:
-            self._tf.reader.add_frames([message.header.frame_id])
+            if self._frames.get(name) != message.header.frame_id:
+                self._frames[name] = message.header.frame_id
+                self._tf.reader.watch([self._base, *self._frames.values()])
             if name in self._calibration.problems:
                 self._read_tf()
         if self._calibration.add_info(name, message):

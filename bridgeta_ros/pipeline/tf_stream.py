@@ -33,10 +33,11 @@ class TransformReader:
     def __init__(self, frames: Iterable[str]) -> None:
         self._wanted: set[bytes] = set()
         self._above: dict[bytes, bytes] = {}  # parents of static links, which do not come again
-        self.add_frames(frames)
+        self.watch(frames)
 
-    def add_frames(self, frames: Iterable[str]) -> None:
-        """Read the links above these frames too."""
+    def watch(self, frames: Iterable[str]) -> None:
+        """Read the links above these frames, and no longer those above the earlier ones."""
+        self._wanted.clear()
         for frame in frames:
             self._want(frame.encode())
 

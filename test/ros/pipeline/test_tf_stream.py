@@ -59,12 +59,12 @@ def test_leading_slashes_do_not_matter():
     assert len(reader.read(serialise((0, "/odom", "/base_link"), (0, "map", "odom")))) == 2
 
 
-def test_frames_can_be_added():
-    reader = TransformReader([])
-    data = serialise((0, "base_link", "front"))
-    assert reader.read(data) == []
-    reader.add_frames(["front"])
-    assert len(reader.read(data)) == 1
+def test_other_frames_can_be_watched():
+    reader = TransformReader(["left"])
+    data = serialise((0, "base_link", "front"), (0, "base_link", "left"))
+    assert [link.child for link in reader.read(data)] == ["left"]
+    reader.watch(["front"])
+    assert [link.child for link in reader.read(data)] == ["front"]
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -72,7 +72,7 @@ def test_the_way_may_lead_over_static_links(early):
     reader = TransformReader(["base_link"] if early else [])
     reader.add_static("base_footprint", "base_link")
     reader.add_static("base_link", "front")
-    reader.add_frames(["base_link"])
+    reader.watch(["base_link"])
     data = serialise((0, "odom", "base_footprint"), (0, "arm", "hand"))
     assert [link.child for link in reader.read(data)] == ["base_footprint"]
 
