@@ -224,9 +224,21 @@ def _check_distortion(value: Any) -> tuple[float, ...]:
     return tuple(_number(v) for v in value)
 
 
-def _check_text(value: Any) -> str:
+# Other names of the same models, with the same order of coefficients.
+_MODELS = {
+    "equidistant": ("fisheye", "kannala_brandt", "kannala_brandt4", "kb4", "opencv_fisheye"),
+    "plumb_bob": ("radtan", "brown_conrady", "opencv", "pinhole", "brown", "none"),
+    "rational_polynomial": ("rational", "full_opencv"),
+}
+
+
+def _check_model(value: Any) -> str:
     if not isinstance(value, str):
         raise _Fault(f"is {_describe(value)}, not a name")
+    plain = value.strip().lower().replace("-", "_").replace(" ", "_")
+    for model, synonyms in _MODELS.items():
+        if value != model and (plain == model or plain in synonyms):
+            raise _Fault(f"is {value!r}: did you mean {model}?")
     return value
 
 
@@ -237,7 +249,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "translation": lambda value: _numbers(value, 3, "[x, y, z] in metres"),
     "rotation": _check_rotation,
     "distortion": _check_distortion,
-    "distortion_model": _check_text,
+    "distortion_model": _check_model,
     "crop_bottom": _pixels,
 }
 _OPTIONAL = ("distortion", "distortion_model", "crop_bottom")

@@ -94,6 +94,7 @@ def replay(
             progress_bar(progress) as bar,
         ):
             summary.remarks += find_remarks(pipeline.coverage)
+            summary.coverage = {view.camera.name: view.describe() for view in pipeline.coverage}
             run = _Replay(source, target, pipeline, summary, settings)
             task = bar.add_task("replay", total=source.count(run.inputs))
             run.run(lambda: bar.advance(task))

@@ -44,6 +44,7 @@ class ReplaySummary:
     failures: dict[str, int] = field(default_factory=dict)  # reason -> count
     missed: dict[str, int] = field(default_factory=dict)  # incomplete sets that lacked a camera, by camera
     remarks: list[str] = field(default_factory=list)
+    coverage: dict[str, str] = field(default_factory=dict)  # camera -> what it sees of the grid, in words
     wall_seconds: float = 0.0
     bag_seconds: float = 0.0
     stamps: list[int] = field(default_factory=list)  # nanoseconds, of each used set

@@ -17,7 +17,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import create_bag
 from bridgeta_ros.bags.replay import RIG_NAME, ReplaySettings, replay
 from bridgeta_ros.bags.report import write_report
-from bridgeta_ros.bags.summary import ReplaySummary
+from bridgeta_ros.bags.summary import FILE_NAME, ReplaySummary
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.images import EncodedImage
 from bridgeta_ros.pipeline.pipeline import BevPipeline
@@ -140,6 +140,7 @@ def test_an_implausible_calibration_is_remarked_on_the_screen_and_in_the_report(
     summary = run(bag, tmp_path / "out")
     remark = "cam_back sees 0 of the 320 cells: it looks 90 degrees up, is its frame an optical frame"
     assert any(text.startswith(remark) for text in summary.remarks)
+    assert ReplaySummary.load(tmp_path / "out" / FILE_NAME).coverage["cam_back"] == "sees no cell of the grid"
     write_report(tmp_path / "out", bag, tmp_path / "report.html", progress=False)
     assert remark in (tmp_path / "report.html").read_text()
 
