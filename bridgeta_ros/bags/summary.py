@@ -94,7 +94,7 @@ class ReplaySummary:
     def describe_missed(self) -> str:
         """Name the cameras that incomplete sets lacked, those that lacked most often first."""
         ranked = sorted(self.missed.items(), key=lambda item: -item[1])
-        return join_first([f"{name} ({count} times)" for name, count in ranked], 6)
+        return join_first([f"{name} {count} x" for name, count in ranked], 6)
 
     def list_losses(self) -> list[str]:
         """Say what became of images that are in no set that ran, beyond the counts of sets."""
@@ -106,7 +106,7 @@ class ReplaySummary:
         if self.astray:
             losses.append(f"{self.astray} images bear stamps of another clock than the other cameras'")
         if self.resets:
-            losses.append(f"stamps went back {self.resets} times, where sets began anew")
+            losses.append(f"stamps went back {self.resets} x, where sets began anew")
         return losses
 
     def save(self, path: Path) -> None:

@@ -286,6 +286,14 @@ def test_the_summary_lies_in_the_bag_and_is_printed(bag, tmp_path):
         ReplaySummary.load(bag / "replay.json")
 
 
+def test_a_summary_of_an_earlier_version_is_read(bag, tmp_path):
+    run(bag, tmp_path / "out")
+    path = tmp_path / "out" / "replay.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in content.items() if key not in ("missed", "astray")}))
+    assert ReplaySummary.load(path).missed == {}
+
+
 def copy_without(source: Path, out: Path, *gone: str) -> Path:
     with open_bag(source) as bag, create_bag(out) as (target, _):
         kept = {topic: kind for topic, kind in bag.topics.items() if not any(g in topic for g in gone)}
