@@ -35,8 +35,12 @@ def read_entries(path: Path) -> dict[str, dict[str, Any]]:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)
     except OSError as error:
         raise BridgeTAError(f"cannot be read ({error.strerror})", where=path) from error
+    except UnicodeDecodeError as error:
+        raise BridgeTAError(f"is not text in UTF-8 ({error.reason})", where=path, fix=FORMAT_HELP) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BridgeTAError(f"is not YAML ({error})", where=path, fix=FORMAT_HELP) from error
+        mark = getattr(error, "problem_mark", None)
+        reason = str(error) if mark is None else f"line {mark.line + 1}: {getattr(error, 'problem', error)}"
+        raise BridgeTAError(f"is not YAML ({' '.join(reason.split())})", where=path, fix=FORMAT_HELP) from error
     try:
         return _check_content(content)
     except _Fault as fault:
@@ -57,12 +61,16 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def _check_content(content: Any) -> dict[str, dict[str, Any]]:
+    if isinstance(content, dict) and "camera_matrix" in content and "cameras" not in content:
+        raise _Fault(
+            "is one camera's file of camera_calibration: a rig has all cameras, with their poses, in 'cameras'"
+        )
     if not isinstance(content, dict) or "cameras" not in content:
         raise _Fault("has no mapping 'cameras'")
     others = [key for key in content if key != "cameras"]
@@ -106,7 +114,7 @@ def _check_entry(entry: Any) -> dict[str, Any]:
 _SYNONYMS = {
     "width": ("image_width", "cols", "w"),
     "height": ("image_height", "rows", "h"),
-    "intrinsics": ("k", "camera_matrix", "camera_intrinsic", "cam_k", "matrix"),
+    "intrinsics": ("k", "camera_matrix", "camera_intrinsic", "cam_k", "matrix", "fx", "fy", "cx", "cy"),
     "translation": ("t", "xyz", "position", "origin", "trans"),
     "rotation": ("q", "r", "quaternion", "orientation", "rpy", "rotation_matrix", "quat"),
     "distortion": ("d", "dist", "dist_coeffs", "distortion_coefficients", "coeffs"),
@@ -119,9 +127,9 @@ def _suggest(key: str) -> str:
     plain = key.lower().replace("-", "_").replace(" ", "_")
     for name, synonyms in _SYNONYMS.items():
         if plain == name or plain in synonyms:
-            return f": did you mean {name}?"
+            return f" (did you mean {name}?)"
     close = difflib.get_close_matches(plain, list(_KEYS), n=1)
-    return f": did you mean {close[0]}?" if close else f" (the keys are {', '.join(_KEYS)})"
+    return f" (did you mean {close[0]}?)" if close else f" (the keys are {', '.join(_KEYS)})"
 
 
 def _describe(value: Any) -> str:
@@ -238,7 +246,7 @@ def _check_model(value: Any) -> str:
     plain = value.strip().lower().replace("-", "_").replace(" ", "_")
     for model, synonyms in _MODELS.items():
         if value != model and (plain == model or plain in synonyms):
-            raise _Fault(f"is {value!r}: did you mean {model}?")
+            raise _Fault(f"is {value!r} (did you mean {model}?)")
     return value
 
 

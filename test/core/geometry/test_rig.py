@@ -117,6 +117,7 @@ def refuse(tmp_path, content) -> str:
     with pytest.raises(BridgeTAError) as error:
         Rig.load(path)
     assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
     return str(error.value)
 
 
@@ -126,6 +127,8 @@ def refuse(tmp_path, content) -> str:
         ("cameras: [", "is not YAML"),
         ("[" * 5000, "is not YAML"),
         ("cameras: {a: 2001-99-99}", "is not YAML"),
+        ("cameras:\n\tleft: 3", r"is not YAML \(line 2: found character '\\t'"),
+        ("image_width: 640\ncamera_matrix: {rows: 3}", "is one camera's file of camera_calibration"),
         ("- 1", "has no mapping 'cameras'"),
         ("", "has no mapping 'cameras'"),
         ("cameras: 3", "has no mapping 'cameras' of names"),
@@ -135,8 +138,8 @@ def refuse(tmp_path, content) -> str:
         ("cameras: {left: {}}\nvehicle: 3", "unknown key 'vehicle'"),
         ("cameras: {left: 3}", "camera left: needs keys such as width"),
         ("cameras: {off: {}}", "a camera's name is False in YAML: write it in quotes"),
-        ("cameras: {left: {}, left: {}}", "left is there twice"),
-        ("cameras: {left: {width: 1, width: 2}}", "width is there twice"),
+        ("cameras: {left: {}, left: {}}", "line 1: 'left' is there twice"),
+        ("cameras: {left: {width: 1, width: 2}}", "'width' is there twice"),
     ],
 )
 def test_a_file_that_is_no_rig_is_named(tmp_path, content, message):
@@ -178,7 +181,7 @@ def test_a_value_of_a_wrong_type_is_named_with_camera_and_key(tmp_path, key, val
 )
 def test_a_misspelt_key_is_named_with_what_was_meant(tmp_path, misspelt, meant):
     message = refuse(tmp_path, yaml.safe_dump({"cameras": {"left": {**_entry(), misspelt: [0]}}}))
-    assert f"camera left: unknown key '{misspelt}': did you mean {meant}?" in message
+    assert f"camera left: unknown key '{misspelt}' (did you mean {meant}?)" in message
 
 
 def test_a_key_without_any_likeness_is_answered_by_the_list(tmp_path):
@@ -277,6 +280,12 @@ def test_any_value_of_a_key_is_taken_or_named(key, value):
             problem = str(error)
     words = {"width": "image", "height": "image"}
     assert not problem or re.search(f"camera left: .*({key}|{words.get(key, key)})", problem)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "rig.yaml").write_bytes("cameras: {}".encode("utf-16"))
+    with pytest.raises(BridgeTAError, match=r"rig.yaml: is not text in UTF-8"):
+        Rig.load(tmp_path / "rig.yaml")
 
 
 def test_a_missing_file_is_named(tmp_path):
