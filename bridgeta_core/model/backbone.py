@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,9 @@ from transformers.utils import logging
 from bridgeta_core.config.experiment import BackboneConfig
 from bridgeta_core.model.decoder import convolution
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.files import find_user_cache
 
+_HUB_FOLDERS = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE")
 _PROBE = 128  # pixels; a multiple of every stride in use
 
 
@@ -95,14 +98,20 @@ def _load_pretrained(config: BackboneConfig, kind: Any) -> tuple[Any, dict[str, 
     name, fix = config.pretrained, "Connect to the hub once, name a local folder, or set model.backbone.pretrained=null"
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # transformers lists the classifier's unused weights at length
+    # Where the user has no home the hub's own choice would be a folder ~ in the working directory.
+    folder = None if any(map(os.environ.get, _HUB_FOLDERS)) else find_user_cache() / "huggingface" / "hub"
     try:
-        settings = AutoConfig.from_pretrained(name, **config.options, out_features=_stage_names(config))
+        settings = AutoConfig.from_pretrained(
+            name, cache_dir=folder, **config.options, out_features=_stage_names(config)
+        )
         if settings.model_type != config.architecture:
             raise BridgeTAError(
                 f"model.backbone.pretrained = {name} is a {settings.model_type}, not a {config.architecture}",
                 exit_code=2,
             )
-        backbone, report = kind.from_pretrained(name, config=settings, output_loading_info=True, use_safetensors=True)
+        backbone, report = kind.from_pretrained(
+            name, config=settings, cache_dir=folder, output_loading_info=True, use_safetensors=True
+        )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BridgeTAError(f"pretrained weights {name} cannot be loaded ({reason})", fix=fix) from error

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,21 @@ from bridgeta_core.utils.errors import BridgeTAError
 logger = logging.getLogger(__name__)
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def find_user_cache() -> Path:
+    """Return the folder for derived files of all programs: XDG_CACHE_HOME, else ~/.cache.
+
+    A user without a home that can be written, as in a container that runs under another user's number, has it among
+    the temporary files.
+    """
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen)
+    cache = Path(os.path.expanduser("~")) / ".cache"
+    nearest = next((p for p in (cache, *cache.parents) if os.path.exists(p)), Path())
+    if cache.is_absolute() and nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return cache
+    return Path(tempfile.gettempdir()) / f"bridgeta-cache-{os.getuid()}"
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from bridgeta_core.data.nuscenes.json_table import AGAIN, Columns
 from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables, has_tables
 from bridgeta_core.data.nuscenes.versions import list_versions as list_versions  # its users know it from here
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import hash_json, hold_lock, replace_when_done
+from bridgeta_core.utils.files import find_user_cache, hash_json, hold_lock, replace_when_done
 
 logger = logging.getLogger(__name__)
 
@@ -97,18 +96,9 @@ def is_cached(root: Path, version: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return the folder of derived files: BRIDGETA_CACHE, else XDG_CACHE_HOME/bridgeta, else ~/.cache/bridgeta.
-
-    A user without a home, as in a container that runs with another user's number, has it among the temporary files.
-    """
-    if chosen := os.environ.get("BRIDGETA_CACHE"):
-        return Path(os.path.expanduser(chosen))  # stays as it is without a home
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen) / "bridgeta"
-    try:
-        return Path.home() / ".cache" / "bridgeta"
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"bridgeta-{os.getuid()}"
+    """Return the folder of derived files: BRIDGETA_CACHE, else `bridgeta` in the user's cache."""
+    chosen = os.environ.get("BRIDGETA_CACHE")
+    return Path(os.path.expanduser(chosen)) if chosen else find_user_cache() / "bridgeta"
 
 
 def _about(root: Path, version: str) -> dict[str, Any]:

@@ -3,14 +3,24 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import pwd
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import build_once, hash_file, hash_json, hold_lock, replace_when_done
+from bridgeta_core.utils.files import (
+    build_once,
+    find_user_cache,
+    hash_file,
+    hash_json,
+    hold_lock,
+    replace_when_done,
+)
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -175,3 +185,70 @@ def test_a_dead_holder_frees_its_lock_unless_a_child_lives_on(tmp_path, outlived
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
     assert f"process {os.getpid()}" in path.read_text()
+
+
+def test_the_cache_is_that_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_user_cache() == tmp_path / ".cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert find_user_cache() == tmp_path / "xdg"
+
+
+def _no_home(monkeypatch, tmp_path):
+    def fail(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", fail)
+
+
+def _home_in_a_file(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+
+
+def _read_only_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
+
+
+@pytest.mark.parametrize("remove", [_no_home, _home_in_a_file, _read_only_home])
+def test_without_a_usable_home_the_cache_is_among_temporary_files(tmp_path, monkeypatch, remove):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    remove(monkeypatch, tmp_path)
+    assert find_user_cache() == Path(tempfile.gettempdir()) / f"bridgeta-cache-{os.getuid()}"
+
+
+COMMANDS_WITHOUT_HOME = """
+import os, pwd, sys
+def fail(number): raise KeyError(number)
+pwd.getpwuid = fail
+for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "BRIDGETA_CACHE"):
+    os.environ.pop(name, None)
+from bridgeta_ros.cli import app
+app()
+"""
+
+
+def test_commands_run_without_a_home(small_root, small_network, tmp_path):
+    settings = [f"data.train_root={small_root}", f"data.val_root={small_root}", "data.version=v1.0-mini"]
+    settings += [*small_network, "data.cameras=[CAM_FRONT,CAM_BACK]", "data.workers=1", "train.epochs=1"]
+    commands = (
+        ["data", "index", str(small_root)],
+        ["train", "student", "tiny", *settings, "--out", "run"],
+        ["eval", "run/student.safetensors", str(small_root), "--out", "eval"],
+        ["view", str(small_root), "sample.png"],
+        ["bag", str(small_root), "bag", "--scene", "scene-0061"],
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(Path(__file__).parents[3])}
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "work").mkdir()
+    for command in commands:
+        call = [sys.executable, "-c", COMMANDS_WITHOUT_HOME, *command]
+        result = subprocess.run(
+            call, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"run", "eval", "sample.png", "bag"}
+    assert (tmp_path / "tmp" / f"bridgeta-cache-{os.getuid()}" / "bridgeta" / "index").is_dir()
