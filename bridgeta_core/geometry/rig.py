@@ -89,7 +89,7 @@ class Camera:
         if np.linalg.det(pose[:3, :3]) < 0:
             return "the rotation of ego_T_cam is a reflection"
         if np.abs(pose[:3, 3]).max() > _FARTHEST:
-            return f"ego_T_cam puts the camera {np.abs(pose[:3, 3]).max():.3g} m away from the vehicle"
+            return f"the translation of ego_T_cam is {np.abs(pose[:3, 3]).max():.3g} m long"
         if self.crop_bottom is not None and not 1 <= self.crop_bottom <= self.height:
             return f"crop_bottom {self.crop_bottom} is not a row of an image {self.height} px high"
         return find_distortion_problem(self.distortion_model, self.distortion)

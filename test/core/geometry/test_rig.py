@@ -83,6 +83,8 @@ def test_a_rig_needs_cameras_with_different_names(cameras):
         ({"ego_T_cam": np.eye(3)}, "4x4 finite numbers"),
         ({"ego_T_cam": np.diag([2.0, 1, 1, 1])}, "not orthonormal"),
         ({"ego_T_cam": np.diag([-1.0, 1, 1, 1])}, "a reflection"),
+        ({"ego_T_cam": rigid((0, 0, 1e8), (1, 0, 0, 0))}, "the translation of ego_T_cam is 1e.08 m long"),
+        ({"width": 40000}, "image size 40000x600 is beyond 32767 pixels a side"),
         ({"intrinsics": INTRINSICS.T}, "need the form"),
         ({"intrinsics": INTRINSICS * (1e9, 1e9, 1)}, "need the form|not pixels"),
         ({"distortion": (0.1,) * 6}, "6 coefficients, plumb_bob takes 4, 5, 8, 12 or 14"),
