@@ -46,7 +46,7 @@ setup(
         "omegaconf>=2.3,<3",
         "opencv-python-headless>=4.8,<5",
         "PyYAML>=6,<7",
-        "protobuf>=4.21",
+        "protobuf>=4.22",
         "rich>=13",
         "rosbags>=0.10.4,<0.12",
         "rosbags-image>=0.10,<0.12",

@@ -73,7 +73,7 @@ class _Streams:
         for topic, kind in sorted(bag.topics.items()):
             if kind not in (topics.COMPRESSED, topics.RAW, topics.CAMERA_INFO):
                 continue
-            silent = bag.count([topic]) == 0
+            silent = bag.count([topic]) == 0 or next(bag.raw({topic}), None) is None
             message = None if silent else bag.first(topic)
             if kind == topics.CAMERA_INFO:
                 if message is not None:

@@ -38,6 +38,7 @@ _STORES: dict[str, tuple[Stores, Literal[8, 9]]] = {
     # Humble reads the quality of service of version 8, and not that of version 9.
     "humble": (Stores.ROS2_HUMBLE, 8),
 }
+_SUMMARY = "the summary"
 _FOREVER = QosTime(9223372036, 854775807)
 
 
@@ -72,7 +73,7 @@ class BagReader:
         self._promises = {"metadata.yaml": metadata.counts} if metadata.counts else {}
         counts = [file.counts for file in files if file.counts is not None]
         if len(counts) == len(files):
-            self._promises["the summary"] = dict(sum(counts, Counter()))
+            self._promises[_SUMMARY] = dict(sum(counts, Counter()))
         lost = [name for name, count in metadata.counts.items() if count and name not in {t.topic for t in recorded}]
         if lost:
             self._remarks.append(f"metadata.yaml lists {join_first(lost)}, which the data files do not hold")
@@ -97,9 +98,10 @@ class BagReader:
             self._remarks.append(text)
 
     def count(self, topics: Collection[str]) -> int | None:
-        """Count the messages of some topics by what metadata and summaries say; None if they say nothing."""
+        """Count the messages of some topics by what summaries and metadata say; None if a summary does not say."""
         promises = self._promises.values()
-        return sum(max(p.get(topic, 0) for p in promises) for topic in topics) if promises else None
+        known = _SUMMARY in self._promises
+        return sum(max(p.get(topic, 0) for p in promises) for topic in topics) if known else None
 
     def raw(self, topics: Collection[str]) -> Iterator[tuple[RecordedTopic, int, bytes]]:
         """Yield serialised messages of some topics with their recording times in nanoseconds, in that order."""

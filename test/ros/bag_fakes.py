@@ -9,6 +9,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mcap.reader import make_reader
+from mcap.writer import Writer
 
 from bridgeta_core.config.experiment import StudentConfig, from_mapping
 from bridgeta_core.geometry.grid import BevGrid
@@ -111,3 +113,31 @@ def write_bag(
                     grid = messages.make_occupancy_grid(make, values, truth_grid, end, "base_link")
                     bag.write(f"{topics.GROUND_TRUTH}/{cls.name}", end, grid)
     return path
+
+
+def rewrite(
+    bag: Path,
+    out: Path,
+    schema: Callable[[str, str, bytes], tuple[str, str, bytes]] = lambda *schema: schema,
+    extra: tuple[str, str, bytes, str] | None = None,
+    metadata: dict[str, str] | None = None,
+    **options,
+) -> Path:
+    """Write the messages of a bag's file anew; `schema` edits name, encoding and text, `extra` is one more topic."""
+    schemas: dict[int, int] = {}
+    channels: dict[int, int] = {}
+    with next(bag.glob("*.mcap")).open("rb") as source, out.open("wb") as target:
+        writer = Writer(target, **options)
+        writer.start("ros2", "test")
+        if extra is not None:
+            name, encoding, text, message_encoding = extra
+            channel = writer.register_channel("/extra", message_encoding, writer.register_schema(name, encoding, text))
+            writer.add_message(channel, 1, b"\0\1\0\0\0", 1)
+        for s, c, m in make_reader(source).iter_messages():
+            if s.id not in schemas:
+                schemas[s.id] = writer.register_schema(*schema(s.name, s.encoding, s.data))
+            if c.id not in channels:
+                channels[c.id] = writer.register_channel(c.topic, "cdr", schemas[s.id], metadata or {})
+            writer.add_message(channels[c.id], m.log_time, m.data, m.publish_time)
+        writer.finish()
+    return out

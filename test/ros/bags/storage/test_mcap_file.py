@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bag_fakes import FakeRuntime, write_bag
-from mcap.reader import make_reader
+from bag_fakes import FakeRuntime, rewrite, write_bag
 from mcap.writer import IndexType, Writer
 
 from bridgeta_core.utils.errors import BridgeTAError
@@ -16,34 +14,6 @@ from bridgeta_ros.bags.replay import ReplaySettings, replay
 from bridgeta_ros.bags.summary import ReplaySummary
 
 CYCLES = 6
-
-
-def rewrite(
-    bag: Path,
-    out: Path,
-    schema: Callable[[str, str, bytes], tuple[str, str, bytes]] = lambda *schema: schema,
-    extra: tuple[str, str, bytes, str] | None = None,
-    metadata: dict[str, str] | None = None,
-    **options,
-) -> Path:
-    """Write the messages of a bag's file anew; `schema` edits name, encoding and text, `extra` is one more topic."""
-    schemas: dict[int, int] = {}
-    channels: dict[int, int] = {}
-    with next(bag.glob("*.mcap")).open("rb") as source, out.open("wb") as target:
-        writer = Writer(target, **options)
-        writer.start("ros2", "test")
-        if extra is not None:
-            name, encoding, text, message_encoding = extra
-            channel = writer.register_channel("/extra", message_encoding, writer.register_schema(name, encoding, text))
-            writer.add_message(channel, 1, b"\0\1\0\0\0", 1)
-        for s, c, m in make_reader(source).iter_messages():
-            if s.id not in schemas:
-                schemas[s.id] = writer.register_schema(*schema(s.name, s.encoding, s.data))
-            if c.id not in channels:
-                channels[c.id] = writer.register_channel(c.topic, "cdr", schemas[s.id], metadata or {})
-            writer.add_message(channels[c.id], m.log_time, m.data, m.publish_time)
-        writer.finish()
-    return out
 
 
 def run(bag: Path) -> ReplaySummary:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bag_fakes import MS, START, FakeRuntime, jpeg, write_bag
+from bag_fakes import MS, START, FakeRuntime, jpeg, rewrite, write_bag
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import open_bag
@@ -89,6 +89,25 @@ def test_counts_that_differ_from_what_was_read_are_said(bag):
     assert summary.used == 6
     (remark,) = summary.remarks
     assert f"metadata.yaml says: {IMAGES} 6 (not 9)" in remark
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("promised", [0, 99])
+def test_numbers_of_messages_that_are_wrong_cost_no_camera(tmp_path, statistics, promised):
+    bag = write_bag(tmp_path / "in")
+    edit_topics(bag, lambda topic: topic.update(message_count=promised))
+    rewritten = rewrite(bag, tmp_path / "in.mcap", use_statistics=statistics)
+    rewritten.rename(bag / "in.mcap")
+    summary = run(bag)
+    assert (summary.used, len(summary.cameras)) == (6, 2)
+    assert any(f"{IMAGES} 6 (not {promised})" in remark for remark in summary.remarks)
+
+
+def test_a_camera_that_only_the_metadata_gives_messages_is_silent(tmp_path):
+    bag = write_bag(tmp_path / "in", image=lambda cycle, name: IMAGE if name == "cam_front" else None)
+    edit_topics(bag, lambda topic: topic.update(message_count=5))
+    summary = run(bag)
+    assert list(summary.cameras) == ["cam_front"]
 
 
 def test_topics_that_only_the_metadata_has_are_said(bag):
