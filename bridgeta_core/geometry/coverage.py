@@ -164,17 +164,21 @@ def _find_misfit(camera: Camera) -> str | None:
 def _find_crop(view: CameraCoverage) -> str | None:
     """Say that the cut of the network input leaves little of what an image shows of the ground."""
     camera = view.camera
-    if camera.crop_bottom is not None or camera.distortion_model == EQUIDISTANT:
-        return None
     kept, shown = int(view.seen.sum()), int(view.whole.sum())
-    squarish = camera.width < _SQUARISH * camera.height
-    loses = kept < shown / 2 if squarish else kept < shown / 4 and view.farthest < _SHORT_SIGHTED
-    if not loses or shown < _NEARLY_NONE * view.whole.size:
+    if shown < _NEARLY_NONE * view.whole.size or kept >= shown / 2:
+        return None
+    # A cut that was asked for, or placed by the pose, is right unless it leaves nothing.
+    is_placed = camera.crop_bottom is not None or camera.distortion_model == EQUIDISTANT
+    is_short = not is_placed and view.farthest < _SHORT_SIGHTED
+    is_squarish = not is_placed and camera.width < _SQUARISH * camera.height
+    if not is_squarish and not (kept < shown / 4 and (is_short or view.share < _NEARLY_NONE)):
         return None
     first, end = view.rows
     ground = f"ground from {view.nearest:.1f} to {view.farthest:.1f} m" if kept else "no ground"
-    remark = f"shows the network rows {first} to {end - 1} of its {camera.width}x{camera.height} image, {ground}"
-    better = _find_rows(place_horizon(view.fit, to_pinhole(camera)))[1]
+    kind = "undistorted " if camera.distortion_model == EQUIDISTANT else ""
+    size = "x".join(map(str, view.fit.source))
+    remark = f"shows the network rows {first} to {end - 1} of its {kind}{size} image, {ground}"
+    better = camera.height if is_placed else _find_rows(place_horizon(view.fit, to_pinhole(camera)))[1]
     return f"{remark}: crop_bottom: {better} in rig.yaml shows it more" if better < end else remark
 
 

@@ -163,6 +163,8 @@ BODY = np.array([[1.0, 0, 0, 1.5], [0, 1, 0, 0], [0, 0, 1, 1.5], [0, 0, 0, 1]])
         ([camera(width=1024, height=1024, view=90)], "front shows the network rows 683 to 1023 of its 1024x1024 image"),
         ([camera(width=1080, height=1920, view=60)], "front shows the network rows 1560 to 1919 of its 1080x1920"),
         ([camera(width=1280, height=1024, view=90, pitch=5)], "front shows the network rows 597 to 1023"),
+        ([camera(width=1600, height=1200, pitch=7, at=(0, 0, 1))], "front shows the network rows 667 to 1199"),
+        ([camera(crop_bottom=400)], "front shows the network rows 0 to 399 of its 1600x900 image, no ground$"),
         ([camera(pitch=30)], "front shows the network rows 367 to 899 of its 1600x900 image, ground from"),
     ],
 )
