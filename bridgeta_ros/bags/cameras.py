@@ -1,4 +1,4 @@
-"""The cameras of a bag: which image topics are used, their calibration, and the stamps of their images."""
+"""The cameras of a bag: which image topics are used, what is passed over, and their calibration."""
 
 from __future__ import annotations
 

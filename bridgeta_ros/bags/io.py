@@ -1,4 +1,4 @@
-"""Reading and writing of ROS 2 bags through the `rosbags` library, with this project's errors."""
+"""Reading and writing of ROS 2 bags, with this project's errors."""
 
 from __future__ import annotations
 
