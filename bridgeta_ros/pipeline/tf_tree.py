@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,14 +70,21 @@ class TfTree:
                 self._faults[child] = f"TF {parent or '(no name)'} <- {child or '(no name)'} is ignored, {fault}"
 
     def find_fault(self, target: str, source: str) -> str | None:
-        """Say which transform between two frames was last ignored, and why; None if none was."""
-        chains: list[str] = []
-        for frame in (strip_slash(source), strip_slash(target)):
-            chains += [frame]
-            while (link := self._links.get(frame)) is not None and link.parent not in chains:
-                frame = link.parent
-                chains.append(frame)
-        return next((self._faults[frame] for frame in chains if frame in self._faults), None)
+        """Say which transform between two frames was last ignored, and why; None if none was.
+
+        What lies above a common ancestor, such as the vehicle's pose on the map, is not between them.
+        """
+        chains = [self._list_ancestors(strip_slash(frame)) for frame in (source, target)]
+        common = {frame for frame in chains[0] if frame in chains[1]}
+        between = [frame for chain in chains for frame in chain if frame not in common]
+        return next((self._faults[frame] for frame in between if frame in self._faults), None)
+
+    def _list_ancestors(self, frame: str) -> list[str]:
+        """List a frame and its ancestors, up to the root or to where a loop closes."""
+        chain = [frame]
+        while (link := self._links.get(chain[-1])) is not None and link.parent not in chain:
+            chain.append(link.parent)
+        return chain
 
     def _to_root(self, frame: str) -> dict[str, Matrix]:
         """Return every ancestor of a frame (itself first, the root last) with ancestor_T_frame."""
@@ -125,10 +133,11 @@ def _find_transform_fault(parent: str, child: str, position: Sequence[float], tu
         return "a frame is its own parent"
     if not parent or not child:
         return "a frame has no name"
-    if not np.isfinite([*position, *turn]).all():
+    if not all(map(math.isfinite, (*position, *turn))):
         return "it holds values that are not finite"
-    if np.abs([*position, *turn]).max() > _LARGEST:
+    if max(map(abs, (*position, *turn))) > _LARGEST:
         return "it holds values that are no measures"
-    if abs(float(np.square(turn).sum()) - 1) >= _UNIT:
-        return f"its quaternion has length {np.linalg.norm(turn):.3g}, not 1"
+    length = math.hypot(*turn)
+    if abs(length**2 - 1) >= _UNIT:
+        return f"its quaternion has length {length:.3g}, not 1"
     return None

@@ -130,6 +130,18 @@ def test_a_transform_that_turns_bad_leaves_the_earlier_one(how):
     assert tree.find_fault("base_link", "camera") is None
 
 
+def test_a_bad_pose_on_the_map_is_no_fault_of_a_camera():
+    tree = TfTree()
+    tree.add_message(
+        messages.make_tf_message(FACTORY, [(0, "map", "base_link", AHEAD), (0, "base_link", "cam", AHEAD)])
+    )
+    message = messages.make_tf_message(FACTORY, [(1, "map", "base_link", AHEAD)])
+    message.transforms[0].transform.translation.x = float("nan")
+    tree.add_message(message)
+    assert tree.find_fault("base_link", "cam") is None
+    assert "TF map <- base_link is ignored" in str(tree.find_fault("map", "cam"))
+
+
 def test_a_frame_that_is_sent_as_its_own_parent_is_no_fault():
     tree = TfTree()
     tree.add("base_link", "camera", AHEAD)
