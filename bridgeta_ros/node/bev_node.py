@@ -106,6 +106,7 @@ class BevNode(LifecycleNode):
         assert self._runtime is not None
         assert self._outputs is not None
         self._failure = None
+        self._clock_of_drive.restart()
         try:
             minimum = self.settings.min_cameras or len(self._names)
             self._health = Health(self._names, minimum, lambda: self.settings.diagnostics, self._clock_of_drive)
@@ -300,11 +301,12 @@ class BevNode(LifecycleNode):
         state = "active" if self._worker else "inactive" if self._runtime else "unconfigured"
         level = OK if self._failure is None else ERROR
         statuses = [Status("lifecycle", level, f"{state}: {self._failure}" if self._failure else state, {})]
-        statuses.append(self._clock_of_drive.describe(self._health.images if self._health else 0))
         if self._runtime is not None:
             runtime = self._runtime
             weights = self.settings.weights
             statuses.append(describe_network(weights, str(runtime.device), runtime.precision, runtime.remarks))
+        if self._health is not None:
+            statuses.append(self._clock_of_drive.describe(self._health.images))
         of_drive: list[Status] = []
         if self._health is not None and self._calibration is not None:
             calibration = self._calibration

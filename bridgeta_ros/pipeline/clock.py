@@ -56,6 +56,11 @@ class DriveClock:
             self._last = steady
             return self._elapsed
 
+    def restart(self) -> None:
+        """Begin the time again within which /clock has to send something."""
+        with self._lock:
+            self._start = self._steady()
+
     def describe(self, images: int) -> Status:
         """Describe the clock for /diagnostics; `images` is how many have come so far."""
         self()

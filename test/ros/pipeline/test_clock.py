@@ -82,6 +82,15 @@ def test_a_clock_that_never_sends_is_named_with_the_remedy():
     assert bench.says() == (OK, "simulated time")
 
 
+def test_the_wait_for_a_clock_begins_with_the_restart():
+    bench = Bench()
+    bench.steady += 60  # the network is loaded
+    bench.clock.restart()
+    assert bench.says()[0] == OK
+    bench.steady += 11
+    assert bench.says()[0] == WARN
+
+
 def test_images_without_progress_of_the_clock_are_a_warning():
     bench = Bench()
     bench.play(1)
