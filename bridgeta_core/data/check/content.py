@@ -86,6 +86,10 @@ def _check_chunks(root: Path, files: Sequence[Expected], jobs: int) -> Iterator[
             faults = future.result()
             submit(itertools.islice(chunks, 1))
             yield count, faults
+    except OSError as error:
+        fix = "Allow more open files (ulimit -n 1024), or use fewer --jobs"
+        what = f"processes cannot be started ({error.strerror or error})"
+        raise BridgeTAError(what, where=root, fix=fix) from error
     except BrokenProcessPool as error:
         fix = "If memory ran short use fewer --jobs"
         raise BridgeTAError("a process that decodes files died", where=root, fix=fix) from error

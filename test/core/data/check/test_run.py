@@ -355,6 +355,15 @@ def test_damaged_files_are_found_by_decoding_them_all(broken_root):
     assert reports[0].bad_files == sorted(str(path.relative_to(broken_root)) for path in damage)
 
 
+def test_processes_that_cannot_be_started_are_one_message(small_root, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(deepcheck.ProcessPoolExecutor, "submit", fail)
+    with pytest.raises(BridgeTAError, match=r"cannot be started \(Too many open files\).*fewer --jobs"):
+        check(small_root, deep=True, jobs=1)
+
+
 def problems_named(report, name):
     return [item for item in report.problems if item.name == name]
 
