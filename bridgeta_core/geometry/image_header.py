@@ -19,6 +19,7 @@ Buffer = Any  # anything with the buffer protocol: bytes, array.array, ndarray
 MAX_PIXELS = 2**25  # an 8K image, 7680x4320, fits
 NAMES: dict[Kind, str] = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP", "bmp": "BMP"}
 
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes, of all versions
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_SEGMENTS = 1000  # of a JPEG; a colour profile and a preview take some dozens
 _MAX_SCANS = 100  # of a JPEG; a progressive one has about ten, and each is a pass over the whole picture
@@ -156,6 +157,8 @@ def _read_bmp(data: bytes) -> ImageHeader:
     if len(data) < 54:
         raise _truncated("bmp")
     start, size = struct.unpack_from("<II", data, 10)
+    if size not in _BMP_HEADERS:
+        raise BridgeTAError(f"BMP is damaged (its header has {size} bytes)")
     if size == 12:
         (width, height, _, depth), compression = struct.unpack_from("<HHHH", data, 18), 0
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bridgeta_core.geometry.image_header import MAX_PIXELS
 from bridgeta_core.geometry.rig_file import FORMAT_HELP, format_rig, read_entries
 from bridgeta_core.geometry.transforms import Matrix, quaternion, rigid
 from bridgeta_core.utils.errors import BridgeTAError
@@ -25,6 +26,7 @@ DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
 }
 """How many coefficients each distortion model may have, by the names of sensor_msgs/CameraInfo."""
 
+_LONGEST_SIDE = 16  # in shorter sides; resized to the network's width, a longer image would need gigabytes
 _SHORTEST = 0.05  # of the image's width: 168 degrees without distortion, and no lens is so wide with it
 _LONGEST = 1e7  # pixels
 _LARGEST = 32767  # pixels; OpenCV cannot remap larger images
@@ -70,6 +72,11 @@ class Camera:
             return f"image size {self.width}x{self.height} is empty"
         if max(self.width, self.height) > _LARGEST:
             return f"image size {self.width}x{self.height} is beyond {_LARGEST} pixels a side"
+        long, short = max(self.width, self.height), min(self.width, self.height)
+        if long * short > MAX_PIXELS:
+            return f"image size {self.width}x{self.height} is beyond {MAX_PIXELS:,} pixels"
+        if long > _LONGEST_SIDE * short:
+            return f"image size {self.width}x{self.height} is no camera's (over {_LONGEST_SIDE} to 1)"
         if k.shape != (3, 3) or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
             return f"intrinsics {k.tolist()} need 3x3 finite numbers with positive focal lengths"
         if k[1, 0] or not np.array_equal(k[2], (0, 0, 1)):

@@ -18,6 +18,7 @@ FORMAT_HELP = "See docs/rig.md for the format"
 # YAML 1.1, which PyYAML reads, takes 1e-5 for a text.
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 _LARGEST = 1e9
+_DEEPEST = 20  # levels of nesting; a rig has five
 # Rounded components still are a rotation; other numbers in their place are not.
 _UNIT = 0.05
 
@@ -32,7 +33,7 @@ def read_entries(path: Path) -> dict[str, dict[str, Any]]:
     Raises BridgeTAError that names the file, the camera and the key at fault, and what was probably meant.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise BridgeTAError(f"cannot be read ({error.strerror})", where=path) from error
     except UnicodeDecodeError as error:
@@ -53,8 +54,16 @@ def format_rig(entries: Mapping[str, Mapping[str, Any]]) -> str:
     return str(yaml.safe_dump({"cameras": plain}, sort_keys=False, default_flow_style=None))
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A loader that refuses a key that is there twice; YAML's own takes the last one silently."""
+class _StrictLoader(yaml.SafeLoader):
+    """A loader that refuses a key that is there twice, of which YAML's own takes the last one, and deep nesting.
+
+    The library's time grows with the square of the depth: 20 kB of brackets take seconds.
+    """
+
+    def fetch_more_tokens(self) -> None:
+        if self.flow_level + len(self.indents) > _DEEPEST:
+            raise yaml.scanner.ScannerError(None, None, "nested too deeply", self.get_mark())
+        super().fetch_more_tokens()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()

@@ -191,8 +191,8 @@ def test_the_crop_that_a_remark_offers_shows_far_more_ground(changes):
 @given(
     st.builds(
         camera,
-        width=st.integers(8, 4000),
-        height=st.integers(8, 4000),
+        width=st.integers(300, 4000),
+        height=st.integers(300, 4000),
         view=st.floats(5, 160),
         at=st.tuples(*[st.floats(-1e6, 1e6)] * 3),
         yaw=st.floats(-180, 180),

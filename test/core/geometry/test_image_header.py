@@ -107,6 +107,7 @@ def test_a_size_in_a_preview_is_not_that_of_the_picture():
         (claim("webp", 40, 30).replace(b"\x0a\0\0\0\0", b"\x0a\0\0\0\x02"), "WebP is an animation"),
         (b"RIFF\x16\0\0\0WEBPXXXX" + bytes(30), "begins with no frame"),
         (claim("bmp", 40, 30)[:30] + b"\x01" + bytes(5000), "BMP is compressed"),
+        (claim("bmp", 40, 30).replace(b"\x28", b"\xff"), "its header has 255 bytes"),
     ],
 )
 def test_hostile_structure_is_named(data, message):

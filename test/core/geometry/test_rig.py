@@ -293,3 +293,16 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BridgeTAError, match=r"nowhere.yaml: cannot be read"):
         Rig.load(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, "{a: " * 20_000, "- " * 20_000, "cameras: {a: " + "[" * 1000])
+def test_a_rig_file_that_nests_without_end_is_refused(tmp_path, text):
+    (tmp_path / "rig.yaml").write_text(text)
+    with pytest.raises(BridgeTAError, match=r"is not YAML .*nested too deeply"):
+        Rig.load(tmp_path / "rig.yaml")
+
+
+@pytest.mark.parametrize("size", [(10, 30_000), (30_000, 10), (2**31, 2**31), (8192, 8192), (17, 1)])
+def test_an_image_size_that_no_camera_has_is_refused(size):
+    with pytest.raises(BridgeTAError, match=f"image size {size[0]}x{size[1]} is (beyond|no camera's)"):
+        Camera("a", *size, np.diag([1e4, 1e4, 1]), np.eye(4))
