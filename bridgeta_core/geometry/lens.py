@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_core.geometry.rig import EQUIDISTANT, Camera
+from bridgeta_core.geometry.rig import EQUIDISTANT, Camera, distort_radius
 from bridgeta_core.geometry.transforms import ImageFit
 
 # A pinhole image stretches the rim of a fisheye image and shows the rest so much smaller. 100 degrees of the horizon
@@ -50,25 +50,9 @@ def _find_angle(camera: Camera, radius: float, limit: float) -> float:
     The radius is in focal lengths. A radius that the lens does not reach gives the largest angle.
     """
     angles = np.linspace(0, limit, _SAMPLES)
-    radii = _distort(camera, np.tan(angles))
+    radii = distort_radius(camera.distortion_model, camera.distortion, np.tan(angles))
     rising = int(np.argmax(np.diff(radii, append=-np.inf) <= 0)) + 1
     return float(np.interp(max(radius, radii[1]), radii[:rising], angles[:rising]))
-
-
-def _distort(camera: Camera, radius: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Map distances from the axis at depth 1 to distances in the image in focal lengths, without tangential parts.
-
-    Formulas: OpenCV's documentation of `calib3d` and `fisheye`.
-    """
-    d = np.zeros(14)
-    d[: len(camera.distortion)] = camera.distortion
-    if camera.distortion_model == EQUIDISTANT:
-        angle = np.arctan(radius)
-        return np.asarray(angle * np.polyval([*d[3::-1], 1], angle**2))
-    square = radius**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.polyval([d[4], d[1], d[0], 1], square) / np.polyval([d[7], d[6], d[5], 1], square)
-        return np.asarray(radius * gain)
 
 
 def fit_camera(camera: Camera, size: tuple[int, int], margin: float) -> ImageFit:
@@ -94,7 +78,7 @@ def fit_camera(camera: Camera, size: tuple[int, int], margin: float) -> ImageFit
 def place_horizon(fit: ImageFit, pinhole: Camera) -> ImageFit:
     """Move a fit up, within the image, until the horizon lies as high in the cut as on nuScenes' vehicles."""
     _, down, axis = pinhole.ego_T_cam[2, :3]  # how far the image's x, y and the optical axis rise in the ego frame
-    y = -axis / down if down else math.inf * axis  # where the middle column meets the horizon, at depth 1
+    y = -axis / down if down else 1e3 * axis  # where the middle column meets the horizon, at depth 1
     row = (pinhole.intrinsics[1, 1] * np.clip(y, -1e3, 1e3) + pinhole.intrinsics[1, 2] + 0.5) * fit.scale[1]
     top = min(max(round(row - _HORIZON * fit.size[1]), 0), fit.resized[1] - fit.size[1])
     return replace(fit, offset=(fit.offset[0], top))
@@ -154,6 +138,6 @@ def _find_unfolded(camera: Camera, intrinsics: NDArray[np.float64], size: tuple[
     x, y = (u - intrinsics[0, 2]) / intrinsics[0, 0], (v - intrinsics[1, 2]) / intrinsics[1, 1]
     radius = np.hypot(x, y)
     samples = np.linspace(0, radius.max(), _SAMPLES)
-    steps = np.diff(_distort(camera, samples))
+    steps = np.diff(distort_radius(camera.distortion_model, camera.distortion, samples))
     folds = np.flatnonzero(~(steps > 0))
     return np.asarray(radius <= (samples[folds[0]] if folds.size else np.inf))

@@ -28,6 +28,7 @@ DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
 
 _LONGEST_SIDE = 16  # in shorter sides; resized to the network's width, a longer image would need gigabytes
 _SHORTEST = 0.05  # of the image's width: 168 degrees without distortion, and no lens is so wide with it
+_UNFOLDED = 0.25  # of the image's width from the axis: nearer to it no calibration's polynomial may turn around
 _LONGEST = 1e7  # pixels
 _LARGEST = 32767  # pixels; OpenCV cannot remap larger images
 _FARTHEST = 1e7  # metres, around the Earth to its pole; a base frame on a map is only remarked on
@@ -99,7 +100,12 @@ class Camera:
             return f"the translation of ego_T_cam is {np.abs(pose[:3, 3]).max():.3g} m long"
         if self.crop_bottom is not None and not 1 <= self.crop_bottom <= self.height:
             return f"crop_bottom {self.crop_bottom} is not a row of an image {self.height} px high"
-        return find_distortion_problem(self.distortion_model, self.distortion)
+        problem = find_distortion_problem(self.distortion_model, self.distortion)
+        if problem is None and self.is_distorted:
+            inner = np.linspace(0, _UNFOLDED * self.width / k[0, 0], 64)
+            if not (np.diff(distort_radius(self.distortion_model, self.distortion, inner)) > 0).all():
+                return f"distortion {list(self.distortion)} folds the middle of the image"
+        return problem
 
 
 def find_distortion_problem(model: str, coefficients: Sequence[float]) -> str | None:
@@ -113,6 +119,22 @@ def find_distortion_problem(model: str, coefficients: Sequence[float]) -> str | 
         return None
     allowed = " or ".join(filter(None, (", ".join(map(str, counts[:-1])), str(counts[-1]))))
     return f"distortion has {len(coefficients)} coefficients, {model} takes {allowed}"
+
+
+def distort_radius(model: str, coefficients: Sequence[float], radius: Matrix) -> Matrix:
+    """Map distances from the axis at depth 1 to distances in the image in focal lengths, without tangential parts.
+
+    Formulas: OpenCV's documentation of `calib3d` and `fisheye`.
+    """
+    d = np.zeros(14)
+    d[: len(coefficients)] = coefficients
+    with np.errstate(all="ignore"):
+        if model == EQUIDISTANT:
+            angle = np.arctan(radius)
+            return np.asarray(angle * np.polyval([*d[3::-1], 1], angle**2))
+        square = radius**2
+        gain = np.polyval([d[4], d[1], d[0], 1], square) / np.polyval([d[7], d[6], d[5], 1], square)
+        return np.asarray(radius * gain)
 
 
 @dataclass(frozen=True, eq=False)

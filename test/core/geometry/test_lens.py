@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -114,6 +116,14 @@ def test_the_crop_of_a_fisheye_stays_in_its_image_at_any_pitch(pitch):
     assert Undistortion.build(camera, fit).inside.mean() > 0.95
 
 
+@pytest.mark.parametrize("turn", [np.eye(3), np.diag([1.0, -1, -1]), np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])])
+def test_a_fisheye_without_a_horizon_in_sight_has_a_crop_too(turn):
+    pose = np.eye(4)
+    pose[:3, :3] = turn
+    fit = fit_camera(replace(fisheye(), ego_T_cam=pose), SIZE, MARGIN)
+    assert 0 <= fit.offset[1] <= fit.resized[1] - SIZE[1]
+
+
 def test_a_fisheye_image_becomes_what_a_pinhole_camera_sees():
     camera = fisheye(pitch=0)
 
@@ -180,6 +190,11 @@ def test_a_crop_ends_at_the_row_that_is_asked_for(height):
         # The lower edge of the last row of pixels in the network input is that of the row above `bottom`.
         edge = np.linalg.inv(fit.matrix) @ (0, SIZE[1] - 0.5, 1)
         assert abs(edge[1] - (bottom - 0.5)) <= 0.5 / fit.scale[1] + 1e-6
+
+
+def test_an_absurd_lens_is_still_answered():
+    camera = fisheye(d=(1e300,) * 4)
+    assert Undistortion.build(camera, fit_camera(camera, SIZE, MARGIN)).inside.shape == (256, 704)
 
 
 def test_the_crop_of_a_fisheye_ends_at_the_row_of_its_own_image():

@@ -91,6 +91,8 @@ def test_a_rig_needs_cameras_with_different_names(cameras):
         ({"distortion": (np.nan,) * 5}, "not finite"),
         ({"distortion": (), "distortion_model": "equidistant"}, "0 coefficients, equidistant takes 4"),
         ({"distortion_model": "mei"}, "'mei' is not one of"),
+        ({"distortion": (-1e9, 0.0, 0.0, 0.0)}, "distortion .* folds the middle of the image"),
+        ({"distortion": (-9.0, 0.0, 0.0, 0.0), "distortion_model": "equidistant"}, "folds the middle of the image"),
     ],
 )
 def test_an_impossible_camera_is_refused_by_name(changes, message):
