@@ -133,7 +133,7 @@ def _describe_unused(bag: BagReader, streams: _Streams, cameras: Sequence[Camera
     remarks = []
     used = {camera.image for camera in cameras}
     images = [topic for topic, kind in bag.topics.items() if kind in (topics.COMPRESSED, topics.RAW)]
-    groups = topics.group_streams([image for image in images if image not in streams.depth], bag.topics).values()
+    groups = topics.group_streams([image for image in images if image not in streams.depth], bag.topics)
     dead = [group[0] for group in groups if used.isdisjoint(group) and set(group) <= set(streams.silent)]
     idle = [topic for topic in streams.silent if topic not in dead]
     if dead:

@@ -104,18 +104,18 @@ def find_info(image: str, topics: Mapping[str, str]) -> str | None:
     return next((c for c in candidates if topics.get(c) == CAMERA_INFO), None)
 
 
-def group_streams(images: Iterable[str], topics: Mapping[str, str]) -> dict[str, list[str]]:
+def group_streams(images: Iterable[str], topics: Mapping[str, str]) -> list[list[str]]:
     """Group image topics by camera: those that share a CameraInfo, or a name but for image_proc's words, are one's."""
-
-    def key(image: str) -> str:
-        namespace, _, last = _strip_transport(image).rpartition("/")
-        shared = find_info(image, topics) == f"{namespace}/camera_info"
-        return f"{namespace}/" if shared else f"{namespace}/{'_'.join(_find_distinct_words(last))}"
-
-    groups: dict[str, list[str]] = {}
+    groups: list[tuple[set[str], list[str]]] = []
     for image in sorted(images):
-        groups.setdefault(key(image), []).append(image)
-    return groups
+        namespace, _, last = _strip_transport(image).rpartition("/")
+        keys = {f"{namespace}/{'_'.join(_find_distinct_words(last))}", find_info(image, topics) or image}
+        same = [group for group in groups if not keys.isdisjoint(group[0])]
+        groups = [group for group in groups if group not in same]
+        groups.append(
+            (keys.union(*(k for k, _ in same)), [*(member for _, members in same for member in members), image])
+        )
+    return [members for _, members in groups]
 
 
 def _find_distinct_words(last: str) -> list[str]:
@@ -159,10 +159,11 @@ def find_cameras(
 
     by_image = {image: find_info(image, topics) for image in images}
     usable: dict[str, tuple[str, ...]] = {}  # the other streams of the camera by the image topic that is taken
-    for streams in group_streams(images, topics).values():
+    for streams in group_streams(images, topics):
         taken = [image for image in streams if not {image, _strip_transport(image)}.isdisjoint(chosen)]
-        if not need_info or by_image[streams[0]] is not None:
-            taken = taken or [min(streams, key=rank)]
+        calibrated = [image for image in streams if not need_info or by_image[image] is not None]
+        if calibrated:
+            taken = taken or [min(calibrated, key=rank)]
         for image in {_strip_transport(i): i for i in sorted(taken, key=rank, reverse=True)}.values():
             usable[image] = tuple(other for other in streams if other not in taken)
     if not usable:

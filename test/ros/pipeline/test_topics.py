@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline import topics
@@ -170,3 +172,48 @@ def test_a_camera_info_of_its_own_does_not_make_a_second_camera():
     kinds = with_info("/cam/image_raw", "/cam/image_rect", kind=RAW) | {"/cam/image_rect/camera_info": CAMERA_INFO}
     (camera,) = find_cameras(kinds)
     assert (camera.image, camera.others) == ("/cam/image_raw", ("/cam/image_rect",))
+
+
+SEGMENTS = st.sampled_from(
+    [
+        "cam",
+        "front",
+        "back",
+        "image",
+        "image_raw",
+        "image_rect",
+        "image_mono",
+        "color",
+        "compressed",
+        "compressedDepth",
+        "rect",
+    ]
+)
+TOPICS = st.lists(SEGMENTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
+
+
+@given(
+    images=st.dictionaries(TOPICS, st.sampled_from([RAW, COMPRESSED]), min_size=1, max_size=8),
+    namespaces=st.lists(TOPICS | st.just(""), max_size=4),
+    need_info=st.booleans(),
+    data=st.data(),
+)
+def test_any_topics_give_cameras_of_their_own_names_and_calibrations(images, namespaces, need_info, data):
+    kinds = images | {f"{namespace}/camera_info": CAMERA_INFO for namespace in namespaces}
+    try:
+        found = find_cameras(kinds, need_info=need_info)
+    except BridgeTAError:
+        assert need_info
+        assert not any(topics.find_info(image, kinds) for image in images)
+        return
+    assert len({camera.name for camera in found}) == len(found)
+    infos = [camera.info for camera in found if camera.info is not None]
+    assert len(set(infos)) == len(infos)
+    if need_info:
+        assert len(infos) == len(found)
+    taken = [topic for camera in found for topic in (camera.image, *camera.others)]
+    assert len(set(taken)) == len(taken)
+    if not need_info:
+        assert set(taken) == set(images)
+    choice = data.draw(st.sampled_from(sorted(taken)))
+    assert [camera.image for camera in find_cameras(kinds, [choice], need_info)] == [choice]
