@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridgeta_core.data.nuscenes.versions import TABLES
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 VERSION = "v1.0-trainval"
 SAMPLES = 34_149

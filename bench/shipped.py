@@ -21,7 +21,7 @@ from bridgeta_core.deploy.scores import BASELINE, FILE, STUDENT
 from bridgeta_core.evaluation.evaluate import EvalReport, evaluate_weights
 from bridgeta_core.evaluation.metric import RANGE_LABELS
 from bridgeta_core.geometry.classes import CLASS_NAMES
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 
 def format_row(name: str, report: EvalReport) -> str:

@@ -11,7 +11,7 @@ import typer
 from bridgeta_core.cli.common import Commands, Root, Source, Version, console, find_table_version, say
 from bridgeta_core.cli.data import data_app
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 # Heavy imports (torch, Lightning, the devkit) stand inside the commands: `bridgeta --help` answers at once, and a
 # vehicle without the [train] extra can run the commands that do not need it.

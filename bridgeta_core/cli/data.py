@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bridgeta_core.cli.common import Root, Version, console, find_table_version, say
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 data_app = typer.Typer(no_args_is_help=True, help="Check and index a dataset.")
 

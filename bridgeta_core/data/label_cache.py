@@ -17,7 +17,8 @@ from bridgeta_core.data.sample import Scene
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.arrays import Bytes, map_array
-from bridgeta_core.utils.files import describe_file, hash_json, replace_when_done
+from bridgeta_core.utils.files import describe_file, hash_json
+from bridgeta_core.utils.outputs import replace_when_done
 
 logger = logging.getLogger(__name__)
 

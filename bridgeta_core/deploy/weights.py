@@ -20,7 +20,7 @@ from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError, join_first
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 FORMAT = "bridgeta-student/1"
 _FOLDER = Path(str(resources.files("bridgeta_core.deploy"))) / "pretrained"

@@ -13,7 +13,7 @@ from bridgeta_core.geometry.image_header import MAX_PIXELS
 from bridgeta_core.geometry.rig_file import FORMAT_HELP, format_rig, read_entries
 from bridgeta_core.geometry.transforms import Matrix, quaternion, rigid
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 EQUIDISTANT = "equidistant"
 # Coefficients in OpenCV's order: k1, k2, p1, p2, k3 to k6, s1 to s4, tx, ty of a polynomial model, and k1 to k4 of the

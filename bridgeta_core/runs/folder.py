@@ -10,7 +10,7 @@ import yaml
 
 from bridgeta_core.config.experiment import Experiment, to_mapping
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 from bridgeta_core.utils.settings import rename_old_keys
 
 SETTINGS, RECORD, CHECKPOINT = "experiment.yaml", "run.json", "checkpoints/last.ckpt"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bridgeta_core.runs.folder import list_logs
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 Row = dict[str, str]
 

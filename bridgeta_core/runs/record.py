@@ -18,8 +18,8 @@ from bridgeta_core.config.experiment import Experiment, to_mapping
 from bridgeta_core.runs.folder import RECORD
 from bridgeta_core.runs.log import read_log, summarise_end
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
 from bridgeta_core.utils.machine import read_cpu_name
+from bridgeta_core.utils.outputs import replace_when_done
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.plan import Run
 from bridgeta_core.study.state import State, find_state
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 LENGTH = "like.json"
 

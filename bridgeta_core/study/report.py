@@ -13,7 +13,7 @@ from bridgeta_core.runs.record import RunRecord
 from bridgeta_core.study import tables
 from bridgeta_core.study.results import Results, compute_spread, subtract
 from bridgeta_core.utils.errors import join_first
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 _ARM, _REFERENCE, _TEACHER = "#1b3a57", "#8a6d3b", "#b23a48"
 

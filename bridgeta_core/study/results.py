@@ -16,7 +16,7 @@ from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.plan import Run, name_teacher_run, plan
 from bridgeta_core.study.state import State, find_state, flatten_settings, list_deviations, nest_settings, read_settings
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 Measure = Callable[[RunRecord], float]
 BySeed = Mapping[int, float]

@@ -24,7 +24,7 @@ from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.tasks import MapTask
 from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import replace_when_done
 
 _IDLE_WARNINGS = (
     "does not have many workers",

@@ -1,4 +1,4 @@
-"""Write files whole, lock them, and name cached ones by what they depend on."""
+"""Lock files, force them onto the disk, and name cached ones by what they depend on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import socket
 import tempfile
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -38,55 +36,6 @@ def find_user_cache() -> Path:
     if cache.is_absolute() and nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return cache
     return Path(tempfile.gettempdir()) / f"bridgeta-cache-{os.getuid()}"
-
-
-@contextmanager
-def replace_when_done(target: Path, *, overwrite: bool = True, durable: bool = False) -> Iterator[Path]:
-    """Yield a temporary sibling of `target`, and rename it to `target` once the block ends without an error.
-
-    The caller creates a file or a folder at the yielded path. On any exception, Ctrl-C included, what was
-    written is removed and an earlier `target` stays untouched. A `durable` file survives a power failure. Raises
-    BridgeTAError when the target exists and `overwrite` is off, when its parent cannot be written, or when the disk is
-    full.
-    """
-    target = Path(target)
-    if target.exists() and not overwrite:
-        raise BridgeTAError("already exists", where=target, fix="Name another output or remove it first")
-    with _temporary_sibling(target) as temporary:
-        yield temporary
-        if durable:
-            flush(temporary)
-        move_into_place(temporary, target)
-        if durable:
-            flush(target.parent)
-
-
-@contextmanager
-def build_once(target: Path) -> Iterator[Path]:
-    """Yield a new temporary folder beside `target`, and rename it to `target` at the end.
-
-    Any number of processes may build the same target: the first to finish wins, and the work of the others is dropped.
-    Raises BridgeTAError when the folder cannot be written.
-    """
-    with _temporary_sibling(target) as temporary:
-        temporary.mkdir()
-        yield temporary
-        try:
-            os.rename(temporary, target)
-        except OSError:
-            if not target.is_dir():
-                raise
-
-
-def move_into_place(source: Path, target: Path) -> None:
-    """Rename a file or folder to `target`; a folder that lies there is removed once the new one is in its place."""
-    if target.is_dir() and not target.is_symlink():
-        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-        os.rename(target, old)
-        os.rename(source, target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(source, target)
 
 
 def flush(*paths: Path) -> None:
@@ -116,7 +65,7 @@ def hold_lock(
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise explain_unwritable(path, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,24 +108,8 @@ def describe_file(path: Path, root: Path) -> list[Any]:
     return [str(path.relative_to(root)), status.st_size, status.st_mtime_ns]
 
 
-@contextmanager
-def _temporary_sibling(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` that does not exist, and remove what is there at the end."""
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            with suppress(OSError):  # it may not exist, and must not hide the error that led here
-                temporary.unlink()
-
-
-def _unwritable(path: Path, error: OSError) -> BridgeTAError:
+def explain_unwritable(path: Path, error: OSError) -> BridgeTAError:
+    """Make the error that says why a path cannot be written."""
     return BridgeTAError(
         f"cannot be written ({error.strerror or error})",
         where=path,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import platform
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 
 SHARED_MEMORY = "/dev/shm"
+_ON_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
 
 
 def check_semaphores() -> None:
@@ -59,9 +62,19 @@ def check_semaphores() -> None:
         raise BridgeTAError(what, where=SHARED_MEMORY, fix=fix) from error
 
 
+def end_with_parent() -> None:
+    """End this process when the process that started it ends, however that happens; call it first in a worker.
+
+    Without effect where the system cannot do it (Linux can): then a worker ends at its next attempt to answer.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_ON_PARENTS_DEATH, signal.SIGKILL)
+
+
 @contextmanager
 def shield_from_interrupts() -> Iterator[None]:
     """Shield the processes started in this block from Ctrl-C, which the terminal sends to all: the parent ends them."""
+    resource_tracker.ensure_running()  # when a process is started this would unblock interrupts (Python 3.9 to 3.12)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

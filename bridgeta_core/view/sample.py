@@ -20,7 +20,7 @@ from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import invert, transform
 from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import check_output, replace_when_done
 from bridgeta_core.view.drawing import (
     FAR,
     PAPER,
@@ -244,11 +244,12 @@ def read_scenery(sample: Sample, raster: MapRaster, grid: BevGrid, width: int | 
 
 
 def check_format(out: Path) -> None:
-    """Raise BridgeTAError (exit code 2) for a file name that is not .png or .jpg."""
+    """Raise BridgeTAError (exit code 2) for a file name that is not .png or .jpg, and as `check_output`."""
     if out.suffix.lower() not in _FORMATS:
         raise BridgeTAError(
             "is not a picture that can be written", where=out, fix="Let its name end in .png or .jpg", exit_code=2
         )
+    check_output(out)
 
 
 def write_picture(picture: Image, out: Path) -> None:

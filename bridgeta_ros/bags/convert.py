@@ -92,7 +92,7 @@ def write_scene_bag(
     samples = [dataset[i] for i in dataset.scene(scene).samples] if raster else []
     stamps = [_ns(r.stamp_us) for r in records] + [_ns(s.stamp_us) for s in samples]
     with (
-        create_bag(out, settings.storage, settings.distro, settings.overwrite) as (bag, _),
+        create_bag(out, settings.storage, settings.distro, settings.overwrite, [dataset.root]) as (bag, _),
         progress_bar(progress) as bar,
     ):
         writer = _SceneWriter(bag, records, BevGrid())

@@ -21,7 +21,7 @@ from rosbags.typesys.store import Typestore
 
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.utils.errors import BridgeTAError, join_first
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import check_output, replace_when_done
 from bridgeta_ros.bags.storage.definitions import Decoder, find_ros_type
 from bridgeta_ros.bags.storage.files import decompress_message, open_data_file
 from bridgeta_ros.bags.storage.foxglove import TRANSLATIONS
@@ -266,22 +266,27 @@ class BagWriter:
 
 @contextmanager
 def create_bag(
-    out: Path, storage: Storage = "mcap", distro: Distro = "jazzy", overwrite: bool = False
+    out: Path,
+    storage: Storage = "mcap",
+    distro: Distro = "jazzy",
+    overwrite: bool = False,
+    inputs: Sequence[Path] = (),
 ) -> Iterator[tuple[BagWriter, Path]]:
     """Write a bag folder that appears at `out` only if the block ends without an error.
 
     Yields the writer and the folder that will become `out`, for files beside the bag's own. Raises BridgeTAError
-    when `out` exists and `overwrite` is off, when it is not a bag, and when the disk is full.
+    when `out` exists and `overwrite` is off, when it is not a bag or holds one of the `inputs`, and when the disk is
+    full.
     """
     for value, choices, name in ((storage, get_args(Storage), "storage"), (distro, get_args(Distro), "distro")):
         if value not in choices:
             raise BridgeTAError(f"{name} {value!r} is not one of {', '.join(choices)}", exit_code=2)
-    out = Path(out)
+    out = check_output(Path(out), folder=True, inputs=inputs)
     if out.exists() and overwrite and not (out / "metadata.yaml").exists():
         raise BridgeTAError("is not a bag, so it is not replaced", where=out, fix="Name another output", exit_code=2)
     store, version = _STORES[distro]
     plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
-    with replace_when_done(out, overwrite=overwrite) as folder:
+    with replace_when_done(out, overwrite=overwrite, folder=True) as folder:
         # The library names its data file after the folder that it writes, so this one needs the final name already.
         inner = folder / out.name
         try:

@@ -88,8 +88,10 @@ def replay(
             grid=asdict(runtime.grid),
             remarks=chosen.remarks,
         )
+        files = [bag, settings.calibration, weights if isinstance(weights, (str, Path)) else None]
+        inputs = [Path(file) for file in files if file is not None and Path(file).exists()]
         with (
-            create_bag(out, settings.storage, settings.distro, settings.overwrite) as (target, folder),
+            create_bag(out, settings.storage, settings.distro, settings.overwrite, inputs) as (target, folder),
             BevPipeline(runtime, rig) as pipeline,
             progress_bar(progress) as bar,
         ):

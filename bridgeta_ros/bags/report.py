@@ -20,7 +20,7 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import Image
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import replace_when_done
+from bridgeta_core.utils.outputs import check_output, replace_when_done
 from bridgeta_core.view.drawing import PAINT_ORDER, PAPER, RINGS
 from bridgeta_core.view.sample import arrange
 from bridgeta_ros.bags.clocks import read_stamp
@@ -52,8 +52,12 @@ def write_report(replayed: Path, source: Path, out: Path, *, max_frames: int = 6
     """Write the page `out` about the bag `replayed` that `bridgeta replay` made of the bag `source`.
 
     It shows at most `max_frames` sets, evenly spread; its latencies and tables cover all. Raises BridgeTAError when
-    one of the bags is missing or they do not belong together.
+    one of the bags is missing or they do not belong together, and when `out` is no HTML file.
     """
+    if Path(out).suffix.lower() not in (".html", ".htm"):
+        fix = "Let its name end in .html"
+        raise BridgeTAError("is not a page that can be written", where=out, fix=fix, exit_code=2)
+    check_output(Path(out))
     replayed, source = Path(replayed), Path(source)
     summary = ReplaySummary.load(replayed / FILE_NAME)
     rig = Rig.load(replayed / RIG_NAME)

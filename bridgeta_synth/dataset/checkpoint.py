@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import flush, hold_lock, move_into_place, replace_when_done
+from bridgeta_core.utils.files import flush, hold_lock
+from bridgeta_core.utils.outputs import clean_leftovers, discard, move_into_place, replace_when_done
 from bridgeta_synth.settings import WORLD_VERSION, SynthSettings
 
 _STATE, _LOCK = "state.json", ".lock"
@@ -37,11 +38,12 @@ class Checkpoint:
         removal), or when another process is using it.
         """
         wanted = {"world": WORLD_VERSION, "device": device, "settings": asdict(settings)}
+        clean_leftovers(self.folder.parent)
         if self.folder.exists():
             self._read_state()  # refuse a folder of something else before anything is written to it
-        with hold_lock(self.folder / _LOCK, wait=False, busy="another process is writing here", fix="Wait for it"):
+        with self._locked():
             found = self._read_state()
-            if found is not None and found != wanted:
+            if found is not None and {key: found.get(key) for key in wanted} != wanted:
                 if not discard:
                     raise BridgeTAError(
                         f"is of an interrupted run that differs: {_describe_differences(found, wanted)}",
@@ -57,6 +59,9 @@ class Checkpoint:
             self.finished.mkdir(exist_ok=True)
             self.root.mkdir(exist_ok=True)
             yield
+
+    def _locked(self) -> AbstractContextManager[int]:
+        return hold_lock(self.folder / _LOCK, wait=False, busy="another process is writing here", fix="Wait for it")
 
     def _read_state(self) -> dict[str, Any] | None:
         try:
@@ -87,11 +92,33 @@ class Checkpoint:
         _write(self.finished / f"{name}.json", json.dumps(content))
 
     def publish(self) -> None:
-        """Put the root in the place of `out` and remove the rest."""
+        """Put the root in the place of `out` and remove the rest.
+
+        The state says which folder is about to move, so that after a kill the next run knows whether it has.
+        """
         flush(self.root)
+        state = {**(self._read_state() or {}), "published": _identify(self.root)}
+        _write(self.folder / _STATE, json.dumps(state, indent=2))
         move_into_place(self.root, self.out)
         flush(self.out.parent)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        discard(self.folder)
+
+    def clear_published(self) -> None:
+        """Remove what a run left that was killed after its root had become `out`, where its tasks are still listed."""
+        if self.out.is_dir() and self.folder.exists() and self._is_published():
+            with self._locked():
+                if self._is_published():  # and no other process has begun anew meanwhile
+                    discard(self.folder)
+
+    def _is_published(self) -> bool:
+        state = self._read_state()
+        return state is not None and state.get("published") == _identify(self.out)
+
+
+def _identify(folder: Path) -> list[int]:
+    """Return what a folder keeps when it is renamed."""
+    status = folder.stat()
+    return [status.st_dev, status.st_ino]
 
 
 def _write(path: Path, text: str) -> None:

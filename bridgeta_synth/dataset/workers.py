@@ -19,7 +19,7 @@ import cv2
 import torch
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.machine import shield_from_interrupts
+from bridgeta_core.utils.machine import end_with_parent, shield_from_interrupts
 from bridgeta_synth.dataset.checkpoint import Checkpoint
 from bridgeta_synth.dataset.tasks import Task, TaskWriter
 from bridgeta_synth.settings import SynthSettings
@@ -132,6 +132,7 @@ def _assign(worker: _Worker, backlog: Backlog, workers: list[_Worker]) -> None:
 
 def _run_worker(pipe: Connection, out: Path, settings: SynthSettings, threads: int) -> None:
     """Run a worker process: write the tasks that arrive through the pipe until it is closed."""
+    end_with_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     writer = TaskWriter(Checkpoint(out), settings, "cpu", threads)

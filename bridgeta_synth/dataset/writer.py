@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import flush
 from bridgeta_core.utils.machine import resolve_device
+from bridgeta_core.utils.outputs import check_output
 from bridgeta_synth.dataset.checkpoint import Checkpoint
 from bridgeta_synth.dataset.datasheet import DATA_SHEET, DataSheet, Tally
 from bridgeta_synth.dataset.records import Record, make_map_record, make_vocabulary, name_scene
@@ -44,14 +45,15 @@ def write_dataset(
     Raises BridgeTAError when `out` or `<out>.partial` holds something else, the device does not exist, the disk is
     full, or the run is interrupted.
     """
-    out = Path(out).absolute()
+    out = check_output(Path(out).absolute(), folder=True, inputs=[Path(settings.maps)] if settings.maps else [])
     jobs = _count_cores() if jobs is None else jobs
     if jobs < 1:
         raise BridgeTAError(f"jobs is {jobs}, it must be 1 or more", exit_code=2)
+    checkpoint = Checkpoint(out)
+    checkpoint.clear_published()
     _check_target(out, overwrite)
     device = resolve_device(device)
     world = World(settings)
-    checkpoint = Checkpoint(out)
     try:
         with checkpoint.opened(settings, device.type, discard=overwrite):
             _run_tasks(checkpoint, world, str(device), jobs, progress)

@@ -20,7 +20,7 @@ from bridgeta_core.data.pointcloud import read_lidar
 from bridgeta_core.geometry.image_decoder import decode
 from bridgeta_core.geometry.image_header import read_header
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.machine import check_semaphores, shield_from_interrupts
+from bridgeta_core.utils.machine import check_semaphores, end_with_parent, shield_from_interrupts
 
 _CHUNK = 16  # files per task of a process
 _AHEAD = 4  # chunks queued per process, so that none idles
@@ -72,7 +72,7 @@ def _check_chunks(root: Path, files: Sequence[Expected], jobs: int) -> Iterator[
     """Yield the sizes of chunks of files with their faults, in order."""
     chunks = iter([files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)])
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
     waiting: deque[tuple[int, Future[list[Fault]]]] = deque()
 
     def submit(more: Iterable[Sequence[Expected]]) -> None:
@@ -128,3 +128,8 @@ def _find_image_fault(root: Path, file: Expected) -> str | None:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None
+
+
+def _start_worker() -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)

@@ -17,7 +17,8 @@ from bridgeta_core.data.nuscenes.json_table import AGAIN, Columns
 from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables, has_tables
 from bridgeta_core.data.nuscenes.versions import list_versions as list_versions  # its users know it from here
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import find_user_cache, hash_json, hold_lock, replace_when_done
+from bridgeta_core.utils.files import find_user_cache, hash_json, hold_lock
+from bridgeta_core.utils.outputs import replace_when_done
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def load_columns(root: Path, version: str) -> Columns:
             return cached
         columns = join_tables(root, version)
         try:
-            with replace_when_done(folder) as temporary:
+            with replace_when_done(folder, folder=True) as temporary:
                 temporary.mkdir()
                 for name, column in columns.items():
                     np.save(temporary / f"{name}.npy", column)

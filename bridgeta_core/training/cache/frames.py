@@ -22,7 +22,7 @@ from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter, open_arrays
 from bridgeta_core.training.cache.key import hash_frames, hash_points, hash_taps
 from bridgeta_core.training.cache.taps import FrameWithTaps, collate_with_taps
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import build_once
+from bridgeta_core.utils.outputs import build_once
 
 
 @dataclass

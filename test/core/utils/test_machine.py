@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +40,44 @@ def test_a_shielded_child_outlives_ctrl_c():
         child.wait(0.2)
     child.terminate()
     assert child.wait(5) == -signal.SIGTERM
+
+
+def test_a_worker_ends_with_the_process_that_started_it():
+    worker = """
+import time
+from bridgeta_core.utils.machine import end_with_parent
+end_with_parent()
+print("ready", flush=True)
+time.sleep(600)
+"""
+    starter = f"""
+import os, signal, subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", {worker!r}], stdout=subprocess.PIPE)
+worker.stdout.readline()
+print(worker.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", starter], stdout=subprocess.PIPE, check=False)
+    state = Path(f"/proc/{int(done.stdout)}/stat")
+    while state.exists() and ") Z " not in state.read_text():
+        time.sleep(0.01)
+
+
+def test_the_shield_also_holds_for_the_first_process_of_a_program(tmp_path):
+    script = """
+import multiprocessing, os, signal
+from bridgeta_core.utils.machine import shield_from_interrupts
+def blocked(pipe):
+    pipe.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    with shield_from_interrupts():
+        process = context.Process(target=blocked, args=(theirs,))
+        process.start()
+    print(ours.recv())
+    process.join()
+"""
+    path = tmp_path / "program.py"
+    path.write_text(script)
+    assert subprocess.run([sys.executable, str(path)], stdout=subprocess.PIPE, check=True).stdout == b"True\n"

@@ -71,3 +71,63 @@ def test_an_earlier_root_is_replaced_only_on_request(tmp_path: Path, monkeypatch
         (checkpoint.root / "new.txt").write_text("new")
         checkpoint.publish()
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "new.txt"]
+
+
+def begin(out: Path) -> Checkpoint:
+    """A run whose only task is finished, beside an earlier root."""
+    out.mkdir()
+    (out / "earlier").touch()
+    checkpoint = Checkpoint(out)
+    with checkpoint.opened(TINY, "cpu", discard=True):
+        (checkpoint.root / "new").touch()
+        checkpoint.save("task", {}, [])
+    return checkpoint
+
+
+def kill(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_killed_before_its_root_moves_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = begin(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("bridgeta_synth.dataset.checkpoint.move_into_place", kill)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.publish()
+    checkpoint.clear_published()
+    with checkpoint.opened(TINY, "cpu", discard=True):
+        assert checkpoint.has("task")
+        checkpoint.publish()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_run_killed_after_its_root_has_moved_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = begin(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("bridgeta_synth.dataset.checkpoint.discard", kill)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.publish()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    checkpoint.clear_published()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with checkpoint.opened(TINY, "cpu", discard=True):
+        assert not checkpoint.has("task")
+
+
+def test_a_folder_of_something_else_is_not_locked(tmp_path: Path) -> None:
+    for name in ("out", "out.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").touch()
+    with pytest.raises(BridgeTAError, match="not left by"):
+        Checkpoint(tmp_path / "out").clear_published()
+    assert len(list(tmp_path.rglob("*"))) == 4
+
+
+def test_a_root_behind_a_link_is_written_where_the_link_points(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    write_dataset(tmp_path / "out", TINY, progress=False, jobs=1)
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "disk" / "synth.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]
