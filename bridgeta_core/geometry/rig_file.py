@@ -16,7 +16,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 FORMAT_HELP = "See docs/rig.md for the format"
 
 # YAML 1.1, which PyYAML reads, takes 1e-5 for a text.
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 _LARGEST = 1e9
 _DEEPEST = 20  # levels of nesting; a rig has five
 # Rounded components still are a rotation; other numbers in their place are not.
