@@ -18,6 +18,7 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.arrays import Bytes, map_array
 from bridgeta_core.utils.files import describe_file, hash_json
+from bridgeta_core.utils.names import make_name
 from bridgeta_core.utils.outputs import replace_when_done
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class LabelCache:
 
     def _rows(self, scene: Scene) -> Packed:
         poses = [self._dataset.global_T_ego(position) for position in scene.samples]
-        path = self._folder / f"{scene.name}-labels-{self._key(scene, poses)}.npy"
+        path = self._folder / f"{make_name(scene.name)}-labels-{self._key(scene, poses)}.npy"
         shape = (len(poses), -(-int(np.prod(self._shape)) // 8))
         if not path.exists():
             self._write(path, scene, poses)

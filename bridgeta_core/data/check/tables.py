@@ -12,6 +12,7 @@ from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables, has_tables, list_versions
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.utils.errors import BridgeTAError, join_first
+from bridgeta_core.utils.names import is_name
 
 OFFICIAL = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
 
@@ -27,7 +28,7 @@ def find_version(root: Path, version: str | None, report: Report) -> str | None:
     table folders and none was chosen.
     """
     versions = list_versions(root)
-    if not root.is_dir() or (version is not None and not has_tables(root / version)):
+    if not root.is_dir() or (version is not None and not (is_name(version) and has_tables(root / version))):
         raise explain_missing_tables(root, version)
     if version is None and len(versions) > 1:
         fix = "Choose one with --version"

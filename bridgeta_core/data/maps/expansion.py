@@ -16,6 +16,7 @@ from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
 from bridgeta_core.utils.arrays import Flags, Floats, Ints, Objects
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.misplaced import find_misplaced
+from bridgeta_core.utils.names import is_name
 
 MAP_VERSION = "1.3"
 _DOWNLOAD = "Download the map expansion v1.3 from nuscenes.org and extract it into maps/, so that this file exists"
@@ -42,7 +43,9 @@ def load_layers(root: str | Path, location: str, names: Sequence[str] = LAYERS) 
 
 
 def expansion_path(root: str | Path, location: str) -> Path:
-    """Return the path of a city's map expansion below a nuScenes root."""
+    """Return the path of a city's map expansion below a nuScenes root. Raises BridgeTAError for no name of a city."""
+    if not is_name(location):
+        raise BridgeTAError(f"location {location[:100]!r} is not the name of a city", where=root, fix=_DOWNLOAD)
     return Path(root) / "maps" / "expansion" / f"{location}.json"
 
 

@@ -18,11 +18,12 @@ from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables,
 from bridgeta_core.data.nuscenes.versions import list_versions as list_versions  # its users know it from here
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import find_user_cache, hash_json, hold_lock
+from bridgeta_core.utils.names import is_name
 from bridgeta_core.utils.outputs import replace_when_done
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = 3  # of the columns and of what is checked when they are built; raise it when either changes
+_LAYOUT = 4  # of the columns and of what is checked when they are built; raise it when either changes
 _MAPPED = 1 << 20  # bytes beyond which a column is mapped
 _ABOUT = "about.json"  # what the columns of a folder were built from
 
@@ -105,7 +106,7 @@ def cache_folder() -> Path:
 def _about(root: Path, version: str) -> dict[str, Any]:
     """Describe what an index depends on: root, version, and the size and time of each table. All must be there."""
     folder = root / version
-    if not has_tables(folder):
+    if not (is_name(version) and has_tables(folder)):
         raise explain_missing_tables(root, version)
     missing = [f"{name}.json" for name in TABLES if not (folder / f"{name}.json").is_file()]
     if missing:

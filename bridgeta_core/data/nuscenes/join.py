@@ -28,6 +28,7 @@ from bridgeta_core.data.nuscenes.json_table import (
     within,
 )
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.names import leads_outside
 
 _POSE: dict[str, Kind] = {"token": STRING, "translation": within(1e8, "metres in a map"), "rotation": ROTATION}
 _MOUNT: dict[str, Kind] = _POSE | {"translation": within(100, "metres on a vehicle")}
@@ -142,6 +143,14 @@ class _Join:
     ) -> Columns:
         """Join the columns `record_*`, without that prefix, and for each record the row of its `sample`."""
         data = self._read("sample_data")
+        names = data["filename"]
+        suspects = np.flatnonzero(
+            (names < b"0") | (np.char.find(names, b"..") >= 0) | (np.char.find(names, b"\0") >= 0)
+        )
+        for token, path in zip(data["token"][suspects], names[suspects], strict=True):
+            if leads_outside(path.decode()):
+                what = f"filename of the record {token.decode()} leads out of the root: {path.decode()[:200]!r}"
+                raise BridgeTAError(what, where=self._paths["sample_data"], fix=AGAIN)
         sample = self._rows("sample_data", data, "sample_token", "sample", sample_token)
         calibration = self._rows("sample_data", data, "calibrated_sensor_token", "calibrated_sensor", calibration_token)
         order = np.lexsort((calibration_channel[calibration], data["timestamp"], sample_scene[sample]))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.misplaced import find_misplaced
+from bridgeta_core.utils.names import is_name
 
 TABLES = (
     "category",
@@ -41,6 +42,9 @@ def explain_missing_tables(root: Path, version: str | None) -> BridgeTAError:
     if not root.is_dir():
         fix = "Give the nuScenes root, which holds samples/ and maps/"
         return BridgeTAError("is not a folder", where=root, fix=fix, exit_code=2)
+    if version is not None and not is_name(version):
+        fix = "Give the name of a folder in the root, such as v1.0-trainval"
+        return BridgeTAError(f"version {version!r} is not the name of a folder", where=root, fix=fix, exit_code=2)
     what = "has no table folder v1.0-*" if version is None else f"has no tables of version {version}"
     there = sorted(path.name for path in root.iterdir() if (path / _LARGEST).is_file())
     if there and version is not None:

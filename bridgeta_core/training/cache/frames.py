@@ -22,6 +22,7 @@ from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter, open_arrays
 from bridgeta_core.training.cache.key import hash_frames, hash_points, hash_taps
 from bridgeta_core.training.cache.taps import FrameWithTaps, collate_with_taps
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.names import make_name
 from bridgeta_core.utils.outputs import build_once
 
 
@@ -102,7 +103,7 @@ class CachedFrames(Dataset[Frame]):
     def _build(self, kind: str, keys: list[str], write: Callable[[_Scene, ArrayWriter], None]) -> None:
         """Build the missing folders of a kind."""
         for scene, key in zip(self._scenes, keys, strict=True):
-            scene.folders[kind] = self._folder / f"{scene.name}-{kind}-{key}"
+            scene.folders[kind] = self._folder / f"{make_name(scene.name)}-{kind}-{key}"
         self._open.clear()
         missing = [scene for scene in self._scenes if not scene.folders[kind].is_dir()]
         # Every process starts at another scene and goes round, so that they meet only at the end.

@@ -168,3 +168,13 @@ def test_a_folder_that_cannot_be_written_is_an_error(small_root, tmp_path):
     data = dataset(small_root, tmp_path / "file")
     with pytest.raises(BridgeTAError, match=r"cannot be written .*permissions"):
         data.read_labels(0)
+
+
+def test_the_name_of_a_scene_does_not_lead_out_of_the_folder(broken_root, tmp_path):
+    path = broken_root / "v1.0-mini" / "scene.json"
+    path.write_text(path.read_text().replace('"scene-0061"', '"../../../EVIL"'))
+    folder = tmp_path / "a" / "b" / "c" / "cache"
+    all_labels(dataset(broken_root, folder))
+    written = list(tmp_path.rglob("*.npy"))
+    assert len(written) == 2
+    assert {file.parent for file in written} == {folder}
