@@ -85,6 +85,7 @@ def test_the_only_table_folder_is_found_and_several_are_an_error(synthetic_root,
     assert core_cli.find_table_version(synthetic_root, None) == "v1.0-mini"
     for name in ("v1.0-mini", "v1.0-trainval"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "scene.json").write_text("[]")
     with pytest.raises(core_cli.BridgeTAError, match=r"v1\.0-mini, v1\.0-trainval"):
         core_cli.find_table_version(tmp_path, None)
 
