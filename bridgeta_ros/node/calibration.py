@@ -14,7 +14,7 @@ from bridgeta_core.geometry.rig import EQUIDISTANT, Camera, Rig
 from bridgeta_core.geometry.transforms import Matrix, invert, transform
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.calibration import camera_from_info, find_info_remark, select_cameras
-from bridgeta_ros.pipeline.tf_tree import TfTree
+from bridgeta_ros.pipeline.tf_tree import TfTree, strip_slash
 
 _CHANGES, _CALM = 5, 10.0  # so many rigs within so many seconds are taken at once; then one in two seconds
 
@@ -131,7 +131,7 @@ class LiveCalibration:
     def _calibrate(self, name: str) -> None:
         _, info = self._infos[name]
         try:
-            if not info.header.frame_id:
+            if not strip_slash(info.header.frame_id):
                 raise BridgeTAError("names no frame", where=name, fix="Set header.frame_id")
             pose = self._tree.lookup(self._base, info.header.frame_id)
             rectified = self._rectified.get(name)

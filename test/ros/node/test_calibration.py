@@ -220,10 +220,11 @@ def test_a_fisheye_without_coefficients_is_used_with_a_remark():
     assert "ideal fisheye" in calibration.remark
 
 
-def test_a_camera_info_without_a_frame_is_reported():
+@pytest.mark.parametrize("frame", ["", "/"])
+def test_a_camera_info_without_a_frame_is_reported(frame):
     calibration = new()
     calibration.add_tf(tf(*NAMES))
-    calibration.add_info("cam_front", info("cam_front", frame=""))
+    calibration.add_info("cam_front", info("cam_front", frame=frame))
     assert "names no frame" in calibration.problems["cam_front"]
 
 
