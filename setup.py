@@ -41,6 +41,7 @@ setup(
     zip_safe=False,
     python_requires=">=3.10,<3.13",
     install_requires=[
+        "lz4>=4",
         "mcap>=1.6,<2",
         "numpy>=1.23,<2",
         "omegaconf>=2.3,<3",

@@ -191,7 +191,7 @@ def _read_cameras(path: Path) -> dict[str, tuple[str, str]]:
     where = f"cameras_file {path}"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{where} is not YAML ({' '.join(str(error).split())})") from error
     cameras = content.get("cameras") if isinstance(content, dict) else None
     if not isinstance(cameras, dict) or not cameras:

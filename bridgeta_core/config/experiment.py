@@ -19,14 +19,15 @@ from bridgeta_core.utils.settings import to_mapping as to_mapping
 T = TypeVar("T")
 
 CONFIG_FOLDER = Path(__file__).parent
+MOST_CHANNELS = 16384
 
 
 @dataclass
 class ImageConfig:
     """The images that the network takes."""
 
-    width: int = setting(704, "input width, pixels", ge=32)
-    height: int = setting(256, "input height, pixels", ge=32)
+    width: int = setting(704, "input width, pixels", ge=32, le=4096)
+    height: int = setting(256, "input height, pixels", ge=32, le=4096)
     margin: float = setting(768 / 704, "resized width over input width; the excess is cut at both sides", ge=1, le=4)
     mean: list[float] = setting([0.485, 0.456, 0.406], "RGB mean of values in [0, 1] (ImageNet's)", ge=0, le=1)
     std: list[float] = setting([0.229, 0.224, 0.225], "RGB standard deviation (ImageNet's)", ge=1e-3, le=1)
@@ -45,7 +46,7 @@ class BackboneConfig:
     pretrained: str | None = setting(None, "hub name or folder of pretrained weights; none starts from random weights")
     options: dict[str, Any] = setting({}, "fields of the backbone's own configuration, e.g. depths")
     stages: list[int] = setting([2, 3, 4], "backbone stages that feed the pyramid, finest first, 1 = the first", ge=1)
-    channels: int = setting(256, "channels of the pyramid", ge=8)
+    channels: int = setting(256, "channels of the pyramid", ge=8, le=MOST_CHANNELS)
 
 
 @dataclass
@@ -53,9 +54,9 @@ class LiftConfig:
     """The lift from camera to BEV features: a depth distribution per image cell, then a sparse product."""
 
     depth_min: float = setting(1.0, "near edge of the first depth bin, metres", ge=0.1)
-    depth_max: float = setting(60.0, "far edge of the last depth bin, metres", ge=1)
+    depth_max: float = setting(60.0, "far edge of the last depth bin, metres", ge=1, le=1000)
     depth_step: float = setting(0.5, "depth of a bin, metres", ge=0.05)
-    channels: int = setting(80, "feature channels that are lifted", ge=4)
+    channels: int = setting(80, "feature channels that are lifted", ge=4, le=MOST_CHANNELS)
     grid: BevGrid = field(
         default_factory=lambda: BevGrid(-51.2, 51.2, -51.2, 51.2, 0.4), metadata={"help": "cells that collect features"}
     )
@@ -69,17 +70,23 @@ class LiftConfig:
 class DecoderConfig:
     """The BEV encoder-decoder between the lifted features and the head."""
 
-    width: int = setting(256, "channels of the BEV feature F (the teacher fuses to the same width)", ge=8)
-    stages: list[int] = setting([128, 256], "channels of the residual stages, each after the first at half size", ge=8)
+    width: int = setting(
+        256, "channels of the BEV feature F (the teacher fuses to the same width)", ge=8, le=MOST_CHANNELS
+    )
+    stages: list[int] = setting(
+        [128, 256], "channels of the residual stages, each after the first at half size", ge=8, le=MOST_CHANNELS
+    )
     blocks: int = setting(5, "convolutions per stage", ge=1, le=32)
-    channels: int = setting(256, "output channels per stage; D has this times the number of stages", ge=8)
+    channels: int = setting(
+        256, "output channels per stage; D has this times the number of stages", ge=8, le=MOST_CHANNELS
+    )
 
 
 @dataclass
 class HeadConfig:
     """The segmentation head on the label grid."""
 
-    width: int = setting(256, "channels of its two 3x3 convolutions", ge=8)
+    width: int = setting(256, "channels of its two 3x3 convolutions", ge=8, le=MOST_CHANNELS)
 
 
 @dataclass
@@ -104,8 +111,8 @@ class LidarConfig:
     z_min: float = setting(-5.0, "lowest point above the ego origin that is used, metres")
     z_max: float = setting(3.0, "highest point above the ego origin that is used, metres")
     subdivide: int = setting(1, "pillars per side of a cell of model.lift.grid", among=(1, 2, 4))
-    channels: int = setting(64, "channels of the pillars", ge=8)
-    width: int = setting(256, "channels of the LiDAR's BEV features, the fuser's input", ge=8)
+    channels: int = setting(64, "channels of the pillars", ge=8, le=MOST_CHANNELS)
+    width: int = setting(256, "channels of the LiDAR's BEV features, the fuser's input", ge=8, le=MOST_CHANNELS)
     blocks: int = setting(2, "residual convolutions on the grid of F", ge=0, le=32)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from bridgeta_core.config.experiment import StudentConfig, from_mapping, to_mapping
+from bridgeta_core.deploy.draft import draft
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError, join_first
+from bridgeta_core.utils.limits import MOST_CAMERAS, check_plain, parse_json
 from bridgeta_core.utils.outputs import replace_when_done
 
 FORMAT = "bridgeta-student/1"
@@ -44,6 +46,7 @@ class WeightsInfo:
 
 
 Info = TypeVar("Info", bound=WeightsInfo)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def find_weights(name_or_path: str | Path) -> Path:
@@ -98,12 +101,15 @@ def read_description(path: Path, version: str, kind: type[Info]) -> Info:
     metadata = _read_metadata(path)
     _check_format(path, metadata.get("format"), version)
     try:
-        content = {f.name: json.loads(metadata[f.name]) for f in dataclasses.fields(kind)}
-        content |= {name: from_mapping(cls, content[name]) for name, cls in kind.SETTINGS.items()}
-        content |= {name: tuple(content[name]) for name in ("classes", "cameras")}
+        content = {f.name: parse_json(metadata[f.name]) for f in dataclasses.fields(kind)}
+        for name, cls in kind.SETTINGS.items():
+            check_plain(content[name])
+            content[name] = from_mapping(cls, content[name])
+        content |= {name: _read_names(name, content[name]) for name in ("classes", "cameras")}
+        content["provenance"] = dict(content["provenance"])
     except KeyError as error:
         raise BridgeTAError(f"lacks {error} in its description", where=path, fix=_TRAIN) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise BridgeTAError(f"has a damaged description ({error})", where=path, fix=_TRAIN) from error
     except BridgeTAError as error:
         raise BridgeTAError(f"has settings that this version does not know: {error.what}", where=path) from error
@@ -117,6 +123,15 @@ def read_description(path: Path, version: str, kind: type[Info]) -> Info:
             fix=f"This version has {', '.join(CLASS_NAMES)}",
         )
     return info
+
+
+def _read_names(key: str, value: Any) -> tuple[str, ...]:
+    """Return the names in a description. Raises ValueError for none, for too many and for what are no names."""
+    if not isinstance(value, list) or not 1 <= len(value) <= MOST_CAMERAS:
+        raise ValueError(f"{key} are no list of 1 to {MOST_CAMERAS}")
+    if not all(isinstance(name, str) and name for name in value) or len(set(value)) < len(value):
+        raise ValueError(f"{key} are no different names")
+    return tuple(value)
 
 
 _TRAIN = "Export it with `bridgeta train`"
@@ -144,39 +159,66 @@ def load_student(path: str | Path) -> tuple[Student, WeightsInfo]:
     """
     path = find_weights(path)
     info = read_info(path)
-    student = Student(info.model, info.grid, pretrained=False)
-    load_tensors(student, path)
+    student = load_network(lambda: Student(info.model, info.grid, pretrained=False), path)
     return student.eval(), info
 
 
-def load_tensors(network: nn.Module, path: Path) -> None:
-    """Load the tensors of a weights file into the network that its description describes.
+def load_network(build: Callable[[], Network], path: Path) -> Network:
+    """Build the network that a weights file describes, and load the file's tensors into it.
 
-    Raises BridgeTAError when tensors are missing, unexpected or misshapen, or hold numbers that are not finite.
+    Nothing is allocated before the file is known to hold what the description asks for. Raises BridgeTAError when the
+    network cannot be built, and when tensors are missing, unexpected or misshapen, or hold numbers that are not finite.
     """
-    wanted = network.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
+            _require_fit(build, {name: _describe_slice(file.get_slice(name)) for name in file.keys()}, path)  # noqa: SIM118
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise BridgeTAError(f"cannot be read ({error})", where=path) from error
-    problems = [f"{name} is missing" for name in wanted.keys() - stored.keys()]
-    problems += [f"{name} is unexpected" for name in stored.keys() - wanted.keys()]
-    problems += [
-        f"{name} is {_describe_tensor(stored[name])}, not {_describe_tensor(wanted[name])}"
-        for name in wanted.keys() & stored.keys()
-        if _describe_tensor(stored[name]) != _describe_tensor(wanted[name])
-    ]
-    if problems:
-        shown = join_first(sorted(problems), separator="; ")
-        raise BridgeTAError(f"does not fit its own description: {shown}", where=path, fix=_TRAIN)
+    network = build()
     broken = [name for name, value in stored.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
         raise BridgeTAError(f"holds numbers that are not finite, e.g. in {broken[0]}", where=path, fix=_TRAIN)
     network.load_state_dict(stored)
+    return network
 
 
-def _describe_tensor(tensor: torch.Tensor) -> str:
+def _require_fit(build: Callable[[], nn.Module], stored: Mapping[str, Tensor], path: Path) -> None:
+    """Compare a file's tensors, as shapes alone, with those of the network; raise BridgeTAError where they differ."""
+    try:
+        wanted = draft(build, stored)
+        problems = [f"{name} is missing" for name in wanted.keys() - stored.keys()]
+        problems += [f"{name} is unexpected" for name in stored.keys() - wanted.keys()]
+        problems += [
+            f"{name} is {_describe_tensor(stored[name])}, not {_describe_tensor(wanted[name])}"
+            for name in wanted.keys() & stored.keys()
+            if _describe_tensor(stored[name]) != _describe_tensor(wanted[name])
+        ]
+        if problems:
+            raise BridgeTAError(join_first(sorted(problems), separator="; "))
+    except BridgeTAError as error:
+        raise BridgeTAError(f"does not fit its own description: {error.what}", where=path, fix=_TRAIN) from error
+    except Exception as error:  # of settings that make no network the libraries raise whatever they stumble over
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BridgeTAError(f"describes no network that can be built ({reason})", where=path, fix=_TRAIN) from error
+
+
+# Types of numbers in safetensors files, by their names there.
+_TYPES = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
+}
+
+
+def _describe_slice(stored: Any) -> Tensor:
+    """Return the shape and type of a stored tensor, as one without memory."""
+    kind = _TYPES.get(stored.get_dtype())
+    if kind is None:
+        raise SafetensorError(f"numbers of the type {stored.get_dtype()}")
+    return torch.empty(stored.get_shape(), dtype=kind, device="meta")
+
+
+def _describe_tensor(tensor: Tensor) -> str:
     return f"{list(tensor.shape)} {tensor.dtype}"
 
 

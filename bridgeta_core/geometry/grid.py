@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.limits import MOST_CELLS
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,13 @@ class BevGrid:
         values = (self.x_min, self.x_max, self.y_min, self.y_max, self.resolution)
         if not np.isfinite(values).all() or self.resolution <= 0:
             raise BridgeTAError(f"BEV grid {values} needs finite bounds and a positive resolution", exit_code=2)
-        for axis, low, high in (("x", self.x_min, self.x_max), ("y", self.y_min, self.y_max)):
-            cells = (high - low) / self.resolution
+        sides = (self.x_max - self.x_min) / self.resolution, (self.y_max - self.y_min) / self.resolution
+        if max(map(abs, sides)) > MOST_CELLS or sides[0] * sides[1] > MOST_CELLS:
+            raise BridgeTAError(f"BEV grid {values} has more than {MOST_CELLS:,} cells", exit_code=2)
+        for axis, low, high, cells in (
+            ("x", self.x_min, self.x_max, sides[0]),
+            ("y", self.y_min, self.y_max, sides[1]),
+        ):
             if round(cells) < 1 or abs(cells - round(cells)) > 1e-6:
                 raise BridgeTAError(
                     f"BEV grid: {axis} from {low} to {high} m is not a whole number of {self.resolution} m cells",

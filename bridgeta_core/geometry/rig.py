@@ -13,6 +13,7 @@ from bridgeta_core.geometry.image_header import MAX_PIXELS
 from bridgeta_core.geometry.rig_file import FORMAT_HELP, format_rig, read_entries
 from bridgeta_core.geometry.transforms import Matrix, quaternion, rigid
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.limits import MOST_CAMERAS
 from bridgeta_core.utils.outputs import replace_when_done
 
 EQUIDISTANT = "equidistant"
@@ -148,6 +149,8 @@ class Rig:
         names = tuple(camera.name for camera in self.cameras)
         if not names or len(set(names)) != len(names):
             raise BridgeTAError(f"a rig needs one or more cameras with different names, not {list(names)}")
+        if len(names) > MOST_CAMERAS:
+            raise BridgeTAError(f"a rig of {len(names)} cameras is beyond {MOST_CAMERAS}", fix="Choose some of them")
         object.__setattr__(self, "names", names)
 
     def key(self) -> tuple[Any, ...]:

@@ -12,13 +12,13 @@ import numpy as np
 import yaml
 
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.limits import LARGEST_TEXT, BoundedComposer, read_limited
 
 FORMAT_HELP = "See docs/rig.md for the format"
 
 # YAML 1.1, which PyYAML reads, takes 1e-5 for a text.
 _EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 _LARGEST = 1e9
-_DEEPEST = 20  # levels of nesting; a rig has five
 # Rounded components still are a rotation; other numbers in their place are not.
 _UNIT = 0.05
 
@@ -33,7 +33,7 @@ def read_entries(path: Path) -> dict[str, dict[str, Any]]:
     Raises BridgeTAError that names the file, the camera and the key at fault, and what was probably meant.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
+        content = yaml.load(read_limited(path, LARGEST_TEXT).decode(), _StrictLoader)
     except OSError as error:
         raise BridgeTAError(f"cannot be read ({error.strerror})", where=path) from error
     except UnicodeDecodeError as error:
@@ -54,16 +54,8 @@ def format_rig(entries: Mapping[str, Mapping[str, Any]]) -> str:
     return str(yaml.safe_dump({"cameras": plain}, sort_keys=False, default_flow_style=None))
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """A loader that refuses a key that is there twice, of which YAML's own takes the last one, and deep nesting.
-
-    The library's time grows with the square of the depth: 20 kB of brackets take seconds.
-    """
-
-    def fetch_more_tokens(self) -> None:
-        if self.flow_level + len(self.indents) > _DEEPEST:
-            raise yaml.scanner.ScannerError(None, None, "nested too deeply", self.get_mark())
-        super().fetch_more_tokens()
+class _StrictLoader(BoundedComposer, yaml.SafeLoader):
+    """A loader that refuses a key that is there twice, of which YAML's own takes the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -154,6 +146,8 @@ def _describe(value: Any) -> str:
             return f"a list of {len(value)}"
         case dict():
             return f"a mapping of {', '.join(map(str, list(value)[:4]))}"
+        case int() if value.bit_length() > 64:
+            return f"a number of {value.bit_length()} bits"
         case _:
             return repr(value)[:40]
 
@@ -166,7 +160,7 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _Fault(f"holds {_describe(value)}, not a number")
     if not -_LARGEST < value < _LARGEST:
-        raise _Fault(f"holds {value!r}"[:60] + ", which is no measure")
+        raise _Fault(f"holds {_describe(value)}, which is no measure")
     return float(value)
 
 

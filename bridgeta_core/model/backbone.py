@@ -18,6 +18,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import find_user_cache
 
 _HUB_FOLDERS = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE")
+_LARGEST_OPTION = 2**16
 _PROBE = 128  # pixels; a multiple of every stride in use
 
 
@@ -71,6 +72,11 @@ class ImageEncoder(nn.Module):
 def _build_backbone(config: BackboneConfig) -> tuple[Any, dict[str, Any]]:
     """Build a backbone with random weights. Return it with its options."""
     options = dict(config.options)
+    large = [key for key, value in options.items() if _is_large(value)]
+    if large:
+        raise BridgeTAError(
+            f"model.backbone.options: {', '.join(large)} has numbers beyond {_LARGEST_OPTION:,}", exit_code=2
+        )
     try:
         known = AutoConfig.for_model(config.architecture)
     except ValueError as error:
@@ -91,6 +97,13 @@ def _build_backbone(config: BackboneConfig) -> tuple[Any, dict[str, Any]]:
     except (ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise BridgeTAError(f"model.backbone: {config.architecture} cannot be built ({reason})", exit_code=2) from error
+
+
+def _is_large(option: Any) -> bool:
+    """Tell whether an option asks for more channels or layers than any backbone has."""
+    if isinstance(option, (list, tuple)):
+        return any(map(_is_large, option))
+    return isinstance(option, (int, float)) and abs(option) > _LARGEST_OPTION
 
 
 def _load_pretrained(config: BackboneConfig, kind: Any) -> tuple[Any, dict[str, Any]]:

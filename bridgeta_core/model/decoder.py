@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bridgeta_core.config.experiment import DecoderConfig
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -71,6 +72,8 @@ class BevDecoder(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
+        if not config.stages:
+            raise BridgeTAError("model.decoder.stages must not be empty", exit_code=2)
         self.stages, self.up = nn.ModuleList(), nn.ModuleList()
         inputs = config.width
         for i, width in enumerate(config.stages):

@@ -18,6 +18,8 @@ from bridgeta_core.model.head import SegmentationHead
 from bridgeta_core.model.lift import LiftPlan, bev_grid, depth_bins, lift
 from bridgeta_core.utils.errors import BridgeTAError
 
+_MOST_ENTRIES = 2**25  # depth bins of one camera's image cells; a plan takes some thirty bytes for each
+
 
 class Taps(NamedTuple):
     """What a network gives: F `[B, width, Y', X']` before its ReLU, D `[B, C_D, Y', X']`, logits Z `[B, 6, Y, X]`."""
@@ -49,10 +51,18 @@ class CameraBranch(nn.Module):
                     "the stride of the finest backbone stage",
                     exit_code=2,
                 )
+        if not len(self.image.mean) == len(self.image.std) == 3:
+            raise BridgeTAError("model.image.mean and std need a value for each of R, G and B", exit_code=2)
         if not self.lift.z_min < self.lift.z_max:
             raise BridgeTAError("model.lift.z_min must be below z_max", exit_code=2)
         self.grid = bev_grid(self.lift)
         bins = depth_bins(self.lift).float()
+        entries = len(bins) * math.prod(self.feature_size)
+        if entries > _MOST_ENTRIES:
+            raise BridgeTAError(
+                f"model.lift: {entries:,} depth bins of image cells per camera are beyond {_MOST_ENTRIES:,}",
+                exit_code=2,
+            )
         self.register_buffer("bins", bins, persistent=False)
         # (x / 255 - mean) / std as one multiplication and one addition
         mean, std = torch.tensor(self.image.mean), torch.tensor(self.image.std)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bridgeta_core.config.experiment import TeacherConfig
-from bridgeta_core.deploy.weights import WeightsInfo, find_weights, load_tensors, read_description, write_weights
+from bridgeta_core.deploy.weights import WeightsInfo, find_weights, load_network, read_description, write_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.model.teacher import Teacher
 
@@ -41,6 +41,5 @@ def load_teacher(path: str | Path) -> tuple[Teacher, TeacherInfo]:
     """
     path = find_weights(path)
     info = read_description(path, FORMAT, TeacherInfo)
-    teacher = Teacher(info.teacher, info.model, info.grid, pretrained=False)
-    load_tensors(teacher, path)
+    teacher = load_network(lambda: Teacher(info.teacher, info.model, info.grid, pretrained=False), path)
     return teacher.eval().requires_grad_(False), info

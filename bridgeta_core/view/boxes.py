@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from bridgeta_core.geometry.transforms import Matrix, rigid, transform
 from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.limits import parse_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def read_boxes(root: str | Path, version: str, sample: str) -> list[Box]:
 def _read_table(folder: Path, name: str) -> list[dict[str, Any]]:
     path = folder / f"{name}.json"
     try:
-        return list(json.loads(path.read_bytes()))
+        return list(parse_json(path.read_bytes()))
     except (OSError, ValueError) as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise BridgeTAError(f"table {reason}", where=path, fix="Extract the metadata archive again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -15,15 +16,19 @@ _SILENT = 1_000_000_000  # ns at an end of the recording without images, beyond 
 
 
 def read_stamp(message: Any, recorded_ns: int) -> int:
-    """Return the stamp of an image in nanoseconds; the time of its recording if its driver left it zero."""
-    return messages.stamp_to_ns(message.header) or recorded_ns
+    """Return the stamp of an image in nanoseconds; the time of its recording if its driver left it zero.
+
+    Raises BridgeTAError for a time that messages cannot hold.
+    """
+    return messages.stamp_to_ns(message.header) or messages.check_time(recorded_ns)
 
 
 @dataclass
 class _Camera:
     recorded: list[int] = field(default_factory=list)  # ns, first and last
-    delays: list[int] = field(default_factory=list)  # ns from stamp to recording
-    stamps: set[int] = field(default_factory=set)
+    delays: array[float] = field(default_factory=lambda: array("d"))  # ns from stamp to recording
+    first: int | None = None  # stamp, ns
+    stuck: bool = True  # whether all stamps are the first
     unstamped: int = 0
 
 
@@ -35,12 +40,13 @@ class CameraClocks:
         self._slop = slop_ns
 
     def add(self, name: str, message: Any, recorded_ns: int) -> int:
-        """Take an image; return the stamp to use, as `read_stamp` does."""
+        """Take an image; return the stamp to use, as `read_stamp` does, and raise as it does."""
         stamp, camera = read_stamp(message, recorded_ns), self._cameras[name]
         camera.recorded = [*camera.recorded[:1], recorded_ns]
         camera.unstamped += messages.stamp_to_ns(message.header) == 0
         camera.delays.append(recorded_ns - stamp)
-        camera.stamps.add(stamp)
+        camera.first = stamp if camera.first is None else camera.first
+        camera.stuck &= stamp == camera.first
         return stamp
 
     def describe(self, counts: SyncCounts) -> list[str]:
@@ -56,7 +62,7 @@ class CameraClocks:
         remarks += [f"{name} has no image that can be read" for name in self._cameras if name not in alive]
         for name, camera in alive.items():
             count = len(camera.delays)
-            if count > 1 and len(camera.stamps) == 1:
+            if count > 1 and camera.stuck:
                 remarks.append(f"all {count} images of {name} bear the same stamp: its driver does not set it")
         remarks += self._describe_silence(alive, counts.missed)
         # Images also arrive after different times of transport; where sets are complete, that is all it is.

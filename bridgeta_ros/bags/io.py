@@ -39,6 +39,7 @@ _STORES: dict[str, tuple[Stores, Literal[8, 9]]] = {
     "humble": (Stores.ROS2_HUMBLE, 8),
 }
 _SUMMARY = "the summary"
+_LATEST = 2**63 - 1  # ns, of a recording: SQLite's and ROS's integers end there
 _FOREVER = QosTime(9223372036, 854775807)
 
 
@@ -67,6 +68,7 @@ class BagReader:
     def __init__(self, path: Path, files: Sequence[DataFile], metadata: Metadata, remarks: Sequence[str] = ()) -> None:
         self.path, self._files, self._decoder = path, files, Decoder(metadata.hashes)
         self._remarks = list(remarks)
+        self._passed_over = Counter[tuple[str, str]]()  # messages that no other program could read, by topic and reason
         recorded = [topic for file in files for topic in file.topics]
         self.topics: dict[str, str] = {t.topic: kind for t in recorded if (kind := find_ros_type(t)) is not None}
         self.foreign = {t.topic: t for t in recorded if t.topic not in self.topics}
@@ -81,7 +83,8 @@ class BagReader:
     @property
     def remarks(self) -> list[str]:
         """What the user should know about the bag, as far as it has been read."""
-        return [*self._remarks, *self._decoder.remarks]
+        passed = [f"{n} messages on {name} were passed over: {why}" for (name, why), n in self._passed_over.items()]
+        return [*self._remarks, *self._decoder.remarks, *passed]
 
     def find_transforms(self) -> list[str]:
         """Return the topics of transforms that are in the bag."""
@@ -105,12 +108,21 @@ class BagReader:
 
     def raw(self, topics: Collection[str]) -> Iterator[tuple[RecordedTopic, int, bytes]]:
         """Yield serialised messages of some topics with their recording times in nanoseconds, in that order."""
-        counts = Counter[str]()
+        counts, passed = Counter[str](), Counter[tuple[str, str]]()
         with _translate_errors(self.path):
             for topic, time, data in _merge(self._files, topics):
                 counts[topic.topic] += 1
-                if find_ros_type(topic) is not None:
-                    yield topic, time, decompress_message(data)
+                if find_ros_type(topic) is None:
+                    continue
+                try:
+                    if not 0 <= time <= _LATEST:
+                        raise BridgeTAError("their times of recording are none")
+                    message = decompress_message(data)
+                except BridgeTAError as error:
+                    passed[topic.topic, error.what] += 1
+                    continue
+                yield topic, time, message
+        self._passed_over |= passed  # the larger: a bag is read several times
         self._compare(topics, counts)
 
     def first(self, topic: str) -> Any | None:
@@ -164,8 +176,10 @@ def _translate_errors(path: Path) -> Iterator[None]:
     """Turn what the libraries and the file system raise about a broken bag into one BridgeTAError."""
     try:
         yield
-    except BridgeTAError:
-        raise
+    except BridgeTAError as error:
+        if error.where is not None:
+            raise
+        raise BridgeTAError(error.what, where=path, fix=error.fix) from error
     except Exception as error:  # on damaged bytes the libraries' parsers raise whatever they stumble over
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise BridgeTAError(

@@ -27,6 +27,8 @@ from bridgeta_ros.pipeline.sync import DEFAULT_SLOP, Synchroniser
 
 RIG_NAME = "rig.yaml"
 _AHEAD = 2  # sets that are decoded while the network works on an earlier one
+_LONGEST_QUEUE = 1000  # messages; where the cameras fall silent, transforms do not wait for the next set
+_MOST_REASONS = 100  # of failures that are told apart
 
 
 @dataclass(frozen=True)
@@ -209,13 +211,13 @@ class _Replay:
 
     def _take_image(self, topic: RecordedTopic, time: int, data: bytes, ahead: ThreadPoolExecutor) -> None:
         """Add an image to its set, and queue the set that it completes."""
+        name = self._cameras[topic.topic]
         try:
             message = self._source.decode(topic, data)
+            stamp = self._clocks.add(name, message, time)
         except BridgeTAError as error:
-            self._failures[str(error)] += 1
+            self._count_failure(error)
             return
-        name = self._cameras[topic.topic]
-        stamp = self._clocks.add(name, message, time)
         for images in self._sync.add(name, stamp, image_from_message(message)):
             if self._filter.accepts(images.newest_ns):
                 prepared = ahead.submit(self._pipeline.prepare, images.items, images.newest_ns)
@@ -228,17 +230,24 @@ class _Replay:
         try:
             self._queue.append(_PassThrough(time, topic.topic, self._source.encode(topic, data)))
         except BridgeTAError as error:
-            self._failures[str(error)] += 1
+            self._count_failure(error)
+
+    def _count_failure(self, error: BridgeTAError) -> None:
+        """Count a reason; those of a bag in which every message is damaged in its own way are not all kept."""
+        reason = str(error)
+        many = len(self._failures) >= _MOST_REASONS and reason not in self._failures
+        self._failures["other reasons" if many else reason] += 1
 
     def _take_truth(self, topic: RecordedTopic, data: bytes) -> None:
         try:
             message = self._source.decode(topic, data)
+            stamp = messages.stamp_to_ns(message.header)
         except BridgeTAError as error:
-            self._failures[str(error)] += 1
+            self._count_failure(error)
             return
         values = read_grid(message, self._grid)
         if values is not None:
-            self._agreement.add_truth(messages.stamp_to_ns(message.header), topic.topic.rpartition("/")[2], values)
+            self._agreement.add_truth(stamp, topic.topic.rpartition("/")[2], values)
             return
         remark = "the bag's ground truth lies on another grid than the weights', so there is no IoU"
         if remark not in self._summary.remarks:
@@ -247,7 +256,8 @@ class _Replay:
     def _drain(self, pending: int) -> None:
         """Write out the queue until `pending` sets are left in it."""
         while self._queue:
-            if isinstance(self._queue[0], _PendingSet) and self._pending <= pending:
+            is_short = self._pending <= pending and len(self._queue) <= _LONGEST_QUEUE
+            if is_short and isinstance(self._queue[0], _PendingSet):
                 return
             match self._queue.popleft():
                 case _PassThrough(time, topic, data):
@@ -262,7 +272,7 @@ class _Replay:
             result = self._pipeline.infer(prepared.result())
         except BridgeTAError as error:
             summary.failed += 1
-            self._failures[str(error)] += 1
+            self._count_failure(error)
             return
         start = perf_counter()
         encoded = self._encode(result)
@@ -299,6 +309,10 @@ class _Replay:
         summary.failures = dict(self._failures.most_common())
         iou = self._agreement.conclude()
         summary.pairs = self._agreement.pairs
+        if self._agreement.lost:
+            summary.remarks.append(
+                f"{self._agreement.lost} ground-truth keyframes waited too long for a result, and do not count"
+            )
         if summary.pairs:
             summary.iou = iou.to_columns()
             summary.remarks += iou.notes

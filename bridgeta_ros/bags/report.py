@@ -39,6 +39,9 @@ _VIEW = 640  # pixels of the longer side of a grid's canvas
 _STEP = 5  # percent; coarser values compress better, and nobody sees the difference
 
 
+_TOLERANCE = 60_000_000  # ns by which a ground truth may be younger than the frame beside which it is shown
+
+
 @dataclass
 class _Frame:
     """One moment of the page."""
@@ -46,6 +49,23 @@ class _Frame:
     stamp_ns: int
     values: dict[str, NDArray[np.int8]] = field(default_factory=dict)  # by class, [Y, X]
     images: list[str] = field(default_factory=list)  # data URLs
+
+
+class _Truths:
+    """Keeps, of a recording's ground-truth grids, the newest for each of some stamps in nanoseconds."""
+
+    def __init__(self, stamps: Sequence[int]) -> None:
+        self.grids: dict[int, dict[str, NDArray[np.int8]]] = {}  # by stamp and class
+        self._newest = dict.fromkeys(stamps, -1)
+
+    def add(self, ns: int, name: str, values: NDArray[np.int8]) -> None:
+        """Take one class's values `[Y, X]`, unless a newer grid is there for every frame."""
+        for stamp, newest in self._newest.items():
+            if newest <= ns <= stamp + _TOLERANCE:
+                self._newest[stamp] = ns
+        if ns in self._newest.values():
+            self.grids.setdefault(ns, {})[name] = values.copy()
+            self.grids = {stamp: grid for stamp, grid in self.grids.items() if stamp in self._newest.values()}
 
 
 def write_report(replayed: Path, source: Path, out: Path, *, max_frames: int = 60, progress: bool = True) -> None:
@@ -61,6 +81,12 @@ def write_report(replayed: Path, source: Path, out: Path, *, max_frames: int = 6
     replayed, source = Path(replayed), Path(source)
     summary = ReplaySummary.load(replayed / FILE_NAME)
     rig = Rig.load(replayed / RIG_NAME)
+    if set(rig.names) != summary.cameras.keys():
+        raise BridgeTAError(
+            f"has the cameras {', '.join(rig.names)}, {FILE_NAME} has {', '.join(summary.cameras)}",
+            where=replayed / RIG_NAME,
+            fix="Replay the bag again",
+        )
     grid = BevGrid(**summary.grid)
     places = np.unique(np.linspace(0, summary.used - 1, min(max_frames, summary.used)).round().astype(int))
     frames = {summary.stamps[i]: _Frame(summary.stamps[i]) for i in places}
@@ -78,7 +104,7 @@ def write_report(replayed: Path, source: Path, out: Path, *, max_frames: int = 6
             if frame is not None and values is not None:
                 frame.values[topic.topic.rpartition("/")[2]] = values
         sync: Synchroniser[EncodedImage | RawImage] = Synchroniser(list(summary.cameras), round(summary.slop * 1e9))
-        truths: dict[int, dict[str, NDArray[np.int8]]] = {}
+        truths = _Truths(list(frames))
         for topic, time, data in inputs.raw(source_topics):
             bar.advance(task)
             if topic.topic in image_topics:
@@ -86,18 +112,18 @@ def write_report(replayed: Path, source: Path, out: Path, *, max_frames: int = 6
                 continue
             try:
                 message = inputs.decode(topic, data)
+                stamp = messages.stamp_to_ns(message.header)
             except BridgeTAError:  # counted by the replay
                 continue
             values = read_grid(message, grid)
             if values is not None:
-                truth = truths.setdefault(messages.stamp_to_ns(message.header), {})
-                truth[topic.topic.rpartition("/")[2]] = values
+                truths.add(stamp, topic.topic.rpartition("/")[2], values)
     complete = [frame for frame in frames.values() if frame.images and len(frame.values) == len(CLASSES)]
     if not complete:
         raise BridgeTAError(
             f"has none of the images of {replayed}", where=source, fix="Give the bag that was replayed", exit_code=2
         )
-    page = _fill_page(summary, rig, grid, complete, truths)
+    page = _fill_page(summary, rig, grid, complete, truths.grids)
     with replace_when_done(Path(out)) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -115,10 +141,10 @@ def _take_image(
     """Add an image to its set; put the thumbnails of a complete set into its frame, if it has one."""
     try:
         message = source.decode(topic, data)
+        stamp = read_stamp(message, time)
     except BridgeTAError:  # counted by the replay
         return
-    image = image_from_message(message)
-    for images in sync.add(names[topic.topic], read_stamp(message, time), image):
+    for images in sync.add(names[topic.topic], stamp, image_from_message(message)):
         frame = frames.get(images.newest_ns)
         if frame is not None:
             frame.images = [_make_thumbnail(images.items[camera.name], camera) for camera in rig.cameras]
@@ -157,7 +183,7 @@ def _fill_page(
     used_truths: dict[int, int] = {}
     entries = []
     for frame in sorted(frames, key=lambda f: f.stamp_ns):
-        earlier = [stamp for stamp in truths if stamp <= frame.stamp_ns + 60_000_000]
+        earlier = [stamp for stamp in truths if stamp <= frame.stamp_ns + _TOLERANCE]
         truth = max(earlier, default=None)
         if truth is not None:
             used_truths.setdefault(truth, len(used_truths))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,12 @@ from bridgeta_core.evaluation.metric import IoU, MapIoU, format_percent
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError, join_first
+from bridgeta_core.utils.limits import LARGEST_TEXT, parse_json, read_limited, select_fields
 
 FILE_NAME = "replay.json"
 STAGES = ("decode", "preprocess", "network", "encode", "write")
 _PRINTED_REASONS = 5  # the file has all
+_MOST_WAITING = 2**28  # bytes of results, and of ground truths, that wait for each other
 
 
 @dataclass
@@ -120,14 +121,30 @@ class ReplaySummary:
     def load(cls, path: Path) -> ReplaySummary:
         """Read a file that `save` wrote. Raises BridgeTAError when it is absent or something else."""
         try:
-            content: Mapping[str, Any] = json.loads(Path(path).read_text())
-            return cls(**{name: content[name] for name in cls.__dataclass_fields__ if name in content})
+            summary = cls(**select_fields(cls, parse_json(read_limited(path, LARGEST_TEXT))))
+            summary._require_consistency()
+            return summary
         except OSError as error:
             raise BridgeTAError(
                 f"cannot be read ({error.strerror})", where=path, fix="Give a bag that `bridgeta replay` wrote"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise BridgeTAError(f"is not the summary of a replay ({error})", where=path) from error
+        except (ValueError, TypeError, BridgeTAError) as error:
+            raise BridgeTAError(
+                f"is not the summary of a replay ({error})", where=path, fix="Replay the bag again"
+            ) from error
+
+    def _require_consistency(self) -> None:
+        """Raise ValueError where fields contradict each other; BridgeTAError or TypeError for a grid that is none."""
+        BevGrid(**self.grid)
+        if not 0 < self.used == len(self.stamps):
+            raise ValueError(f"it has {len(self.stamps)} stamps of {self.used} sets")
+        if not self.cameras or self.slop < 0:
+            raise ValueError("it has no cameras, or a slop below zero")
+        if self.latencies.keys() != set(STAGES) or {len(v) for v in self.latencies.values()} != {self.used}:
+            raise ValueError(f"its latencies are not {self.used} of each of {', '.join(STAGES)}")
+        columns = {tuple(entry) for entry in self.iou.values()}
+        if len(columns) > 1 or (columns and not {"best", "half", "threshold"} <= set(*columns)):
+            raise ValueError("its iou lacks columns")
 
     def print(self, console: Console) -> None:
         """Print tables and counts for a person."""
@@ -187,25 +204,38 @@ class Agreement:
     """Scores results against the ground-truth grids of the same bag, with the protocol's metric.
 
     Each ground truth is paired with the result of the nearest stamp. Grids and results may be interleaved in any way.
-    Only results of the last `window_ns` are considered. A ground truth without a result within `tolerance_ns` does not
-    count, nor do unknown cells (-1).
+    Only results of the last `window_ns` are considered; where time goes back by more than that, those from before are
+    scored and forgotten. A ground truth without a result within `tolerance_ns` does not count, nor do unknown cells
+    (-1), nor the oldest ones where more wait than memory should hold: `lost` counts these.
     """
 
     def __init__(self, grid: BevGrid, tolerance_ns: int = 60_000_000, window_ns: int = 1_000_000_000) -> None:
-        self.pairs = 0
+        self.pairs = self.lost = 0
         self._metric = MapIoU(grid)
         self._tolerance, self._window = tolerance_ns, window_ns
-        self._truths: dict[int, dict[str, NDArray[np.int8]]] = {}
+        self._shape = grid.shape
+        self._truths: dict[int, dict[str, NDArray[np.uint8]]] = {}  # bits, by stamp and class
+        self._waiting = 0  # bytes of them
         self._results: deque[tuple[int, NDArray[np.float32]]] = deque()
 
     def add_truth(self, ns: int, name: str, values: NDArray[np.int8]) -> None:
         """Add one class's occupancy values `[Y, X]`; a class that is never added is unknown."""
-        self._truths.setdefault(ns, {})[name] = values
+        # A keyframe of six grids would take 240 kB, and a recording may have all of them at its beginning.
+        truth, bits = self._truths.setdefault(ns, {}), np.packbits(np.stack([values >= 50, values >= 0]))
+        self._waiting += bits.nbytes if name not in truth else 0
+        truth[name] = bits
+        while self._waiting > _MOST_WAITING and len(self._truths) > 1:
+            self._take_truth(next(iter(self._truths)))
+            self.lost += 1
 
     def add_result(self, ns: int, probabilities: NDArray[np.float32]) -> None:
         """Add a result `[6, Y, X]`; score the ground truths that no later result can be nearer to."""
+        if self._results and ns < self._results[-1][0] - self._window:
+            self._score([stamp for stamp in self._truths if self._find_near(stamp)])
+            self._results.clear()
         self._results.append((ns, probabilities))
-        while self._results[0][0] < ns - self._window:
+        many = max(2, _MOST_WAITING // probabilities.nbytes)
+        while self._results[0][0] < ns - self._window or len(self._results) > many:
             self._results.popleft()
         self._score([stamp for stamp in self._truths if stamp + self._tolerance < ns])
 
@@ -216,12 +246,26 @@ class Agreement:
 
     def _score(self, stamps: list[int]) -> None:
         for stamp in stamps:
-            truth = self._truths.pop(stamp)
-            near = [(abs(ns - stamp), p) for ns, p in self._results if abs(ns - stamp) <= self._tolerance]
+            truth, near = self._take_truth(stamp), self._find_near(stamp)
             if not near:
                 continue
             probabilities = min(near, key=lambda pair: pair[0])[1]
-            unknown = np.full(probabilities.shape[1:], -1, dtype=np.int8)
-            values = torch.from_numpy(np.stack([truth.get(name, unknown) for name in CLASS_NAMES]))[None]
-            self._metric.update(torch.from_numpy(probabilities)[None], values >= 50, values >= 0)
+            unknown = np.zeros((2, *self._shape), dtype=bool)
+            layers = [self._unpack(truth[name]) if name in truth else unknown for name in CLASS_NAMES]
+            values, known = torch.from_numpy(np.stack(layers, axis=1))[:, None]
+            self._metric.update(torch.from_numpy(probabilities)[None], values, known)
             self.pairs += 1
+
+    def _find_near(self, stamp: int) -> list[tuple[int, NDArray[np.float32]]]:
+        """Return the results within the tolerance of a stamp, with their distances in nanoseconds."""
+        return [(abs(ns - stamp), p) for ns, p in self._results if abs(ns - stamp) <= self._tolerance]
+
+    def _take_truth(self, stamp: int) -> dict[str, NDArray[np.uint8]]:
+        truth = self._truths.pop(stamp)
+        self._waiting -= sum(bits.nbytes for bits in truth.values())
+        return truth
+
+    def _unpack(self, bits: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return `[2, Y, X]`: where a class is, and where it is known."""
+        rows, columns = self._shape
+        return np.unpackbits(bits, count=2 * rows * columns).reshape(2, rows, columns).astype(bool)

@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rosidl_runtime_py.utilities import get_message
 
+from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.calibration import LiveCalibration
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.parameters import NodeParameters
@@ -201,7 +202,11 @@ class CameraInputs:
             self._on_rig()
 
     def _take_image(self, name: str, message: Any) -> None:
-        stamp = stamp_to_ns(message.header)
+        try:
+            stamp = stamp_to_ns(message.header)
+        except BridgeTAError as error:
+            self._health.add_faults({name: error.what})
+            return
         now = self._node.get_clock().now().nanoseconds
         self._health.add_image(name, (now - stamp) / 1e9)
         if not stamp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -138,7 +139,8 @@ class RigReader:
         self.tree = TfTree()
         self._names, self._base, self._rectified = tuple(names), base_frame, rectified or {}
         self._infos: dict[str, Any] = {}
-        self._problems: dict[str, list[BridgeTAError]] = {}
+        self._problems: dict[str, BridgeTAError] = {}  # of the first CameraInfo that is none, by camera
+        self._refused = Counter[str]()
 
     def add_info(self, name: str, info: Any) -> None:
         """Take a CameraInfo."""
@@ -149,7 +151,8 @@ class RigReader:
                 raise BridgeTAError("names no frame", where=f"CameraInfo of {name}", fix="Set its header.frame_id")
             camera_from_info(name, info, np.eye(4), self._rectified.get(name))
         except BridgeTAError as error:
-            self._problems.setdefault(name, []).append(error)
+            self._problems.setdefault(name, error.with_traceback(None))
+            self._refused[name] += 1
         else:
             self._infos[name] = info
 
@@ -166,9 +169,9 @@ class RigReader:
         skipped: dict[str, list[str]] = {}
         others: list[str] = []
         for name, info in self._infos.items():
-            problems = self._problems.get(name)
-            if problems:
-                skipped.setdefault(f"{len(problems)} CameraInfo ({problems[0].what})", []).append(name)
+            problem = self._problems.get(name)
+            if problem:
+                skipped.setdefault(f"{self._refused[name]} CameraInfo ({problem.what})", []).append(name)
             fault = self.tree.find_fault(self._base, info.header.frame_id)
             remark = None if self._rectified.get(name) else find_info_remark(name, info)
             others += [text for text in (fault, remark) if text is not None and text not in others]
@@ -187,8 +190,7 @@ class RigReader:
         cameras = []
         for name in self._names:
             if name not in self._infos:
-                absent = BridgeTAError("no message", where=f"CameraInfo of {name}")
-                raise self._problems.get(name, [absent])[0]
+                raise self._problems.get(name, BridgeTAError("no message", where=f"CameraInfo of {name}"))
             info = self._infos[name]
             try:
                 pose = self.tree.lookup(self._base, info.header.frame_id)

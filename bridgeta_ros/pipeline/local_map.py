@@ -12,6 +12,7 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, planar
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.limits import MOST_CELLS
 from bridgeta_ros.pipeline.messages import to_percent
 
 GAIN = 0.2
@@ -74,6 +75,10 @@ class LocalMap:
                 f"local map of {size} m is not a whole number of {grid.resolution} m cells",
                 fix=f"Choose a positive multiple of {grid.resolution}",
                 exit_code=2,
+            )
+        if cells**2 > MOST_CELLS:
+            raise BridgeTAError(
+                f"local map of {size} m has more than {MOST_CELLS:,} cells", fix="Choose a smaller one", exit_code=2
             )
         if not 0 < gain <= 1:
             raise BridgeTAError(f"local map: the gain is {gain}", fix="Choose one above 0 and up to 1", exit_code=2)

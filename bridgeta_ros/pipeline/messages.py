@@ -17,6 +17,7 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import EQUIDISTANT, Camera
 from bridgeta_core.geometry.transforms import Matrix, quaternion
+from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.view.drawing import colour_cells
 from bridgeta_ros.pipeline.status import Status
 from bridgeta_ros.pipeline.topics import (
@@ -33,6 +34,7 @@ from bridgeta_ros.pipeline.topics import (
 )
 
 UNKNOWN = -1
+_LATEST = 2**31 * 1_000_000_000 - 1  # ns; the seconds of a Time are an int32
 _UNSEEN = 0.82  # brightness of what no camera sees, relative to what one does
 
 _FLOAT32, _UINT16 = 7, 4  # sensor_msgs/PointField's constants
@@ -68,13 +70,23 @@ class RosbagsFactory:
 
 
 def stamp_to_ns(header: Any) -> int:
-    """Return the stamp of a header in nanoseconds."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+    """Return the stamp of a header in nanoseconds. Raises BridgeTAError as `check_time` does."""
+    return check_time(int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec))
+
+
+def check_time(ns: int) -> int:
+    """Return a time in nanoseconds. Raises BridgeTAError for one that no builtin_interfaces/Time since 1970 holds.
+
+    The greatest of both fields of a Time add up to four seconds more.
+    """
+    if not 0 <= ns <= _LATEST:
+        raise BridgeTAError(f"a stamp of {ns / 1e9:.0f} s is no time", fix="Set the clock of what sent it")
+    return ns
 
 
 def make_time(factory: MessageFactory, ns: int) -> Any:
-    """Make a builtin_interfaces/Time."""
-    sec, nanosec = divmod(int(ns), 1_000_000_000)
+    """Make a builtin_interfaces/Time. Raises BridgeTAError as `check_time` does."""
+    sec, nanosec = divmod(check_time(int(ns)), 1_000_000_000)
     return factory.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
 
 

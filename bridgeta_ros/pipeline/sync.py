@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 DEFAULT_SLOP = 0.06  # s; a nuScenes cycle spreads over 42.6 ms, and 73 ms is the least that mixes two of them
 _SECOND = 1_000_000_000  # ns
+_MOST_WAITING = 500  # images of a camera that wait, though their stamps may creep by nanoseconds
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,13 @@ class Synchroniser(Generic[T]):
     `matcher` finds the complete sets; without one, an `ApproximateTimeMatcher` does. Of the cycles that it leaves
     over, those with at least `minimum` cameras are sets as well; None wants complete sets only.
 
-    A cycle is the images within `slop_ns` of its first one. It is over when each camera that it lacks has sent a later
-    image, or when any image is later by another `patience_ns`: images of different cameras do not arrive in the order
-    of their stamps. With enough cameras it is a set as soon as every camera that sends at all has sent. A camera that
-    has been silent for `silent_ns` is not waited for. When the stamps of the cameras go back by more than `reset_ns` (a
-    bag that loops, a clock that jumps) it forgets all images. One camera alone, whose stamps jump by more than that, is
-    left out until it is back (see `CommonClock`).
+    A cycle is the images within `slop_ns` of its first one. It is over when each camera that it lacks has sent a
+    later image, or when any image is later by another `patience_ns`: images of different cameras do not arrive in the
+    order of their stamps. It also is when more than 500 images of a camera wait. With enough cameras it is a set as
+    soon as every camera that sends at all has sent. A camera that has been silent for `silent_ns` is not waited for.
+    When the stamps of the cameras go back by more than `reset_ns` (a bag that loops, a clock that jumps) it forgets
+    all images. One camera alone, whose stamps jump by more than that, is left out until it is back (see
+    `CommonClock`).
 
     All times are stamps in nanoseconds, so the speed of playback does not matter: the result depends on the sequence
     of calls only. Raises BridgeTAError for no cameras, a negative slop, and a minimum that they cannot meet.
@@ -227,7 +229,8 @@ class Synchroniser(Generic[T]):
             enough = self._minimum is not None and len(stamps) >= self._minimum
             awaited = self._find_sending() - stamps.keys()
             at_once = enough and len(stamps) < len(self._names) and not awaited
-            if not at_once and not self._is_over(min(stamps.values()) + self._slop, awaited):
+            crowded = any(len(items) > _MOST_WAITING for items in self._waiting.values())
+            if not at_once and not crowded and not self._is_over(min(stamps.values()) + self._slop, awaited):
                 break
             items = self._take(stamps)
             self._count_incomplete(stamps)

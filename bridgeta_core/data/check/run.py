@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.nuscenes.index_cache import cache_folder
 from bridgeta_core.data.sample import LIDAR
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.limits import parse_json
 from bridgeta_core.utils.misplaced import find_misplaced
 
 _SHOWN = 20  # damaged files that are listed one by one
@@ -63,7 +63,7 @@ def check(root: str | Path, version: str | None = None, *, deep: bool = False, j
 def _read_synthetic_settings(root: Path) -> dict[str, Any] | None:
     """Return the settings of a root that `bridgeta synth` wrote, or None."""
     try:
-        sheet = json.loads((root / "synth.json").read_bytes())
+        sheet = parse_json((root / "synth.json").read_bytes())
         return dict(sheet["settings"]) if sheet["generator"] == "bridgeta synth" else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a real root, or a file of that name from elsewhere

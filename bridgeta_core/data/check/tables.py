@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables, has_tables, list_versions
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.utils.errors import BridgeTAError, join_first
+from bridgeta_core.utils.limits import parse_json
 from bridgeta_core.utils.names import is_name
 
 OFFICIAL = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
@@ -64,7 +64,7 @@ def _find_fault(path: Path) -> str | None:
         size = path.stat().st_size
         with path.open("rb") as file:
             if size <= _SMALL:
-                rows = json.loads(file.read())
+                rows = parse_json(file.read())
                 return None if isinstance(rows, list) else "is not a list of records"
             start = file.read(_END)
             file.seek(size - _END)
@@ -82,12 +82,12 @@ def _find_fault(path: Path) -> str | None:
 
 def read_cities(folder: Path) -> list[str]:
     """Return the cities that the logs name, sorted."""
-    return sorted({log["location"] for log in _rows(folder, "log") if log.get("location")})
+    return sorted({city for log in _rows(folder, "log") if isinstance(city := log.get("location"), str) and city})
 
 
 def check_basemaps(root: Path, folder: Path, report: Report) -> None:
     """Check the basemap images. Only the devkit needs them, so missing ones are a note."""
-    names = sorted({row["filename"] for row in _rows(folder, "map") if row.get("filename")})
+    names = sorted({name for row in _rows(folder, "map") if isinstance(name := row.get("filename"), str) and name})
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         fix = "Extract the metadata archive with its maps/ if you want to use the devkit"
@@ -120,4 +120,4 @@ def check_expansions(root: Path, cities: Iterable[str], report: Report) -> None:
 
 def _rows(folder: Path, table: str) -> list[Mapping[str, Any]]:
     """Read the records of a small table that `check_tables` accepted."""
-    return [row for row in json.loads((folder / f"{table}.json").read_bytes()) if isinstance(row, dict)]
+    return [row for row in parse_json((folder / f"{table}.json").read_bytes()) if isinstance(row, dict)]

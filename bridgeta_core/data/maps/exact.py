@@ -18,15 +18,18 @@ from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, yaw
 from bridgeta_core.utils.arrays import Bytes, Floats, Ints, Objects
+from bridgeta_core.utils.errors import BridgeTAError
 
 _TILE = 50.0  # metres: small tiles save edges off the grid, large ones save borders between tiles
+_MOST_TILES = 2_000_000  # that the boxes around all shapes of a class touch; those of real cities touch thousands
 _TIE = 1e-9  # of a cell's area: an exact half is not lost to rounding
 
 
 class ExactRasteriser:
     """Rasterises a city's shapes, given by layer, by covered area. Lines are `line_width` metres wide, with flat ends.
 
-    A class is the union of its layers, cut into tiles. Its pieces do not overlap, so that their areas add up.
+    A class is the union of its layers, cut into tiles. Its pieces do not overlap, so that their areas add up. Raises
+    BridgeTAError for shapes that reach over more tiles than those of any city.
     """
 
     def __init__(self, shapes: Mapping[str, Objects], line_width: float) -> None:
@@ -124,6 +127,13 @@ def _widen(lines: Objects, width: float) -> Objects:
 def _unite_in_tiles(areas: Objects) -> Objects:
     """Unite areas into simple polygons, each of which lies in one tile."""
     areas, _ = split_parts(areas, POLYGON)
+    low, high = np.split(np.floor(shapely.bounds(areas).reshape(-1, 4) / _TILE), 2, axis=1)
+    tiles_touched = (high - low + 1).prod(axis=1).sum()
+    if not tiles_touched <= _MOST_TILES:
+        raise BridgeTAError(
+            f"the areas of a map layer reach over {tiles_touched:,.0f} tiles of {_TILE:g} m, which no city's do",
+            fix="Check the map, or set labels.mode=compatible",
+        )
     # Cut into strips first, so that a polygon of many corners is cut along its length once, not for every tile.
     strips, x, _ = _cut_into_strips(areas, 0)
     tiles, y, again = _cut_into_strips(strips, 1)

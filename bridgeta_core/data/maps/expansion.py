@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,29 +14,33 @@ from numpy.typing import NDArray
 from bridgeta_core.geometry.classes import CLASSES, LINE_LAYERS
 from bridgeta_core.utils.arrays import Flags, Floats, Ints, Objects
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.limits import LARGEST_MAP, parse_json, read_limited
 from bridgeta_core.utils.misplaced import find_misplaced
 from bridgeta_core.utils.names import is_name
 
 MAP_VERSION = "1.3"
 _DOWNLOAD = "Download the map expansion v1.3 from nuscenes.org and extract it into maps/, so that this file exists"
 
+_WIDEST = 2e5  # metres; no city has nodes farther apart
+
 # The map layers that make up the classes.
 LAYERS: tuple[str, ...] = tuple(dict.fromkeys(layer for c in CLASSES for layer in c.layers))
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+    return tuple(int(part) if part.isdecimal() and len(part) < 10 else 0 for part in version.split("."))
 
 
 def load_layers(root: str | Path, location: str, names: Sequence[str] = LAYERS) -> dict[str, Objects]:
     """Read the shapes of map layers from a city's map expansion.
 
-    Raises BridgeTAError when the file is absent, truncated, older than v1.3, or refers to what it does not hold.
+    Raises BridgeTAError when the file is absent, truncated, older than v1.3, or refers to what it does not hold, and
+    when a node lies far from the city.
     """
     content = read_expansion(root, location)
     try:
         return read_layers(content, names)
-    except (KeyError, TypeError, IndexError, ValueError, shapely.GEOSException) as error:
+    except UNFIT as error:
         message = f"is not a map expansion v1.3 ({type(error).__name__}: {error})"
         raise BridgeTAError(message, where=expansion_path(root, location), fix=_DOWNLOAD) from error
 
@@ -56,7 +59,7 @@ def read_expansion(root: str | Path, location: str) -> dict[str, Any]:
     """
     path = expansion_path(root, location)
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_limited(path, LARGEST_MAP))
     except FileNotFoundError as error:
         raise _explain_missing(Path(root), path) from error
     except OSError as error:
@@ -65,7 +68,7 @@ def read_expansion(root: str | Path, location: str) -> dict[str, Any]:
         raise BridgeTAError(f"is not JSON, perhaps truncated ({error})", where=path, fix=_DOWNLOAD) from error
     version = str(content.get("version", "1.0") if isinstance(content, dict) else "1.0")
     if _numbers(version) < _numbers(MAP_VERSION):
-        raise BridgeTAError(f"is map expansion v{version}, v1.3 is needed", where=path, fix=_DOWNLOAD)
+        raise BridgeTAError(f"is map expansion v{version[:20]}, v1.3 is needed", where=path, fix=_DOWNLOAD)
     return dict(content)
 
 
@@ -89,10 +92,12 @@ def expansion_folder(root: str | Path) -> Path:
 def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> dict[str, Objects]:
     """Build the shapely polygons or lines, in global metres, of layers of a map expansion's content.
 
-    Invalid polygons are repaired in the drivable area and left out elsewhere, as in the devkit.
+    Invalid polygons are repaired in the drivable area and left out elsewhere, as in the devkit. What does not fit
+    raises whatever Python or shapely does, and a node far from the city ValueError.
     """
     nodes = {node["token"]: i for i, node in enumerate(content["node"])}
     xy = np.array([(node["x"], node["y"]) for node in content["node"]], dtype=np.float64).reshape(-1, 2)
+    _require_city(xy, list(nodes))
     polygons = {record["token"]: record for record in content["polygon"]}
     lines = {record["token"]: record["node_tokens"] for record in content["line"]}
     result = {}
@@ -112,6 +117,25 @@ def read_layers(content: Mapping[str, Any], names: Sequence[str] = LAYERS) -> di
             areas = _build_areas([polygons[record["polygon_token"]] for record in records], nodes, xy)
             result[name] = areas[shapely.is_valid(areas)]
     return result
+
+
+UNFIT = (AttributeError, KeyError, TypeError, IndexError, ValueError, OverflowError, shapely.GEOSException)
+"""What reading layers raises for content that does not fit."""
+
+
+def _require_city(xy: Floats, tokens: Sequence[str]) -> None:
+    """Raise ValueError for a node that lies farther from the others than any city reaches.
+
+    One such node would draw an area out over millions of tiles.
+    """
+    if not len(xy):
+        return
+    if not np.isfinite(xy).all():
+        raise ValueError("a node's place is not finite")
+    distance = np.abs(xy - np.median(xy, axis=0)).max(axis=1)
+    if distance.max() > _WIDEST / 2:
+        far = int(distance.argmax())
+        raise ValueError(f"node {str(tokens[far])[:40]} lies {distance[far] / 1e3:,.0f} km from the others")
 
 
 def _build_areas(records: list[dict[str, Any]], nodes: Mapping[str, int], xy: Floats) -> Objects:

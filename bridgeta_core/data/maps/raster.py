@@ -11,11 +11,21 @@ import shapely
 from bridgeta_core.config.experiment import LabelConfig
 from bridgeta_core.data.maps.devkit import BEVFusionRasteriser, CompatibleRasteriser
 from bridgeta_core.data.maps.exact import ExactRasteriser
-from bridgeta_core.data.maps.expansion import LAYERS, LINE, POLYGON, MapShapes, load_layers, split, split_parts
+from bridgeta_core.data.maps.expansion import (
+    LAYERS,
+    LINE,
+    POLYGON,
+    MapShapes,
+    expansion_path,
+    load_layers,
+    split,
+    split_parts,
+)
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, invert, transform
 from bridgeta_core.utils.arrays import Bytes, Floats, Objects
+from bridgeta_core.utils.errors import BridgeTAError
 
 _DRAPED = 2.0  # metres between the points of a line that follows the ground
 
@@ -41,8 +51,12 @@ class MapRaster:
 
     @classmethod
     def load(cls, root: str | Path, location: str, labels: LabelConfig | None = None) -> MapRaster:
-        """Read `maps/expansion/<location>.json` of a nuScenes root; raises as `load_layers`."""
-        return cls(location, load_layers(root, location), labels)
+        """Read `maps/expansion/<location>.json` of a nuScenes root; raises as `load_layers` and `ExactRasteriser`."""
+        shapes = load_layers(root, location)
+        try:
+            return cls(location, shapes, labels)
+        except BridgeTAError as error:
+            raise BridgeTAError(error.what, where=expansion_path(root, location), fix=error.fix) from error
 
     def rasterise(self, global_T_ego: Matrix, grid: BevGrid) -> Bytes:
         """Rasterise the classes around a pose: `[6, Y, X]`, 0 or 1. Only x, y and yaw of the pose count."""

@@ -5,6 +5,8 @@ A file is known by its first bytes, whatever its name and its metadata.yaml say.
 
 from __future__ import annotations
 
+import errno
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +18,8 @@ from bridgeta_ros.bags.storage.mcap_file import McapFile
 from bridgeta_ros.bags.storage.sqlite_file import SqliteFile
 from bridgeta_ros.bags.storage.topic import DataFile
 
+_PIECE = 4096  # compressed bytes that are unpacked at once: at zstd's best they are 128 MB
+_LARGEST_MESSAGE = 2**28  # bytes; a raw image of 8K in float has half of it
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MCAP_MAGIC, _SQLITE_MAGIC, _ROS1_MAGIC = b"\x89MCAP", b"SQLite format 3\0", b"#ROSBAG"
 
@@ -51,17 +55,22 @@ def _read_head(path: Path) -> bytes:
 
 def _unpack(path: Path, folder: Path) -> Path:
     out = folder / path.name.removesuffix(".zstd").removesuffix(".zst")
+    room = shutil.disk_usage(folder).free * 9 // 10
     unpacker = zstandard.ZstdDecompressor().decompressobj()
     try:
         with path.open("rb") as stream, out.open("wb") as target:
-            while block := stream.read(1 << 20):
+            while block := stream.read(_PIECE):
+                if target.tell() > room:
+                    raise OSError(errno.ENOSPC, f"it has more than the {room / 1e9:,.1f} GB that may be filled")
                 while block:  # a file may have several frames
                     if unpacker.eof:
                         unpacker = zstandard.ZstdDecompressor().decompressobj()
                     target.write(unpacker.decompress(block))
                     block = unpacker.unused_data
         problem = "" if unpacker.eof else "it was cut off"
-    except (OSError, zstandard.ZstdError) as error:
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except zstandard.ZstdError as error:
         problem = str(error)
     if problem:
         raise BridgeTAError(
@@ -91,5 +100,23 @@ def _describe_other(path: Path, head: bytes, storage: str) -> tuple[str, str | N
 
 
 def decompress_message(data: bytes) -> bytes:
-    """Unpack a message that rosbag2 compressed by itself. The first byte of others is 0."""
-    return zstandard.ZstdDecompressor().decompressobj().decompress(data) if data.startswith(_ZSTD_MAGIC) else data
+    """Unpack a message that rosbag2 compressed by itself. The first byte of others is 0.
+
+    Raises BridgeTAError for what is damaged, or larger than any message.
+    """
+    if not data.startswith(_ZSTD_MAGIC):
+        return data
+    result, unpacker = bytearray(), zstandard.ZstdDecompressor().decompressobj()
+    try:
+        # A frame may promise its size, which the library then holds it to; rosbag2's do.
+        promised = zstandard.frame_content_size(data)
+        piece = len(data) if 0 <= promised <= _LARGEST_MESSAGE else _PIECE
+        for start in range(0, len(data), piece):
+            if unpacker.eof or len(result) > _LARGEST_MESSAGE:
+                break
+            result += unpacker.decompress(data[start : start + piece])
+    except zstandard.ZstdError as error:
+        raise BridgeTAError(f"cannot be unpacked ({error})") from error
+    if len(result) > _LARGEST_MESSAGE:
+        raise BridgeTAError(f"unpacks to more than {_LARGEST_MESSAGE:,} bytes")
+    return bytes(result)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import lz4.frame  # type: ignore[import-untyped]
+import zstandard
 from mcap.reader import SeekingReader
-from mcap.records import Channel, Message, Schema
-from mcap.stream_reader import StreamReader
+from mcap.records import Channel, Chunk, McapRecord, Message, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.summary import Summary
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.storage.topic import RecordedTopic, complete_type
 
+LARGEST_CHUNK = 2**30  # bytes, unpacked; writers cut their chunks at some megabytes
+_RECOVER = "If it is damaged, `mcap recover` may save the rest"
+_CHUNK_SIZE = 9 + 16  # bytes of a chunk record before its unpacked size
+_HEAD, _PIECE = 64, 2**24  # bytes
+_LZ4, _LZ4_RATIO = "lz4", 255  # at its best
 _MAGIC = b"\x89MCAP0\r\n"  # the first and the last bytes
 
 
@@ -27,7 +35,8 @@ class McapFile:
     def __init__(self, path: Path) -> None:
         self._stream = path.open("rb")
         self._require_end(path)
-        self._reader = SeekingReader(self._stream, validate_crcs=True)
+        self._size = path.stat().st_size  # no record is larger, whatever it says
+        self._reader = SeekingReader(self._stream, validate_crcs=True, record_size_limit=self._size)
         self.counts: Counter[str] | None
         self.start_ns: int
         summary = self._reader.get_summary()
@@ -37,6 +46,7 @@ class McapFile:
             self._indexed = False
         else:
             self.counts, self.start_ns = _read_counts(summary)
+            self._check_chunks(summary)
         self._channels = {c.id: _describe_channel(c, summary.schemas) for c in summary.channels.values()}
         self.topics = list(self._channels.values())
 
@@ -55,8 +65,7 @@ class McapFile:
     def _scan(self) -> tuple[Summary, Counter[str], int]:
         """Read the whole file for its channels, the messages of each, and the first recording time."""
         summary, counts, start = Summary(), Counter[int](), 0
-        self._stream.seek(0)
-        for record in StreamReader(self._stream, validate_crcs=True).records:
+        for record in self._read_records():
             if isinstance(record, Schema):
                 summary.schemas[record.id] = record
             elif isinstance(record, Channel):
@@ -69,6 +78,27 @@ class McapFile:
             by_topic[channel.topic] += counts[channel.id]
         return summary, by_topic, start
 
+    def _read_records(self) -> Iterator[McapRecord]:
+        """Yield the records as they lie in the file, those inside of chunks too."""
+        self._stream.seek(0)
+        reader = StreamReader(self._stream, emit_chunks=True, validate_crcs=True, record_size_limit=self._size)
+        for record in reader.records:
+            if isinstance(record, Chunk):
+                _require_size(record.compression, record.uncompressed_size, record.data)
+                yield from breakup_chunk(record, validate_crc=True)
+            else:
+                yield record
+
+    def _check_chunks(self, summary: Summary) -> None:
+        """Look at the head of each chunk of a summary: its reader asks for as much memory as it finds there."""
+        for index in summary.chunk_indexes:
+            self._stream.seek(index.chunk_start_offset + _CHUNK_SIZE)
+            size, name_length = struct.unpack("<Q4xI", self._stream.read(16))
+            name = self._stream.read(min(name_length, _HEAD)).decode(errors="replace")
+            (length,) = struct.unpack("<Q", self._stream.read(8))
+            whole = name == _LZ4 and length * _LZ4_RATIO > LARGEST_CHUNK
+            _require_size(name, size, self._stream.read(min(length, self._size if whole else _HEAD)))
+
     def messages(self, names: Collection[str]) -> Iterator[tuple[RecordedTopic, int, bytes]]:
         """See `DataFile`. They come in the order of their times if the file has an index, else as they lie there."""
         wanted = {key: topic for key, topic in self._channels.items() if topic.topic in names}
@@ -76,13 +106,26 @@ class McapFile:
             for _, channel, message in self._reader.iter_messages(set(names)):
                 yield wanted[channel.id], message.log_time, message.data
             return
-        self._stream.seek(0)
-        for record in StreamReader(self._stream, validate_crcs=True).records:
+        for record in self._read_records():
             if isinstance(record, Message) and record.channel_id in wanted:
                 yield wanted[record.channel_id], record.log_time, record.data
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _require_size(compression: str, size: int, data: bytes) -> None:
+    """Raise BridgeTAError for a chunk that unpacks to more than any has, as it and its data, or their head, say."""
+    if compression == "zstd":
+        size = max(size, zstandard.frame_content_size(data))
+    elif compression == _LZ4 and len(data) * _LZ4_RATIO > LARGEST_CHUNK:
+        unpacker = lz4.frame.LZ4FrameDecompressor()
+        unpacked = len(unpacker.decompress(data, max_length=_PIECE))
+        while unpacked <= LARGEST_CHUNK and not unpacker.eof and not unpacker.needs_input:
+            unpacked += len(unpacker.decompress(b"", max_length=_PIECE))
+        size = max(size, unpacked)
+    if size > LARGEST_CHUNK:
+        raise BridgeTAError(f"has a chunk that unpacks to more than {LARGEST_CHUNK:,} bytes", fix=_RECOVER)
 
 
 def _has_indexes(summary: Summary) -> bool:

@@ -10,6 +10,8 @@ from pathlib import Path
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.storage.topic import RecordedTopic, complete_type
 
+_TOPICS, _MESSAGES = {"id", "name", "type", "serialization_format"}, {"id", "topic_id", "timestamp", "data"}
+
 
 class SqliteFile:
     """An SQLite file of rosbag2, of any version of its tables. Raises BridgeTAError for another database."""
@@ -20,7 +22,7 @@ class SqliteFile:
         immutable = "" if log.exists() and log.stat().st_size else "&immutable=1"
         self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{immutable}", uri=True)
         columns = self._list_columns("topics")
-        if not columns or not self._list_columns("messages"):
+        if not columns >= _TOPICS or not self._list_columns("messages") >= _MESSAGES:
             self._database.close()
             raise BridgeTAError("is an SQLite database, but not one of rosbag2")
         type_hash = "type_description_hash" if "type_description_hash" in columns else "''"
@@ -39,6 +41,10 @@ class SqliteFile:
         self.start_ns: int = start or 0
 
     def _list_columns(self, table: str) -> set[str]:
+        """List the columns that a table stores. A view or a computed column could yield anything, without end."""
+        stored = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND rootpage > 0 AND name = ?"
+        if self._database.execute(stored, (table,)).fetchone() == (0,):
+            return set()
         return {row[1] for row in self._database.execute(f"PRAGMA table_info({table})")}
 
     def _read_definitions(self) -> dict[str, tuple[str, bytes]]:

@@ -13,7 +13,7 @@ from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
-from bridgeta_core.data.maps.expansion import expansion_path, read_expansion, read_layers
+from bridgeta_core.data.maps.expansion import UNFIT, expansion_path, read_expansion, read_layers
 from bridgeta_core.utils.arrays import Objects
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.world.real.arc_paths import read_lanes
@@ -59,7 +59,7 @@ class City:
         where = expansion_path(root, location)
         try:
             city = cls._parse(content)
-        except (KeyError, TypeError, IndexError, ValueError, shapely.GEOSException) as error:
+        except UNFIT as error:
             message = f"is not a map expansion v1.3 ({type(error).__name__}: {error})"
             raise BridgeTAError(
                 message, where=where, fix="Extract the map expansion v1.3 from nuscenes.org again"

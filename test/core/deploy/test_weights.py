@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from memory_limit import little_memory
 from safetensors import safe_open
 from safetensors.torch import save_file
-from small_networks import GRID, small_student
+from small_networks import GRID, OPTIONS, small_student
 
 import bridgeta_core.deploy.weights as weights
 from bridgeta_core.deploy.weights import find_weights, load_student, read_info, save_weights
@@ -173,6 +174,70 @@ def test_what_does_not_fit_is_named_with_the_file(path: Path, change: Callable, 
     with pytest.raises(BridgeTAError, match=message) as caught:
         load_student(path)
     assert str(path) in str(caught.value)
+
+
+def change_settings(key: str, **changes: object) -> Callable[[dict, dict], None]:
+    """Return a change of nested settings in the description; a double underscore leads into a group."""
+
+    def change(tensors: dict, metadata: dict) -> None:
+        content = json.loads(metadata[key])
+        for name, value in changes.items():
+            *groups, last = name.split("__")
+            holder = content
+            for group in groups:
+                holder = holder[group]
+            holder[last] = value
+        metadata[key] = json.dumps(content)
+
+    return change
+
+
+def set_text(key: str, text: str) -> Callable[[dict, dict], None]:
+    return lambda tensors, metadata: metadata.update({key: text})
+
+
+WIDE = {**OPTIONS, "hidden_sizes": [4_000_000, 8, 16, 16]}
+LARGE = {**OPTIONS, "embedding_size": 60_000, "hidden_sizes": [60_000, 60_000, 60_000, 60_000]}
+MANY = {**OPTIONS, "depths": [60_000, 1, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_settings("model", backbone__options=WIDE), "hidden_sizes has numbers beyond 65,536"),
+        (change_settings("model", backbone__options=LARGE), "its settings ask for more"),
+        (change_settings("model", backbone__options=MANY), "its settings ask for more"),
+        (change_settings("model", decoder__width=16384), "its settings ask for more"),
+        (change_settings("model", decoder__width=4_000_000), "must be between 8 and 16384"),
+        (change_settings("model", decoder__stages=[16] * 100_000), "its settings ask for more"),
+        (change_settings("model", decoder__stages=[]), "stages must not be empty"),
+        (change_settings("model", backbone__options={**OPTIONS, "hidden_act": "wild"}), "no network that can be built"),
+        (change_settings("model", backbone__architecture="${oc.env:HOME}"), "is a reference"),
+        (change_settings("model", image__width=256_000), "must be between 32 and 4096"),
+        (change_settings("model", image__width=4096, image__height=4096, lift__depth_step=0.05), "depth bins"),
+        (change_settings("model", image__mean=[0.5]), "a value for each of R, G and B"),
+        (change_settings("model", lift__depth_max=1e20), "must be between 1 and 1000"),
+        (change_settings("model", lift__grid__x_max=10**400), "more than 64 bits"),
+        (change_settings("grid", x_min=-5e4, x_max=5e4, y_min=-5e4, y_max=5e4), "more than 4,194,304 cells"),
+        (change_settings("grid", resolution=None), "resolution"),
+        (set_text("cameras", "[]"), "cameras are no list of 1 to 64"),
+        (set_text("cameras", json.dumps([f"C{i}" for i in range(1000)])), "cameras are no list of 1 to 64"),
+        (set_text("cameras", '["LEFT", "LEFT"]'), "cameras are no different names"),
+        (set_text("cameras", '"LEFT"'), "cameras are no list"),
+        (set_text("classes", "[[1]]"), "classes are no different names"),
+        (set_text("provenance", "[[1]]"), "damaged description"),
+        (set_text("model", "[" * 100_000), "nested too deeply"),
+        (set_text("grid", '{"x_min": ' + "[" * 500 + "]" * 500 + "}"), "nested too deeply"),
+        (set_text("model", "3"), "damaged description"),
+        (set_text("grid", "null"), "damaged description"),
+    ],
+)
+def test_a_description_gets_no_memory_that_the_file_does_not_fill(path: Path, change: Callable, message: str) -> None:
+    rewrite(path, change)
+    with little_memory(), pytest.raises(BridgeTAError, match=message) as caught:
+        load_student(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_failed_save_leaves_the_earlier_file(path: Path, student: Student, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,3 +86,12 @@ def test_a_view_shows_cells_with_forward_up_and_left_left():
     row, column = np.mgrid[:rows, :columns].reshape(2, -1)
     pixels = grid.to_pixels(np.stack([x[column], y[row]], axis=1), (rows, columns))
     np.testing.assert_allclose(pixels, np.stack([rows - 1 - row, columns - 1 - column], axis=1), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(-5e4, 5e4, -5e4, 5e4, 0.5), (0, 1e300, 0, 1e300, 1e-10), (1e300, 0, 1e300, 0, 1e-10), (0, 5e6, 0, 1, 1.0)],
+)
+def test_a_grid_of_more_cells_than_memory_holds_is_refused(values):
+    with pytest.raises(BridgeTAError, match="more than 4,194,304 cells"):
+        BevGrid(*values)

@@ -308,3 +308,30 @@ def test_a_rig_file_that_nests_without_end_is_refused(tmp_path, text):
 def test_an_image_size_that_no_camera_has_is_refused(size):
     with pytest.raises(BridgeTAError, match=f"image size {size[0]}x{size[1]} is (beyond|no camera's)"):
         Camera("a", *size, np.diag([1e4, 1e4, 1]), np.eye(4))
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "0x" + "9" * 5000, ":".join(["59"] * 9000), "9" * 400])
+def test_a_number_of_thousands_of_digits_is_one_clear_error(tmp_path, number):
+    assert len(refuse(tmp_path, dump(width=4242).replace("4242", number))) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("line", ["{name}: &{name} [{all}]", "{name}: &{name} {{<<: [{all}]}}"])
+def test_a_rig_file_of_aliases_of_aliases_is_refused(tmp_path, line):
+    text = "a: &a {x: 1, y: 2}\n"
+    for before, name in zip("abcdefghij", "bcdefghijk", strict=True):
+        text += line.format(name=name, all=", ".join([f"*{before}"] * 10)) + "\n"
+    assert "more than 300,000 values" in refuse(tmp_path, text)
+
+
+def test_cameras_may_share_a_calibration_by_an_alias(tmp_path):
+    path = tmp_path / "rig.yaml"
+    entry = yaml.safe_dump(_entry(), default_flow_style=True, width=1000).strip()
+    path.write_text(f"cameras:\n  left: &left {entry}\n  right: {{<<: *left, translation: [0, 1, 2]}}\n")
+    left, right = Rig.load(path).cameras
+    np.testing.assert_array_equal(left.intrinsics, right.intrinsics)
+    assert right.ego_T_cam[:3, 3].tolist() == [0, 1, 2]
+
+
+def test_a_rig_of_hundreds_of_cameras_is_refused():
+    with pytest.raises(BridgeTAError, match="a rig of 65 cameras is beyond 64"):
+        Rig(tuple(camera(str(i)) for i in range(65)))

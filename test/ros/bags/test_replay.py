@@ -21,7 +21,7 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import create_bag, open_bag
-from bridgeta_ros.bags.replay import ReplaySettings, replay
+from bridgeta_ros.bags.replay import ReplaySettings, _Replay, replay
 from bridgeta_ros.bags.summary import ReplaySummary
 from bridgeta_ros.pipeline import messages, topics
 
@@ -457,3 +457,72 @@ def test_the_bag_is_streamed_with_few_sets_decoded_ahead(tmp_path):
 
 def test_class_names_are_the_topics():
     assert set(messages.list_output_topics()) == {f"/bev/{n}" for n in (*CLASS_NAMES, "navigation", "image")}
+
+
+def restamp(source: Path, out: Path, change, **options) -> Path:
+    """Copy a bag; `change(topic, time, message)` edits a message in place, and may return another time."""
+    with open_bag(source) as bag, create_bag(out, **options) as (target, _):
+        for topic, kind in bag.topics.items():
+            target.add_topic(topic, kind)
+        for connection, time, data in bag.raw(set(bag.topics)):
+            message = bag.decode(connection, data)
+            changed = change(connection.topic, time, message)
+            target.write(connection.topic, time if changed is None else changed, message)
+    return out
+
+
+@pytest.mark.parametrize(("seconds", "nanoseconds"), [(2**31 - 1, 2**32 - 1), (-1, 0), (-(2**31), 2**32 - 1)])
+def test_a_stamp_that_no_time_is_costs_its_image_and_is_counted(tmp_path, seconds, nanoseconds):
+    source = write_bag(tmp_path / "in", truth=np.zeros((6, *GRID.shape), dtype=np.int8))
+    hit = set()
+
+    def change(topic, time, message):
+        if topic not in hit and hasattr(message, "header") and not topic.endswith("camera_info"):
+            hit.add(topic)
+            message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
+
+    summary = run(restamp(source, tmp_path / "odd", change), tmp_path / "out")
+    assert summary.used == 5
+    assert sum(n for reason, n in summary.failures.items() if "is no time" in reason) == len(hit) == 8
+
+
+def test_the_latest_stamp_of_all_is_replayed(tmp_path):
+    latest = (2**31 - 10) * 10**9
+    source = write_bag(tmp_path / "in", start=latest)
+    assert run(source, tmp_path / "out").stamps[0] == latest
+
+
+def test_transforms_do_not_wait_for_cameras_that_fell_silent(bag, tmp_path, monkeypatch):
+    source = tmp_path / "long"
+    with open_bag(bag) as before, create_bag(source) as (target, _):
+        for topic, kind in before.topics.items():
+            target.add_topic(topic, kind)
+        last = 0
+        for connection, time, data in before.raw(set(before.topics)):
+            target.write_raw(connection.topic, time, data)
+            last = time
+        pose = messages.make_tf_message(target.factory, [(last, "map", "base_link", np.eye(4))])
+        for i in range(5000):
+            target.write("/tf", last + (i + 1) * MS, pose)
+    longest = []
+    take = _Replay._pass_through
+
+    def watch(self, *arguments):
+        take(self, *arguments)
+        longest.append(len(self._queue))
+
+    monkeypatch.setattr(_Replay, "_pass_through", watch)
+    summary = run(source, tmp_path / "out")
+    assert summary.used == 6
+    assert max(longest) <= 1010
+    with open_bag(tmp_path / "out") as after:
+        assert after.count(["/tf"]) == 5006
+
+
+def test_reasons_that_all_differ_are_not_all_kept(tmp_path):
+    source = write_bag(
+        tmp_path / "in", 300, period=100 * MS, image=lambda cycle, name: b"x" * (cycle + 1) if cycle else jpeg(9)
+    )
+    summary = run(source, tmp_path / "out")
+    assert len(summary.failures) <= 101
+    assert sum(summary.failures.values()) == 299

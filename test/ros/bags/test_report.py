@@ -19,7 +19,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import create_bag, open_bag
 from bridgeta_ros.bags.latency_chart import draw_latencies
 from bridgeta_ros.bags.replay import replay
-from bridgeta_ros.bags.report import write_report
+from bridgeta_ros.bags.report import _Truths, write_report
 
 
 class Page(HTMLParser):
@@ -218,3 +218,13 @@ def test_the_chart_stacks_the_stages_to_their_sum(count):
 
 def test_a_chart_of_nothing_is_empty():
     assert draw_latencies({"decode": []}, [], None) == ""
+
+
+def test_ground_truths_that_no_frame_shows_are_not_kept():
+    truths = _Truths([5_000 * MS, 9_000 * MS])
+    for i in range(200):
+        for name in CLASS_NAMES:
+            truths.add(i * 100 * MS, name, np.zeros(GRID.shape, dtype=np.int8))
+        assert len(truths.grids) <= 2
+    assert sorted(truths.grids) == [5_000 * MS, 9_000 * MS]
+    assert all(len(grids) == 6 for grids in truths.grids.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera
 from bridgeta_core.geometry.transforms import rigid
+from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline import messages
 from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Status
 from bridgeta_ros.pipeline.topics import BEV, BEV_IMAGE, NAVIGATION
@@ -212,3 +214,19 @@ def test_diagnostics_have_byte_levels_and_text_values():
     assert {s.hardware_id for s in message.status} == {"/car/bev_node"}
     pairs = [(value.key, value.value) for value in message.status[0].values]
     assert pairs == [("left rate (Hz)", "0.0"), ("front rate (Hz)", "12.0")]
+
+
+@given(st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1))
+def test_every_stamp_is_a_time_that_messages_hold_or_refused(seconds, nanoseconds):
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=seconds, nanosec=nanoseconds))
+    whole = seconds * 10**9 + nanoseconds
+    if 0 <= whole < 2**31 * 10**9:
+        assert messages.stamp_to_ns(header) == whole
+        time = messages.make_time(StrictFactory(), whole)
+        assert (time.sec, time.nanosec) == divmod(whole, 10**9)
+        STORE.serialize_cdr(time, "builtin_interfaces/msg/Time")
+        return
+    with pytest.raises(BridgeTAError, match="is no time"):
+        messages.stamp_to_ns(header)
+    with pytest.raises(BridgeTAError, match="is no time"):
+        messages.make_time(StrictFactory(), whole)

@@ -465,3 +465,11 @@ def test_images_that_are_held_back_at_the_end_are_counted():
     sync.add("BACK", 10**15, None)
     sync.flush()
     assert sync.counts.astray == 1
+
+
+def test_stamps_that_creep_do_not_pile_up_images():
+    sync: Synchroniser[int] = Synchroniser(("a", "b"))
+    for i in range(2000):
+        sync.add("a", i, i)
+    assert sync.counts.incomplete >= 1400
+    assert sum(map(len, sync._waiting.values())) <= 501

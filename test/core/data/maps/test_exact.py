@@ -17,6 +17,7 @@ from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import rigid, transform
+from bridgeta_core.utils.errors import BridgeTAError
 
 GRID = BevGrid(-15, 15, -10, 10, 0.5)
 SQUARE = BevGrid(-15, 15, -15, 15, 0.5)
@@ -218,3 +219,8 @@ def test_a_map_without_shapes_is_empty_and_unknown():
     raster = exact()
     assert not raster.rasterise(pose(), GRID).any()
     assert raster.known == (False,) * len(CLASSES)
+
+
+def test_shapes_that_reach_over_millions_of_tiles_are_refused():
+    with pytest.raises(BridgeTAError, match=r"reach over .* tiles"):
+        exact(walkway=[shapely.box(0, 0, 9e4, 9e4)])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 
 import pytest
 import zstandard
 from bag_fakes import write_bag
+from memory_limit import little_memory
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import open_bag
@@ -131,4 +133,73 @@ def test_a_folder_of_a_storage_plugin_names_it(tmp_path):
     (source / "in.mcap").rename(source / "in.acme")
     metadata.write_text(metadata.read_text().replace("in.mcap", "in.acme"))
     with pytest.raises(BridgeTAError, match=r"plugin 'acme'.*ros2 bag convert"), open_bag(source):
+        pass
+
+
+def write_zeros(path, size: int) -> None:
+    """Write a file of zstd that unpacks to `size` zeros, a multiple of a megabyte."""
+    with path.open("wb") as file, zstandard.ZstdCompressor().stream_writer(file) as packed:
+        for _ in range(size >> 20):
+            packed.write(bytes(1 << 20))
+
+
+def test_a_file_that_unpacks_to_gigabytes_takes_little_memory(tmp_path):
+    write_zeros(tmp_path / "a.mcap.zstd", 2**30)
+    with little_memory(2**29), pytest.raises(BridgeTAError, match="is not MCAP"), open_bag(tmp_path / "a.mcap.zstd"):
+        pass
+
+
+def test_a_file_that_would_fill_the_disk_is_not_unpacked(tmp_path, monkeypatch):
+    write_zeros(tmp_path / "a.mcap.zstd", 2**28)
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free._replace(free=2**27))
+    with (
+        pytest.raises(BridgeTAError, match=r"more than the 0.1 GB that may be filled"),
+        open_bag(tmp_path / "a.mcap.zstd"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("promised", [True, False])
+def test_a_message_that_unpacks_to_gigabytes_is_passed_over_and_counted(tmp_path, promised):
+    source = write_bag(tmp_path / "in", 3, storage="sqlite3")
+    if promised:
+        data = zstandard.compress(bytes(2**29))
+    else:
+        write_zeros(tmp_path / "zeros", 2**30)
+        data = (tmp_path / "zeros").read_bytes()
+    with sqlite3.connect(next(source.glob("*.db3"))) as database:
+        image = "(SELECT min(m.id) FROM messages m JOIN topics t ON t.id = topic_id WHERE t.name LIKE '%front/image%')"
+        database.execute(f"UPDATE messages SET data = ? WHERE id = {image}", (data,))
+    with little_memory(2**30), open_bag(source) as bag:
+        assert len(list(bag.raw({"/cam_front/image/compressed"}))) == 2
+        assert any(
+            "1 messages on /cam_front/image/compressed were passed over: unpacks to more" in r for r in bag.remarks
+        )
+
+
+def test_a_message_recorded_at_no_time_is_passed_over_and_counted(tmp_path):
+    source = write_bag(tmp_path / "in", 3, storage="sqlite3")
+    with sqlite3.connect(next(source.glob("*.db3"))) as database:
+        database.execute("UPDATE messages SET timestamp = -5 WHERE id = 3")
+    with open_bag(source) as bag:
+        list(bag.raw(set(bag.topics)))
+        list(bag.raw(set(bag.topics)))
+        assert [r for r in bag.remarks if "1 messages on" in r and "their times of recording are none" in r]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        "VIEW messages AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
+        "SELECT id, 1 AS topic_id, 1 AS timestamp, zeroblob(1000000) AS data FROM n",
+        "TABLE messages (id INTEGER, topic_id INTEGER, timestamp INTEGER, data BLOB AS (zeroblob(900000000)))",
+    ],
+)
+def test_a_database_that_computes_its_messages_is_no_bag(tmp_path, messages):
+    with sqlite3.connect(tmp_path / "a.db3") as database:
+        database.execute("CREATE TABLE topics (id INTEGER, name TEXT, type TEXT, serialization_format TEXT)")
+        database.execute("INSERT INTO topics VALUES (1, '/a', 'std_msgs/msg/String', 'cdr')")
+        database.execute(f"CREATE {messages}")
+    with pytest.raises(BridgeTAError, match="but not one of rosbag2"), open_bag(tmp_path / "a.db3"):
         pass

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import lz4.frame
 import pytest
+import zstandard
 from bag_fakes import FakeRuntime, rewrite, write_bag
+from mcap.data_stream import RecordBuilder
+from mcap.records import Channel, Chunk, ChunkIndex, DataEnd, Footer, Header, Schema, Statistics
 from mcap.writer import IndexType, Writer
+from memory_limit import little_memory
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import open_bag
@@ -117,3 +124,75 @@ def test_messages_of_several_publishers_of_a_topic_are_all_read(tmp_path):
     with open_bag(path) as bag:
         assert [time for _, time, _ in bag.raw({"/value"})] == [0, 1, 2, 3]
         assert bag.count({"/value"}) == 4
+
+
+def write_chunk(path: Path, data: bytes, compression: str, size: int, indexed: bool) -> Path:
+    """Write an MCAP file of one topic and one chunk, whose data and whose promise of their size are given."""
+    times = {"message_start_time": 1, "message_end_time": 1}
+    packed = {"compression": compression, "uncompressed_size": size, **times}
+    counts = {"schema_count": 1, "channel_count": 1, "attachment_count": 0, "metadata_count": 0, "message_count": 1}
+    statistics = Statistics(chunk_count=1, channel_message_counts={1: 1}, **counts, **times)
+    with path.open("wb") as file:
+
+        def write(record: Any) -> int:
+            start, builder = file.tell(), RecordBuilder()
+            record.write(builder)
+            file.write(builder.end())
+            return start
+
+        file.write(b"\x89MCAP0\r\n")
+        write(Header("ros2", "test"))
+        start = write(Chunk(data=data, uncompressed_crc=0, **packed))
+        length = file.tell() - start
+        write(DataEnd(0))
+        summary = file.tell()
+        write(Schema(1, b"string data", "ros2msg", "std_msgs/msg/String"))
+        write(Channel(1, "/a", "cdr", {}, 1))
+        if indexed:
+            place = {"chunk_start_offset": start, "chunk_length": length, "compressed_size": len(data)}
+            write(ChunkIndex(message_index_offsets={1: 1}, message_index_length=0, **place, **packed))
+        write(statistics)
+        write(Footer(summary, 0, 0))
+        file.write(b"\x89MCAP0\r\n")
+    return path
+
+
+ZEROS = 2**31
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("compression", ["zstd", "zstd promised", "lz4", ""])
+def test_a_chunk_that_claims_gigabytes_gets_no_memory(tmp_path, indexed, compression):
+    size = ZEROS
+    if compression == "lz4":
+        packer, size = lz4.frame.LZ4FrameCompressor(), 1000  # the chunk promises little, and holds much
+        data = packer.begin() + b"".join(packer.compress(bytes(2**24)) for _ in range(ZEROS >> 24)) + packer.flush()
+    elif compression == "zstd":
+        data = zstandard.compress(bytes(1000))
+    else:
+        packed = BytesIO()
+        with zstandard.ZstdCompressor().stream_writer(packed, size=ZEROS, closefd=False) as writer:
+            for _ in range(ZEROS >> 24):
+                writer.write(bytes(2**24))
+        data, size = packed.getvalue(), ZEROS if compression == "" else 1000
+    kind = compression.partition(" ")[0]
+    path = write_chunk(tmp_path / "a.mcap", data, kind, size, indexed)
+    with (
+        little_memory(2**30 + 2**29),
+        pytest.raises(BridgeTAError, match="has a chunk that unpacks to more than 1,073,741,824 bytes"),
+        open_bag(path) as bag,
+    ):
+        list(bag.raw({"/a"}))
+
+
+def test_a_record_longer_than_its_file_gets_no_memory(tmp_path):
+    path = write_chunk(tmp_path / "a.mcap", b"", "", 0, indexed=False)
+    content = bytearray(path.read_bytes())
+    content[9:17] = (3 * 2**30).to_bytes(8, "little")  # the length of the header
+    path.write_bytes(content)
+    with (
+        little_memory(2**29),
+        pytest.raises(BridgeTAError, match="cannot be read as a ROS 2 bag"),
+        open_bag(path) as bag,
+    ):
+        list(bag.raw({"/a"}))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from bag_fakes import MS, START, FakeRuntime, jpeg, rewrite, write_bag
+from memory_limit import little_memory
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import open_bag
@@ -174,3 +175,14 @@ def test_a_folder_of_ros1_bags_gets_advice(tmp_path):
     (tmp_path / "one.bag").write_bytes(b"#ROSBAG V2.0\n")
     with pytest.raises(BridgeTAError, match=r"ROS 1 bags.*rosbags-convert"), open_bag(tmp_path):
         pass
+
+
+def test_metadata_of_aliases_of_aliases_costs_nothing_and_is_said(bag):
+    text = "a: &a {x: 1, y: 2}\n"
+    for before, name in zip("abcdefghij", "bcdefghijk", strict=True):
+        text += f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 10)}]}}\n"
+    (bag / "metadata.yaml").write_text(text)
+    with little_memory():
+        summary = run(bag)
+    assert summary.used == 6
+    assert any("more than 300,000 values" in remark for remark in summary.remarks)
