@@ -11,7 +11,8 @@ import typer
 from bridgeta_core.cli.common import Commands, Root, Source, Version, console, find_table_version, say
 from bridgeta_core.cli.data import data_app
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.outputs import replace_when_done
+from bridgeta_core.utils.files import check_folder, hold_lock
+from bridgeta_core.utils.outputs import check_output, replace_when_done
 
 # Heavy imports (torch, Lightning, the devkit) stand inside the commands: `bridgeta --help` answers at once, and a
 # vehicle without the [train] extra can run the commands that do not need it.
@@ -99,6 +100,8 @@ def evaluate(
     from bridgeta_core.deploy.weights import read_info
     from bridgeta_core.evaluation.evaluate import evaluate_constant, evaluate_weights
 
+    if out is not None:
+        check_folder(out)
     grid, version = read_info(weights).grid, find_table_version(root, version, source)
     label_config = config.from_mapping(config.LabelConfig, {"mode": labels}, where="--labels")
     report = evaluate_weights(weights, root, version, scenes, labels=label_config, source=source, device=device)
@@ -110,10 +113,11 @@ def evaluate(
         )
         console.print(constant.build_table("Best constant prediction (mean training mask)"))
     if out is not None:
-        with replace_when_done(out / "evaluation.json") as temporary:
-            temporary.write_text(json.dumps(report.to_mapping(), indent=2))
-        with replace_when_done(out / "evaluation.png") as temporary:
-            report.draw(temporary)
+        with hold_lock(out / ".lock", wait=True):  # so that both are of one evaluation
+            with replace_when_done(out / "evaluation.json") as temporary:
+                temporary.write_text(json.dumps(report.to_mapping(), indent=2))
+            with replace_when_done(out / "evaluation.png") as temporary:
+                report.draw(temporary)
         say(f"Wrote {out / 'evaluation.json'} and {out / 'evaluation.png'}")
 
 
@@ -207,7 +211,9 @@ def study(
     from bridgeta_core.study.results import collect as collect_runs
 
     settings = load_study(configuration, overrides or [])
-    if out.is_file() and not render_only:
+    if not out.is_file():
+        check_folder(out)
+    elif not render_only:
         fix = "Add --render-only, or name the folder of the runs"
         raise BridgeTAError("is a file", where=out, fix=fix, exit_code=2)
     if plan:
@@ -216,10 +222,11 @@ def study(
     if collect is not None:
         say(f"Collected {collect_runs(settings, out, collect)} runs in {collect}")
         return
+    target = table or (out.with_suffix(".md") if out.is_file() else out / "results.md")
+    check_output(target)
     failures = [] if render_only else studies.run_study(settings, out, jobs, console)
     if failures:
         say(studies.describe_failures(failures))
-    target = table or (out.with_suffix(".md") if out.is_file() else out / "results.md")
     command = studies.format_render_command(configuration, overrides or [], out, table)
     page, figure = studies.render_study(settings, out, target, command)
     say(f"Wrote {page} and {figure}")

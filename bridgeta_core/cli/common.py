@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,31 +15,110 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_BY_SIGNAL = 128  # shells add the signal to this for the exit code of a process that it ended
 
 
 class Commands(TyperGroup):
-    """Commands whose failures are one message on stderr and an exit code, not a traceback."""
+    """Commands whose failures are one message on stderr and an exit code, not a traceback.
+
+    The exit code of an interrupted command is that of shells for the signal, 130 after Ctrl-C.
+    """
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command line."""
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:  # of the help, which is written before a command is chosen
+            sys.exit(_report(error, []))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
-        # Handle a service manager's SIGTERM like Ctrl-C, so that no partial outputs are left behind.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            return super().invoke(ctx)
-        except BridgeTAError as error:
-            message, code = str(error), error.exit_code
-        except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] in {"bridgeta_core", "bridgeta_synth", "bridgeta_ros"}:
+        with _catch_interrupts() as came:
+            try:
+                result = super().invoke(ctx)
+                _flush_output()
+                return result
+            except typer.Exit:
                 raise
-            message, code = f"this command needs {error.name}. Install the rest: pip install '.[train]'", 1
-        except KeyboardInterrupt:
-            message, code = "interrupted; nothing half-written was left", 1
-        print(f"bridgeta: {message}", file=sys.stderr)
+            except (Exception, KeyboardInterrupt) as error:
+                code = _report(error, came)
         raise typer.Exit(code)
 
 
-console = Console()
+@contextmanager
+def _catch_interrupts() -> Iterator[list[int]]:
+    """Handle a service manager's SIGTERM and the SIGHUP of a closed terminal like Ctrl-C; yield the list of what came.
+
+    So no partial outputs are left behind. A signal that is ignored, as by nohup, stays so.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in _INTERRUPTS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            # Once interrupted there is nothing left to clean up: another Ctrl-C just ends the process.
+            signal.signal(number, signal.SIG_DFL if came and handler is not signal.SIG_IGN else handler)
+
+
+def _report(error: BaseException, came: list[int]) -> int:
+    """Print what ended a command, after the signals that `came`, and return the exit code; raise a fault of our own."""
+    message, code = _describe(error, bool(came))
+    try:
+        _flush_output()
+    except OSError:  # let the rest go nowhere, instead of into a traceback at the exit
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if message:
+        with suppress(OSError):
+            print(f"bridgeta: {message}", file=sys.stderr)
+    return _BY_SIGNAL + came[0] if came else code
+
+
+def _flush_output() -> None:
+    if sys.stdout is not None:  # it was closed before the start
+        sys.stdout.flush()
+
+
+def _describe(error: BaseException, interrupted: bool) -> tuple[str, int]:
+    """Return the message about what ended a command, and its exit code; raise an error that no user has caused."""
+    if isinstance(error, BridgeTAError):
+        return str(error), error.exit_code
+    if interrupted or isinstance(error, KeyboardInterrupt):  # libraries turn it into errors of their own
+        return "interrupted; nothing half-written was left", _BY_SIGNAL + signal.SIGINT
+    if isinstance(error, BrokenPipeError):
+        return "", _BY_SIGNAL + signal.SIGPIPE
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the output'}: {error.strerror or error}", 1
+    if (lack := describe_lack_of_memory(error)) is not None:
+        return f"there is not enough memory ({lack}). Make what the settings ask for smaller", 1
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").split(".")[0]
+        if package not in {"bridgeta_core", "bridgeta_synth", "bridgeta_ros"}:
+            return f"this command needs {error.name}. Install the rest: pip install '.[train]'", 1
+    raise error
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to `Commands`."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again, which Rich answers with an exit code of its own."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+console = _Console()
 
 
 def say(text: str) -> None:

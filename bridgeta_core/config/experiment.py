@@ -21,6 +21,9 @@ T = TypeVar("T")
 CONFIG_FOLDER = Path(__file__).parent
 MOST_CHANNELS = 16384
 
+LARGEST_SEED = 2**32 - 1
+"""NumPy's generators take no larger one."""
+
 
 @dataclass
 class ImageConfig:
@@ -240,7 +243,7 @@ class TrainConfig:
     precision: str = setting("32-true", "Lightning precision", among=("32-true", "16-mixed", "bf16-mixed"))
     accumulate: int = setting(1, "batches whose gradients are summed for one step", ge=1)
     ema: float = setting(0.0, "decay of the averaged weights that are validated and exported; 0: off", ge=0, le=1)
-    seed: int = setting(0, "seed of weights, order and augmentation", ge=0)
+    seed: int = setting(0, "seed of weights, order and augmentation", ge=0, le=LARGEST_SEED)
 
 
 @dataclass

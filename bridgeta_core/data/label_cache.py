@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,16 @@ logger = logging.getLogger(__name__)
 
 Packed = Bytes
 
-_LAYOUT = 1  # of the files and the meaning of their bits; raise it when the rasterisers change
+_LAYOUT = 2  # of the files and the meaning of their bits; raise it when the rasterisers change
+_CHECKSUM = 4  # bytes at the end of a row
 
 
 class LabelCache:
     """The labels of all samples of a dataset, in memory-mapped files in `folder` that are written on first use.
 
-    Each scene has a file, a row of bits per sample, named by all that the labels depend on. Several processes may build
-    it at once. `maps` holds the raster of each city, `labels` the settings that these were made with.
+    Each scene has a file, a row of bits and their checksum per sample, named by all that the labels depend on. Several
+    processes may build it at once, and a damaged one is built again. `maps` holds the raster of each city, `labels` the
+    settings that these were made with.
     """
 
     def __init__(
@@ -51,12 +54,12 @@ class LabelCache:
         if scene.name not in self._open:
             self._open[scene.name] = self._rows(scene)
         row = self._open[scene.name][position - scene.samples.start]
-        return np.unpackbits(row, count=int(np.prod(self._shape))).reshape(self._shape)
+        return np.unpackbits(row[:-_CHECKSUM], count=int(np.prod(self._shape))).reshape(self._shape)
 
     def _rows(self, scene: Scene) -> Packed:
         poses = [self._dataset.global_T_ego(position) for position in scene.samples]
         path = self._folder / f"{make_name(scene.name)}-labels-{self._key(scene, poses)}.npy"
-        shape = (len(poses), -(-int(np.prod(self._shape)) // 8))
+        shape = (len(poses), -(-int(np.prod(self._shape)) // 8) + _CHECKSUM)
         if not path.exists():
             self._write(path, scene, poses)
         try:
@@ -80,7 +83,7 @@ class LabelCache:
 
     def _write(self, path: Path, scene: Scene, poses: list[Any]) -> None:
         raster = self._maps[scene.location]
-        rows = np.stack([np.packbits(raster.rasterise(pose, self._grid)) for pose in poses])
+        rows = np.stack([_add_checksum(np.packbits(raster.rasterise(pose, self._grid))) for pose in poses])
         with replace_when_done(path) as temporary, open(temporary, "wb") as file:
             np.save(file, rows)
 
@@ -93,4 +96,11 @@ def _read(path: Path, shape: tuple[int, int]) -> Packed:
     rows = map_array(path)
     if rows.shape != shape or rows.dtype != np.uint8:
         raise ValueError(f"it holds {rows.dtype} {rows.shape} instead of uint8 {shape}")
+    for number, row in enumerate(rows):
+        if not np.array_equal(row, _add_checksum(row[:-_CHECKSUM])):
+            raise ValueError(f"row {number} has another checksum")
     return rows
+
+
+def _add_checksum(row: Packed) -> Packed:
+    return np.append(row, np.frombuffer(zlib.crc32(row.data).to_bytes(_CHECKSUM, "little"), np.uint8))

@@ -7,8 +7,9 @@ import math
 import multiprocessing.queues
 import os
 import resource
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import accumulate
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.machine import SHARED_MEMORY, check_semaphores
+from bridgeta_core.utils.machine import SHARED_MEMORY, check_semaphores, end_with_parent, shield_from_interrupts
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,17 @@ def make_loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoad
     A process that cannot send what it loaded ends. Raises BridgeTAError as `check_loaders` does.
     """
     check_loaders(workers)
-    return DataLoader(dataset, num_workers=workers, worker_init_fn=_end_when_stuck, **options)
+    return _Loader(dataset, num_workers=workers, worker_init_fn=_set_up_process, **options)
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader whose processes do not hear of Ctrl-C: this process ends them."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if not self.num_workers:
+            return super().__iter__()
+        with shield_from_interrupts():  # here the processes start
+            return super().__iter__()
 
 
 def check_loaders(workers: int) -> None:
@@ -67,8 +78,13 @@ def _allow_open_files(workers: int) -> None:
         )
 
 
-def _end_when_stuck(_: int) -> None:
-    """End this loader process when it cannot send a batch; Python's queue drops it, and all would wait for ever."""
+def _set_up_process(_: int) -> None:
+    """Let this loader process end with its parent, at once when it is asked to, and when it cannot send a batch.
+
+    Python's queue drops what it cannot send, and all would wait for ever.
+    """
+    end_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the handler of its parent
 
     def end(error: Exception, _: object) -> None:
         print(f"bridgeta: a loader process cannot send what it loaded ({error})", file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,8 @@ import numpy as np
 
 from bridgeta_core.runs.folder import list_logs
 from bridgeta_core.utils.outputs import replace_when_done
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, str]
 
@@ -24,26 +26,27 @@ _REPORTED = re.compile(r"(?:.*/)?(?:slack|delta|rho)_[FDZ]")
 _LOSSES = re.compile(r"train/loss|train/label|val/loss|train/(?:kd|label)/.*")
 
 
-def read_log(folder: Path) -> list[Row]:
+def read_log(folder: Path, *, warn: bool = False) -> list[Row]:
     """Read the rows of a run's log in the order of their steps; [] without a log.
 
     A resumed run repeats the steps since its checkpoint: from the first step of a later file on, the rows of earlier
-    files do not count.
+    files do not count. Rows that are not whole, as after a power failure, are left out; `warn` of them.
     """
     rows: list[Row] = []
     for path in list_logs(folder):
-        with path.open(newline="") as file:
-            later = [row for row in csv.DictReader(file) if row.get("step")]
+        later, lost = _read_rows(path)
+        if warn and lost:
+            logger.warning("%s is damaged: %d of its rows are left out", path, lost)
         if later:
-            first = min(float(row["step"]) for row in later)
-            rows = [row for row in rows if float(row["step"]) < first] + later
+            first = min(int(row["step"]) for row in later)
+            rows = [row for row in rows if int(row["step"]) < first] + later
     return rows
 
 
 def count_epochs(folder: Path) -> int:
     """Count the finished epochs of a run, as far as its log says by now."""
-    done = [row for row in read_log(folder) if row.get("val/miou") and row.get("epoch")]
-    return int(float(done[-1]["epoch"])) + 1 if done else 0
+    done = [row for row in read_log(folder) if row.get("val/miou") and row.get("epoch", "").isdecimal()]
+    return int(done[-1]["epoch"]) + 1 if done else 0
 
 
 def summarise_end(rows: Sequence[Row]) -> dict[str, float]:
@@ -66,7 +69,7 @@ def draw_curves(folder: Path, target: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = read_log(folder)
+    rows = read_log(folder, warn=True)
     names = list(dict.fromkeys(name for row in rows for name, value in row.items() if value))
     losses = [name for name in names if _LOSSES.fullmatch(name)]
     scores = [name for name in names if name in VALIDATED]
@@ -83,6 +86,29 @@ def draw_curves(folder: Path, target: Path) -> None:
             axes.legend(frameon=False, fontsize=8)
     with replace_when_done(target) as temporary:
         FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=120)
+
+
+def _read_rows(path: Path) -> tuple[list[Row], int]:
+    """Read the rows of a file that belong to a step, and count those that are not whole.
+
+    Not with the csv module, for which one damaged line can be the end: a row here is a line of numbers with commas.
+    """
+    head, *lines = path.read_text(errors="replace").splitlines(keepends=True) or [""]
+    names, rows = head.rstrip("\r\n").split(","), list[Row]()
+    for line in lines:
+        values = line.rstrip("\r\n").split(",")
+        if line.endswith("\n") and len(values) == len(names) and all(map(_is_number, values)):
+            rows.append(dict(zip(names, values, strict=True)))
+    return [row for row in rows if row.get("step", "").isdecimal()], len(lines) - len(rows)
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether a value can be one of a log: a number, or nothing."""
+    try:
+        float(text or "0")
+    except ValueError:
+        return False
+    return True
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

@@ -203,9 +203,11 @@ def _measure_peak_memory() -> dict[str, int | None]:
 
 
 def _read_synth_settings(root: str | Path) -> dict[str, Any] | None:
-    """Read the settings that a synthetic root was made with; None for a root of another origin."""
-    sheet = Path(root) / "synth.json"
-    return json.loads(sheet.read_text())["settings"] if sheet.exists() else None
+    """Read the settings that a synthetic root was made with; None for a root of another origin, or a damaged file."""
+    try:
+        return dict(json.loads((Path(root) / "synth.json").read_text())["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _describe_data(synthetic: Mapping[str, Mapping[str, Any] | None]) -> str:

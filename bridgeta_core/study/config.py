@@ -49,13 +49,14 @@ class StudyConfig:
 
     base: str = setting("tiny", "shipped configuration or YAML file that every run starts from")
     overrides: list[str] = setting([], "key=value settings of all runs, before those of budgets and arms")
-    seeds: list[int] = setting([0], "seeds of the arms' runs", ge=0)
+    seeds: list[int] = setting([0], "seeds of the arms' runs", ge=0, le=config.LARGEST_SEED)
     budgets: dict[str, list[str]] = setting({}, "label budgets: name and key=value settings, such as full: []")
     teachers: dict[str, list[str]] = setting({}, "teachers: name and key=value settings; no budget applies to them")
     teacher_seeds: list[int] = setting(
         [0],
         "seeds of each teacher; dealt out to the arms' seeds in turn, so that all arms of a seed have one teacher",
         ge=0,
+        le=config.LARGEST_SEED,
     )
     arms: dict[str, ArmConfig] = setting({}, "the arms by name")
     baseline: str = setting("A0", "arm that differences, costs and the share of the gap refer to")

@@ -108,18 +108,19 @@ class Execution:
                 waiting.remove(run)
                 try:
                     self._start(run, progress)
-                except BridgeTAError as error:
+                except (BridgeTAError, OSError) as error:
                     self._failures[run.name] = Failure(run, f"not started: {error}")
 
     def _start(self, run: Run, progress: Progress) -> None:
         experiment = resolve_length(self._study, run, self._runs)
         if experiment is None:
             raise BridgeTAError(f"the runs of {run.like} and {self._study.baseline} measured no time per step")
-        resume = find_state(run, experiment) is State.interrupted
-        save_length(self._study, run, self._runs)
-        # A resumed run's too: the study may have moved, and other settings that may differ by now have no effect.
         folder = RunFolder(run.folder, run.kind)
-        folder.save_settings(experiment)
+        with folder.hold():
+            resume = find_state(run, experiment) is State.interrupted
+            save_length(self._study, run, self._runs)
+            # A resumed run's too: the study may have moved, and other settings that may differ by now have no effect.
+            folder.save_settings(experiment)
         log = (run.folder / LOG).open("ab")
         process = subprocess.Popen(
             self._command(run.kind, folder.settings, run.folder, resume),

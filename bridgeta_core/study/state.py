@@ -7,10 +7,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bridgeta_core.config.experiment import Experiment, to_mapping
-from bridgeta_core.runs.folder import CHECKPOINT, RECORD, SETTINGS
+from bridgeta_core.runs import folder as runs
+from bridgeta_core.runs.folder import CHECKPOINT, RECORD
 from bridgeta_core.study.plan import Run
 from bridgeta_core.utils.errors import BridgeTAError, join_first
 from bridgeta_core.utils.settings import rename_old_keys
@@ -53,11 +52,9 @@ def find_state(run: Run, planned: Experiment | None = None) -> State:
 def read_settings(folder: Path) -> dict[str, Any]:
     """Read the settings of a run as a flat mapping, {} if they are not there.
 
-    Not as an Experiment, which takes long to build for hundreds of runs.
+    Not as an Experiment, which takes long to build for hundreds of runs. Raises BridgeTAError for a damaged file.
     """
-    path = folder / SETTINGS
-    content = yaml.safe_load(path.read_text()) if path.exists() else {}
-    return flatten_settings(content, path) if isinstance(content, dict) else {}
+    return _flatten(runs.read_settings(folder))
 
 
 def flatten_settings(content: Mapping[str, Any], where: Path | None = None) -> dict[str, Any]:

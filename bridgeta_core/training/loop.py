@@ -6,6 +6,7 @@ import logging
 import statistics
 import time
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Loop:
         warnings.filterwarnings("ignore", message=f".*({'|'.join(_IDLE_WARNINGS)}).*")
         self.run, self.stopwatch = run, Stopwatch()
         self.best = ModelCheckpoint(
-            run.checkpoints, filename="best", monitor="val/miou", mode="max", enable_version_counter=False
+            run.checkpoints, filename=run.best.stem, monitor="val/miou", mode="max", enable_version_counter=False
         )
         # Not the `save_last` of `best`, which is written only when the validation improves.
         latest = ModelCheckpoint(
@@ -82,8 +83,13 @@ class Loop:
         return self.trainer.strategy.root_device
 
     def fit(self, task: MapTask, frames: Frames, resume: bool) -> None:
-        """Run the trainer. Raises BridgeTAError that says how to continue when training stops early."""
+        """Run the trainer. Raises BridgeTAError that says how to continue when training stops early.
+
+        With `resume` it is raised at once when the last or the best checkpoint is damaged.
+        """
         trainer, last = self.trainer, self.run.last
+        if resume:
+            read_checkpoint(self.run.best)
         try:
             trainer.fit(task, frames, ckpt_path=last if resume else None)
             stopped = "was interrupted" if trainer.interrupted else None
@@ -128,7 +134,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint. Raises BridgeTAError when the disk is full."""
-        with replace_when_done(Path(path)) as temporary, open(temporary, "wb") as file:
+        with replace_when_done(Path(path), durable=True) as temporary, open(temporary, "wb") as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:
@@ -138,8 +144,40 @@ class WholeCheckpoints(TorchCheckpointIO):
                 raise
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Read a checkpoint."""
-        return dict(torch.load(path, map_location=map_location, weights_only=True))
+        """Read a checkpoint. Raises BridgeTAError as `read_checkpoint`."""
+        return read_checkpoint(Path(path), map_location)
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint, as of the folder that it lies in now: a run may have been moved or copied.
+
+    Raises BridgeTAError when it is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} has another checksum")
+        checkpoint = dict(torch.load(path, map_location=map_location, weights_only=True))
+    except Exception as error:  # archives and pickles that are damaged raise whatever their damage leads to
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        fix = "Put a whole one in its place, or start the run again in another --out"
+        raise BridgeTAError(f"cannot be read ({reason})", where=path, fix=fix) from error
+    for state in checkpoint.get("callbacks", {}).values():
+        if "best_model_path" in state:
+            _move_state(state, path.parent.resolve())
+    return checkpoint
+
+
+def _move_state(state: dict[str, Any], folder: Path) -> None:
+    """Name the checkpoints in the state of a ModelCheckpoint, which has absolute paths, in another folder."""
+
+    def move(path: str) -> str:
+        return str(folder / Path(path).name) if path else path
+
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = move(state[key])
+    state["best_k_models"] = {move(path): score for path, score in state["best_k_models"].items()}
+    state["dirpath"] = str(folder)
 
 
 class Stopwatch(Callback):

@@ -100,7 +100,14 @@ class MapTask(lightning.LightningModule):
         checkpoint["scores"] = self.scores
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the scores."""
+        """Restore the scores. Raises BridgeTAError (exit code 2) for the checkpoint of another kind of run."""
+        own, there = ({k: v.shape for k, v in s.items()} for s in (self.state_dict(), checkpoint["state_dict"]))
+        if own != there:
+            raise BridgeTAError(
+                "the checkpoint to resume from is of another kind of run: its tensors are not this network's",
+                fix="Resume with the command that started the run",
+                exit_code=2,
+            )
         self.scores = checkpoint["scores"]
 
     def configure_optimizers(self) -> Any:

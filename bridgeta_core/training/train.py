@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import lightning
-import torch
 from rich.progress import track
 
 from bridgeta_core.config.experiment import Experiment
@@ -18,7 +18,7 @@ from bridgeta_core.runs.record import RunOutcome, describe_origin, save_record
 from bridgeta_core.training.distill_task import DistillTask
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.frozen import FrozenTeacher
-from bridgeta_core.training.loop import Loop
+from bridgeta_core.training.loop import Loop, read_checkpoint
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.tasks import MapTask, StudentTask, TeacherTask
 from bridgeta_core.utils.files import hash_file
@@ -29,17 +29,17 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
 
     `RunFolder` lists what the folder receives. The weights are those of the best validation. With `resume` the run
     continues after the last finished epoch, with its own settings. Raises BridgeTAError when the folder holds a run and
-    `resume` is off, or the other way round.
+    `resume` is off, or the other way round, and when another process trains there.
     """
     run, processes = _start(experiment, folder, "student", resume)
     frames = Frames(experiment, processes)
     if experiment.data.cache:
         frames.use_cache(experiment.data.cache)
     task = StudentTask(experiment, frames.groups)
-    _describe(run, experiment, processes)
-    loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
-    loop.fit(task, frames, resume)
-    return _finish(loop, task, frames)
+    with _claim(run, experiment, processes, resume):
+        loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
+        loop.fit(task, frames, resume)
+        return _finish(loop, task, frames)
 
 
 def train_teacher(experiment: Experiment, folder: Path, resume: bool = False) -> Path:
@@ -53,10 +53,10 @@ def train_teacher(experiment: Experiment, folder: Path, resume: bool = False) ->
         for cached in frames.use_cache(experiment.data.cache).values():
             cached.add_points(experiment.teacher.lidar)
     task = TeacherTask(experiment, frames.groups)
-    _describe(run, experiment, processes)
-    loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
-    loop.fit(task, frames, resume)
-    return _finish(loop, task, frames)
+    with _claim(run, experiment, processes, resume):
+        loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
+        loop.fit(task, frames, resume)
+        return _finish(loop, task, frames)
 
 
 def train_distill(experiment: Experiment, folder: Path, resume: bool = False) -> Path:
@@ -69,31 +69,41 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
     teacher_sha256 = hash_file(find_weights(experiment.distill.teacher))
     frames = Frames(experiment, processes, lidar=teacher.network.config.lidar, unlabelled=True)
     task = DistillTask(experiment, frames.groups, teacher)
-    _describe(run, experiment, processes)
-    loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=True)
-    teacher.to(loop.device)
-    if experiment.data.cache:
-        for name, cached in frames.use_cache(experiment.data.cache).items():
-            if name == "train" or task.scores_assistant:
-                cached.add_taps(teacher, teacher_sha256, teacher.network.config.lidar, experiment.data.batch_size)
-    if not resume:  # what `prepare` measures is in buffers, which the checkpoint has
-        task.distiller.to(loop.device)
-        task.distiller.prepare(_run_teacher(teacher, frames, experiment.distill.statistics_frames))
-    loop.fit(task, frames, resume)
-    return _finish(loop, task, frames, teacher_sha256)
+    with _claim(run, experiment, processes, resume):
+        loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=True)
+        teacher.to(loop.device)
+        if experiment.data.cache:
+            for name, cached in frames.use_cache(experiment.data.cache).items():
+                if name == "train" or task.scores_assistant:
+                    cached.add_taps(teacher, teacher_sha256, teacher.network.config.lidar, experiment.data.batch_size)
+        if not resume:  # what `prepare` measures is in buffers, which the checkpoint has
+            task.distiller.to(loop.device)
+            task.distiller.prepare(_run_teacher(teacher, frames, experiment.distill.statistics_frames))
+        loop.fit(task, frames, resume)
+        return _finish(loop, task, frames, teacher_sha256)
 
 
 def _start(experiment: Experiment, folder: Path, kind: str, resume: bool) -> tuple[RunFolder, Processes]:
     run, processes = RunFolder(folder, kind), Processes.detect()
-    run.check(experiment, resume)
+    with run.hold() if processes.rank == 0 and run.lock.exists() else nullcontext():  # in use? Before much is loaded
+        run.check(experiment, resume)
     lightning.seed_everything(experiment.train.seed, workers=True, verbose=False)
     return run, processes
 
 
-def _describe(run: RunFolder, experiment: Experiment, processes: Processes) -> None:
-    """Create the folder once data and networks are loaded, so that an earlier failure leaves nothing behind."""
-    if processes.rank == 0:
+@contextmanager
+def _claim(run: RunFolder, experiment: Experiment, processes: Processes, resume: bool) -> Iterator[None]:
+    """Create the folder and hold it until the run ends; the first process does it for all of them.
+
+    Once data and networks are loaded, so that an earlier failure leaves nothing behind.
+    """
+    if processes.rank > 0:
+        yield
+        return
+    with run.hold():
+        run.check(experiment, resume)  # again: a run that held the folder until now may have changed it
         run.save_settings(experiment)
+        yield
 
 
 def _run_teacher(teacher: FrozenTeacher, frames: Frames, count: int) -> Iterator[Taps]:
@@ -106,7 +116,7 @@ def _run_teacher(teacher: FrozenTeacher, frames: Frames, count: int) -> Iterator
 def _finish(loop: Loop, task: MapTask, frames: Frames, teacher: str | None = None) -> Path:
     """Write the results of a run in the first process: weights, curves, and last of all the record."""
     if frames.processes.rank == 0:
-        state = torch.load(loop.best.best_model_path, map_location="cpu", weights_only=True)
+        state = read_checkpoint(loop.run.best)
         task.load_state_dict(state["state_dict"])
         outcome = RunOutcome(
             kind=loop.run.kind,

@@ -28,6 +28,14 @@ def describe_lost_loader(error: RuntimeError) -> str | None:
     return first if first.startswith("DataLoader worker") and any(words in first for words in died) else None
 
 
+def describe_lack_of_memory(error: BaseException) -> str | None:
+    """Describe in one line, by the words of NumPy or PyTorch, an allocation that failed; None for any other error."""
+    first = str(error).splitlines()[0] if str(error) else "no memory is left"
+    words = ("can't allocate memory", "out of memory", "not enough memory")
+    of_torch = isinstance(error, RuntimeError) and any(text in first for text in words)
+    return first if of_torch or isinstance(error, MemoryError) else None
+
+
 def join_first(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
     """Join the first `limit` names, and say how many more there are."""
     rest = len(names) - limit

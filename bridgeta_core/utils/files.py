@@ -58,9 +58,10 @@ def hold_lock(
     leaves no lock behind, but a child process that inherited the descriptor keeps it. Where the file system has no
     locks, log a warning and go on.
 
-    Raises BridgeTAError when the file cannot be created, and without `wait` when the lock is held: the message is
-    `busy`, with the holder, and `fix`.
+    Raises BridgeTAError (exit code 2) when the folder is a file, when the file cannot be created, and without `wait`
+    when the lock is held: the message is `busy`, with the holder, and `fix`.
     """
+    check_folder(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -77,12 +78,30 @@ def hold_lock(
                 raise
             logger.warning("%s cannot be locked (%s): run one process there at a time", path.parent, error.strerror)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {now}".encode())
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, holder.encode())
+        except OSError as error:
+            raise explain_unwritable(path, error) from error
         yield descriptor
     finally:
         # The file stays: removing it would let a third process lock a new file of the same name beside a holder.
         os.close(descriptor)
+
+
+def check_folder(path: Path) -> None:
+    """Raise BridgeTAError (exit code 2) when a path can be no folder, because it or a part of it is something else."""
+    for part in (path, *path.parents):
+        if os.path.isdir(part):
+            return
+        if os.path.lexists(part):
+            raise BridgeTAError(
+                "is no folder" if part == path else f"lies in {part}, which is no folder",
+                where=path,
+                fix="Name another output",
+                exit_code=2,
+            )
 
 
 def hash_json(content: Any) -> str:

@@ -49,6 +49,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 
 SHARED_MEMORY = "/dev/shm"
+_OF_TERMINALS = {signal.SIGINT, signal.SIGHUP}
 _ON_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG
 
 
@@ -73,10 +74,14 @@ def end_with_parent() -> None:
 
 @contextmanager
 def shield_from_interrupts() -> Iterator[None]:
-    """Shield the processes started in this block from Ctrl-C, which the terminal sends to all: the parent ends them."""
-    resource_tracker.ensure_running()  # when a process is started this would unblock interrupts (Python 3.9 to 3.12)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Shield the processes started in this block from what a terminal sends to all, so that their parent ends them.
+
+    That is SIGINT at Ctrl-C, and SIGHUP when the terminal is closed.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
     try:
+        resource_tracker.ensure_running()  # it unblocks interrupts when it starts (Python 3.9 to 3.12)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

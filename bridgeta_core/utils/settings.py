@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -11,6 +12,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -48,6 +50,8 @@ def _check_ranges(value: Any, path: str, where: object) -> None:
         for element in elements:
             if element is None:
                 continue
+            if isinstance(element, float) and not math.isfinite(element):
+                raise BridgeTAError(f"{name} = {element} must be a finite number", where=where, exit_code=2)
             low, high, among = rule.get("ge"), rule.get("le"), rule.get("among")
             if among and element not in among:
                 raise BridgeTAError(
@@ -116,9 +120,10 @@ def _announce(old: str, new: str) -> None:
 def from_mapping(cls: type[T], content: Mapping[str, Any], overrides: Sequence[str] = (), where: object = None) -> T:
     """Build a settings dataclass from nested mappings and `a.b=value` overrides.
 
-    Raises BridgeTAError (exit code 2) that names the key for an unknown key, a wrong type or a value out of range.
+    Raises BridgeTAError (exit code 2) that names the key for an unknown key, a wrong type, a value out of range or one
+    that is not YAML.
     """
-    renamed = _renamed_keys(cls)
+    renamed, name = _renamed_keys(cls), ""
     try:
         node = OmegaConf.structured(cls)
         _unlock(node)
@@ -132,12 +137,26 @@ def from_mapping(cls: type[T], content: Mapping[str, Any], overrides: Sequence[s
                 _announce(name, renamed[name])
             node = OmegaConf.merge(node, OmegaConf.from_dotlist([f"{renamed.get(name, name)}={value}"]))
         result = cast(T, OmegaConf.to_object(node))
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or getattr(error, "key", None)
-        reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
-        raise BridgeTAError(f"setting {key}: {reason}", where=where, exit_code=2) from error
+    # OmegaConf lets through what PyYAML raises for a value that is none, and what Python does when kinds do not fit.
+    except (OmegaConfBaseException, YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        key = getattr(error, "full_key", None) or getattr(error, "key", None) or name
+        reason, fix = _explain(error)
+        raise BridgeTAError(f"setting {key}: {reason}", where=where, fix=fix, exit_code=2) from error
     _check_ranges(result, "", where)
     return result
+
+
+def _explain(error: Exception) -> tuple[str, str | None]:
+    """Say in one line why a setting cannot be taken, and what may help."""
+    if isinstance(error, YAMLError):
+        problem = error.problem if isinstance(error, MarkedYAMLError) else None
+        return f"is not YAML ({problem or str(error).splitlines()[0]})", "Put a text between quotes: key='\"...\"'"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply", None
+    first = str(getattr(error, "msg", None) or error or "").splitlines()[:1]
+    if isinstance(error, TypeError) or first in ([], ["None"]):
+        return "holds settings of another kind", "Give a list or a mapping as a whole, such as data.cameras=[a,b]"
+    return first[0], None
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:

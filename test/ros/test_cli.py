@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridgeta_core.cli import commands as core_cli
+from bridgeta_core.utils.files import hold_lock
 from bridgeta_ros import cli
 from bridgeta_synth import SynthSettings
 
@@ -68,7 +69,7 @@ def test_ctrl_c_is_answered_in_one_line_and_leaves_nothing(bridgeta, synthetic_r
 
     monkeypatch.setattr("bridgeta_core.data.nuscenes.dataset.SensorRecord.read_bytes", interrupted)
     code, _, err = bridgeta("bag", synthetic_root, tmp_path / "bag", "--scene", "scene-0001")
-    assert (code, "interrupted" in err.splitlines()[-1]) == (1, True)
+    assert (code, "interrupted" in err.splitlines()[-1]) == (130, True)
     assert not list(tmp_path.iterdir())
 
 
@@ -104,6 +105,22 @@ def test_bag_replay_report_and_eval_run_from_the_command_line(bridgeta, syntheti
     content = json.loads((scores / "evaluation.json").read_text())
     assert (content["samples"], content["labels"]) == (5, "exact")
     assert Path(scores / "evaluation.png").stat().st_size > 1_000
+
+
+def test_two_demos_do_not_write_into_one_folder(bridgeta, tmp_path):
+    with hold_lock(tmp_path / ".lock", wait=False):
+        code, _, err = bridgeta("demo", tmp_path)
+    assert code == 1
+    assert "another demo is written here" in only_message(err)
+
+
+@pytest.mark.parametrize("command", ["eval tiny {root} --out", "train student tiny --out", "demo"])
+def test_a_folder_of_outputs_that_is_a_file_is_refused(bridgeta, synthetic_root, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = bridgeta(*command.format(root=synthetic_root).split(), tmp_path / "file")
+    assert code == 2
+    assert "is no folder" in only_message(err)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_the_demo_makes_all_that_it_names(bridgeta, tmp_path, monkeypatch):

@@ -76,11 +76,11 @@ def _check_chunks(root: Path, files: Sequence[Expected], jobs: int) -> Iterator[
     waiting: deque[tuple[int, Future[list[Fault]]]] = deque()
 
     def submit(more: Iterable[Sequence[Expected]]) -> None:
-        waiting.extend((len(chunk), pool.submit(_find_faults, root, chunk)) for chunk in more)
+        with shield_from_interrupts():  # a submission may start a process
+            waiting.extend((len(chunk), pool.submit(_find_faults, root, chunk)) for chunk in more)
 
     try:
-        with shield_from_interrupts():  # the first submission starts the processes
-            submit(itertools.islice(chunks, _AHEAD * jobs))
+        submit(itertools.islice(chunks, _AHEAD * jobs))
         while waiting:
             count, future = waiting.popleft()
             faults = future.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,12 +19,21 @@ from bridgeta_core.config.experiment import LidarConfig
 from bridgeta_core.data.frames import Frame, FrameDataset
 from bridgeta_core.data.loader import make_loader
 from bridgeta_core.model.student import Taps
-from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter, open_arrays, read_ragged
+from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter
 from bridgeta_core.training.cache.key import hash_frames, hash_points, hash_taps
 from bridgeta_core.training.cache.taps import FrameWithTaps, collate_with_taps
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.names import make_name
-from bridgeta_core.utils.outputs import build_once
+from bridgeta_core.utils.outputs import build_once, discard
+
+logger = logging.getLogger(__name__)
+
+_ARRAYS = {
+    "frames": ("images", "intrinsics", "ego_T_cam", "known", "masks"),
+    "points": ("points",),
+    "taps": Taps._fields,
+}
+"""The arrays in the folders of each kind."""
 
 
 @dataclass
@@ -40,7 +50,8 @@ class CachedFrames(Dataset[Frame]):
 
     There is one folder of arrays per scene and kind, named by a hash of all that they depend on. So runs on other
     scenes, label budgets or teachers share what they have in common, several processes may build at once, and a build
-    that breaks off resumes. `add_points` and `add_taps` give frames their points or a teacher's taps.
+    that breaks off resumes. A folder that lacks something is built again. `add_points` and `add_taps` give frames their
+    points or a teacher's taps.
     """
 
     def __init__(
@@ -57,7 +68,7 @@ class CachedFrames(Dataset[Frame]):
             scene.positions = range(scene.positions.start, position + 1)
         self._place = [(s, row) for s, scene in enumerate(self._scenes) for row in range(len(scene.positions))]
         self._tokens = [frames.dataset.tokens[i].decode() for i in frames.positions]
-        self._open: dict[int, Arrays] = {}
+        self._open: dict[int, dict[str, Arrays]] = {}
         self._keys = [hash_frames(self._frames, scene.positions) for scene in self._scenes]
         self._build("frames", self._keys, self._write_frames)
 
@@ -105,7 +116,7 @@ class CachedFrames(Dataset[Frame]):
         for scene, key in zip(self._scenes, keys, strict=True):
             scene.folders[kind] = self._folder / f"{make_name(scene.name)}-{kind}-{key}"
         self._open.clear()
-        missing = [scene for scene in self._scenes if not scene.folders[kind].is_dir()]
+        missing = [scene for scene in self._scenes if not _is_whole(scene, kind)]
         # Every process starts at another scene and goes round, so that they meet only at the end.
         start = self._rank * len(missing) // self._world
         with Progress(transient=True, disable=self._rank > 0 or not missing) as bar:
@@ -123,20 +134,20 @@ class CachedFrames(Dataset[Frame]):
     def __getitem__(self, position: int) -> Frame:
         number, row = self._place[position]
         if number not in self._open:
-            opened = (open_arrays(folder) for folder in self._scenes[number].folders.values())
-            self._open[number] = {name: array for arrays in opened for name, array in arrays.items()}
-        arrays = self._open[number]
-        shape = (arrays["known"].shape[1], *self._frames.grid.shape)
-        masks = np.unpackbits(arrays["masks"][row], count=int(np.prod(shape))).reshape(shape)
+            self._open[number] = {kind: Arrays(folder) for kind, folder in self._scenes[number].folders.items()}
+        opened = self._open[number]
+        parts = {name: torch.from_numpy(opened["frames"].read(name, row)) for name in _ARRAYS["frames"]}
+        shape = (len(parts["known"]), *self._frames.grid.shape)
+        masks = np.unpackbits(parts.pop("masks").numpy(), count=int(np.prod(shape))).reshape(shape)
         frame = Frame(
-            **{name: _read_row(arrays, name, row) for name in ("images", "intrinsics", "ego_T_cam", "known")},
+            **parts,
             labels=torch.from_numpy(masks),
             token=self._tokens[position],
-            points=torch.from_numpy(read_ragged(arrays, "points", row)) if "points" in arrays else None,
+            points=torch.from_numpy(opened["points"].read("points", row)) if "points" in opened else None,
         )
-        if "F" not in arrays:
+        if "taps" not in opened:
             return frame
-        taps = Taps(*(_read_row(arrays, name, row) for name in Taps._fields))
+        taps = Taps(*(torch.from_numpy(opened["taps"].read(name, row)) for name in Taps._fields))
         return FrameWithTaps(**{f.name: getattr(frame, f.name) for f in fields(frame)}, taps=taps)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,8 +155,18 @@ class CachedFrames(Dataset[Frame]):
         return {**self.__dict__, "_open": {}}
 
 
-def _read_row(arrays: Arrays, name: str, row: int) -> torch.Tensor:
-    return torch.from_numpy(np.array(arrays[name][row]))
+def _is_whole(scene: _Scene, kind: str) -> bool:
+    """Tell whether a scene's folder of a kind is there and whole; remove it if it is not whole."""
+    folder = scene.folders[kind]
+    if not folder.is_dir():
+        return False
+    try:
+        Arrays(folder).check(_ARRAYS[kind], len(scene.positions))
+    except BridgeTAError as error:
+        logger.warning("%s. It is built again", error)
+        discard(folder)
+        return False
+    return True
 
 
 def _to_half(tap: torch.Tensor) -> NDArray[np.float16]:

@@ -12,7 +12,7 @@ from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.utils.files import describe_file, hash_json
 
-_LAYOUT = 2  # of the arrays and the meaning of their values; raise it when decoding changes
+_LAYOUT = 3  # of the arrays and the meaning of their values; raise it when decoding changes
 
 
 def hash_frames(frames: FrameDataset, positions: Sequence[int]) -> str:

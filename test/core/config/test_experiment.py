@@ -62,6 +62,24 @@ def test_defaults_are_not_shared():
         ("model.lift.downsample=3", "model.lift.downsample = 3 is not one of 1, 2, 4"),
         ("grid.resolution=0.3", "is not a whole number of 0.3 m cells"),
         ("train.epochs", "is not of the form key=value"),
+        ("distill.levels={F: 0.25", "distill.levels: is not YAML"),
+        ("data.cameras=[0,1", "data.cameras: is not YAML"),
+        ('data.train_root="', "data.train_root: is not YAML"),
+        ("train.initial=*b", r"train.initial: is not YAML \(found undefined alias"),
+        ("train.initial=a: b: c", "train.initial: is not YAML"),
+        ("train.initial=\0", "train.initial: is not YAML"),
+        ("train.epochs=" + "9" * 5000, "train.epochs: Exceeds the limit"),
+        ("data.cameras=" + "[" * 5000 + "]" * 5000, "data.cameras: is nested too deeply"),
+        ("data.cameras.0=", r"data.cameras.0: holds settings of another kind.*Give a list"),
+        ("data.cameras[0]=x", "holds settings of another kind"),
+        ("data.cameras={a: b}", "data.cameras: holds settings of another kind"),
+        ("train=3", "setting train: Merge error: int is not a subclass of TrainConfig"),
+        ("train.epochs=${", "train.epochs: no viable alternative"),
+        ("train.epochs=${train.epochs}", "train.epochs"),
+        ("model.lift.depth_max=1e20", r"depth_max = 1e\+20 must be between 1 and 1000"),
+        ("train.learning_rate=inf", "train.learning_rate = inf must be a finite number"),
+        ("model.lift.z_min=nan", "z_min = nan must be a finite number"),
+        ("train.seed=4294967296", "train.seed = 4294967296 must be between 0 and 4294967295"),
     ],
 )
 def test_a_wrong_key_type_or_range_names_the_key(override, message):
@@ -78,6 +96,7 @@ def test_a_wrong_key_type_or_range_names_the_key(override, message):
         (b"\xff\xfe\x00", "cannot be read|is not YAML"),
         (b"train: {epochs: -1}", r"train.epochs = -1 must be at least 1"),
         (b"nonsense: 1", "nonsense"),
+        (b"data: {cameras: {a: b}}", "holds settings of another kind"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, content, message):

@@ -123,7 +123,18 @@ def _rubbish(path):
     path.write_bytes(b"rubbish" * 100)
 
 
-@pytest.mark.parametrize("damage", [_truncated, _empty, _other_rows, _rubbish])
+def _zeroed(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:-300] + bytes(300))
+
+
+def _one_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-300] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_truncated, _empty, _other_rows, _rubbish, _zeroed, _one_bit])
 def test_a_broken_file_is_written_again_with_a_warning(small_root, tmp_path, damage, caplog):
     good = all_labels(dataset(small_root, tmp_path))
     broken = sorted(tmp_path.iterdir())[0]

@@ -8,8 +8,10 @@ import multiprocessing.context
 import os
 import pickle
 import resource
+import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,6 +53,55 @@ class Frames(Dataset):
 
     def __getitem__(self, number):
         return frame(number, points=number)
+
+
+class Signals(Dataset):
+    """What loader processes do at Ctrl-C, when their terminal is closed, and when they are to end."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, _):
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        ends = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        return [signal.SIGINT in blocked, signal.SIGHUP in blocked, ends]
+
+
+def test_loader_processes_leave_interrupts_to_their_parent(monkeypatch):
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        assert list(make_loader(Signals(), 2, batch_size=None)) == [[True, True, True]] * 4
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not {signal.SIGINT, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+KILLED = """
+import os, signal, time
+from torch.utils.data import Dataset
+from bridgeta_core.data.loader import make_loader
+
+class Slow(Dataset):
+    def __len__(self):
+        return 9
+    def __getitem__(self, _):
+        time.sleep(60)
+
+batches = iter(make_loader(Slow(), 2, batch_size=None))
+time.sleep(0.5)
+print(*(worker.pid for worker in batches._workers), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_loader_processes_end_with_their_parent():
+    done = subprocess.run([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, check=False, timeout=60)
+    left = {int(number) for number in done.stdout.split()}
+    assert len(left) == 2
+    deadline = time.monotonic() + 30  # they would sleep for a minute
+    while left := {number for number in left if Path(f"/proc/{number}").exists()}:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def assert_equal(one, other):

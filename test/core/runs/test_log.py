@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.runs.log import count_epochs, draw_curves, read_log, summarise_end
 
 
@@ -45,6 +46,33 @@ def test_without_a_log_there_is_nothing(tmp_path):
     assert read_log(tmp_path) == []
     assert summarise_end([]) == {}
     assert count_epochs(tmp_path) == 0
+
+
+def test_damaged_rows_are_left_out_and_said(tmp_path, caplog):
+    write(tmp_path, 0, [{"step": step, "epoch": 0, "train/loss": 1.5} for step in range(5)])
+    path = tmp_path / "logs/version_0/metrics.csv"
+    lines = path.read_bytes().splitlines(keepends=True)
+    broken = [b"1,0,1.5,7\r\n", b"\xff\x00\x00,0,1.5\r\n", b"3,0,\x00\r\n", b'"', b"4,0,1."]
+    path.write_bytes(lines[0] + lines[1] + broken[0] + lines[2] + b"".join(broken[1:]))
+    assert [int(row["step"]) for row in read_log(tmp_path, warn=True)] == [0, 1]
+    assert f"{path} is damaged: 4 of its rows are left out" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"step,epoch\n" + b"\xff" * 500, b"\n\n\n"])
+def test_a_log_that_is_destroyed_holds_no_rows(tmp_path, content):
+    path = tmp_path / "logs/version_0/metrics.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert (read_log(tmp_path), count_epochs(tmp_path)) == ([], 0)
+    draw_curves(tmp_path, tmp_path / "curves.png")
+
+
+def test_the_next_log_is_a_new_one_whatever_was_removed(tmp_path):
+    for version in (0, 2):
+        write(tmp_path, version, [{"step": version, "epoch": 0}])
+    (tmp_path / "logs/version_0").rename(tmp_path / "logs/version_0 (copy)")
+    assert RunFolder(tmp_path, "student").next_version() == 3
+    assert [int(row["step"]) for row in read_log(tmp_path)] == [2]
 
 
 def test_curves_are_drawn_of_any_log(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.runs import record as record_module
 from bridgeta_core.training.train import train_student, train_teacher
 
 
@@ -53,6 +54,12 @@ def test_the_best_scores_are_those_of_the_exported_weights(folder, record):
 
 def test_the_picture_of_the_run_can_be_opened(folder):
     assert cv2.imread(str(folder / "curves.png")).shape[2] == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"settings": 3}', b"\xff", b"{}"])
+def test_a_root_with_a_damaged_data_sheet_is_of_unknown_origin(tmp_path, content):
+    (tmp_path / "synth.json").write_bytes(content)
+    assert record_module._read_synth_settings(tmp_path) is None
 
 
 def test_a_teacher_is_recorded_as_one(two_scenes, tmp_path):

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
+from bridgeta_core.cli.commands import app
 from bridgeta_core.config.experiment import Experiment, to_mapping
+from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.study.execution import Execution, build_train_command
 from bridgeta_core.study.plan import Run, plan
 from bridgeta_core.study.study import build_overview, describe_failures, run_study
@@ -131,6 +134,46 @@ def test_two_studies_do_not_work_in_one_folder(make_study, pretend, quiet, tmp_p
     ):
         run_study(make_study(**ONE), tmp_path, 1, quiet, pretend(""))
     assert run_study(make_study(**ONE), tmp_path, 2, quiet, pretend("")) == []
+
+
+def test_a_run_that_another_process_trains_is_left_alone(make_study, pretend, quiet, tmp_path):
+    study = make_study(**ONE)
+    run = next(run for run in plan(study, tmp_path) if run.arm == "R1")
+    with RunFolder(run.folder, run.kind).hold():
+        failures = run_study(study, tmp_path, 2, quiet, pretend(""))
+        assert [path.name for path in run.folder.iterdir()] == [".lock"]
+    assert [(failure.run.name, "another process trains here" in failure.reason) for failure in failures] == [
+        (run.name, True)
+    ]
+    assert run_study(study, tmp_path, 2, quiet, pretend("")) == []
+
+
+def test_a_log_that_cannot_be_written_fails_one_run(make_study, pretend, quiet, tmp_path):
+    study = make_study(**ONE)
+    (tmp_path / "R1/full/seed0/log.txt").mkdir(parents=True)
+    failures = run_study(study, tmp_path, 2, quiet, pretend(""))
+    assert [failure.run.arm for failure in failures] == ["R1"]
+    assert "Is a directory" in failures[0].reason
+
+
+def test_damaged_settings_of_a_run_are_named(make_study, pretend, quiet, tmp_path):
+    run = next(run for run in plan(make_study(**ONE), tmp_path) if run.arm == "R1")
+    interrupted(run, run.experiment)
+    (run.folder / "experiment.yaml").write_text("train: {epochs: 4")
+    with pytest.raises(BridgeTAError, match=r"R1/full/seed0/experiment.yaml: is damaged .*move the run's folder away"):
+        run_study(make_study(**ONE), tmp_path, 1, quiet, pretend(""))
+    assert not list(tmp_path.rglob("started"))
+
+
+@pytest.mark.parametrize("out", ["file", "file/inside", "/dev/null", "/proc/here"])
+def test_a_place_that_can_be_no_folder_is_one_line(make_study, tmp_path, out):
+    make_study(**ONE)
+    (tmp_path / "file").touch()
+    arguments = ["study", str(tmp_path / "study.yaml"), "--out", str(tmp_path / out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code in (1, 2)
+    assert len(result.stderr.splitlines()) == 1
+    assert str(tmp_path / out) in result.stderr
 
 
 def test_the_overview_estimates_from_the_finished_runs(make_study, write_run, tmp_path):

@@ -23,6 +23,27 @@ def test_a_hash_tells_contents_apart(tmp_path):
     assert hash_file(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+def test_a_lock_needs_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/inside", Path("/dev/null")):
+        with pytest.raises(BridgeTAError, match="no folder") as caught, hold_lock(folder / ".lock", wait=False):
+            pytest.fail("it is locked")
+        assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("call", ["open", "write"])
+def test_a_lock_on_a_full_disk_is_one_error(tmp_path, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(BridgeTAError, match="No space left"), hold_lock(tmp_path / ".lock", wait=False):
+            pytest.fail("it is locked")
+    with hold_lock(tmp_path / ".lock", wait=False):
+        pass
+
+
 def test_a_file_system_without_locks_is_worth_a_warning(tmp_path, monkeypatch, caplog):
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

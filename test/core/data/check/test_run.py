@@ -388,7 +388,7 @@ def test_an_interrupted_check_is_one_line_and_leaves_no_list(small_root, tmp_pat
 
     monkeypatch.setattr(deepcheck.Progress, "advance", interrupt)
     run = CliRunner().invoke(app, ["data", "check", str(small_root), "--deep", "--list", str(tmp_path / "list")])
-    assert run.exit_code == 1
+    assert run.exit_code == 130
     assert "interrupted" in run.output.splitlines()[-1]
     assert not list(tmp_path.iterdir())
 

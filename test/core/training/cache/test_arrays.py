@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from bridgeta_core.training.cache.arrays import ArrayWriter, open_arrays, read_ragged
+from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -18,15 +20,51 @@ def test_rows_are_read_as_written(tmp_path):
         for row, value in zip(rows, points, strict=True):
             writer.write(row)
             writer.write_ragged("points", value)
-    arrays = open_arrays(tmp_path)
+    arrays = Arrays(tmp_path)
+    arrays.check(["a", "b", "points"], 3)
     for i, row in enumerate(rows):
-        for name, value in row.items():
-            assert arrays[name].dtype == value.dtype
-            assert np.array_equal(arrays[name][i], value)
-        assert np.array_equal(read_ragged(arrays, "points", i), points[i])
+        for name, value in {**row, "points": points[i]}.items():
+            assert arrays.read(name, i).dtype == value.dtype
+            assert np.array_equal(arrays.read(name, i), value)
 
 
 def test_a_damaged_array_is_named(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"no array")
     with pytest.raises(BridgeTAError, match="Remove this folder"):
-        open_arrays(tmp_path)
+        Arrays(tmp_path)
+
+
+@pytest.fixture
+def written(tmp_path) -> Path:
+    """Two rows of `a` and of the ragged `points`, none of them zero."""
+    with ArrayWriter(tmp_path, 2) as writer:
+        for row in range(2):
+            writer.write({"a": np.full((3, 2), 1 + row, np.uint8)})
+            writer.write_ragged("points", np.full((4, 5), 1 + row, np.float32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["a", "points"])
+def test_a_row_that_was_zeroed_is_named_and_the_others_are_read(written, name):
+    path = written / f"{name}.npy"
+    content = path.read_bytes()
+    half = len(Arrays(written).read(name, 1).tobytes())
+    path.write_bytes(content[:-half] + bytes(half))
+    arrays = Arrays(written)
+    assert arrays.read(name, 0).all()
+    with pytest.raises(BridgeTAError, match=rf"{path}: is damaged in row 1\. Remove {written}"):
+        arrays.read(name, 1)
+
+
+def test_a_header_that_changed_is_damage(written):
+    path = written / "a.npy"
+    path.write_bytes(path.read_bytes().replace(b"(2, 3, 2)", b"(2, 2, 3)"))
+    with pytest.raises(BridgeTAError, match="is damaged in row 0"):
+        Arrays(written).read("a", 0)
+
+
+@pytest.mark.parametrize("name", ["a", "a_crc32", "points", "points_ends", "points_crc32"])
+def test_a_missing_array_is_damage(written, name):
+    (written / f"{name}.npy").unlink()
+    with pytest.raises(BridgeTAError, match="is missing"):
+        Arrays(written).check(["a", "points"], 2)

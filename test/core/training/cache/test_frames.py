@@ -140,6 +140,27 @@ def test_a_file_that_changed_is_decoded_again(broken_root, tmp_path):
     assert [path.name[:10] for path in set(tmp_path.iterdir()) - before] == ["scene-0061"]
 
 
+def test_a_cached_image_that_was_zeroed_is_named(small_root, tmp_path):
+    CachedFrames(dataset(small_root), tmp_path)
+    path = next(tmp_path.glob("scene-0061-frames-*/images.npy"))
+    path.write_bytes(path.read_bytes()[:-1000] + bytes(1000))
+    damaged = CachedFrames(dataset(small_root), tmp_path)
+    with pytest.raises(BridgeTAError, match=rf"{path}: is damaged in row 1"):
+        damaged[1]
+
+
+@pytest.mark.parametrize("name", ["images", "masks", "known_crc32"])
+def test_a_cache_that_lost_a_file_is_built_again(small_root, tmp_path, caplog, name):
+    before = CachedFrames(dataset(small_root), tmp_path)
+    expected = [before[i] for i in range(4)]
+    path = next(tmp_path.glob(f"scene-0061-frames-*/{name}.npy"))
+    path.unlink()
+    after = CachedFrames(dataset(small_root), tmp_path)
+    assert "is missing" in caplog.text
+    assert "It is built again" in caplog.text
+    assert all(same(after[i], expected[i]) for i in range(4))
+
+
 def test_processes_share_the_work(small_root, tmp_path):
     for rank in (1, 0):
         assert len(CachedFrames(dataset(small_root), tmp_path, rank=rank, world=2)) == 4
