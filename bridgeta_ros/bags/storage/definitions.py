@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -15,6 +16,7 @@ from bridgeta_ros.bags.storage.topic import RecordedTopic
 from bridgeta_ros.pipeline.messages import RosbagsFactory
 
 _ROS2_ENCODINGS = ("cdr", "")  # some writers leave it out
+_MOST_ELEMENTS = 100_000  # in arrays of a fixed size
 _IDL_HEADER = f"{'=' * 80}\nIDL: "
 
 
@@ -125,4 +127,25 @@ def _parse(topic: RecordedTopic) -> Typestore:
         raise ValueError(f"definitions in {topic.definition_format!r}")
     store = get_typestore(Stores.EMPTY)
     store.register(types)
+    if _count_elements(store, topic.msgtype) > _MOST_ELEMENTS:
+        raise ValueError(f"more than {_MOST_ELEMENTS:,} texts and messages in arrays of a fixed size")
     return store
+
+
+def _count_elements(store: Typestore, msgtype: str, known: dict[str, int] | None = None) -> int:
+    """Count what each message of a type has to hold, numbers in an array as one: the library makes all of it first.
+
+    A sequence counts as one element. Raises RecursionError for a type that is part of itself.
+    """
+    known = {} if known is None else known
+    if msgtype not in known:
+        total = 0
+        for _, (node, details) in store.fielddefs[msgtype][1]:
+            (kind, name), size = details if node in (Nodetype.ARRAY, Nodetype.SEQUENCE) else ((node, details), 1)
+            size = 1 if node is Nodetype.SEQUENCE else size
+            if kind is Nodetype.NAME:
+                total += size * _count_elements(store, name, known)
+            else:
+                total += size if name[0] == "string" else 1
+        known[msgtype] = total
+    return known[msgtype]

@@ -10,6 +10,7 @@ import pytest
 from bag_fakes import write_bag
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_limit import little_memory
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import open_bag
@@ -81,3 +82,16 @@ def test_two_topics_may_define_one_type_differently():
 def test_a_type_without_definition_names_itself():
     with pytest.raises(BridgeTAError, match=r"definition of acme/msg/Thing on /t is not in the bag.*Record"):
         Decoder({}).decode(RecordedTopic("/t", "acme/msg/Thing"), b"\0\1\0\0")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["string[100000000] x", "a/E[100000000] x", "a/F[1000] x", "a/G[] x", "a/T x"],
+    ids=["texts", "messages", "arrays of arrays", "sequences of arrays", "itself"],
+)
+def test_a_definition_of_a_hundred_million_elements_is_refused(fields):
+    parts = [fields, "MSG: a/E\nuint8 y", "MSG: a/F\na/E[1000] z", "MSG: a/G\na/F[1000] f", "MSG: a/T\na/T t"]
+    text = f"\n{'=' * 80}\n".join(parts)
+    topic = RecordedTopic("/a", "a/msg/M", definition_format="ros2msg", definition=text.encode())
+    with little_memory(), pytest.raises(BridgeTAError, match="definition of a/msg/M on /a cannot be used"):
+        Decoder({}).decode(topic, bytes(100))
