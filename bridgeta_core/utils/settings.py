@@ -50,8 +50,6 @@ def _check_ranges(value: Any, path: str, where: object) -> None:
         for element in elements:
             if element is None:
                 continue
-            if isinstance(element, float) and not math.isfinite(element):
-                raise BridgeTAError(f"{name} = {element} must be a finite number", where=where, exit_code=2)
             low, high, among = rule.get("ge"), rule.get("le"), rule.get("among")
             if among and element not in among:
                 raise BridgeTAError(
@@ -62,6 +60,8 @@ def _check_ranges(value: Any, path: str, where: object) -> None:
                     f"at least {low}" if high is None else f"between {low if low is not None else '-inf'} and {high}"
                 )
                 raise BridgeTAError(f"{name} = {element} must be {bounds}", where=where, exit_code=2)
+            if isinstance(element, float) and not math.isfinite(element):
+                raise BridgeTAError(f"{name} = {element} must be a finite number", where=where, exit_code=2)
 
 
 def rename_old_keys(
