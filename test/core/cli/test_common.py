@@ -48,9 +48,16 @@ app()
 """
 
 
+def heed_signals() -> None:
+    """Undo what the tests may have inherited: a job in the background ignores Ctrl-C, and one under nohup SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **{**pipes, "preexec_fn": heed_signals, **options})
 
 
 def only_line(err: bytes) -> str:

@@ -228,8 +228,8 @@ MANY = {**OPTIONS, "depths": [60_000, 1, 1, 1]}
         (set_text("provenance", "[[1]]"), "damaged description"),
         (set_text("model", "[" * 100_000), "nested too deeply"),
         (set_text("grid", '{"x_min": ' + "[" * 500 + "]" * 500 + "}"), "nested too deeply"),
-        (set_text("model", "3"), "damaged description"),
-        (set_text("grid", "null"), "damaged description"),
+        (set_text("model", "3"), "settings of another kind"),
+        (set_text("grid", "null"), "settings of another kind"),
     ],
 )
 def test_a_description_gets_no_memory_that_the_file_does_not_fill(path: Path, change: Callable, message: str) -> None:

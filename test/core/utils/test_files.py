@@ -143,14 +143,14 @@ def test_commands_run_without_a_home(small_root, small_network, tmp_path):
         ["view", str(small_root), "sample.png"],
         ["bag", str(small_root), "bag", "--scene", "scene-0061"],
     )
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(Path(__file__).parents[3])}
-    (tmp_path / "tmp").mkdir()
     (tmp_path / "work").mkdir()
-    for command in commands:
-        call = [sys.executable, "-c", COMMANDS_WITHOUT_HOME, *command]
-        result = subprocess.run(
-            call, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, result.stderr
+    with tempfile.TemporaryDirectory() as short:  # the name of a socket among the temporary files ends at 107 bytes
+        environment = {**os.environ, "TMPDIR": short, "PYTHONPATH": str(Path(__file__).parents[3])}
+        for command in commands:
+            call = [sys.executable, "-c", COMMANDS_WITHOUT_HOME, *command]
+            result = subprocess.run(
+                call, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, check=False
+            )
+            assert result.returncode == 0, result.stderr
+        assert (Path(short) / f"bridgeta-cache-{os.getuid()}" / "bridgeta" / "index").is_dir()
     assert {path.name for path in (tmp_path / "work").iterdir()} == {"run", "eval", "sample.png", "bag"}
-    assert (tmp_path / "tmp" / f"bridgeta-cache-{os.getuid()}" / "bridgeta" / "index").is_dir()

@@ -346,7 +346,8 @@ def test_damaged_files_are_found_by_decoding_them_all(broken_root):
     damage = _damage(broken_root)
     assert check(broken_root).exit_code == 0
     reports = [check(broken_root, deep=True, jobs=jobs) for jobs in (1, 2)]
-    assert reports[0] == reports[1]
+    assert reports[0].problems == reports[1].problems  # the rest tells the time and the free space
+    assert reports[0].bad_files == reports[1].bad_files
     said = [item.what for item in problems_named(reports[0], "damaged")]
     assert len(said) == len(damage)
     for path, what in damage.items():
