@@ -16,6 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.machine import resolve_device
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 CUDA_TESTS = [f"test/core/{room}" for room in ("model", "deploy")] + ["test/synth/dataset/test_frames.py"]
@@ -95,9 +98,17 @@ def main() -> None:
     if options.describe:
         describe(options.device)
         return
+    steps = list_steps(options.device, options.out.resolve())
+    if unknown := sorted({*(options.only or ())} - {*steps}):
+        parser.error(f"there is no step {', '.join(unknown)}; there are {', '.join(steps)}")
+    try:
+        resolve_device(options.device)
+    except BridgeTAError as error:
+        parser.error(str(error))
     options.out.mkdir(parents=True, exist_ok=True)
     log, end = options.out / "gpu.md", time.monotonic() + 60 * options.minutes
-    for name, (limit, command) in list_steps(options.device, options.out.resolve()).items():
+    failed = False
+    for name, (limit, command) in steps.items():
         left = end - time.monotonic()
         if (options.only and name not in options.only) or left < 10:
             continue
@@ -109,7 +120,9 @@ def main() -> None:
         with log.open("a") as file:
             file.write(f"\n({name}: {ended})\n")
         print(f"{name}: {ended}", flush=True)
+        failed |= not ended.startswith("done")
     print(log.read_text())
+    sys.exit(failed)
 
 
 if __name__ == "__main__":
