@@ -81,6 +81,8 @@ class LiveCalibration:
         if self._shifts:
             most = ", ".join(f"{name} up to {shift:.2g} px" for name, shift in self._shifts.items())
             remarks.append(f"small changes are not used ({most}; calibration_tolerance is {self._tolerance:g} px)")
+        if (overflow := self._tree.overflow) is not None:
+            remarks.append(overflow)
         return "; ".join(remarks) or None
 
     def add_info(self, name: str, message: Any) -> bool:

@@ -109,7 +109,7 @@ class LocalMapOutput:
         self._problem: str | None = None  # why the oldest result waits
         self._fault: str | None = None  # why the last result that no longer waits was left out
         self._reset_pending = False
-        self._updates = self._refused = 0
+        self._updates = self._refused = self._surplus = 0
         kind = get_message(topics.OCCUPANCY_GRID)
         self._publishers = [
             node.create_publisher(kind, f"{topics.LOCAL_MAP}/{cls.name}".lstrip("/"), _LATCHED) for cls in CLASSES
@@ -167,8 +167,10 @@ class LocalMapOutput:
 
     def _take_static(self, message: Any) -> None:
         for transform in message.transforms:
-            self._tf.reader.add_static(transform.header.frame_id, transform.child_frame_id)
-            self._buffer.set_transform_static(transform, "")
+            if self._tf.reader.add_static(transform.header.frame_id, transform.child_frame_id):
+                self._buffer.set_transform_static(transform, "")
+            else:  # tf2 would keep each for ever
+                self._surplus += 1
 
     def describe(self) -> Status:
         """Describe the map for /diagnostics."""
@@ -177,6 +179,7 @@ class LocalMapOutput:
             "results fused": str(self._updates),
             "results without a usable pose": str(self._refused),
             "waiting for TF": str(len(self._waiting)),
+            "static transforms of too many frames": str(self._surplus),
         }
         # One that waits for the next transform is normal.
         problem = self._fault or (self._problem if len(self._waiting) > 1 or not self._updates else None)

@@ -179,7 +179,8 @@ class RigReader:
             f"{', '.join(names)}: passed over {what} before the first that is a calibration"
             for what, names in skipped.items()
         ]
-        return first + others
+        overflow = self.tree.overflow
+        return first + others + ([] if overflow is None else [overflow])
 
     def build_rig(self) -> Rig:
         """Make the rig of the cameras.

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.pipeline.tf_tree import MOST_FRAMES
 
+_LONGEST_WAY = 1000  # links, of all frames together
 _HEADER = 4  # bytes of the encapsulation, from whose end CDR aligns
 
 
@@ -27,25 +29,32 @@ class TransformReader:
 
     A vehicle with an arm or a trailer sends thousands of transforms a second, and in Python to decode one costs some
     thirty times as much as to pass over it. A link is on the way if its child is one of `frames`, or the parent of a
-    link that was: a chain of n links is known once each has been sent n times at most.
+    link that was: a chain of n links is known once each has been sent n times at most. Where parents that change all
+    the time make the way endless, it is forgotten and found again; of `MOST_FRAMES` static links it knows no more.
     """
 
     def __init__(self, frames: Iterable[str]) -> None:
+        self._frames: tuple[str, ...] = ()
         self._wanted: set[bytes] = set()
         self._above: dict[bytes, bytes] = {}  # parents of static links, which do not come again
         self.watch(frames)
 
     def watch(self, frames: Iterable[str]) -> None:
         """Read the links above these frames, and no longer those above the earlier ones."""
+        self._frames = tuple(frames)
         self._wanted.clear()
-        for frame in frames:
+        for frame in self._frames:
             self._want(frame.encode())
 
-    def add_static(self, parent: str, child: str) -> None:
-        """Note a link of /tf_static: the way may lead over it."""
-        self._above[child.lstrip("/").encode()] = parent.encode()
-        if child.lstrip("/").encode() in self._wanted:
+    def add_static(self, parent: str, child: str) -> bool:
+        """Note a link of /tf_static: the way may lead over it. Return False if there are too many to know another."""
+        name = child.lstrip("/").encode()
+        if name not in self._above and len(self._above) >= MOST_FRAMES:
+            return False
+        self._above[name] = parent.encode()
+        if name in self._wanted:
             self._want(parent.encode())
+        return True
 
     def _want(self, frame: bytes) -> None:
         frame = frame.lstrip(b"/")
@@ -61,6 +70,8 @@ class TransformReader:
         try:
             for stamp, parent, child, numbers in _walk(data):
                 if child.lstrip(b"/") in self._wanted:
+                    if len(self._wanted) >= _LONGEST_WAY:
+                        self.watch(self._frames)
                     self._want(parent)
                     values = struct.unpack_from(f"{_order(data)}7d", data, numbers)
                     links.append(Link(stamp, parent.decode(), child.decode(), values[:3], values[3:]))

@@ -15,6 +15,8 @@ from bridgeta_core.utils.errors import BridgeTAError
 # What tf2 calls a quaternion of unit length (QUATERNION_NORMALIZATION_TOLERANCE in buffer_core.cpp).
 _UNIT = 0.01
 _LARGEST = 1e12  # metres; products of larger values may overflow
+MOST_FRAMES = 10_000  # far above any vehicle's; each costs some 500 bytes
+_LONGEST_NAME = 1000
 
 
 def strip_slash(name: str) -> str:
@@ -36,18 +38,30 @@ class TfTree:
 
     It ignores what tf2's BufferCore::setTransform ignores: transforms of a frame to itself or without a frame's name,
     values that are not finite, quaternions whose length is not 1, and, when the newest is asked for, what is older than
-    that. `find_fault` says what was ignored.
+    that. `find_fault` says what was ignored. Unlike tf2 it takes no more than `MOST_FRAMES` frames, so that names that
+    differ in every message do not fill the memory; `overflow` says how many transforms were ignored for that.
     """
 
     def __init__(self) -> None:
         self._links: dict[str, _Link] = {}
         self._faults: dict[str, str] = {}  # by child: why its last transform was ignored
         self._selfish: set[str] = set()  # frames that were sent as their own parent, which harms nobody else
+        self._surplus = 0  # transforms of frames beyond `MOST_FRAMES`
+
+    @property
+    def overflow(self) -> str | None:
+        """How many transforms were ignored because there are too many frames, in words; None if none was."""
+        if not self._surplus:
+            return None
+        return f"TF has more than {MOST_FRAMES} frames or endless names, so {self._surplus} transforms were ignored"
 
     def add(self, parent: str, child: str, parent_T_child: Matrix, stamp_ns: int | None = None) -> None:
         """Set a link; it replaces an earlier parent of the same child. Links without a stamp are static."""
         parent, child = strip_slash(parent), strip_slash(child)
         earlier = self._links.get(child)
+        if max(len(parent), len(child)) > _LONGEST_NAME or (earlier is None and len(self._links) >= MOST_FRAMES):
+            self._surplus += 1
+            return
         if earlier and stamp_ns is not None and earlier.stamp_ns is not None and stamp_ns < earlier.stamp_ns:
             return
         self._links[child] = _Link(parent, parent_T_child, stamp_ns)
@@ -64,6 +78,10 @@ class TfTree:
                 stamp = entry.header.stamp
                 ns = None if static else stamp.sec * 1_000_000_000 + stamp.nanosec
                 self.add(parent, child, rigid(position, turn), ns)
+            elif max(len(parent), len(child)) > _LONGEST_NAME or (
+                child not in self._faults and len(self._faults) + len(self._selfish) >= MOST_FRAMES
+            ):
+                self._surplus += 1
             elif parent == child:
                 self._selfish.add(child)
             else:
@@ -75,16 +93,17 @@ class TfTree:
         What lies above a common ancestor, such as the vehicle's pose on the map, is not between them.
         """
         chains = [self._list_ancestors(strip_slash(frame)) for frame in (source, target)]
-        common = {frame for frame in chains[0] if frame in chains[1]}
+        common = set(chains[0]).intersection(chains[1])
         between = [frame for chain in chains for frame in chain if frame not in common]
         return next((self._faults[frame] for frame in between if frame in self._faults), None)
 
     def _list_ancestors(self, frame: str) -> list[str]:
         """List a frame and its ancestors, up to the root or to where a loop closes."""
-        chain = [frame]
-        while (link := self._links.get(chain[-1])) is not None and link.parent not in chain:
-            chain.append(link.parent)
-        return chain
+        chain = {frame: None}  # a dictionary, as chains may be long
+        while (link := self._links.get(frame)) is not None and link.parent not in chain:
+            frame = link.parent
+            chain[frame] = None
+        return list(chain)
 
     def _to_root(self, frame: str) -> dict[str, Matrix]:
         """Return every ancestor of a frame (itself first, the root last) with ancestor_T_frame."""
@@ -121,6 +140,7 @@ class TfTree:
             if fault is None and not self._selfish.isdisjoint((target, source)):
                 names = ", ".join(sorted(self._selfish.intersection((target, source))))
                 fault = f"TF sends {names} as its own parent, which is ignored"
+            fault = fault or self.overflow
             raise BridgeTAError(
                 f"no transform {target} <- {source}: {why}" + (f"; {fault}" if fault else ""),
                 fix="Publish the missing link on /tf_static, or give the calibration as a file (docs/rig.md)",

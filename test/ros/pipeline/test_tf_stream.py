@@ -13,7 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.pipeline import messages, topics
+from bridgeta_ros.pipeline import messages, tf_stream, topics
 from bridgeta_ros.pipeline.tf_stream import TransformReader
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -89,3 +89,20 @@ def test_a_count_of_billions_costs_nothing():
     data[4:8] = b"\xff\xff\xff\xff"
     with pytest.raises(BridgeTAError, match="no TFMessage"):
         TransformReader(["base_link"]).read(bytes(data))
+
+
+def test_parents_that_change_all_the_time_do_not_pile_up():
+    reader = TransformReader(["base_link"])
+    for i in range(3000):
+        reader.read(serialise((i, f"odom_{i}", "base_link")))
+    assert len(reader._wanted) <= 1001
+    data = [serialise((0, "odom", "base_link")), serialise((0, "map", "odom"))]
+    assert [len(reader.read(d)) for d in data] == [1, 1]
+
+
+def test_static_links_of_ever_new_frames_are_bounded(monkeypatch):
+    monkeypatch.setattr(tf_stream, "MOST_FRAMES", 10)
+    reader = TransformReader(["base_link"])
+    assert [reader.add_static("mast", f"lamp_{i}") for i in range(30)] == [True] * 10 + [False] * 20
+    assert reader.add_static("roof", "lamp_0")
+    assert len(reader._above) == 10

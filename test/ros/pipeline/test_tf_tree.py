@@ -13,7 +13,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from bridgeta_core.geometry.transforms import invert, rigid
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.pipeline import messages
+from bridgeta_ros.pipeline import messages, tf_tree
+from bridgeta_ros.pipeline.calibration import RigReader
 from bridgeta_ros.pipeline.tf_tree import TfTree
 
 FACTORY = messages.RosbagsFactory(get_typestore(Stores.ROS2_JAZZY))
@@ -171,3 +172,53 @@ def test_leading_slashes_do_not_count():
     tree = TfTree()
     tree.add_message(messages.make_tf_message(FACTORY, [(0, "/base_link", "/camera", AHEAD)]))
     assert np.allclose(tree.lookup("base_link", "camera"), AHEAD)
+
+
+def count_held(tree: TfTree) -> int:
+    return sum(len(held) for held in (tree._links, tree._faults, tree._selfish))
+
+
+@pytest.mark.parametrize(
+    ("parent", "pose"),
+    [("base_link", np.eye(4)), ("base_link", np.diag([np.nan, 1, 1, 1])), (None, np.eye(4))],
+    ids=["sound", "not_finite", "own_parent"],
+)
+def test_frames_that_all_have_other_names_are_bounded_and_counted(monkeypatch, parent, pose):
+    monkeypatch.setattr(tf_tree, "MOST_FRAMES", 50)
+    tree = TfTree()
+    links = [(0, parent or f"joint_{i}", f"joint_{i}", np.eye(4)) for i in range(200)]
+    message = messages.make_tf_message(FACTORY, links)
+    for entry in message.transforms:
+        entry.transform.translation.x = float(pose[0, 0])
+    tree.add_message(message)
+    assert count_held(tree) == 50
+    assert "150 transforms were ignored" in tree.overflow
+
+
+def test_known_frames_move_on_however_many_others_come(monkeypatch):
+    monkeypatch.setattr(tf_tree, "MOST_FRAMES", 3)
+    tree = TfTree()
+    for name in ("camera", "a", "b", "c", "d"):
+        tree.add("base_link", name, np.eye(4))
+    tree.add("base_link", "camera", AHEAD)
+    assert np.allclose(tree.lookup("base_link", "camera"), AHEAD)
+    with pytest.raises(BridgeTAError, match="more than 3 frames"):
+        tree.lookup("base_link", "d")
+
+
+def test_a_frame_with_an_endless_name_is_ignored_and_counted():
+    tree = TfTree()
+    for name in ("x" * 100_000, "y" * 100_000):
+        tree.add_message(messages.make_tf_message(FACTORY, [(0, "base_link", name, np.eye(4))]))
+        tree.add_message(messages.make_tf_message(FACTORY, [(0, name, name, np.eye(4))]))
+    assert count_held(tree) == 0
+    assert "4 transforms" in tree.overflow
+
+
+def test_a_rig_of_a_crowded_tf_says_so(monkeypatch):
+    monkeypatch.setattr(tf_tree, "MOST_FRAMES", 1)
+    reader = RigReader([])
+    assert reader.remarks == []
+    links = [(0, "base_link", name, np.eye(4)) for name in "ab"]
+    reader.tree.add_message(messages.make_tf_message(FACTORY, links))
+    assert reader.remarks == [reader.tree.overflow]
