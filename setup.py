@@ -6,6 +6,11 @@ from setuptools import find_packages, setup
 
 PACKAGE = "bridgeta_ros"
 HERE = Path(__file__).parent
+EXPORT = [
+    "onnx>=1.16,<2",
+    "onnxscript>=0.3",
+    "torch>=2.6,<3",
+]  # what PyTorch writes the networks with that other back ends read
 
 
 def list_files(folder: str) -> list[str]:
@@ -66,11 +71,16 @@ setup(
             "shapely>=2,<3",
             "tensorboard>=2.14",
         ],
+        "onnxruntime": [*EXPORT, "onnxruntime>=1.17,<2"],
+        "openvino": [*EXPORT, "openvino>=2024.4"],
         "dev": [
+            *EXPORT,
             "colcon-common-extensions>=0.3",
             "hypothesis>=6.80",
             "mcap-ros2-support>=0.5",
             "mypy>=1.10",
+            "onnxruntime>=1.17,<2",
+            "openvino>=2024.4",
             "pytest>=8,<9",
             "pytest-xdist>=3.5",
             "ruff>=0.6",

@@ -21,40 +21,19 @@ import numpy as np
 import torch
 from lift import IMAGE_SIZE, Classic, ring
 from machine import milliseconds, milliseconds_on, name_device
-from torch import Tensor, nn
+from torch import Tensor
 
 from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import Experiment
-from bridgeta_core.deploy.runtime import Runtime, fuse_batch_norms
+from bridgeta_core.deploy.graphs import BevPart, ImagePart, fuse_batch_norms, lift_parts
+from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.rig import Camera, Rig
-from bridgeta_core.model.lift import LiftPlan, lift
+from bridgeta_core.model.lift import LiftPlan
 from bridgeta_core.model.student import Student
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-class ImagePart(nn.Module):
-    """Images to depth distributions and features."""
-
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.camera = student.camera
-
-    def forward(self, images: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
-        return self.camera.encode(images, ground)
-
-
-class BevPart(nn.Module):
-    """Lifted features to probabilities."""
-
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.downsample, self.neck, self.student = student.camera.downsample, student.neck, student
-
-    def forward(self, lifted: Tensor) -> Tensor:
-        return self.student.decode(self.neck(self.downsample(lifted))).Z.sigmoid()
 
 
 @dataclass
@@ -78,10 +57,11 @@ def make_ways(
     cuda = options.device != "cpu"
 
     def ours(depth: Tensor, features: Tensor) -> Tensor:
-        return lift(depth, features, plan)
+        return lift_parts(depth, features, plan)
 
     def materialised(depth: Tensor, features: Tensor) -> Tensor:
-        return classic.index_add(depth.to(features.dtype), features)
+        volume, matrix = (x.permute(0, 3, 1, 2)[None] for x in (depth, features))
+        return classic.index_add(volume.to(features.dtype), matrix)[0].permute(1, 2, 0)
 
     image, bev = ImagePart(student), BevPart(student)
     yield "eager float32", Way(image, ours, bev)
@@ -158,12 +138,12 @@ def measure_network(name: str, options: argparse.Namespace) -> None:
     plan = student.plan(intrinsics, poses)
     size = (model.image.height, model.image.width)
     classic = Classic(intrinsics, poses, model.lift, device, student.camera.feature_size, size)
-    images = torch.randint(256, (1, 6, 3, *size), dtype=torch.uint8).to(device)
+    images = torch.randint(256, (6, *size, 3), dtype=torch.uint8).to(device)
     reference: Tensor | None = None
     base = 0.0
     for title, way in make_ways(student, plan, classic, options):
         try:
-            times, probabilities = measure(way, images, plan.ground, options)
+            times, probabilities = measure(way, images, plan.ground[0], options)
         except Exception as error:  # a back end that fails is a row, and the others go on
             print(f"| {name} | {title} | fails: {str(error).splitlines()[0][:200]} |", flush=True)
             continue

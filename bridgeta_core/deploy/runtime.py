@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from bridgeta_core.config.experiment import ImageConfig
 from bridgeta_core.deploy.cuda_graph import GraphCache
+from bridgeta_core.deploy.graphs import fuse_batch_norms
 from bridgeta_core.deploy.weights import WeightsInfo, load_student
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import fit_images, fit_intrinsics
@@ -104,21 +103,3 @@ class Runtime:
         black = np.zeros((len(rig.cameras), self.image.height, self.image.width, 3), dtype=np.uint8)
         for _ in range(2):
             self.infer(black, rig)
-
-
-def fuse_batch_norms(network: nn.Module) -> int:
-    """Fold every batch norm that directly follows a convolution into it, in place, and return how many.
-
-    The order is certain among the children of an nn.Sequential (our layers) and for the pair `convolution`,
-    `normalization` of the convolutional backbones of transformers; nothing else is touched. Only for eval mode.
-    """
-    fused = 0
-    for module in network.modules():
-        children = list(module.named_children())
-        for (name, layer), (next_name, following) in itertools.pairwise(children):
-            ordered = isinstance(module, nn.Sequential) or (name, next_name) == ("convolution", "normalization")
-            if ordered and isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(layer, following))
-                setattr(module, next_name, nn.Identity())
-                fused += 1
-    return fused

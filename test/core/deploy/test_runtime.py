@@ -9,50 +9,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from small_networks import GRID, small_student
+from small_networks import GRID, pictures, rig, trained_student
 
-from bridgeta_core.deploy.runtime import Runtime, fuse_batch_norms
+from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo, save_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
-from bridgeta_core.geometry.rig import Camera, Rig
+from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
-
-
-def trained_student() -> Student:
-    """A small student whose batch norms have seen data, so that folding them changes something."""
-    torch.manual_seed(0)
-    config = small_student({"margin": 1.25}, {"downsample": 2, "ground_prior": True})
-    student = Student(config, GRID).train()
-    for module in student.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
-            module.momentum = 1.0  # statistics of the last batch
-    runtime_rig = rig(2)
-    fits = [ImageFit.bottom((c.width, c.height), (64, 32), 1.25) for c in runtime_rig.cameras]
-    k = torch.tensor(np.stack([f.matrix @ c.intrinsics for f, c in zip(fits, runtime_rig.cameras, strict=True)]))
-    pose = torch.tensor(np.stack([c.ego_T_cam for c in runtime_rig.cameras]))
-    for _ in range(3):
-        student(torch.randint(0, 256, (1, 2, 3, 32, 64), dtype=torch.uint8), student.plan(k[None], pose[None]))
-    return student.eval()
-
-
-def rig(cameras: int, height: float = 1.5) -> Rig:
-    result = []
-    for i in range(cameras):
-        c, s = np.cos(2 * np.pi * i / cameras), np.sin(2 * np.pi * i / cameras)
-        pose = np.eye(4)
-        pose[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
-        pose[2, 3] = height
-        intrinsics = np.array([[500.0 + i, 0, 400], [0, 500.0 + i, 225], [0, 0, 1]])
-        result.append(Camera(f"camera_{i}", 800, 450 + 50 * i, intrinsics, pose))
-    return Rig(tuple(result))
-
-
-def pictures(cameras: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (cameras, 32, 64, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +50,6 @@ def test_folding_batch_norms_leaves_the_given_student_alone(runtime: Runtime, st
     norms = [m for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(norms) > 10
     assert not [m for m in runtime._student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-
-
-def test_only_norms_that_follow_a_convolution_are_folded() -> None:
-    class PreActivation(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.convolution_of_later = torch.nn.Conv2d(4, 4, 1)
-            self.norm_of_before = torch.nn.BatchNorm2d(4)
-
-    assert fuse_batch_norms(PreActivation().eval()) == 0
 
 
 def test_loading_from_a_file_gives_the_same(student: Student, runtime: Runtime, tmp_path: Path) -> None:
