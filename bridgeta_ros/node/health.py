@@ -139,6 +139,9 @@ class Health:
             self.counts.partial += bool(absent)
             self._failure = None
             now = self._clock()
+            for events in (self._results, self._latencies):
+                while len(events) > 1 and events[0][0] < now - WINDOW:  # the last one says when it was
+                    events.popleft()
             self._results.append((now, frozenset(absent)))
             self._latencies.append((now, latencies))
             if len(self._latencies) > 1 and self._latencies[-2][0] < now - WINDOW:

@@ -22,13 +22,17 @@ class Recent:
 
     def add(self, now: float, value: float = 1.0) -> None:
         """Note an event."""
+        self._forget(now)
         self._events.append((now, value))
 
     def values(self, now: float) -> list[float]:
         """List the values of the events within the window."""
+        self._forget(now)
+        return [value for _, value in self._events]
+
+    def _forget(self, now: float) -> None:
         while self._events and self._events[0][0] < now - WINDOW:
             self._events.popleft()
-        return [value for _, value in self._events]
 
     def total(self, now: float) -> int:
         """Add up the values within the window."""

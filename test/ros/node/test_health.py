@@ -459,3 +459,16 @@ def test_lateness_starts_over_after_a_pause():
     bench.now += 3600
     bench.publish(total=900.0)
     assert bench.says("latency")[0] == WARN
+
+
+def test_nothing_is_kept_for_longer_than_it_is_reported():
+    bench = Bench()
+    for _ in range(600):
+        bench.send(0.1)
+        bench.cycle(CAMERAS[:2])
+        bench.health.count("replaced")
+    health = bench.health
+    kept = [health._results, health._latencies, *(recent._events for recent in health._events.values())]
+    for stream in health._streams.values():
+        kept += [stream.delays._events, stream.used._events, stream.missed._events]
+    assert max(map(len, kept)) <= 51  # of 5 s
