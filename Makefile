@@ -16,18 +16,20 @@ help:  ## list the targets
 install: $(VENV)/.installed  ## create .venv and install BridgeTA with everything it needs
 
 $(VENV)/.installed: setup.py constraints.txt
-	@set -e; for python in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
-	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	@set -e; for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.10; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$${found:-}" ]; then \
-	  echo "BridgeTA needs Python 3.10, 3.11 or 3.12 and found none. On Debian or Ubuntu: sudo apt install python3 python3-venv," >&2; \
+	  echo "BridgeTA needs Python 3.10 to 3.13 and found none. On Debian or Ubuntu: sudo apt install python3 python3-venv," >&2; \
 	  echo "or name one: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	if ! $$found -c 'import ensurepip, venv' >/dev/null 2>&1; then \
 	  echo "$$found has no venv module. On Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; fi; \
 	echo "Installing into $(VENV) with $$($$found --version)"; \
 	$$found -m venv $(VENV); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'; \
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt --no-deps nuscenes-devkit; fi
 	@touch $@
 
 demo: install  ## synthesise a drive, put it into a ROS 2 bag, replay it through the network, write the report

@@ -13,6 +13,17 @@ EXPORT = [
 ]  # what PyTorch writes the networks with that other back ends read
 
 
+# nuscenes-devkit wants NumPy below 2, which has no wheels for Python 3.13: pip would compile it. There the devkit is
+# left to `pip install --no-deps nuscenes-devkit`, as `make install` does it, and what it imports comes with the extra.
+DEVKIT = [
+    "nuscenes-devkit>=1.1.11,<2; python_version < '3.13'",
+    *(
+        f"{name}; python_version >= '3.13'"
+        for name in ("cachetools", "descartes>=1.1", "Pillow>=10", "pyquaternion>=0.9.5", "scikit-learn>=1.5", "tqdm")
+    ),
+]
+
+
 def list_files(folder: str) -> list[str]:
     """List a folder's files relative to this one, as data_files wants them."""
     return sorted(str(path.relative_to(HERE)) for path in (HERE / folder).iterdir() if path.is_file())
@@ -44,11 +55,11 @@ setup(
         *((f"share/{PACKAGE}/{folder}", list_files(folder)) for folder in ("launch", "config")),
     ],
     zip_safe=False,
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     install_requires=[
         "lz4>=4",
         "mcap>=1.6,<2",
-        "numpy>=1.23,<2",
+        "numpy>=1.23,<3",
         "omegaconf>=2.3,<3",
         "opencv-python-headless>=4.8,<5",
         "PyYAML>=6,<7",
@@ -65,9 +76,9 @@ setup(
     ],
     extras_require={
         "train": [
+            *DEVKIT,
             "lightning>=2.6,<3",
             "matplotlib>=3.7,<4",
-            "nuscenes-devkit>=1.1.11,<2",
             "shapely>=2,<3",
             "tensorboard>=2.14",
         ],

@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from bridgeta_core.deploy.weights import find_weights, read_info
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
@@ -87,6 +89,34 @@ def test_every_executable_is_a_function(setup_arguments: dict[str, Any]):
         module, function = target.split(":")
         tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize(("python", "old_numpy"), [("3.10", True), ("3.12", True), ("3.13", False)])
+def test_nothing_that_needs_numpy_1_is_asked_for_on_python_3_13(
+    setup_arguments: dict[str, Any], python: str, old_numpy: bool
+):
+    train = [Requirement(text) for text in setup_arguments["extras_require"]["train"]]
+    wanted = {r.name for r in train if r.marker is None or r.marker.evaluate({"python_version": python})}
+    assert ("nuscenes-devkit" in wanted) == old_numpy
+
+
+@pytest.mark.parametrize("version", ["1.26.4", "2.0.0", "2.4.6"])
+def test_numpy_1_and_2_are_allowed(setup_arguments: dict[str, Any], version: str):
+    (numpy,) = [r for r in map(Requirement, setup_arguments["install_requires"]) if r.name == "numpy"]
+    assert version in numpy.specifier
+
+
+@pytest.mark.parametrize("python", ["3.10.0", "3.11.7", "3.12.1", "3.13.0"])
+def test_setup_py_make_and_ci_agree_on_the_versions_of_python(setup_arguments: dict[str, Any], python: str):
+    assert python in SpecifierSet(setup_arguments["python_requires"])
+    major, minor, _ = python.split(".")
+    assert f"python{major}.{minor}" in (ROOT / "Makefile").read_text()
+    assert (
+        f"{major}.{minor}"
+        in yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["make"]["strategy"]["matrix"][
+            "python"
+        ]
+    )
 
 
 def test_package_xml_names_every_ros_package_that_is_used(

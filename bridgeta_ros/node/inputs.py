@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 from message_filters import ApproximateTimeSynchronizer, SimpleFilter
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
@@ -241,7 +242,12 @@ _BRIDGED = frozenset(
 
 
 def make_raw_decoder() -> Callable[[RawImage], Picture]:
-    """Make a decoder of raw images: cv_bridge where it is installed and knows the encoding, else as in the replay."""
+    """Make a decoder of raw images: cv_bridge where it is installed and knows the encoding, else as in the replay.
+
+    Humble's and Jazzy's cv_bridge is compiled for NumPy 1, and ends the process when it converts colours under NumPy 2.
+    """
+    if int(np.__version__.split(".")[0]) > 1:
+        return raw_to_rgb
     try:
         from cv_bridge import CvBridge
     except ImportError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -44,3 +47,11 @@ def test_the_node_and_the_replay_see_the_same_pixels(encoding: str, padding: int
     seen = make_raw_decoder()(image)
     assert seen.shape == (HEIGHT, WIDTH, 3)
     np.testing.assert_array_equal(seen, raw_to_rgb(image))
+
+
+def test_cv_bridge_is_not_asked_under_numpy_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bridgeta_ros.node import inputs
+
+    monkeypatch.setitem(sys.modules, "cv_bridge", types.SimpleNamespace(CvBridge=pytest.fail))
+    monkeypatch.setattr(np, "__version__", "2.0.0")
+    assert inputs.make_raw_decoder() is inputs.raw_to_rgb
