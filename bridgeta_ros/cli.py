@@ -1,122 +1,13 @@
-"""The whole `bridgeta` command: the core's commands, the synthetic world's, and those on ROS 2 bags."""
+"""The entry point of `bridgeta`; bridgeta_ros.commands has its commands."""
 
 from __future__ import annotations
 
-from enum import Enum
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from bridgeta_core.cli.commands import app
-from bridgeta_core.cli.common import Root, Version, console, find_table_version, say
-from bridgeta_synth.cli import synth
-
-app.command()(synth)
-
-
-class Storage(str, Enum):
-    """How a bag is stored."""
-
-    mcap = "mcap"
-    sqlite3 = "sqlite3"
-
-
-class Distro(str, Enum):
-    """The oldest ROS 2 that has to read a bag."""
-
-    jazzy = "jazzy"
-    humble = "humble"
-
-
-Overwrite = Annotated[bool, typer.Option(help="Replace the output if it exists.")]
-
-
-@app.command()
-def bag(
-    root: Root,
-    out: Annotated[Path, typer.Argument(help="Bag folder to write.")],
-    scene: Annotated[str, typer.Option(help="Name of the scene, such as scene-0061.")],
-    version: Version = None,
-    storage: Annotated[Storage, typer.Option(help="File format of the bag.")] = Storage.mcap,
-    distro: Annotated[Distro, typer.Option(help="Oldest ROS 2 that has to read it.")] = Distro.jazzy,
-    keyframes_only: Annotated[bool, typer.Option(help="Leave out the sweeps between keyframes.")] = False,
-    lidar: Annotated[bool, typer.Option(help="Include the LiDAR.")] = True,
-    overwrite: Overwrite = False,
-) -> None:
-    """Turn a nuScenes scene into a ROS 2 bag: images, CameraInfo, TF, LiDAR and ground-truth grids."""
-    from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
-
-    settings = SceneBagSettings(storage.value, distro.value, keyframes_only, lidar, overwrite)
-    content = write_scene_bag(root, find_table_version(root, version), scene, out, settings)
-    for remark in content.remarks:
-        say(f"note: {remark}")
-    say(f"Wrote {content.path}: {sum(content.counts.values())} messages over {content.seconds:.1f} s")
-
-
-@app.command()
-def replay(
-    source: Annotated[Path, typer.Argument(metavar="BAG", help="ROS 2 bag with camera topics.")],
-    out: Annotated[Path, typer.Argument(help="Bag folder to write.")],
-    weights: Annotated[str, typer.Option(help="A .safetensors file or the name of shipped weights.")] = "tiny",
-    calibration: Annotated[Path | None, typer.Option(help="rig.yaml in place of CameraInfo and TF.")] = None,
-    cameras: Annotated[str, typer.Option(help="Cameras or topics with commas; all by default.")] = "",
-    base_frame: Annotated[str, typer.Option(help="Frame of the vehicle: x forward, y left.")] = "base_link",
-    slop: Annotated[float, typer.Option(help="Longest time between the images of a set, seconds.")] = 0.06,
-    every: Annotated[int, typer.Option(help="Run every n-th set.")] = 1,
-    max_rate: Annotated[float | None, typer.Option(help="Run at most so many sets per second of recording.")] = None,
-    threshold: Annotated[float, typer.Option(help="Probability above which the navigation grid is drivable.")] = 0.5,
-    storage: Annotated[Storage, typer.Option(help="File format of the bag.")] = Storage.mcap,
-    distro: Annotated[Distro, typer.Option(help="Oldest ROS 2 that has to read it.")] = Distro.jazzy,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    overwrite: Overwrite = False,
-) -> None:
-    """Run a bag's cameras through the network, without ROS, and write the BEV grids as a bag."""
-    from bridgeta_ros.bags.replay import ReplaySettings
-    from bridgeta_ros.bags.replay import replay as run_replay
-
-    settings = ReplaySettings(
-        calibration=calibration,
-        cameras=[name.strip() for name in cameras.split(",") if name.strip()],
-        base_frame=base_frame,
-        slop=slop,
-        every=every,
-        max_rate=max_rate,
-        threshold=threshold,
-        storage=storage.value,
-        distro=distro.value,
-        device=device,
-        overwrite=overwrite,
-    )
-    summary = run_replay(source, out, weights, settings)
-    summary.print(console)
-    say(f"Wrote {out}")
-
-
-@app.command()
-def report(
-    replayed: Annotated[Path, typer.Argument(metavar="REPLAY", help="Bag that `bridgeta replay` wrote.")],
-    source: Annotated[Path, typer.Argument(metavar="BAG", help="The bag that was replayed.")],
-    out: Annotated[Path, typer.Argument(help="HTML file to write.")],
-) -> None:
-    """Write a replay as one HTML file: animated grids beside the cameras, latencies and IoU."""
-    from bridgeta_ros.bags.report import write_report
-
-    write_report(replayed, source, out)
-    say(f"Wrote {out}")
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Argument(help="Folder for everything that the demo makes.")] = Path("out/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the synthetic drive.")] = 22,
-) -> None:
-    """Run the whole way: a synthetic drive, its bag, the replay through the shipped weights, the report."""
-    from bridgeta_ros.bags.demo import run_demo
-
-    run_demo(out, seed, console)
+from bridgeta_core.cli.interrupts import end_on_signals
 
 
 def main() -> None:
-    """Entry point of the `bridgeta` command."""
+    """Run the command line."""
+    end_on_signals("bridgeta")
+    from bridgeta_ros.commands import app  # a third of a second, in which Ctrl-C would be a traceback
+
     app()

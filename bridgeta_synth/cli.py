@@ -1,4 +1,4 @@
-"""The `synth` command, which bridgeta_ros.cli adds to `bridgeta`."""
+"""The `synth` command, which bridgeta_ros.commands adds to `bridgeta`."""
 
 from __future__ import annotations
 

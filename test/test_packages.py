@@ -97,7 +97,10 @@ def test_arrows_run_from_ros_to_synth_to_core():
 
 def test_only_the_demo_and_the_command_line_use_the_synthetic_world():
     users = {name for name, path in FILES.items() if any(t.startswith("bridgeta_synth") for t in imports(path))}
-    assert {name for name in users if name.startswith("bridgeta_ros")} == {"bridgeta_ros.cli", "bridgeta_ros.bags.demo"}
+    assert {name for name in users if name.startswith("bridgeta_ros")} == {
+        "bridgeta_ros.commands",
+        "bridgeta_ros.bags.demo",
+    }
 
 
 def test_only_the_node_needs_a_ros_installation():
@@ -142,11 +145,20 @@ def test_a_vehicle_loads_nothing_of_the_training(module: str):
     assert not [name for name in loaded if name.startswith(unwanted)]
 
 
-@pytest.mark.parametrize("module", ["bridgeta_core", "bridgeta_synth", "bridgeta_ros.cli", "bridgeta_core.__main__"])
+@pytest.mark.parametrize(
+    "module", ["bridgeta_core", "bridgeta_synth", "bridgeta_ros.commands", "bridgeta_core.cli.commands"]
+)
 def test_help_loads_neither_torch_nor_numpy(module: str):
     loaded = load(f"import {module}")
     assert module in loaded
     assert not {"torch", "numpy", "cv2", "omegaconf", *TRAINING_ONLY} & loaded
+
+
+@pytest.mark.parametrize("module", ["bridgeta_ros.cli", "bridgeta_core.__main__"])
+def test_an_entry_point_loads_only_what_is_needed_to_end_on_a_signal(module: str):
+    loaded = load(f"import {module}")
+    assert module in loaded
+    assert not {"typer", "rich", "asyncio", "inspect", "re"} & (loaded - load("pass"))
 
 
 def load(code: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""The `bridgeta` commands on datasets, training and weights; bridgeta_ros.cli adds those on bags."""
+"""The `bridgeta` commands on datasets, training and weights; bridgeta_ros.commands adds those on bags."""
 
 from __future__ import annotations
 

@@ -15,10 +15,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from bridgeta_core.cli.interrupts import BY_SIGNAL, INTERRUPTS
 from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory
-
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_BY_SIGNAL = 128  # shells add the signal to this for the exit code of a process that it ended
 
 
 class Commands(TyperGroup):
@@ -60,7 +58,7 @@ def _catch_interrupts() -> Iterator[list[int]]:
         came.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in _INTERRUPTS}
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, interrupt)
@@ -83,7 +81,7 @@ def _report(error: BaseException, came: list[int]) -> int:
     if message:
         with suppress(OSError):
             print(f"bridgeta: {message}", file=sys.stderr)
-    return _BY_SIGNAL + came[0] if came else code
+    return BY_SIGNAL + came[0] if came else code
 
 
 def _flush_output() -> None:
@@ -96,9 +94,9 @@ def _describe(error: BaseException, interrupted: bool) -> tuple[str, int]:
     if isinstance(error, BridgeTAError):
         return str(error), error.exit_code
     if interrupted or isinstance(error, KeyboardInterrupt):  # libraries turn it into errors of their own
-        return "interrupted; nothing half-written was left", _BY_SIGNAL + signal.SIGINT
+        return "interrupted; nothing half-written was left", BY_SIGNAL + signal.SIGINT
     if isinstance(error, BrokenPipeError):
-        return "", _BY_SIGNAL + signal.SIGPIPE
+        return "", BY_SIGNAL + signal.SIGPIPE
     if isinstance(error, OSError):
         return f"{error.filename or 'the output'}: {error.strerror or error}", 1
     if (lack := describe_lack_of_memory(error)) is not None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.limits import LARGEST_TEXT, SettingsLoader, check_plain, read_limited
 from bridgeta_core.utils.settings import from_mapping as from_mapping
 from bridgeta_core.utils.settings import setting
 from bridgeta_core.utils.settings import to_mapping as to_mapping
@@ -271,15 +274,19 @@ def load(cls: type[T], name: str | Path, overrides: Sequence[str] = (), folder: 
             shipped = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
             raise BridgeTAError(f"no configuration {name}", fix=f"Give a YAML file or one of: {shipped}", exit_code=2)
     try:
-        content = OmegaConf.load(path)
+        text = read_limited(path, LARGEST_TEXT).decode()
+        yaml.compose(text, SettingsLoader)  # measured first: OmegaConf copies what aliases stand for
+        content = OmegaConf.load(io.StringIO(text))
+        plain = OmegaConf.to_container(content)
+        check_plain(plain)
     except FileNotFoundError as error:
         raise BridgeTAError("does not exist", where=path, exit_code=2) from error
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise BridgeTAError(f"cannot be read ({error})", where=path, exit_code=2) from error
     except Exception as error:  # PyYAML raises a family of types that OmegaConf does not wrap
-        if type(error).__module__.split(".")[0] != "yaml":
+        if type(error).__module__.split(".")[0] not in ("yaml", "omegaconf"):
             raise
-        raise BridgeTAError(f"is not YAML ({error})", where=path, exit_code=2) from error
+        raise BridgeTAError(f"is not YAML of settings ({error})", where=path, exit_code=2) from error
     if not isinstance(content, DictConfig):
         raise BridgeTAError("must hold a mapping of settings", where=path, exit_code=2)
-    return from_mapping(cls, cast("Mapping[str, Any]", OmegaConf.to_container(content)), overrides, path)
+    return from_mapping(cls, cast("Mapping[str, Any]", plain), overrides, path)

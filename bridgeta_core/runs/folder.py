@@ -13,6 +13,7 @@ import yaml
 from bridgeta_core.config.experiment import Experiment, to_mapping
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import check_folder, hold_lock
+from bridgeta_core.utils.limits import LARGEST_TEXT, SettingsLoader, check_plain, read_limited
 from bridgeta_core.utils.outputs import replace_when_done
 from bridgeta_core.utils.settings import rename_old_keys
 
@@ -112,9 +113,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     path = folder / SETTINGS
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(read_limited(path, LARGEST_TEXT).decode(), SettingsLoader)
         if not isinstance(content, dict):
             raise ValueError("it holds no settings")
+        check_plain(content)
         return rename_old_keys(Experiment, content, path, announce=False)
     except FileNotFoundError:
         return {}

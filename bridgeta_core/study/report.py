@@ -13,6 +13,7 @@ from bridgeta_core.runs.record import RunRecord
 from bridgeta_core.study import tables
 from bridgeta_core.study.results import Results, compute_spread, subtract
 from bridgeta_core.utils.errors import join_first
+from bridgeta_core.utils.files import hold_folder
 from bridgeta_core.utils.outputs import replace_when_done
 
 _ARM, _REFERENCE, _TEACHER = "#1b3a57", "#8a6d3b", "#b23a48"
@@ -32,10 +33,11 @@ over the seeds. An assistant below its student misleads it."""
 def write_report(results: Results, target: Path, command: str, today: date) -> tuple[Path, Path]:
     """Write the page and the figure as `target` with the suffixes .md and .png, and return their paths."""
     page, figure = target.with_suffix(".md"), target.with_suffix(".png")
-    with replace_when_done(figure) as temporary:
-        write_figure(results, temporary)
-    with replace_when_done(page) as temporary:
-        temporary.write_text(format_page(results, figure.name, command, today))
+    with hold_folder(target.parent):  # so that both are of one call
+        with replace_when_done(figure) as temporary:
+            write_figure(results, temporary)
+        with replace_when_done(page) as temporary:
+            temporary.write_text(format_page(results, figure.name, command, today))
     return page, figure
 
 

@@ -90,6 +90,30 @@ def hold_lock(
         os.close(descriptor)
 
 
+@contextmanager
+def hold_folder(path: Path) -> Iterator[None]:
+    """Wait for an exclusive lock on a folder, which leaves no file in it; the folder is created.
+
+    The lock ends with the process. Where the file system has no locks of folders, as NFS, go on without. Raises
+    BridgeTAError when the folder cannot be created.
+    """
+    check_folder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise explain_unwritable(path, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (*_NO_LOCKS, errno.EBADF):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def check_folder(path: Path) -> None:
     """Raise BridgeTAError (exit code 2) when a path can be no folder, because it or a part of it is something else."""
     for part in (path, *path.parents):

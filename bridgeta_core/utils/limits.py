@@ -16,6 +16,7 @@ MOST_CAMERAS = 64
 MOST_CELLS = 2**22  # of a grid: 200 m x 200 m in cells of 0.1 m fit
 DEEPEST = 20  # levels of nesting of YAML and of settings; ours have eight
 MOST_NODES = 300_000  # of a YAML document, aliases written out; metadata.yaml of 10,000 data files has half of it
+MOST_SETTINGS = 5_000  # of a YAML document of settings, each of which costs OmegaConf a millisecond
 LARGEST_TEXT = 2**26  # bytes of a YAML file or of a replay's summary
 LARGEST_MAP = 2**28  # bytes of a city's map; the largest of nuScenes has 4e7
 
@@ -49,6 +50,8 @@ class BoundedComposer(yaml.composer.Composer):
     also what the library's time grows with, by its square.
     """
 
+    most = MOST_NODES
+
     def compose_document(self) -> Any:
         """Compose a document. Raises ComposerError for one that is nested too deeply, too large or part of itself."""
         self.anchors: dict[str, yaml.Node] = {}
@@ -73,8 +76,8 @@ class BoundedComposer(yaml.composer.Composer):
             raise yaml.composer.ComposerError(None, None, "an alias stands for what it is part of", mark)
         else:
             self._count += self._sizes[id(node)]
-        if self._count > MOST_NODES:
-            raise yaml.composer.ComposerError(None, None, f"more than {MOST_NODES:,} values", mark)
+        if self._count > self.most:
+            raise yaml.composer.ComposerError(None, None, f"more than {self.most:,} values", mark)
         return node
 
 
@@ -86,6 +89,12 @@ class FastLoader(BoundedComposer, _PARSER):
 
     def __init__(self, stream: str) -> None:
         _PARSER.__init__(self, stream)
+
+
+class SettingsLoader(FastLoader):
+    """A safe loader of settings, which are few."""
+
+    most = MOST_SETTINGS
 
 
 def check_plain(value: Any) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bridgeta_core.cli.interrupts import end_on_signals
 from bridgeta_core.utils.errors import BridgeTAError
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ _MIDDLEWARE_SETTINGS = (
 
 def main() -> None:
     """Entry point; does not return."""
-    try:
-        code = run()
-    except KeyboardInterrupt:  # while the libraries load
-        code = 130
+    end_on_signals("bev_node", (signal.SIGINT, signal.SIGTERM))
+    code = run()
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is closed by now. Unloading torch and transformers would take the interpreter another second, for

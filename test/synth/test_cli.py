@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bridgeta_ros.cli import app
+from bridgeta_ros.commands import app
 from bridgeta_synth.dataset.datasheet import DataSheet, Tally
 from bridgeta_synth.settings import SynthSettings
 

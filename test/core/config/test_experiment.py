@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +90,12 @@ def test_a_wrong_key_type_or_range_names_the_key(override, message):
     assert error.value.exit_code == 2
 
 
+# Each line is four times as long as the one before, once its aliases are written out.
+ALIASES = b"a: &a 1\n" + b"".join(
+    b"%c: &%c [*%c, *%c, *%c, *%c]\n" % (after, after, *[before] * 4) for before, after in pairwise(b"abcdefghijklm")
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -97,6 +105,11 @@ def test_a_wrong_key_type_or_range_names_the_key(override, message):
         (b"train: {epochs: -1}", r"train.epochs = -1 must be at least 1"),
         (b"nonsense: 1", "nonsense"),
         (b"data: {cameras: {a: b}}", "holds settings of another kind"),
+        (ALIASES, "more than 5,000 values"),
+        (b"data: {train_root: '${a}${a}', a: '${b}${b}', b: '${c}${c}'}", r"'\$\{a\}\$\{a\}' is a reference"),
+        (b"data: {train_root: '${oc.env:HOME}'}", "is a reference"),
+        (b"data: {train_root: '${'}", "is not YAML|is a reference"),
+        (b"a: " + b"[" * 100 + b"]" * 100, "nested too deeply"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, content, message):

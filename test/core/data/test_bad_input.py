@@ -20,7 +20,7 @@ from bridgeta_core.config import experiment as config
 from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.evaluation.metric import MapIoU
 from bridgeta_core.geometry.classes import CLASS_NAMES
-from bridgeta_ros.cli import app
+from bridgeta_ros.commands import app
 
 VERSION = "v1.0-mini"
 CITY = "singapore-onenorth"

@@ -11,7 +11,7 @@ from bridgeta_core.data.check.run import check
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import open_bag
-from bridgeta_ros.cli import app
+from bridgeta_ros.commands import app
 
 VERSION, SCENE = "v1.0-mini", "scene-0061"
 # Orientation 3: turned by 180 degrees.

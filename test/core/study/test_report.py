@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import threading
 from datetime import date
 from pathlib import Path
 
+from bridgeta_core.study import report
 from bridgeta_core.study.config import load_study
 from bridgeta_core.study.report import format_page
 from bridgeta_core.study.results import Results
@@ -44,6 +46,36 @@ def test_a_page_needs_nothing_but_records_and_logs(filled, tmp_path):
     assert (page, figure) == (tmp_path / "docs/study.md", tmp_path / "docs/study.png")
     assert "| A1 | 3 | 34.00 ± 2.65 |" in page.read_text()
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_page_and_figure_of_two_renders_at_once_are_of_one_of_them(filled, tmp_path, monkeypatch):
+    study, out = filled
+    second_wrote = threading.Event()
+
+    def write_figure(results, path):
+        path.write_text(threading.current_thread().name)
+
+    def format_named_page(*_):
+        if threading.current_thread().name == "first":
+            second_wrote.wait(0.5)  # it does not, unless it writes in between
+        return threading.current_thread().name
+
+    def render():
+        render_study(study, out, tmp_path / "docs" / "study.md", "x")
+        if threading.current_thread().name == "second":
+            second_wrote.set()
+
+    monkeypatch.setattr(report, "write_figure", write_figure)
+    monkeypatch.setattr(report, "format_page", format_named_page)
+    threads = [threading.Thread(target=render, name=name) for name in ("first", "second")]
+    threads[0].start()
+    while not (tmp_path / "docs" / "study.png").exists():
+        threads[0].join(0.01)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "docs/study.md").read_text() == (tmp_path / "docs/study.png").read_text()
+    assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["study.md", "study.png"]
 
 
 def test_the_published_page_is_that_of_the_published_runs():

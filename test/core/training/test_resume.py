@@ -97,7 +97,10 @@ def test_the_checkpoint_of_another_kind_of_run_is_refused(copied, two_scenes, te
         train_teacher(two_scenes(), copied, resume=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 50, b"{F: 0.25", b"- 1", b"\xff\xfe", b"train: {epochs: *x}"])
+MANY = b"a: &a [" + b"1," * 100 + b"]\nb: &b [" + b"*a," * 100 + b"]\nc: [" + b"*b," * 100 + b"]\n"  # a million values
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 50, b"{F: 0.25", b"- 1", b"\xff\xfe", b"train: {epochs: *x}", MANY])
 def test_damaged_settings_are_one_error(copied, two_scenes, content):
     (copied / "experiment.yaml").write_bytes(content)
     with pytest.raises(BridgeTAError, match=r"experiment\.yaml: is damaged \(.*Put a whole one in its place") as caught:

@@ -128,7 +128,7 @@ def fail(number): raise KeyError(number)
 pwd.getpwuid = fail
 for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "BRIDGETA_CACHE"):
     os.environ.pop(name, None)
-from bridgeta_ros.cli import app
+from bridgeta_ros.commands import app
 app()
 """
 

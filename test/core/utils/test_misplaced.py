@@ -13,7 +13,7 @@ from bridgeta_core.data.maps.expansion import load_layers
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.misplaced import find_misplaced
-from bridgeta_ros.cli import app
+from bridgeta_ros.commands import app
 
 VERSION = "v1.0-mini"
 CITY = "singapore-onenorth"
