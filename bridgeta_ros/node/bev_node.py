@@ -15,6 +15,7 @@ from std_srvs.srv import Trigger
 from bridgeta_core.deploy.fallback import FallbackRuntime
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.machine import return_memory
 from bridgeta_ros.node.calibration import LiveCalibration
 from bridgeta_ros.node.declared import DeclaredParameters
 from bridgeta_ros.node.factory import RosFactory
@@ -136,6 +137,7 @@ class BevNode(LifecycleNode):
         """Release everything, the network's memory at once and not at some later garbage collection."""
         self._release()
         gc.collect()
+        return_memory()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

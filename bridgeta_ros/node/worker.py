@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from bridgeta_core.geometry.coverage import CameraCoverage
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.machine import return_memory
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.pipeline.images import Picture, RawImage, image_from_message, raw_to_rgb
 from bridgeta_ros.pipeline.pipeline import BevPipeline, BevResult, BevRuntime
@@ -142,6 +143,7 @@ class Worker:
                     self._health.set_working(False)
         finally:
             self._drop_pipeline()
+            return_memory()
 
     def _has_ready_job(self) -> bool:
         """Return whether there is a set to run.
@@ -176,9 +178,12 @@ class Worker:
             return
         rig, runtime = parts
         minimum = min(self._minimum, len(rig.cameras))
-        self._pipeline = BevPipeline(runtime, rig, minimum=minimum, to_rgb=self._to_rgb)
-        if self._publisher.is_wanted():
-            runtime.warm_up(rig)
+        try:
+            self._pipeline = BevPipeline(runtime, rig, minimum=minimum, to_rgb=self._to_rgb)
+            if self._publisher.is_wanted():
+                runtime.warm_up(rig)
+        finally:
+            return_memory()  # of the earlier network, pipeline and lift
 
     def _run(self, job: _Job) -> None:
         pipeline, health, start = self._pipeline, self._health, perf_counter()

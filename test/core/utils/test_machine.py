@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -81,3 +82,25 @@ if __name__ == "__main__":
     path = tmp_path / "program.py"
     path.write_text(script)
     assert subprocess.run([sys.executable, str(path)], stdout=subprocess.PIPE, check=True).stdout == b"True\n"
+
+
+FRAGMENTS = """
+from pathlib import Path
+from bridgeta_core.utils.machine import return_memory
+
+def measure():
+    return int(Path("/proc/self/statm").read_text().split()[1]) / 256
+
+import numpy as np
+pieces = [np.ones(10_000) for _ in range(2_000)]
+del pieces[1:-1]
+before = measure()
+return_memory()
+print(before - measure())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not a glibc")
+def test_memory_between_pieces_in_use_is_returned():
+    freed = subprocess.run([sys.executable, "-c", FRAGMENTS], capture_output=True, text=True, check=True).stdout
+    assert float(freed) > 100  # of 150 MiB that numpy has freed

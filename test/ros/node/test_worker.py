@@ -16,6 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_ros.node import worker as worker_module
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.parameters import DiagnosticsParameters
 from bridgeta_ros.node.worker import Worker
@@ -473,3 +474,17 @@ def test_many_starts_and_stops_leave_nothing_behind():
         bench.offer(number)
         bench.worker.stop()
     assert set(threading.enumerate()) <= before
+
+
+def test_memory_is_returned_after_each_change_and_at_the_end(new, monkeypatch):
+    returned = queue.SimpleQueue[int]()
+    monkeypatch.setattr(worker_module, "return_memory", lambda: returned.put(1))
+    bench = new(rig=None)
+    for change in (
+        lambda: bench.worker.set_rig(RIG),
+        lambda: bench.worker.set_runtime(FakeRuntime()),
+        bench.worker.stop,
+    ):
+        change()
+        assert returned.get(timeout=PATIENCE)
+    assert returned.empty()
