@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing.queues
+import multiprocessing.util
 import os
 import resource
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
@@ -29,6 +31,8 @@ _SPARE = 4  # shared memory has room for a batch while this many per loader proc
 _ALIGNMENT = 64  # bytes
 _FILES_OF_A_LOADER, _SPARE_FILES = 4, 8  # open files of this process per loader process, and for all else
 _MOST_FILES = 1 << 16  # a limit of open files that is enough for anything
+# The name of a socket ends at 107 bytes, and multiprocessing adds /pymp-xxxxxxxx/listener-xxxxxxxx.
+_LONGEST_SOCKET_FOLDER = 107 - 32
 _MANY_FILES = 256  # a limit of open files below which none is used for a batch
 
 
@@ -54,12 +58,13 @@ class _Loader(DataLoader[Any]):
 def check_loaders(workers: int) -> None:
     """Check that the machine lets us start loader processes, before hours of work.
 
-    Raises the limit of open files as far as this process may. Raises BridgeTAError where that is not enough, and where
-    there is no room for what processes share.
+    Raises the limit of open files as far as this process may. Raises BridgeTAError where that is not enough, where
+    there is no room for what processes share, and where there is no place for their sockets.
     """
     if workers:
         check_semaphores()
         _allow_open_files(workers)
+        _place_sockets()
 
 
 @cache
@@ -76,6 +81,28 @@ def _allow_open_files(workers: int) -> None:
             fix="Allow more (ulimit -n 1024), or use fewer data.workers, or none (data.workers=0)",
             exit_code=2,
         )
+
+
+def _place_sockets() -> None:
+    """Let the sockets by which loader processes send their batches lie elsewhere where TMPDIR is too long for them."""
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) <= _LONGEST_SOCKET_FOLDER:
+        return
+    before = tempfile.tempdir
+    for tempfile.tempdir in ("/tmp", "/var/tmp", SHARED_MEMORY):
+        try:
+            multiprocessing.util.get_temp_dir()  # made once, kept for all processes, and removed at the exit
+            return
+        except OSError:
+            continue
+        finally:
+            tempfile.tempdir = before
+    raise BridgeTAError(
+        f"its path is too long for the sockets of loader processes, more than {_LONGEST_SOCKET_FOLDER} bytes",
+        where=folder,
+        fix="Set TMPDIR to a shorter one, or use no loader processes (data.workers=0)",
+        exit_code=2,
+    )
 
 
 def _set_up_process(_: int) -> None:

@@ -104,6 +104,44 @@ def test_loader_processes_end_with_their_parent():
         time.sleep(0.02)
 
 
+LOAD = """
+import multiprocessing.util, tempfile
+from test_loader import Frames
+from bridgeta_core.data.frames import collate
+from bridgeta_core.data.loader import make_loader
+
+batches = list(make_loader(Frames(), 2, batch_size=2, collate_fn=collate))
+print(len(batches), tempfile.gettempdir(), multiprocessing.util.get_temp_dir())
+"""
+
+
+@pytest.mark.parametrize("length", [75, 76, 200])
+def test_a_long_tmpdir_is_no_hindrance(tmp_path, length):
+    folder = tmp_path / ("x" * (length - 1 - len(str(tmp_path))))
+    folder.mkdir()
+    assert len(str(folder)) == length
+    environment = {
+        **os.environ,
+        "TMPDIR": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[3])]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    batches, chosen, of_sockets = done.stdout.split()
+    assert (batches, chosen) == ("4", str(folder))
+    assert not Path(of_sockets).exists()
+    assert not list(folder.iterdir())
+
+
+def test_no_place_for_sockets_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(loader.tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    monkeypatch.setattr(loader.multiprocessing.util, "get_temp_dir", lambda: os.mkdir("/nowhere/x"))
+    with pytest.raises(BridgeTAError, match=r"too long for the sockets.*data.workers=0"):
+        loader.check_loaders(2)
+
+
 def assert_equal(one, other):
     assert type(one) is type(other)
     for name, value in vars(one).items():
