@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import Experiment
-from bridgeta_core.deploy.graphs import BevPart, ImagePart, fuse_batch_norms, lift_parts
+from bridgeta_core.deploy.backends.graphs import BevPart, ImagePart, fuse_batch_norms, lift_parts
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry.classes import CLASS_NAMES

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bridgeta_core.cli.commands import app
-from bridgeta_core.cli.common import Root, Version, console, find_table_version, say
+from bridgeta_core.cli.common import Backend, Precision, Root, Version, console, find_table_version, say
 from bridgeta_synth.cli import synth
 
 app.command()(synth)
@@ -69,6 +69,8 @@ def replay(
     storage: Annotated[Storage, typer.Option(help="File format of the bag.")] = Storage.mcap,
     distro: Annotated[Distro, typer.Option(help="Oldest ROS 2 that has to read it.")] = Distro.jazzy,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "float32",
     overwrite: Overwrite = False,
 ) -> None:
     """Run a bag's cameras through the network, without ROS, and write the BEV grids as a bag."""
@@ -86,6 +88,8 @@ def replay(
         storage=storage.value,
         distro=distro.value,
         device=device,
+        backend=backend,
+        precision=precision,
         overwrite=overwrite,
     )
     summary = run_replay(source, out, weights, settings)

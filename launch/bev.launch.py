@@ -42,6 +42,8 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
     "node_name": ("bev_node", "name of the node"),
     "weights": ("", f"a .safetensors file, or the name of weights that ship; {_FILE}"),
     "device": ("", f"auto, cpu, cuda, cuda:1, ...; {_FILE}"),
+    "backend": ("", f"auto, torch, openvino, onnxruntime or tensorrt: what computes the network; {_FILE}"),
+    "precision": ("", f"float32, float16, bfloat16 or int8; {_FILE}"),
     "transport": ("", f"compressed or raw, the type of the camera images; {_FILE}"),
     "min_cameras": ("", f"fewest cameras that a set is run with, 0: all; {_FILE}"),
     "local_map": ("", f"true or false: fuse successive grids into bev/local_map/<class>; {_FILE}"),
@@ -107,6 +109,8 @@ def _make_overrides(values: dict[str, str], cameras: list[str]) -> dict[str, Any
     kinds: dict[str, tuple[str, Callable[[str, str], Any]]] = {
         "weights": ("weights", _parse_text),
         "device": ("device", _parse_text),
+        "backend": ("backend", _parse_text),
+        "precision": ("precision", _parse_text),
         "transport": ("transport", _parse_text),
         "min_cameras": ("min_cameras", _parse_whole_number),
         "local_map": ("local_map.enabled", _parse_boolean),

@@ -8,8 +8,19 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli.common import Commands, Root, Source, Version, console, find_table_version, say
+from bridgeta_core.cli.common import (
+    Backend,
+    Commands,
+    Precision,
+    Root,
+    Source,
+    Version,
+    console,
+    find_table_version,
+    say,
+)
 from bridgeta_core.cli.data import data_app
+from bridgeta_core.cli.deploy import bench, quantise
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import check_folder, hold_lock
 from bridgeta_core.utils.outputs import check_output, replace_when_done
@@ -21,6 +32,8 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
+app.command()(bench)
+app.command()(quantise)
 
 
 Configuration = Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, nuscenes_swin_t.")]
@@ -94,6 +107,8 @@ def evaluate(
     ] = "compatible",
     source: Source = "nuscenes",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: Backend = "torch",
+    precision: Precision = "float32",
 ) -> None:
     """Score weights on a dataset: IoU per class and by range, by BEVFusion's protocol."""
     from bridgeta_core.config import experiment as config
@@ -104,7 +119,17 @@ def evaluate(
         check_folder(out)
     grid, version = read_info(weights).grid, find_table_version(root, version, source)
     label_config = config.from_mapping(config.LabelConfig, {"mode": labels}, where="--labels")
-    report = evaluate_weights(weights, root, version, scenes, labels=label_config, source=source, device=device)
+    report = evaluate_weights(
+        weights,
+        root,
+        version,
+        scenes,
+        labels=label_config,
+        source=source,
+        device=device,
+        backend=backend,
+        precision=precision,
+    )
     console.print(report.build_table())
     if baseline is not None:
         train_version = find_table_version(baseline, None, source)

@@ -143,3 +143,7 @@ def find_table_version(root: Path, version: str | None, source: str = "nuscenes"
 Version = Annotated[str | None, typer.Option(help="Folder of the tables, such as v1.0-mini; found when there is one.")]
 Root = Annotated[Path, typer.Argument(help="nuScenes-format folder (with v1.0-*, maps, samples).")]
 Source = Annotated[str, typer.Option(help="What reads the folder: nuscenes, or module:Class (docs/own_data.md).")]
+Backend = Annotated[
+    str, typer.Option(help="What computes the network: torch, openvino, onnxruntime, tensorrt, or auto, the fastest.")
+]
+Precision = Annotated[str, typer.Option(help="float32, float16, bfloat16 or int8, where device and back end have it.")]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor
 
-from bridgeta_core.deploy.memory import is_out_of_memory
+from bridgeta_core.deploy.backends.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

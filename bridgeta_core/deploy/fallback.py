@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bridgeta_core.deploy.memory import is_out_of_memory
+from bridgeta_core.deploy.backends.memory import is_out_of_memory
+from bridgeta_core.deploy.backends.supported import SUPPORTED
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry.grid import BevGrid
@@ -32,13 +33,16 @@ class FallbackRuntime:
     failed is repeated: its caller only sees it take longer. It never steps up again, since another process that takes
     and frees memory would make it load again and again. `remarks` has a sentence for each step.
 
-    Arguments are those of `Runtime`; `make` builds it from them. Calls wait for each other, so any thread may call.
+    A back end that CUDA alone has gives way to `auto` on the CPU. Arguments are those of `Runtime`; `make` builds it
+    from them. Calls wait for each other, so any thread may call.
     Raises BridgeTAError as `Runtime` does, and when there is nothing left to step down to; the next call then tries
     again. An exhausted main memory is not caught: there is nothing smaller.
     """
 
     info: WeightsInfo
     grid: BevGrid
+    backend: str
+    reason: str
     remarks: tuple[str, ...]
 
     def __init__(
@@ -46,10 +50,11 @@ class FallbackRuntime:
         weights: str | Path,
         device: str | torch.device = "auto",
         precision: str = "float32",
-        make: Callable[[str | Path, str, str], Runtime] = Runtime,
+        backend: str = "torch",
+        make: Callable[[str | Path, str, str, str], Runtime] = Runtime,
     ) -> None:
-        self._weights, self._make = weights, make
-        self._steps = _list_steps(str(device), precision)
+        self._weights, self._asked, self._make = weights, backend, make
+        self._steps = _list_steps(str(device), precision, backend)
         self.remarks = ()
         self._runtime: Runtime | None = None
         self._rig: Rig | None = None
@@ -98,10 +103,12 @@ class FallbackRuntime:
                 self._step_down()
 
     def _load(self) -> Runtime:
-        runtime = self._make(self._weights, *self._steps[0])
+        device, precision = self._steps[0]
+        of_gpu_alone = bool(self.remarks) and device == "cpu" and (self._asked, "cpu") not in SUPPORTED
+        runtime = self._make(self._weights, device, precision, "auto" if of_gpu_alone else self._asked)
         if (rig := self._rig) is not None:
             runtime.warm_up(rig)
-        self.info, self.grid = runtime.info, runtime.grid
+        self.info, self.grid, self.backend, self.reason = runtime.info, runtime.grid, runtime.backend, runtime.reason
         self._runtime = runtime
         return runtime
 
@@ -120,10 +127,11 @@ class FallbackRuntime:
         torch.cuda.empty_cache()
 
 
-def _list_steps(device: str, precision: str) -> list[tuple[str, str]]:
+def _list_steps(device: str, precision: str, backend: str) -> list[tuple[str, str]]:
     """List the device and precision to begin with, and those to step down to."""
     device = choose_device(device)
     kind = device.partition(":")[0]
-    half = [(device, "float16")] if kind == "cuda" and precision == "float32" else []
+    has_half = backend == "auto" or "float16" in SUPPORTED.get((backend, kind), ())
+    half = [(device, "float16")] if kind == "cuda" and precision == "float32" and has_half else []
     last = [("cpu", "float32")] if kind != "cpu" else []
     return [(device, precision), *half, *last]

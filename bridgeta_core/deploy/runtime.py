@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridgeta_core.config.experiment import ImageConfig
+from bridgeta_core.deploy.backends.base import Network
+from bridgeta_core.deploy.backends.choose import choose_backend
+from bridgeta_core.deploy.backends.graphs import lift_parts
 from bridgeta_core.deploy.cuda_graph import GraphCache
-from bridgeta_core.deploy.graphs import fuse_batch_norms
-from bridgeta_core.deploy.weights import WeightsInfo, load_student
+from bridgeta_core.deploy.weights import WeightsInfo, load_student, read_int8_graphs
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import fit_images, fit_intrinsics
 from bridgeta_core.geometry.rig import Rig
@@ -31,46 +33,60 @@ _MAX_PLANS = 8
 class Runtime:
     """One student, ready to run on one device.
 
-    `device` is "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...; `precision` is "float32", or "float16"
-    or "bfloat16" on CUDA. `infer` may be called from one thread at a time. Raises BridgeTAError as `load_student` does,
-    and for a device that is not there.
+    `device` is "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", ...; `backend` is what computes the network,
+    one of `backends.supported.NAMES`; "auto" is, the fastest that is installed; `precision` is "float32" or what
+    `backends.supported.SUPPORTED` lists. `infer` may be called from one thread at a time. Raises BridgeTAError as
+    `load_student` does, and for a device, back end or precision that is not there.
 
-    The attributes `device` and `precision` say what it runs on and with; "auto" is resolved by then. `image` is the
-    size of the network's inputs.
+    The attributes `device`, `backend` and `precision` say what it runs on and with; "auto" is resolved by then, and
+    `reason` says why so. `image` is the size of the network's inputs.
     """
 
     info: WeightsInfo
     grid: BevGrid
     image: ImageConfig
     device: torch.device
+    backend: str
     precision: str
+    reason: str
 
-    def __init__(self, weights: str | Path, device: str | torch.device = "auto", precision: str = "float32") -> None:
+    def __init__(
+        self,
+        weights: str | Path,
+        device: str | torch.device = "auto",
+        precision: str = "float32",
+        backend: str = "torch",
+    ) -> None:
         student, info = load_student(weights)
-        self._set_up(student, info, device, precision)
+        int8 = read_int8_graphs(weights, student) if precision == "int8" else None
+        self._set_up(Network(student, len(info.cameras) or 6, int8), info, device, precision, backend)
 
     @classmethod
     def from_student(
-        cls, student: Student, info: WeightsInfo, device: str | torch.device = "auto", precision: str = "float32"
+        cls,
+        student: Student,
+        info: WeightsInfo,
+        device: str | torch.device = "auto",
+        precision: str = "float32",
+        backend: str = "torch",
     ) -> Runtime:
         """Build a runtime from a copy of a student in memory."""
         runtime = cls.__new__(cls)
-        runtime._set_up(copy.deepcopy(student), info, device, precision)
+        network = Network(copy.deepcopy(student).cpu().eval(), len(info.cameras) or 6)
+        runtime._set_up(network, info, device, precision, backend)
         return runtime
 
-    def _set_up(self, student: Student, info: WeightsInfo, device: str | torch.device, precision: str) -> None:
+    def _set_up(
+        self, network: Network, info: WeightsInfo, device: str | torch.device, precision: str, backend: str
+    ) -> None:
         self.info, self.grid, self.image = info, info.grid, info.model.image
         self.device = resolve_device(device)
-        if precision not in ("float32", "float16", "bfloat16"):
-            raise BridgeTAError(f"precision {precision!r} is not one of float32, float16, bfloat16", exit_code=2)
-        if precision != "float32" and self.device.type != "cuda":
-            raise BridgeTAError(f"precision {precision} needs a CUDA device", fix="Use float32 here", exit_code=2)
-        self.precision = precision
-        self._student = student.to(self.device).eval().requires_grad_(False)
-        fuse_batch_norms(self._student)
-        self._student.cast(getattr(torch, precision))
-        self._graphs = GraphCache(_MAX_PLANS) if self.device.type == "cuda" else None
-        self._plans = PlanCache(self._student.plan, _MAX_PLANS)
+        choice = choose_backend(network, backend, self.device, precision)
+        self._backend, self.reason = choice.backend, choice.reason
+        self.backend, self.precision = choice.backend.name, precision
+        self._graphs = GraphCache(_MAX_PLANS) if choice.backend.recordable else None
+        self._feature_size, self._lift = network.student.camera.feature_size, network.student.camera.lift
+        self._plans = PlanCache(self._build_plan, _MAX_PLANS)
 
     def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
         """Return how each camera's image becomes a network input."""
@@ -79,24 +95,37 @@ class Runtime:
     def plan(self, rig: Rig) -> LiftPlan:
         """Return the lift of a rig, made on first use and after each change of the calibration."""
         intrinsics = fit_intrinsics(rig, self.fits(rig))
-        poses = [c.ego_T_cam for c in rig.cameras]
-        return self._plans(torch.from_numpy(intrinsics)[None], torch.from_numpy(np.stack(poses))[None])
+        return self.plan_cameras(
+            torch.from_numpy(intrinsics), torch.from_numpy(np.stack([c.ego_T_cam for c in rig.cameras]))
+        )
+
+    def plan_cameras(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
+        """Return the lift for `intrinsics` `[N, 3, 3]` of the network's inputs and `ego_T_cam` `[N, 4, 4]`."""
+        return self._plans(intrinsics[None], ego_T_cam[None])
+
+    def _build_plan(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
+        size = (self.image.height, self.image.width)
+        return LiftPlan.build(intrinsics, ego_T_cam, self._feature_size, size, self._lift, self.device)
 
     def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
         """Compute class probabilities `[6, Y, X]` on `grid` from inputs `[N, h, w, 3]` (RGB) in the rig's order."""
         expected = (len(rig.cameras), self.image.height, self.image.width, 3)
         if images.shape != expected or images.dtype != np.uint8:
             raise BridgeTAError(f"images are {images.dtype} {list(images.shape)}, not uint8 {list(expected)}")
+        found = self.predict(torch.from_numpy(np.ascontiguousarray(images)), self.plan(rig))
+        probabilities: NDArray[np.float32] = found.numpy()
+        return probabilities
+
+    def predict(self, images: Tensor, plan: LiftPlan) -> Tensor:
+        """Compute class probabilities `[6, Y, X]`, on the CPU, from inputs `[N, h, w, 3]` and their lift."""
         with torch.inference_mode():
-            plan, x = self.plan(rig), torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+            x = images.contiguous().to(self.device)
 
-            def predict(pixels: Tensor) -> Tensor:
-                logits: Tensor = self._student(pixels.permute(0, 3, 1, 2)[None], plan).Z
-                return logits[0].float().sigmoid().contiguous()
+            def compute(pixels: Tensor) -> Tensor:
+                depth, features = self._backend.encode(pixels, plan.ground[0])
+                return self._backend.decode(lift_parts(depth, features, plan))
 
-            result = predict(x) if self._graphs is None else self._graphs(plan, predict, x)
-            probabilities: NDArray[np.float32] = result.cpu().numpy()
-            return probabilities
+            return (compute(x) if self._graphs is None else self._graphs(plan, compute, x)).cpu()
 
     def warm_up(self, rig: Rig) -> None:
         """Make the plan and run twice, so that the first real images do not pay for allocations."""

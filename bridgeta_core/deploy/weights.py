@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bridgeta_core.config.experiment import StudentConfig, from_mapping, to_mapping
+from bridgeta_core.deploy.backends.graphs import hash_student
 from bridgeta_core.deploy.draft import draft
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
@@ -29,6 +30,9 @@ _FOLDER = Path(str(resources.files("bridgeta_core.deploy"))) / "pretrained"
 
 SHIPPED: dict[str, Path] = {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
 """Weights that come with the package: name to path."""
+
+_INT8 = "int8/"  # begins the names of what is no tensor of the network, but its quantised graphs
+_INT8_OF = f"{_INT8}of"  # the hash of the student that they were made of
 
 
 @dataclass
@@ -64,20 +68,34 @@ def find_weights(name_or_path: str | Path) -> Path:
     )
 
 
-def save_weights(path: Path, student: Student, cameras: Sequence[str], provenance: Mapping[str, Any]) -> None:
+def save_weights(
+    path: Path,
+    student: Student,
+    cameras: Sequence[str],
+    provenance: Mapping[str, Any],
+    int8: Mapping[str, bytes] | None = None,
+) -> None:
     """Write the student to `path`, whole or not at all.
 
-    `provenance` is any mapping that JSON can hold: command, date, revision, data seed, steps, metrics.
+    `provenance` is any mapping that JSON can hold: command, date, revision, data seed, steps, metrics. `int8` are the
+    student's parts as quantised ONNX graphs by name, which the file then holds beside the float32 weights.
     """
-    write_weights(
-        path, FORMAT, student, WeightsInfo(student.config, student.grid, CLASS_NAMES, tuple(cameras), {**provenance})
-    )
+    info = WeightsInfo(student.config, student.grid, CLASS_NAMES, tuple(cameras), {**provenance})
+    graphs = {
+        f"{_INT8}{name}": torch.frombuffer(bytearray(data), dtype=torch.uint8) for name, data in (int8 or {}).items()
+    }
+    if graphs:
+        graphs[_INT8_OF] = torch.tensor(list(bytes.fromhex(hash_student(student))), dtype=torch.uint8)
+    write_weights(path, FORMAT, student, info, graphs)
 
 
-def write_weights(path: Path, version: str, network: nn.Module, info: WeightsInfo) -> None:
-    """Write a network's tensors, with the format and every field of `info` as JSON in the metadata."""
+def write_weights(
+    path: Path, version: str, network: nn.Module, info: WeightsInfo, more: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a network's tensors and `more`, with the format and every field of `info` as JSON in the metadata."""
     description = {f.name: json.dumps(_to_plain(getattr(info, f.name))) for f in dataclasses.fields(info)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    tensors |= more or {}
     with replace_when_done(Path(path)) as temporary:
         # Not the library's own save_file, which hides the file from all but its owner and wraps the system's errors.
         temporary.write_bytes(save(tensors, {"format": version, **description}))
@@ -163,6 +181,27 @@ def load_student(path: str | Path) -> tuple[Student, WeightsInfo]:
     return student.eval(), info
 
 
+def read_int8_graphs(weights: str | Path, student: Student) -> dict[str, bytes] | None:
+    """Read the quantised parts of a student, by name, from its weights file; None where there are none.
+
+    Raises BridgeTAError when the file cannot be read, and when the graphs were made of other weights.
+    """
+    path = find_weights(weights)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {n: file.get_tensor(n) for n in file.keys() if n.startswith(_INT8)}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise BridgeTAError(f"cannot be read ({error})", where=path) from error
+    if not tensors:
+        return None
+    stored = {name: bytes(value.numpy()) for name, value in tensors.items() if value.dtype == torch.uint8}
+    if stored.keys() != {_INT8_OF, f"{_INT8}image", f"{_INT8}bev"}:
+        raise BridgeTAError("holds damaged int8 graphs", where=path, fix="Make them again: bridgeta quantise")
+    if stored.pop(_INT8_OF).hex() != hash_student(student):
+        raise BridgeTAError("holds int8 graphs of other weights", where=path, fix="Make them again: bridgeta quantise")
+    return {name.removeprefix(_INT8): data for name, data in stored.items()}
+
+
 def load_network(build: Callable[[], Network], path: Path) -> Network:
     """Build the network that a weights file describes, and load the file's tensors into it.
 
@@ -171,8 +210,9 @@ def load_network(build: Callable[[], Network], path: Path) -> Network:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            _require_fit(build, {name: _describe_slice(file.get_slice(name)) for name in file.keys()}, path)  # noqa: SIM118
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = [name for name in file.keys() if not name.startswith(_INT8)]  # noqa: SIM118 (no mapping)
+            _require_fit(build, {name: _describe_slice(file.get_slice(name)) for name in names}, path)
+            stored = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise BridgeTAError(f"cannot be read ({error})", where=path) from error
     network = build()

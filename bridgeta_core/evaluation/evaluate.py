@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,7 +34,9 @@ from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader
-from bridgeta_core.utils.machine import resolve_device
+
+if TYPE_CHECKING:
+    from bridgeta_core.deploy.runtime import Runtime
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,30 +145,42 @@ def evaluate_weights(
     labels: LabelConfig | None = None,
     source: str = "nuscenes",
     device: str = "auto",
+    backend: str = "torch",
+    precision: str = "float32",
     workers: int = 2,
 ) -> EvalReport:
     """Score a student's weights on a dataset, on the grid and with the cameras that it was trained for.
 
-    Raises BridgeTAError when the weights or the data are missing or broken, or do not fit each other.
+    `device`, `backend` and `precision` are those of `Runtime`, so that what a vehicle runs can be scored. Raises
+    BridgeTAError when the weights or the data are missing or broken, or do not fit each other, and as `Runtime` does.
     """
-    from bridgeta_core.deploy.weights import find_weights, load_student
-    from bridgeta_core.model.lift import PlanCache
+    from bridgeta_core.deploy.runtime import Runtime
+    from bridgeta_core.deploy.weights import find_weights
 
     path = find_weights(weights)
-    student, info = load_student(path)
+    runtime = Runtime(path, device, precision, backend)
+    info = runtime.info
     dataset = FrameDataset(
         open_dataset(source, root, version), scenes, info.cameras, info.model.image, info.grid, labels=labels
     )
-    on = resolve_device(device)
-    student = student.to(on).eval()
-    plans = PlanCache(student.plan)
+    subject = (
+        path.stem if (backend, precision) == ("torch", "float32") else f"{path.stem} ({runtime.backend}, {precision})"
+    )
+    return evaluate(predict_with(runtime), dataset, subject, scenes=scenes, workers=workers)
 
-    @torch.inference_mode()
+
+def predict_with(runtime: Runtime) -> Callable[[Batch], Tensor]:
+    """Return the function from a batch of samples to probabilities `[B, 6, Y, X]` by a runtime."""
+
     def predict(batch: Batch) -> Tensor:
-        plan = plans(batch.intrinsics, batch.ego_T_cam)
-        return torch.sigmoid(student(batch.images.to(on), plan).Z.float())
+        samples = zip(batch.images, batch.intrinsics, batch.ego_T_cam, strict=True)
+        results = [
+            runtime.predict(images.permute(0, 2, 3, 1), runtime.plan_cameras(intrinsics, poses))
+            for images, intrinsics, poses in samples
+        ]
+        return torch.stack(results)
 
-    return evaluate(predict, dataset, Path(path).stem, scenes=scenes, workers=workers)
+    return predict
 
 
 def evaluate_constant(

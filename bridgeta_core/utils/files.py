@@ -38,6 +38,12 @@ def find_user_cache() -> Path:
     return Path(tempfile.gettempdir()) / f"bridgeta-cache-{os.getuid()}"
 
 
+def cache_folder() -> Path:
+    """Return the folder of derived files: BRIDGETA_CACHE, else `bridgeta` in the user's cache."""
+    chosen = os.environ.get("BRIDGETA_CACHE")
+    return Path(os.path.expanduser(chosen)) if chosen else find_user_cache() / "bridgeta"
+
+
 def flush(*paths: Path) -> None:
     """Force files, or the lists of what is in folders, onto the disk."""
     for path in paths:

@@ -26,6 +26,14 @@ def read_cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def has_bfloat16() -> bool:
+    """Tell whether the CPU has instructions for products of bfloat16 numbers: AVX-512, AMX or Arm's."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
 def choose_device(name: str | torch.device) -> str:
     """Name the device of "auto", CUDA where there is one; any other name stays as it is, usable or not."""
     import torch

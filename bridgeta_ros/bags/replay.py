@@ -45,6 +45,8 @@ class ReplaySettings:
     storage: Storage = "mcap"
     distro: Distro = "jazzy"  # the oldest ROS 2 that has to read the output
     device: str = "auto"
+    backend: str = "auto"  # what computes the network; auto is the fastest that is installed and agrees
+    precision: str = "float32"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -76,7 +78,10 @@ def replay(
     if out.exists() and out.resolve() == bag.resolve():
         raise BridgeTAError("is the input bag itself", where=out, fix="Name another output", exit_code=2)
     with open_bag(bag) as source:
-        runtime = Runtime(weights, device=settings.device) if isinstance(weights, (str, Path)) else weights
+        runtime, network = weights, ""
+        if isinstance(runtime, (str, Path)):
+            runtime = Runtime(runtime, settings.device, settings.precision, settings.backend)
+            network = f"{runtime.device}, {runtime.backend}, {runtime.precision} ({runtime.reason})"
         chosen = choose_cameras(
             source, settings.cameras, settings.calibration, settings.base_frame, runtime.info.cameras
         )
@@ -88,6 +93,7 @@ def replay(
             cameras={camera.name: camera.image for camera in chosen.topics},
             slop=settings.slop,
             grid=asdict(runtime.grid),
+            network=network,
             remarks=chosen.remarks,
         )
         files = [bag, settings.calibration, weights if isinstance(weights, (str, Path)) else None]

@@ -35,6 +35,7 @@ class ReplaySummary:
     cameras: dict[str, str]  # name -> image topic
     slop: float  # seconds
     grid: dict[str, float]
+    network: str = ""  # what computed it: device, back end, precision and why these
     used: int = 0  # sets that ran
     incomplete: int = 0  # sets that lacked a camera
     dropped: int = 0  # complete sets left out on request

@@ -98,7 +98,8 @@ class BevNode(LifecycleNode):
             self._release()
             return self._fail("configure", error)
         self.get_logger().info(
-            f"configured: {self.settings.weights} on {self._runtime.device}, cameras {', '.join(self._names)}"
+            f"configured: {self.settings.weights} on {self._runtime.device} by {self._runtime.backend} "
+            f"({self._runtime.reason}), cameras {', '.join(self._names)}"
         )
         return TransitionCallbackReturn.SUCCESS
 
@@ -169,7 +170,8 @@ class BevNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def _load_network(self) -> FallbackRuntime:
-        return FallbackRuntime(self.settings.weights, self.settings.device, self.settings.precision)
+        settings = self.settings
+        return FallbackRuntime(settings.weights, settings.device, settings.precision, settings.backend)
 
     def _new_calibration(self) -> LiveCalibration:
         settings = self.settings
@@ -253,7 +255,10 @@ class BevNode(LifecycleNode):
                 self._worker.set_runtime(runtime)
         except BridgeTAError as error:
             return _fill_response(response, False, str(error))
-        return _fill_response(response, True, f"{self.settings.weights} on {runtime.device}, {runtime.precision}")
+        text = (
+            f"{self.settings.weights} on {runtime.device}, {runtime.precision}, by {runtime.backend} ({runtime.reason})"
+        )
+        return _fill_response(response, True, text)
 
     def _calibrate(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Forget the calibration and read it again, from the file or the topics."""
@@ -305,8 +310,8 @@ class BevNode(LifecycleNode):
         statuses = [Status("lifecycle", level, f"{state}: {self._failure}" if self._failure else state, {})]
         if self._runtime is not None:
             runtime = self._runtime
-            weights = self.settings.weights
-            statuses.append(describe_network(weights, str(runtime.device), runtime.precision, runtime.remarks))
+            on = (str(runtime.device), runtime.backend, runtime.precision)
+            statuses.append(describe_network(self.settings.weights, *on, runtime.remarks))
         if self._health is not None:
             statuses.append(self._clock_of_drive.describe(self._health.images))
         of_drive: list[Status] = []

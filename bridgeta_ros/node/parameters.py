@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridgeta_core.config.experiment import from_mapping, setting, to_mapping
+from bridgeta_core.deploy.backends.supported import NAMES, PRECISIONS
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.local_map import GAIN
 from bridgeta_ros.pipeline.sync import DEFAULT_SLOP
@@ -73,8 +74,11 @@ class NodeParameters:
     autostart: bool = _parameter(False, "configure and activate by itself, without a lifecycle manager", AT_START)
     weights: str = _parameter("tiny", "a .safetensors file, or the name of weights that ship", AT_RELOAD)
     device: str = _parameter("auto", "auto (CUDA where there is one), cpu, cuda, cuda:1, ...", AT_RELOAD)
+    backend: str = _parameter(
+        "auto", "what computes the network; auto: the fastest that is installed and agrees", AT_RELOAD, among=NAMES
+    )
     precision: str = _parameter(
-        "float32", "of the network; the halves need CUDA", AT_RELOAD, among=("float32", "float16", "bfloat16")
+        "float32", "of the network; which there are depends on backend and device", AT_RELOAD, among=PRECISIONS
     )
     cameras: list[str] = _parameter(
         [""], "names of the cameras, which name the topics ~/input/<camera>/...; empty: those the weights learned with"

@@ -43,10 +43,10 @@ def describe_calibration(
     return Status("calibration", WARN if problems else OK, message, values)
 
 
-def describe_network(weights: str, device: str, precision: str, remarks: Sequence[str]) -> Status:
+def describe_network(weights: str, device: str, backend: str, precision: str, remarks: Sequence[str]) -> Status:
     """Describe the network in use; `remarks` say what it had to give up, such as the GPU."""
-    values = {"weights": weights, "device": device, "precision": precision}
-    return Status("network", WARN if remarks else OK, "; ".join(remarks) or f"{device}, {precision}", values)
+    values = {"weights": weights, "device": device, "backend": backend, "precision": precision}
+    return Status("network", WARN if remarks else OK, "; ".join(remarks) or f"{device}, {backend}, {precision}", values)
 
 
 def excuse_start(statuses: Sequence[Status]) -> list[Status]:

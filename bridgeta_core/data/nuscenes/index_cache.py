@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from bridgeta_core.data.nuscenes.json_table import AGAIN, Columns
 from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables, has_tables
 from bridgeta_core.data.nuscenes.versions import list_versions as list_versions  # its users know it from here
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.files import find_user_cache, hash_json, hold_lock
+from bridgeta_core.utils.files import cache_folder, hash_json, hold_lock
 from bridgeta_core.utils.names import is_name
 from bridgeta_core.utils.outputs import replace_when_done
 
@@ -95,12 +94,6 @@ def is_cached(root: Path, version: str) -> bool:
     """Tell whether the cache holds the columns of `root` as its tables are now."""
     about = _about(root, version)
     return _load_cached(_folder(about), about) is not None
-
-
-def cache_folder() -> Path:
-    """Return the folder of derived files: BRIDGETA_CACHE, else `bridgeta` in the user's cache."""
-    chosen = os.environ.get("BRIDGETA_CACHE")
-    return Path(os.path.expanduser(chosen)) if chosen else find_user_cache() / "bridgeta"
 
 
 def _about(root: Path, version: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from small_networks import GRID, small_student
 
+from bridgeta_core.deploy.backends.memory import is_out_of_memory
 from bridgeta_core.deploy.fallback import FallbackRuntime
-from bridgeta_core.deploy.memory import is_out_of_memory
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry.classes import CLASS_NAMES
@@ -46,10 +46,12 @@ class Machine:
         self.full, self.error = set(full), error
         self.log: list[tuple[str, str, str]] = []
         self.rigs: list[Rig] = []
+        self.backends: list[str] = []
         self.made: list[weakref.ref] = []
 
-    def __call__(self, weights: Any, device: str, precision: str) -> Any:
+    def __call__(self, weights: Any, device: str, precision: str, backend: str) -> Any:
         assert weights == "weights"
+        self.backends.append(backend)
         assert not [ref for ref in self.made if ref() is not None], "an earlier runtime still holds its memory"
         self.call("load", (device, precision))
         runtime = FakeRuntime(self, (device, precision))
@@ -66,6 +68,7 @@ class FakeRuntime:
     def __init__(self, machine: Machine, step: tuple[str, str]) -> None:
         self.machine, self.step = machine, step
         self.info, self.grid = SimpleNamespace(name="info"), GRID
+        self.backend, self.reason = "fake", "as asked for"
 
     def fits(self, rig: Rig) -> Any:
         self.machine.call("fits", self.step)
@@ -80,8 +83,10 @@ class FakeRuntime:
         return (self.step, images, rig)
 
 
-def fallback(machine: Machine, device: str = "cuda", precision: str = "float32") -> FallbackRuntime:
-    return FallbackRuntime("weights", device, precision, make=machine)
+def fallback(
+    machine: Machine, device: str = "cuda", precision: str = "float32", backend: str = "torch"
+) -> FallbackRuntime:
+    return FallbackRuntime("weights", device, precision, backend, make=machine)
 
 
 def state(runtime: FallbackRuntime) -> tuple[str, str, bool, tuple[str, ...]]:
@@ -121,6 +126,24 @@ def test_half_precision_falls_back_to_the_cpu(precision: str) -> None:
     runtime = fallback(Machine(("infer", "cuda", precision)), precision=precision)
     assert runtime.infer(IMAGES, RIG) == (CPU, IMAGES, RIG)
     assert runtime.remarks == (f"cuda ran out of memory at {precision}; runs on cpu at float32 now",)
+
+
+@pytest.mark.parametrize(
+    ("backend", "steps"),
+    [
+        ("torch", [(*FULL, "torch"), (*HALF, "torch"), (*CPU, "torch")]),
+        ("auto", [(*FULL, "auto"), (*HALF, "auto"), (*CPU, "auto")]),
+        ("tensorrt", [(*FULL, "tensorrt"), (*HALF, "tensorrt"), (*CPU, "auto")]),
+        ("onnxruntime", [(*FULL, "onnxruntime"), (*CPU, "onnxruntime")]),
+    ],
+)
+def test_every_step_is_one_that_the_back_end_has(backend: str, steps: list[tuple[str, str, str]]) -> None:
+    machine = Machine(("infer", *FULL), ("infer", *HALF))
+    runtime = fallback(machine, backend=backend)
+    runtime.infer(IMAGES, RIG)
+    loads = [entry[1:] for entry in machine.log if entry[0] == "load"]
+    assert [(*step, used) for step, used in zip(loads, machine.backends, strict=True)] == steps
+    assert (runtime.backend, runtime.reason) == ("fake", "as asked for")
 
 
 def test_a_numbered_gpu_keeps_its_number() -> None:
@@ -242,9 +265,16 @@ def raised_from(cause: Exception) -> BridgeTAError:
     return error
 
 
+class FailOfOnnxRuntime(Exception):
+    __module__ = "onnxruntime.capi.onnxruntime_pybind11_state"
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
+        (raised_from(FailOfOnnxRuntime("CUDA failure 2: out of memory ; GPU=0")), True),
+        (raised_from(FailOfOnnxRuntime("Failed to allocate memory for requested buffer of size 73728")), True),
+        (raised_from(FailOfOnnxRuntime("CUDA failure 700: an illegal memory access was encountered")), False),
         (torch.cuda.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), True),
         (RuntimeError("CUDA driver error: out of memory"), True),
@@ -292,11 +322,12 @@ def test_a_real_runtime_is_freed_before_the_next_gives_the_result(
         torch.cuda, "empty_cache", lambda: alive_at_emptying.append(sum(ref() is not None for ref in held))
     )
 
-    def make(weights: Any, device: str, precision: str) -> Runtime:
+    def make(weights: Any, device: str, precision: str, backend: str) -> Runtime:
         runtime = Runtime.from_student(student, info, "cpu")
         if device == "cuda":
-            runtime._student.head = Exhausted(held)
-            held.extend(weakref.ref(parameter) for parameter in runtime._student.parameters())
+            parts: Any = runtime._backend
+            parts._bev.head = Exhausted(held)
+            held.extend(weakref.ref(p) for part in (parts._image, parts._bev) for p in part.parameters())
         return runtime
 
     runtime = FallbackRuntime("weights", "cuda", make=make)

@@ -41,10 +41,10 @@ def test_a_camera_that_sees_nothing_is_a_warning_with_its_coverage():
 
 
 def test_a_network_that_had_to_give_something_up_is_a_warning():
-    assert describe_network("tiny", "cuda", "float16", ()).level == OK
-    status = describe_network("tiny", "cpu", "float32", ("out of memory; runs on cpu now",))
+    assert describe_network("tiny", "cuda", "torch", "float16", ()).level == OK
+    status = describe_network("tiny", "cpu", "openvino", "float32", ("out of memory; runs on cpu now",))
     assert (status.level, status.message) == (WARN, "out of memory; runs on cpu now")
-    assert status.values == {"weights": "tiny", "device": "cpu", "precision": "float32"}
+    assert status.values == {"weights": "tiny", "device": "cpu", "backend": "openvino", "precision": "float32"}
 
 
 def status(level: int, message: str, name: str = "cameras") -> Status:

@@ -7,7 +7,9 @@ graph. All arrays lie in memory as the lift reads them: the features of an image
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from bridgeta_core.config.experiment import to_mapping
 from bridgeta_core.model.lift import LiftPlan, lift
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
@@ -146,6 +149,15 @@ def _quiet_exporter() -> Iterator[None]:
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
+
+
+def hash_student(student: Student) -> str:
+    """Hash a student's settings and weights to 64 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps([to_mapping(student.config), to_mapping(student.grid)]).encode())
+    for name, value in sorted(student.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def fuse_batch_norms(network: nn.Module) -> int:

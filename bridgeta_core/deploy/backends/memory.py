@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+_EXHAUSTED = (("CUDA", "out of memory"), ("_STATUS_ALLOC_FAILED",), ("Failed to allocate memory for requested buffer",))
+
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an error, or one that it was raised from, says that the GPU's memory is used up.
@@ -16,9 +18,9 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             return True
         text = str(error)
-        if isinstance(error, RuntimeError) and (
-            ("CUDA" in text and "out of memory" in text) or "_STATUS_ALLOC_FAILED" in text
-        ):
+        # The errors of ONNX Runtime have no common type.
+        of_library = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
+        if of_library and any(all(word in text for word in words) for words in _EXHAUSTED):
             return True
         error = error.__cause__
     return False

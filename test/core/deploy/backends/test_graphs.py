@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_networks import GRID, random_images, ring_of_cameras, small_student, trained_student
 
-from bridgeta_core.deploy.graphs import ImagePart, export_onnx, fuse_batch_norms, lift_parts, split
+from bridgeta_core.deploy.backends.graphs import ImagePart, export_onnx, fuse_batch_norms, lift_parts, split
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 

@@ -1,0 +1,40 @@
+"""The `bridgeta` commands on what runs on a vehicle: measure it, and make it smaller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridgeta_core.cli.common import Root, Source, Version, console, find_table_version, say
+
+Weights = Annotated[str, typer.Argument(help="A .safetensors file or the name of shipped weights: tiny.")]
+
+
+def bench(
+    weights: Weights = "tiny",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    repeats: Annotated[int, typer.Option(help="Rounds; in each, every back end runs once.", min=1)] = 40,
+) -> None:
+    """Measure weights on this machine by every back end that is installed, stage by stage, in one paired run."""
+    from bridgeta_core.deploy.bench import measure_weights
+
+    console.print(measure_weights(weights, device, repeats).build_table())
+
+
+def quantise(
+    weights: Weights,
+    root: Root,
+    out: Annotated[Path, typer.Argument(help="Weights file to write, .safetensors.")],
+    version: Version = None,
+    scenes: Annotated[str, typer.Option(help="all, an official split (val), or scene names with commas.")] = "all",
+    samples: Annotated[int, typer.Option(help="Samples that the ranges are taken from.", min=1)] = 48,
+    source: Source = "nuscenes",
+) -> None:
+    """Write a copy of weights that also holds int8 graphs, for --precision int8. Take data that it is not scored on."""
+    from bridgeta_core.evaluation.quantise import quantise_weights
+
+    version = find_table_version(root, version, source)
+    count = quantise_weights(weights, root, version, out, scenes=scenes, samples=samples, source=source)
+    say(f"Wrote {out}, quantised on {count} samples. Compare: bridgeta eval {out} ROOT --backend auto --precision int8")
