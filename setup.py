@@ -45,6 +45,7 @@ setup(
             "config/studies/*.yaml",
             "deploy/pretrained/*.safetensors",
             "deploy/pretrained/*.json",
+            "deploy/export/vehicle/README.md",
             "py.typed",
         ],
         "bridgeta_ros": ["bags/report.html"],

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bridgeta_core.cli.commands import app
 from bridgeta_core.cli.common import Backend, Precision, Root, Version, console, find_table_version, say
+from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.cli import synth
+
+if TYPE_CHECKING:
+    from bridgeta_core.data.frames import Frame
+    from bridgeta_core.deploy.weights import WeightsInfo
 
 app.command()(synth)
 
@@ -108,6 +114,76 @@ def report(
 
     write_report(replayed, source, out)
     say(f"Wrote {out}")
+
+
+@app.command()
+def export(
+    weights: Annotated[str, typer.Argument(help="A .safetensors file or the name of shipped weights: tiny.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    file_format: Annotated[str, typer.Option("--format", help="Of the graphs: onnx, openvino or aoti.")] = "onnx",
+    purpose: Annotated[
+        str | None, typer.Option("--for", help="vehicle: with an example, its input and a page that explains it all.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="nuScenes-format folder to compare on; by default a few synthetic streets are rendered."),
+    ] = None,
+    version: Version = None,
+    scenes: Annotated[
+        str, typer.Option(help="With --data: all, an official split (val), or scene names with commas.")
+    ] = "all",
+    sets: Annotated[int, typer.Option(help="How many sets of images are compared.")] = 4,
+    tolerance: Annotated[float, typer.Option(help="Largest difference of a probability that is accepted.")] = 1e-3,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a student's graphs for programs without PyTorch, once they give the same grids.
+
+    The folder has the graphs, their description, and the plan of the lift in NumPy.
+    """
+    from bridgeta_core.deploy.export.folder import export_student
+
+    if purpose not in (None, "vehicle"):
+        raise BridgeTAError(f"--for {purpose!r} is not known; there is --for vehicle", exit_code=2)
+    if sets < 1:
+        raise BridgeTAError(f"--sets {sets} leaves nothing to compare", exit_code=2)
+    parity = export_student(
+        weights,
+        out,
+        file_format,
+        lambda info: _render_frames(info, sets) if data is None else _read_frames(info, data, version, scenes, sets),
+        vehicle=purpose is not None,
+        tolerance=tolerance,
+        overwrite=overwrite,
+    )
+    console.print(parity.build_table())
+    say(parity.describe())
+    say(f"Wrote {out}")
+
+
+def _read_frames(
+    info: WeightsInfo, root: Path, version: str | None, scenes: str, sets: int
+) -> tuple[str, Iterator[Frame]]:
+    """Read sets of images that are spread evenly over a dataset, and name it."""
+    from bridgeta_core.data.dataset import open_dataset
+    from bridgeta_core.data.frames import FrameDataset
+
+    dataset = open_dataset("nuscenes", root, find_table_version(root, version))
+    frames = FrameDataset(dataset, scenes, info.cameras, info.model.image, info.grid)
+    step = max(1, len(frames) // sets)
+    return f"{root} ({scenes})", (frames[i] for i in range(0, len(frames), step)[:sets])
+
+
+def _render_frames(info: WeightsInfo, sets: int) -> tuple[str, Iterator[Frame]]:
+    """Render sets of images on synthetic streets that no shipped weights have seen, and name them."""
+    from bridgeta_synth import nuscenes
+    from bridgeta_synth.dataset.frames import SyntheticFrames
+    from bridgeta_synth.settings import SynthSettings
+
+    known = set(info.cameras) <= nuscenes.CAMERA_OF.keys()
+    cameras = info.cameras if known else tuple(nuscenes.CAMERA_OF)
+    settings = SynthSettings(scenes=sets, split="test", duration=0, keyframes_only=True, lidar=False)
+    frames = SyntheticFrames(settings, info.model.image, info.grid, cameras)
+    return "synthetic streets (seed 0, split test)", (frames[i] for i in range(sets))
 
 
 @app.command()

@@ -76,6 +76,14 @@ def test_every_launch_and_config_file_is_installed(setup_arguments: dict[str, An
         assert set(installed[f"share/bridgeta_ros/{folder}"]) == there
 
 
+def test_every_file_beside_the_code_is_installed(setup_arguments: dict[str, Any]):
+    for package, patterns in setup_arguments["package_data"].items():
+        files = {path.relative_to(ROOT / package) for path in (ROOT / package).rglob("*.*") if path.is_file()}
+        data = {path for path in files if path.suffix not in (".py", ".pyc")}
+        assert data
+        assert not [path for path in data if not any(path.match(pattern) for pattern in patterns)]
+
+
 def test_the_package_is_in_the_index_of_ros(setup_arguments: dict[str, Any]):
     installed = dict(setup_arguments["data_files"])
     assert installed["share/ament_index/resource_index/packages"] == ["resource/bridgeta_ros"]

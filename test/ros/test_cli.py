@@ -50,6 +50,17 @@ def only_message(err: str) -> str:
         (("replay", "{root}", "{empty}/out"), 1, "{root}"),
         (("report", "{empty}", "{empty}", "{empty}/report.html"), 1, "{empty}"),
         (("synth", "{empty}/town", "--scenes", "0"), 2, "scenes"),
+        (("export", "tiny", "{empty}/out", "--format", "tflite"), 2, "'tflite' is not one of onnx, openvino, aoti"),
+        (("export", "tiny", "{empty}/out", "--for", "boat"), 2, "there is --for vehicle"),
+        (("export", "tiny", "{empty}/out", "--for", "vehicle", "--format", "openvino"), 2, "has ONNX graphs"),
+        (("export", "tiny", "{empty}/out", "--tolerance", "nan"), 2, "tolerance"),
+        (("export", "tiny", "{empty}/out", "--sets", "0"), 2, "nothing to compare"),
+        (("export", "no_such_weights", "{empty}/out"), 2, "no_such_weights"),
+        (("export", "{root}/synth.json", "{empty}/out"), 1, "safetensors"),
+        (("export", "tiny", "{root}"), 1, "{root}: already exists"),
+        (("export", "tiny", "{root}/synth.json", "--overwrite"), 2, "is a file, and the output is a folder"),
+        (("export", "tiny", "{empty}/out", "--data", "{empty}"), 2, "v1.0-"),
+        (("export", "tiny", "{empty}/out", "--data", "{root}", "--scenes", "scene-9999"), 2, "scene-9999"),
         (("synth", "{root}", "--scenes", "1"), 2, "{root}"),
     ],
 )
@@ -61,6 +72,39 @@ def test_a_mistake_is_answered_in_one_line_and_writes_nothing(
     assert says.format(**places) in only_message(err)
     assert got == code
     assert not list(tmp_path.iterdir())
+
+
+def test_a_format_that_is_not_installed_is_named_with_its_extra(bridgeta, tmp_path, monkeypatch):
+    from bridgeta_core.deploy.export import formats
+
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "openvino" else object())
+    code, _, err = bridgeta("export", "tiny", tmp_path / "out", "--format", "openvino")
+    assert "needs the package openvino. pip install '.[openvino]'" in only_message(err)
+    assert code == 2
+    monkeypatch.setattr(formats.shutil, "which", lambda name: None)
+    code, _, err = bridgeta("export", "tiny", tmp_path / "out", "--format", "aoti")
+    assert "this format compiles with g++, which is not there" in only_message(err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_compares_on_a_dataset(bridgeta, synthetic_root, tmp_path):
+    code, out, _ = bridgeta(
+        "export", "tiny", tmp_path / "out", "--data", synthetic_root, "--sets", 2, "--for", "vehicle"
+    )
+    assert code == 0
+    assert f"On 2 sets of images of {synthetic_root} (all) no probability differs by more than" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(
+            "README.md",
+            "bev.onnx",
+            "description.json",
+            "example.py",
+            "image.onnx",
+            "lift.onnx",
+            "lift_plan.py",
+            "sample",
+        )
+    }
 
 
 def test_ctrl_c_is_answered_in_one_line_and_leaves_nothing(bridgeta, synthetic_root, tmp_path, monkeypatch):

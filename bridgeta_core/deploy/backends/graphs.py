@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,12 @@ def lift_parts(depth: Tensor, features: Tensor, plan: LiftPlan) -> Tensor:
     return bev[0].permute(1, 2, 0)
 
 
+def free_cameras(part: Part) -> dict[str, Any]:
+    """Return, as `torch.export` takes it, that the number of cameras of a part is free."""
+    cameras = torch.export.Dim("cameras", min=1, max=_MOST_CAMERAS)
+    return {name: {0: cameras} if part.PER_CAMERA else None for name in part.INPUTS}
+
+
 def export_onnx(part: Part, path: Path) -> None:
     """Write a part as one ONNX file with its named inputs and outputs; the number of cameras is free.
 
@@ -114,8 +120,6 @@ def export_onnx(part: Part, path: Path) -> None:
     except ImportError as error:
         what = "writing ONNX graphs needs the packages onnx and onnxscript"
         raise BridgeTAError(what, fix="pip install onnx onnxscript", exit_code=2) from error
-    cameras = torch.export.Dim("cameras", min=1, max=_MOST_CAMERAS)
-    shapes = {name: {0: cameras} if part.PER_CAMERA else None for name in part.INPUTS}
     with _quiet_exporter():
         try:
             torch.onnx.export(
@@ -126,7 +130,7 @@ def export_onnx(part: Part, path: Path) -> None:
                 verbose=False,
                 input_names=list(part.INPUTS),
                 output_names=list(part.OUTPUTS),
-                dynamic_shapes=shapes,
+                dynamic_shapes=free_cameras(part),
                 external_data=False,
                 opset_version=OPSET,
             )
