@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
@@ -63,23 +64,35 @@ class Measurement:
     omitted: dict[str, str]
 
     def build_table(self) -> Table:
-        """Build a table: minimum and median of each stage, the gain over the first, and the largest difference."""
+        """Build a table: the stages, the total, the gain over the first, and the largest difference."""
         caption = [
-            f"{self.device}, {self.threads} threads, {len(self.decoding)} rounds, milliseconds: minimum / median"
+            f"{self.device}, {self.threads} threads; milliseconds, the minimum of {len(self.decoding)} rounds.",
+            f"Decode and resize {self.cameras} JPEGs of {_SIZE[0]}x{_SIZE[1]}: {_format(self.decoding)}",
         ]
-        width, height = _SIZE
-        caption.append(f"decode and resize {self.cameras} JPEGs of {width}x{height}: {_format(self.decoding)}")
-        caption += [f"{name}: {reason}" for name, reason in self.omitted.items()]
+        caption += [f"Without {name}: {reason}" for name, reason in self.omitted.items()]
         table = Table(
-            title=f"{self.weights}, {self.cameras} cameras", caption="\n".join(caption), caption_justify="left"
+            title=f"{self.weights}, {self.cameras} cameras",
+            caption="\n".join(caption),
+            caption_justify="left",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
         )
-        for column in ("back end", "precision", *STAGES, "total", "faster by", "largest difference"):
-            table.add_column(column, justify="left" if column in ("back end", "precision") else "right")
+        heads = (
+            "back end",
+            "image\npart",
+            "\nlift",
+            "BEV\npart",
+            "total:\nmin / median",
+            "faster\nby",
+            "differs\nby",
+        )
+        for head in heads:
+            table.add_column(head, justify="left" if head == heads[0] else "right", no_wrap=True)
         first = min(self.timings[0].totals)
         for timing in self.timings:
-            cells = [_format(values) for values in (*timing.stages.values(), timing.totals)]
-            gain = f"{first / min(timing.totals):.1f} x"
-            table.add_row(timing.backend, timing.precision, *cells, gain, f"{timing.difference:.1e}")
+            stages = [f"{min(values):.1f}" for values in timing.stages.values()]
+            gain, name = f"{first / min(timing.totals):.1f} x", f"{timing.backend} {timing.precision}"
+            table.add_row(name, *stages, _format(timing.totals), gain, f"{timing.difference:.1e}")
         return table
 
 

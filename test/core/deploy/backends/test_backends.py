@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_networks import GRID, pictures, rig, trained_student
+from small_networks import GRID, pictures, rig, small_student, trained_student
 
 from bridgeta_core.deploy.backends import onnxruntime as of_onnxruntime
 from bridgeta_core.deploy.backends.base import Network
@@ -49,6 +49,14 @@ def test_a_back_end_computes_what_pytorch_computes(student: Student, name: str) 
     for cameras in (2, 1, 3, 2):
         expected = reference.infer(pictures(cameras), rig(cameras))
         np.testing.assert_allclose(runtime.infer(pictures(cameras), rig(cameras)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_network_without_a_ground_prior_runs_as_well(name: str) -> None:
+    torch.manual_seed(0)
+    student = Student(small_student(), GRID).eval()
+    expected = load(student, "torch").infer(pictures(2), rig(2))
+    np.testing.assert_allclose(load(student, name).infer(pictures(2), rig(2)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["torch", *OTHERS])
