@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridgeta_core.cli.commands import app
-from bridgeta_core.cli.common import Backend, Precision, Root, Version, console, find_table_version, say
+from bridgeta_core.cli.common import Backend, Precision, Root, Source, Version, console, find_table_version, say
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.cli import synth
 
@@ -126,12 +126,15 @@ def export(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="nuScenes-format folder to compare on; by default a few synthetic streets are rendered."),
+        typer.Option(
+            help="Dataset folder or ROS 2 bag to compare on; by default a few synthetic streets are rendered."
+        ),
     ] = None,
     version: Version = None,
     scenes: Annotated[
-        str, typer.Option(help="With --data: all, an official split (val), or scene names with commas.")
+        str, typer.Option(help="Of a dataset: all, an official split (val), or scene names with commas.")
     ] = "all",
+    source: Source = "nuscenes",
     sets: Annotated[int, typer.Option(help="How many sets of images are compared.")] = 4,
     tolerance: Annotated[float, typer.Option(help="Largest difference of a probability that is accepted.")] = 1e-3,
     overwrite: Overwrite = False,
@@ -150,30 +153,38 @@ def export(
         weights,
         out,
         file_format,
-        lambda info: _render_frames(info, sets) if data is None else _read_frames(info, data, version, scenes, sets),
+        lambda info: _choose_frames(info, data, version, scenes, source, sets),
         vehicle=purpose is not None,
         tolerance=tolerance,
         overwrite=overwrite,
     )
-    console.print(parity.build_table())
+    if parity.has_labels:
+        console.print(parity.build_table())
     say(parity.describe())
     say(f"Wrote {out}")
 
 
-def _read_frames(
-    info: WeightsInfo, root: Path, version: str | None, scenes: str, sets: int
-) -> tuple[str, Iterator[Frame]]:
-    """Read sets of images that are spread evenly over a dataset, and name it."""
+def _choose_frames(
+    info: WeightsInfo, data: Path | None, version: str | None, scenes: str, source: str, sets: int
+) -> tuple[str, Iterable[Frame]]:
+    """Choose sets of images that are spread evenly over a dataset or a bag, or rendered, and name them."""
+    if data is None:
+        return _render_frames(info, sets)
+    if data.is_file() or (data / "metadata.yaml").is_file():
+        from bridgeta_ros.bags.frames import read_bag_frames
+
+        return f"{data} (a bag has no labels)", read_bag_frames(data, info, sets)
     from bridgeta_core.data.dataset import open_dataset
     from bridgeta_core.data.frames import FrameDataset
 
-    dataset = open_dataset("nuscenes", root, find_table_version(root, version))
+    root = data
+    dataset = open_dataset(source, root, find_table_version(root, version, source))
     frames = FrameDataset(dataset, scenes, info.cameras, info.model.image, info.grid)
     step = max(1, len(frames) // sets)
     return f"{root} ({scenes})", (frames[i] for i in range(0, len(frames), step)[:sets])
 
 
-def _render_frames(info: WeightsInfo, sets: int) -> tuple[str, Iterator[Frame]]:
+def _render_frames(info: WeightsInfo, sets: int) -> tuple[str, Iterable[Frame]]:
     """Render sets of images on synthetic streets that no shipped weights have seen, and name them."""
     from bridgeta_synth import nuscenes
     from bridgeta_synth.dataset.frames import SyntheticFrames

@@ -159,5 +159,7 @@ def _write_sample(folder: Path, frame: Frame, original: Infer, description: Mapp
         k = np.linalg.inv(matrix) @ k
         cameras.append({"image": f"camera_{i}.png", "intrinsics": k.tolist(), "vehicle_T_camera": pose.tolist()})
     (folder / "cameras.json").write_text(json.dumps(cameras, indent=1) + "\n")
-    labels = frame.labels.numpy().astype(bool)
-    np.savez_compressed(folder / "expected.npz", probabilities=original(images, intrinsics, poses), labels=labels)
+    arrays = {"probabilities": original(images, intrinsics, poses)}
+    if frame.known.any():
+        arrays["labels"] = frame.labels.numpy().astype(bool)
+    np.savez_compressed(folder / "expected.npz", **arrays)

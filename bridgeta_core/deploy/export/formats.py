@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -54,6 +55,18 @@ class Format:
             raise BridgeTAError(what, fix="On Debian or Ubuntu: sudo apt install g++", exit_code=2)
 
 
+@contextmanager
+def explain_failures(what: str) -> Iterator[None]:
+    """Turn what libraries raise, of whatever type, into a BridgeTAError of one line."""
+    try:
+        yield
+    except BridgeTAError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise BridgeTAError(f"{what} ({reason})") from error
+
+
 def _write_onnx(student: Student, folder: Path) -> None:
     for part in split(student):
         export_onnx(part, folder / f"{part.NAME}.onnx")
@@ -73,7 +86,8 @@ def _write_openvino(student: Student, folder: Path) -> None:
     with TemporaryDirectory() as temporary:
         _write_onnx(student, Path(temporary))
         for path in sorted(Path(temporary).iterdir()):
-            openvino.save_model(openvino.convert_model(path), folder / f"{path.stem}.xml", compress_to_fp16=False)
+            with explain_failures(f"OpenVINO cannot convert the graph {path.stem}"):
+                openvino.save_model(openvino.convert_model(path), folder / f"{path.stem}.xml", compress_to_fp16=False)
 
 
 def _load_openvino(path: Path) -> Graph:
@@ -86,14 +100,11 @@ def _load_openvino(path: Path) -> Graph:
 
 def _write_aoti(student: Student, folder: Path) -> None:
     for part in split(student):
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                program = torch.export.export(part, part.example(), dynamic_shapes=free_cameras(part))
-                torch._inductor.aoti_compile_and_package(program, package_path=str(folder / f"{part.NAME}.pt2"))
-        except Exception as error:  # of a compiler and all that it stumbles over
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise BridgeTAError(f"AOTInductor cannot compile the {part.NAME} part ({reason})") from error
+        what = f"AOTInductor cannot compile the {part.NAME} part"
+        with explain_failures(what), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(part, part.example(), dynamic_shapes=free_cameras(part))
+            torch._inductor.aoti_compile_and_package(program, package_path=str(folder / f"{part.NAME}.pt2"))
 
 
 def _load_aoti(path: Path) -> Graph:

@@ -53,6 +53,11 @@ class Parity:
     original: IoU
     exported: IoU
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether any class could be scored."""
+        return not np.isnan(self.original.best).all()
+
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values for JSON; null where a class is in no label."""
         return {
@@ -61,8 +66,10 @@ class Parity:
             "largest_difference_of_a_probability": self.difference,
             "share_of_changed_decisions": self.changed,
             "iou": {
-                name: {"original": _round(before), "exported": _round(after)}
-                for name, before, after in zip(CLASS_NAMES, self.original.best, self.exported.best, strict=True)
+                name: {"threshold": _round(threshold), "original": _round(before), "exported": _round(after)}
+                for name, threshold, before, after in zip(
+                    CLASS_NAMES, self.original.threshold, self.original.best, self.exported.best, strict=True
+                )
             },
         }
 

@@ -23,7 +23,8 @@ GRADIENT = np.stack([X, Y, np.full_like(X, 60)], axis=-1).round().astype(np.uint
 
 
 def encode(image, suffix=".jpg", *options):
-    return cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95, *options])[1].tobytes()
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else []  # of which OpenCV 4.14 warns elsewhere
+    return cv2.imencode(suffix, image[..., ::-1], [*quality, *options])[1].tobytes()
 
 
 def insert(data, marker, extra):

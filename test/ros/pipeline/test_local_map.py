@@ -336,8 +336,9 @@ def test_an_occupancy_grid_of_the_map_has_its_cells_in_place():
     message = make_occupancy_grid(factory, local.values()[1], local.grid, 5, "map")
     info = message.info
     row, column = divmod(int(message.data.argmax()), info.width)
-    x = info.origin.position.x + (column + 0.5) * np.float32(info.resolution)  # that field is a float32
-    y = info.origin.position.y + (row + 0.5) * np.float32(info.resolution)
+    resolution = float(np.float32(info.resolution))  # that field is a float32
+    x = info.origin.position.x + (column + 0.5) * resolution
+    y = info.origin.position.y + (row + 0.5) * resolution
     assert (x, y) == pytest.approx((2999.6 + 1.8, 1234.8 + 0.2), abs=1e-4)
     assert (info.width, info.height, message.header.frame_id) == (20, 20, "map")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from torch import Tensor
 from bridgeta_core.deploy.export import folder as export
 from bridgeta_core.deploy.export.formats import FORMATS
 from bridgeta_core.deploy.export.parity import Parity
+from bridgeta_core.deploy.export.vehicle import lift_plan
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo, save_weights
 from bridgeta_core.geometry.images import fit_intrinsics
@@ -204,11 +206,48 @@ def test_the_description_is_that_of_the_weights(exported: Export, weights: Path)
 def quick(exported: Export, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let exports to ONNX copy the graphs of the first."""
 
+    first = exported("onnx")
+
     def copy(student: Student, folder: Path) -> None:
-        for path in exported("onnx").glob("*.onnx"):
+        for path in first.glob("*.onnx"):
             shutil.copy(path, folder)
 
     monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=copy))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("quick")
+def test_graphs_that_cannot_be_run_are_one_clear_error(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def truncate(student: Student, folder: Path) -> None:
+        write(student, folder)
+        (folder / "bev.onnx").write_bytes(b"no graph")
+
+    write = FORMATS["onnx"].write
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=truncate))  # type: ignore[arg-type]
+    with pytest.raises(BridgeTAError, match="the exported graphs cannot be loaded"):
+        export.export_student(weights, tmp_path / "out", "onnx", choose_frames)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_the_loop_in_the_readme_lifts_as_numpy_does(tmp_path: Path) -> None:
+    text = (Path(lift_plan.__file__).parent / "README.md").read_text()
+    loop = text.partition("```cpp\n")[2].partition("```")[0]
+    source = f'#include <algorithm>\n#include <cstdint>\nextern "C" {{\n{loop}}}\n'
+    (tmp_path / "lift.cpp").write_text(source)
+    options = ["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(tmp_path / "lift.so")]
+    subprocess.run(["g++", *options, str(tmp_path / "lift.cpp")], check=True)
+    rng = np.random.default_rng(0)
+    depth = rng.random((2, 3, 4, 5), dtype=np.float32)
+    features = rng.standard_normal((2, 3, 4, 6), dtype=np.float32)
+    counts = np.array([0, 7, 0, 30, 1])
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    entries = rng.permutation(depth.size)[: start[-1]].astype(np.int32)
+    lifted = np.full((len(counts), 6), np.nan, np.float32)
+    arrays = [array.ctypes.data_as(ctypes.c_void_p) for array in (depth, features, start, entries)]
+    ctypes.CDLL(str(tmp_path / "lift.so")).lift(*arrays, len(counts), 5, 6, lifted.ctypes.data_as(ctypes.c_void_p))
+    np.testing.assert_allclose(lifted, lift_plan.lift_features(depth, features, start, entries), atol=1e-5)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
@@ -238,6 +277,20 @@ def test_graphs_that_give_no_numbers_are_not_written(
     with pytest.raises(BridgeTAError, match="not finite"):
         export.export_student(weights, tmp_path / "out", "onnx", choose_frames)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_labels_there_is_no_iou(weights: Path, tmp_path: Path) -> None:
+    def choose_unlabelled(info: WeightsInfo) -> tuple[str, list[Frame]]:
+        data, (frame,) = choose_frames(info)
+        return data, [replace(frame, known=torch.zeros(6, dtype=torch.bool))]
+
+    parity = export.export_student(weights, tmp_path / "out", "onnx", choose_unlabelled, vehicle=True)
+    assert not parity.has_labels
+    assert {row["original"] for row in parity.to_mapping()["iou"].values()} == {None}
+    output = run(tmp_path / "out", "example.py")
+    assert "largest difference" in output
+    assert "IoU" not in output
 
 
 @pytest.mark.usefixtures("quick")
