@@ -29,6 +29,8 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
+            # A pinned thread waits for its core, even while decoding or DDS have that one and another is free.
+            "ENABLE_CPU_PINNING": False,
         }
         try:
             core = openvino.Core()
