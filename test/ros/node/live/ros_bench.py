@@ -40,9 +40,11 @@ PATIENCE = 15.0  # s; how long a test waits for what must come
 class NodeRuntime(FakeRuntime):
     """The fake network as the node sees one."""
 
-    device, precision, remarks = "cpu", "float32", ()
+    device, precision, backend, reason, remarks = "cpu", "float32", "fake", "as asked for", ()
 
-    def __init__(self, weights: str = "tiny", device: str = "auto", precision: str = "float32") -> None:
+    def __init__(
+        self, weights: str = "tiny", device: str = "auto", precision: str = "float32", backend: str = "auto"
+    ) -> None:
         super().__init__(cameras=("CAM_FRONT", "CAM_BACK"))
         self.weights = weights
 

@@ -493,8 +493,8 @@ class TestNetwork:
         from bridgeta_ros.node import bev_node as node_module
 
         class Gpu(NodeRuntime):
-            def __init__(self, weights: str, device: str, precision: str) -> None:
-                super().__init__(weights, device, precision)
+            def __init__(self, weights: str, device: str, precision: str, backend: str) -> None:
+                super().__init__(weights, device, precision, backend)
                 self.device, self.precision = device, precision
 
             def infer(self, images: np.ndarray, rig: Any) -> np.ndarray:

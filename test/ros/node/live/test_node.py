@@ -221,7 +221,7 @@ class TestParameters:
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("threshold", 1.5), ("transport", "theora"), ("min_cameras", -1), ("precision", "int8")],
+        [("threshold", 1.5), ("transport", "theora"), ("min_cameras", -1), ("precision", "int3"), ("backend", "any")],
     )
     def test_a_wrong_value_is_refused_with_the_reason(self, bench: Any, name: str, value: object) -> None:
         node = bench.add()
