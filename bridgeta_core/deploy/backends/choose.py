@@ -29,7 +29,7 @@ BACKENDS: dict[str, Builder] = {
 TOLERANCE = 1e-3
 """The largest difference of a depth distribution or a probability to PyTorch's that `auto` accepts at float32."""
 
-_WARM_UPS, _ROUNDS = 2, 8  # calls of each back end in a trial
+_WARM_UPS, _ROUNDS = 1, 6  # calls of each back end in a trial
 _MARGIN = 0.95  # of the first one's time: what is hardly faster would change from start to start
 
 
@@ -44,7 +44,7 @@ class Choice:
 def choose_backend(network: Network, name: str, device: torch.device, precision: str) -> Choice:
     """Build the back end `name`; for "auto" the fastest one here, by a short trial of all that are installed.
 
-    A trial takes some ten calls of each, in turn, on random images. At float32 a back end must also agree with PyTorch
+    A trial takes seven calls of each, in turn, on random images. At float32 a back end must also agree with PyTorch
     within `TOLERANCE`, so that the choice changes the time and nothing else. One that fails is named in the reason, and
     the others go on. Raises BridgeTAError (exit code 2) for a name or precision that is not there on this device, and
     as the back end does; when its memory is used up that error is `is_out_of_memory`.
