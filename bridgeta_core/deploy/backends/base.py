@@ -10,7 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bridgeta_core.deploy.backends.graphs import BevPart, ImagePart
 from bridgeta_core.deploy.backends.store import load_graphs
+from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -63,6 +65,24 @@ class Network:
 
 
 Builder = Callable[[Network, torch.device, str], Backend]
+
+
+def check_shapes(network: Network, backend: Backend) -> None:
+    """Run a back end once, and raise BridgeTAError where its graphs are not those of this network."""
+    student, device = network.student, backend.device
+    size, lift = student.camera.feature_size, student.camera.lift
+    expected = [(1, *size, len(student.camera.bins)), (1, *size, lift.channels), (len(CLASSES), *student.grid.shape)]
+    images, ground = (x.to(device) for x in ImagePart(student).example(1))
+    (lifted,) = (x.to(device) for x in BevPart(student).example())
+    try:
+        found = [tuple(x.shape) for x in (*backend.encode(images, ground), backend.decode(lifted))]
+    except BridgeTAError:
+        raise
+    except Exception as error:  # what names and shapes that do not fit lead to is up to the library
+        raise explain_failure(backend.name, "run the network", error) from error
+    if found != expected:
+        what = f"its graphs compute {found}, not the {expected} of these weights"
+        raise BridgeTAError(what, where=f"backend {backend.name}", fix="Make them again: bridgeta quantise")
 
 
 def explain_failure(name: str, what: str, error: BaseException) -> BridgeTAError:

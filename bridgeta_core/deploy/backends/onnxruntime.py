@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridgeta_core.deploy.backends.base import Network, explain_failure, explain_missing
+from bridgeta_core.deploy.backends.base import Network, check_shapes, explain_failure, explain_missing
 from bridgeta_core.deploy.backends.memory import is_out_of_memory
 from bridgeta_core.deploy.backends.store import find_folder
 from bridgeta_core.utils.errors import BridgeTAError
@@ -35,6 +35,7 @@ class OnnxRuntimeBackend:
         self._runtime = onnxruntime
         self.device, self.precision = device, precision
         self._sessions = self._open(network)
+        check_shapes(network, self)
 
     def _list_providers(self) -> list[tuple[str, dict[str, Any]]]:
         """List what computes the nodes, in the order of preference, with its options."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridgeta_core.deploy.backends.base import Network, explain_failure, explain_missing
+from bridgeta_core.deploy.backends.base import Network, check_shapes, explain_failure, explain_missing
 
 
 class OpenVinoBackend:
@@ -40,6 +40,7 @@ class OpenVinoBackend:
             )
         except RuntimeError as error:
             raise explain_failure(self.name, "compile the network", error) from error
+        check_shapes(network, self)
 
     def encode(self, images: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
         found = self._infer(self._image, images=images, ground=ground)

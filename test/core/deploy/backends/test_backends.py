@@ -20,6 +20,7 @@ from bridgeta_core.deploy.backends.supported import SUPPORTED
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo
 from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -101,6 +102,17 @@ def test_a_graph_that_cannot_be_compiled_is_one_line(student: Student) -> None:
     for name in OTHERS:
         with pytest.raises(BridgeTAError, match=rf"^backend {name}: cannot \w+ the network \(.*Use the backend auto"):
             BACKENDS[name](network, CPU, "float32")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("fault", ["swapped", "of another grid"])
+def test_graphs_of_another_network_are_one_line(student: Student, name: str, fault: str) -> None:
+    graphs = Network(student, 2).graphs
+    other = Network(Student(small_student(), BevGrid(-10, 10, -6, 6, 1.0)).eval(), 2).graphs
+    network = Network(student, 2, {"image": graphs["bev"], "bev": graphs["image"]} if fault == "swapped" else other)
+    with pytest.raises(BridgeTAError, match=f"^backend {name}: ") as caught:
+        BACKENDS[name](network, CPU, "int8")
+    assert "\n" not in str(caught.value)
 
 
 def test_damaged_engines_are_built_anew(
