@@ -95,6 +95,38 @@ def test_the_first_image_may_be_the_wrong_one():
     assert stream.passed[3:] == [n for n in stream.passed[3:] if n % 3]
 
 
+WRONG = st.sampled_from([0, 0, 0, -5, 3600, 3600, 10**8, 10**6])  # seconds that a camera's clock is off
+
+
+@given(st.lists(st.tuples(*[WRONG] * 3), max_size=40), st.integers(0, 3), st.sets(st.integers(0, 2)))
+def test_whatever_half_of_the_cameras_sent_all_are_used_once_they_are_well(cycles, silent, wrong):
+    names = ["a", "b", "c", "d", "e", "f"]
+    stream = Stream(names)
+    for i, offsets in enumerate(cycles):
+        for k, name in enumerate(names):
+            if k >= 3 + silent or k < 3:
+                off = offsets[k] if k in wrong else 0
+                stream.send(name, 10**9 + i / 4 + k / 100 + off)
+    for i in range(len(cycles), len(cycles) + 30):
+        for k, name in enumerate(names):
+            stream.send(name, 10**9 + i / 4 + k / 100)
+    assert set(stream.passed) >= set(range(stream.sent - 6 * 20, stream.sent))
+
+
+def test_two_cameras_whose_clocks_are_set_wrongly_together_do_not_take_the_others_along():
+    names = ["a", "b", "c", "d"]
+    stream = Stream(names)
+    for i in range(20):
+        stream.cycle(100 + i / 12, names)
+    for i in range(20, 40):
+        stream.cycle(3700 + i / 12, ["a", "b"])
+        stream.cycle(100 + i / 12, ["c", "d"])
+    for i in range(40, 60):
+        stream.cycle(100 + i / 12, names)
+    assert stream.resets == 0
+    assert set(range(stream.sent)) - set(stream.passed) == {n for n in range(80, 160) if n % 4 < 2}
+
+
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(-(2**31), 2**31)), max_size=120))
 def test_every_image_is_passed_on_once_or_counted_or_held(sent):
     stream = Stream()

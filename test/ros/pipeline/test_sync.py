@@ -312,9 +312,10 @@ class TestPartialSets:
         sync = live(minimum=5)
         feed(sync, [*flat(nuscenes(20, NAMES[1:], first=100)), *nuscenes(1, first=120)[0][:3]])
         assert sync.counts.incomplete == 20
-        assert feed(sync, [(NAMES[1], 10**18)]).sets == []
-        assert sync.counts.resets == 0  # that one camera's clock may be at fault
-        assert feed(sync, [(NAMES[2], 10**18)]).sets == []
+        for name in NAMES[1:4]:
+            assert feed(sync, [(name, 10**18)]).sets == []
+            assert sync.counts.resets == 0  # the clocks of half of the cameras may be at fault
+        assert feed(sync, [(NAMES[4], 10**18)]).sets == []
         assert (sync.counts.resets, sync.counts.incomplete) == (1, 21)
         assert waiting(sync) == 1
 
