@@ -3,10 +3,11 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out/demo
+HOURS ?= 1
 # More arguments for pip, for instance another index: make demo PIP_ARGS="--extra-index-url URL"
 PIP_ARGS ?=
 
-.PHONY: help install demo test test-ros lint clean
+.PHONY: help install demo test test-ros campaign lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,6 +42,9 @@ test: install  ## run the tests
 test-ros: install  ## run the tests of the live node; needs a sourced ROS 2
 	@$(BIN)/python -c 'import rclpy' 2>/dev/null || { echo "No rclpy for $(BIN)/python: source /opt/ros/DISTRO/setup.bash first" >&2; exit 1; }
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest test/ros $(ARGS)
+
+campaign: install  ## kill, starve and deceive every command that writes for HOURS=1; needs strace
+	@$(BIN)/python test/faults/campaign.py --hours $(HOURS) $(ARGS)
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -8,6 +8,7 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -293,3 +294,17 @@ def test_every_argument_of_a_launch_file_is_described(file: str):
         default = argument.default_value
         if name.endswith(("_file", "_config")):
             assert Path(default[0].text).is_file()
+
+
+def test_the_security_policy_names_the_topics_of_the_node():
+    policy = ElementTree.parse(ROOT / "config" / "sros2_policy.xml").getroot()
+    allowed = {
+        kind: [e.text for group in policy.iter("topics") if group.get(kind) == "ALLOW" for e in group]
+        for kind in ("publish", "subscribe")
+    }
+    published = [topics.NAVIGATION, topics.BEV_IMAGE, f"{topics.LOCAL_MAP}/divider", f"{topics.BEV}/divider"]
+    published += [f"/bev_node/latency/{stage}" for stage in topics.LATENCIES]
+    read = [topics.TF, topics.TF_STATIC, "/bev_node/input/cam_front/image/compressed"]
+    for kind, names in (("publish", published), ("subscribe", read)):
+        for name in names:
+            assert any(fnmatch(name, str(pattern)) for pattern in allowed[kind]), name

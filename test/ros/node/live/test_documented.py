@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from doc_tables import read_table
 
+ROOT = Path(__file__).resolve().parents[4]
 CAMERAS = ("cam_front", "cam_back")
 CLASSES = ("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_area", "divider")
 STAGES = ("transport", "wait", "decode", "preprocess", "network", "encode", "publish", "total")
@@ -45,6 +50,25 @@ def test_topics_and_services_are_those_of_a_live_node(bench: Any) -> None:
     assert {k: v for k, v in subscribers.items() if k not in OF_EVERY_NODE} == expected
     services = on_graph(node.get_service_names_and_types_by_node("bev_node", "/"))
     assert {k: v for k, v in services.items() if v == "std_srvs/Trigger"} == documented("Service")
+
+
+def test_the_security_policy_allows_what_a_live_node_does(bench: Any) -> None:
+    bench.start(local_map__enabled=True)
+    node, policy = bench.node, ElementTree.parse(ROOT / "config" / "sros2_policy.xml")
+
+    def allowed(group: str, kind: str) -> list[str]:
+        return [str(e.text) for found in policy.iter(group) if found.get(kind) == "ALLOW" for e in found]
+
+    def unmatched(names: Iterable[str], patterns: list[str]) -> list[str]:
+        return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+    published = dict(node.get_publisher_names_and_types_by_node("bev_node", "/"))
+    subscribed = dict(node.get_subscriber_names_and_types_by_node("bev_node", "/"))
+    services = dict(node.get_service_names_and_types_by_node("bev_node", "/"))
+    assert "/bev/image" in published
+    assert unmatched(published, allowed("topics", "publish")) == []
+    assert unmatched(subscribed, allowed("topics", "subscribe")) == []
+    assert unmatched(services, allowed("services", "reply")) == []
 
 
 def test_the_statuses_are_those_of_a_live_node(bench: Any) -> None:
