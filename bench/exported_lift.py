@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from bridgeta_core.deploy.backends.graphs import lift_parts
+from bridgeta_core.deploy.backends.packages import import_onnxruntime
 from bridgeta_core.deploy.export.folder import describe_network
 from bridgeta_core.deploy.export.lift_graph import write_lift_graph
 from bridgeta_core.deploy.export.vehicle.lift_plan import lift_features, pad_lift, plan_lift
@@ -56,6 +56,7 @@ def main() -> None:
     inputs = {"depth": depth.numpy(), "features": features.numpy(), **indices}
     with tempfile.TemporaryDirectory() as folder:
         write_lift_graph(student, Path(folder) / "lift.onnx")
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(Path(folder) / "lift.onnx", options, providers=["CPUExecutionProvider"])

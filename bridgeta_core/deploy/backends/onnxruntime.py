@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bridgeta_core.deploy.backends.base import Network, check_shapes, explain_failure, explain_missing
 from bridgeta_core.deploy.backends.memory import is_out_of_memory
+from bridgeta_core.deploy.backends.packages import import_onnxruntime
 from bridgeta_core.deploy.backends.store import find_folder
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.outputs import discard
@@ -29,10 +30,9 @@ class OnnxRuntimeBackend:
 
     def __init__(self, network: Network, device: torch.device, precision: str) -> None:
         try:
-            import onnxruntime
+            self._runtime = import_onnxruntime()
         except ImportError as error:
             raise explain_missing(self.name, "onnxruntime", error) from error
-        self._runtime = onnxruntime
         self.device, self.precision = device, precision
         self._sessions = self._open(network)
         check_shapes(network, self)

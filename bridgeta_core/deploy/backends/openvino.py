@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridgeta_core.deploy.backends.base import Network, check_shapes, explain_failure, explain_missing
+from bridgeta_core.deploy.backends.packages import import_openvino
 
 
 class OpenVinoBackend:
@@ -20,7 +21,7 @@ class OpenVinoBackend:
 
     def __init__(self, network: Network, device: torch.device, precision: str) -> None:
         try:
-            import openvino
+            openvino = import_openvino()
         except ImportError as error:
             raise explain_missing(self.name, "openvino", error) from error
         self.device, self.precision = device, precision

@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from bridgeta_core.deploy.backends.packages import import_onnxruntime
 from bridgeta_core.utils.errors import BridgeTAError
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -25,6 +26,7 @@ def quantise_graph(graph: bytes, samples: Iterable[Inputs], keep_float: Iterable
     package onnxruntime.
     """
     try:
+        import_onnxruntime()
         from onnxruntime import quantization as tools
     except ImportError as error:
         fix = "pip install onnxruntime onnx onnxscript"

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from bridgeta_core.deploy.backends.graphs import export_onnx, free_cameras, split
+from bridgeta_core.deploy.backends.packages import import_onnxruntime, import_openvino
 from bridgeta_core.deploy.export.lift_graph import write_lift_graph
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
@@ -74,15 +75,12 @@ def _write_onnx(student: Student, folder: Path) -> None:
 
 
 def _load_onnx(path: Path) -> Graph:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda inputs: list(session.run(None, dict(inputs)))
 
 
 def _write_openvino(student: Student, folder: Path) -> None:
-    import openvino
-
+    openvino = import_openvino()
     with TemporaryDirectory() as temporary:
         _write_onnx(student, Path(temporary))
         for path in sorted(Path(temporary).iterdir()):
@@ -91,10 +89,8 @@ def _write_openvino(student: Student, folder: Path) -> None:
 
 
 def _load_openvino(path: Path) -> Graph:
-    import openvino
-
     # On CPUs that have bfloat16 it would compute with that unless told otherwise.
-    model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = import_openvino().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda inputs: [np.array(value) for value in model(dict(inputs)).values()]
 
 

@@ -1,11 +1,14 @@
 """Run the exported network on a set of camera images: python example.py [CAMERAS.json] (see README.md)."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # or it reports to its maker
 import onnxruntime
 from lift_plan import cut_out, fit_image, pad_lift, plan_lift
 

@@ -1,0 +1,31 @@
+"""Import the packages of others that compute networks, and keep them from reporting to their makers.
+
+A vehicle sends nothing that its owner has not asked for, and writes no number of itself into a home.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime. Raises ImportError where it is not installed.
+
+    Its builds of 2026 report machine, networks and times to Microsoft from Linux too, unless this variable is there
+    when the first session is made.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
+
+
+def import_openvino() -> Any:
+    """Import openvino. Raises ImportError where it is not installed.
+
+    Its import and each conversion report to Google Analytics by the package openvino_telemetry, which it can do
+    without.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what Python takes for not installed
+    return importlib.import_module("openvino")
