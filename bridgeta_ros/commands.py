@@ -75,7 +75,7 @@ def replay(
     storage: Annotated[Storage, typer.Option(help="File format of the bag.")] = Storage.mcap,
     distro: Annotated[Distro, typer.Option(help="Oldest ROS 2 that has to read it.")] = Distro.jazzy,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    backend: Backend = "auto",
+    backend: Backend = "torch",
     precision: Precision = "float32",
     overwrite: Overwrite = False,
 ) -> None:

@@ -45,7 +45,7 @@ class ReplaySettings:
     storage: Storage = "mcap"
     distro: Distro = "jazzy"  # the oldest ROS 2 that has to read the output
     device: str = "auto"
-    backend: str = "auto"  # what computes the network; auto is the fastest that is installed and agrees
+    backend: str = "torch"  # what computes the network; auto, the fastest here, may round differently next time
     precision: str = "float32"
     overwrite: bool = False
 
