@@ -17,7 +17,7 @@ from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import Scene
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.utils.arrays import Bytes, map_array
+from bridgeta_core.utils.arrays import Bytes, map_array, save_array
 from bridgeta_core.utils.files import describe_file, hash_json
 from bridgeta_core.utils.names import make_name
 from bridgeta_core.utils.outputs import replace_when_done
@@ -84,8 +84,8 @@ class LabelCache:
     def _write(self, path: Path, scene: Scene, poses: list[Any]) -> None:
         raster = self._maps[scene.location]
         rows = np.stack([_add_checksum(np.packbits(raster.rasterise(pose, self._grid))) for pose in poses])
-        with replace_when_done(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, rows)
+        with replace_when_done(path) as temporary:
+            save_array(temporary, rows)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the open files: a loader process that is not forked opens them itself."""

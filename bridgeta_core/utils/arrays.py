@@ -15,6 +15,16 @@ Bytes = NDArray[np.uint8]
 Objects = NDArray[np.object_]
 
 
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a .npy file. Raises OSError when it cannot be written whole.
+
+    `np.save` says nothing when the last bytes, or all of a small array, find no room: it hands a file of its own to C,
+    and does not look at what closing it returns. It does so for files open for writing alone; this one may be read too.
+    """
+    with path.open("w+b") as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+
+
 def map_array(path: Path) -> NDArray[Any]:
     """Map a .npy file into memory, read-only. Raises OSError or ValueError for one that is damaged.
 

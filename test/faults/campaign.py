@@ -44,7 +44,7 @@ STATES = ("view", "train student", "synth")
 
 _HEAVY = (
     *("matplotlib.pyplot", "bridgeta_core.training.train", "bridgeta_core.view.sample"),
-    *("bridgeta_ros.bags.replay", "bridgeta_ros.bags.report", "bridgeta_ros.cli"),
+    *("bridgeta_ros.bags.replay", "bridgeta_ros.bags.report", "bridgeta_ros.commands"),
 )
 """What commands import when they need it: imported once, since every try is a fork of this process."""
 

@@ -16,7 +16,8 @@ from bridgeta_core.model.student import Student
 
 
 def make_inputs(folder: Path, names: Iterable[str]) -> Path:
-    """Make what some commands are given, and return the folder; only trainings and studies need trained networks."""
+    """Make what some commands are given, and return the folder: a dataset, and what the commands read besides."""
+    names = list(names)
     folder.mkdir(parents=True)
     (folder / "matplotlib").mkdir()
     maker = Sandbox(folder / "maker", folder)
@@ -35,23 +36,22 @@ def make_inputs(folder: Path, names: Iterable[str]) -> Path:
     experiment = config.load(config.Experiment, TRAINING[0], settings)
     student = Student(experiment.model, experiment.grid, pretrained=False)
     save_weights(folder / "weights.safetensors", student, experiment.data.cameras, {})
-    run("bag", "{inputs}/root", "{inputs}/bag", "--scene", SCENE)
-    run("bag", "{inputs}/root", "{inputs}/bag3", "--scene", SCENE, "--storage", "sqlite3")
-    run("replay", "{inputs}/bag", "{inputs}/replay", "--weights", "{inputs}/weights.safetensors")
-    shutil.copy(folder / "replay" / "rig.yaml", folder / "rig.yaml")
-    if not any(name.startswith(("train", "study")) for name in names):
-        maker.remove()
-        return folder
-    run("train", "teacher", *TRAINING, "--out", "{inputs}/teacher_run")
-    study = {
-        "base": TRAINING[0],
-        "overrides": settings,
-        "budgets": {"full": []},
-        "arms": {"A0": {}, "A1": {"overrides": ["train.learning_rate=0.01"]}},
-    }
-    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    run("study", "{inputs}/study.yaml", "--out", "{inputs}/study")
-    run("study", "{inputs}/study.yaml", "--out", "{inputs}/study", "--collect", "{inputs}/collected.json")
-    (folder / "settings.yaml").write_text(yaml.safe_dump(config.to_mapping(experiment), sort_keys=False))
+    if any(name.startswith(("replay", "report", "view rig")) for name in names):
+        run("bag", "{inputs}/root", "{inputs}/bag", "--scene", SCENE)
+        run("bag", "{inputs}/root", "{inputs}/bag3", "--scene", SCENE, "--storage", "sqlite3")
+        run("replay", "{inputs}/bag", "{inputs}/replay", "--weights", "{inputs}/weights.safetensors")
+        shutil.copy(folder / "replay" / "rig.yaml", folder / "rig.yaml")
+    if any(name.startswith(("train", "study")) for name in names):
+        run("train", "teacher", *TRAINING, "--out", "{inputs}/teacher_run")
+        study = {
+            "base": TRAINING[0],
+            "overrides": settings,
+            "budgets": {"full": []},
+            "arms": {"A0": {}, "A1": {"overrides": ["train.learning_rate=0.01"]}},
+        }
+        (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+        run("study", "{inputs}/study.yaml", "--out", "{inputs}/study")
+        run("study", "{inputs}/study.yaml", "--out", "{inputs}/study", "--collect", "{inputs}/collected.json")
+        (folder / "settings.yaml").write_text(yaml.safe_dump(config.to_mapping(experiment), sort_keys=False))
     maker.remove()
     return folder

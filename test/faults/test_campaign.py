@@ -19,7 +19,7 @@ from sandbox import Outcome, Sandbox
 from tracing import Injection, Operation, explain_no_strace, read_operations, was_met
 from typer.main import get_command
 
-from bridgeta_ros.cli import app
+from bridgeta_ros.commands import app
 
 HERE = Path(__file__).parent
 # A demo is a synth, a bag, a replay and a report; a benchmark writes nothing.
@@ -75,11 +75,11 @@ def test_every_format_is_read_by_a_command_of_the_campaign():
 @pytest.mark.skipif(explain_no_strace() is not None, reason=str(explain_no_strace()))
 def test_a_short_campaign_breaks_no_promise(tmp_path):
     log = tmp_path / "log.jsonl"
-    options = ["--tries", "24", "--jobs", "1", "--log", str(log), "--commands", "bag", "report", "data check"]
+    options = ["--tries", "14", "--jobs", "1", "--log", str(log), "--commands", "bag", "data check"]
     ended = subprocess.run([sys.executable, HERE / "campaign.py", *options], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     verdicts = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len(verdicts) >= 24
+    assert len(verdicts) >= 14
     assert {"kill", "error", "mutant"} <= {verdict["kind"] for verdict in verdicts}
     assert sum(verdict["met"] for verdict in verdicts) > len(verdicts) / 2
 

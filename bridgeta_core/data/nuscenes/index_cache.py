@@ -15,6 +15,7 @@ from bridgeta_core.data.nuscenes.join import COLUMNS, join_tables
 from bridgeta_core.data.nuscenes.json_table import AGAIN, Columns
 from bridgeta_core.data.nuscenes.versions import TABLES, explain_missing_tables, has_tables
 from bridgeta_core.data.nuscenes.versions import list_versions as list_versions  # its users know it from here
+from bridgeta_core.utils.arrays import save_array
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import cache_folder, hash_json, hold_lock
 from bridgeta_core.utils.names import is_name
@@ -81,7 +82,7 @@ def load_columns(root: Path, version: str) -> Columns:
             with replace_when_done(folder, folder=True) as temporary:
                 temporary.mkdir()
                 for name, column in columns.items():
-                    np.save(temporary / f"{name}.npy", column)
+                    save_array(temporary / f"{name}.npy", column)
                 (temporary / _ABOUT).write_text(json.dumps(about))
         except BridgeTAError as error:
             logger.warning("the index cannot be cached, so the next start is as slow as this one: %s", error)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgeta_core.utils.arrays import map_array
+from bridgeta_core.utils.arrays import map_array, save_array
 from bridgeta_core.utils.errors import BridgeTAError
 
 _ENDS, _SUMS = "_ends", "_crc32"  # what is added to a name
@@ -59,10 +59,10 @@ class ArrayWriter:
         self._stack.close()
         if kind is None:
             for name, values in self._ragged.items():
-                np.save(self._folder / f"{name}.npy", np.concatenate(values))
-                np.save(self._folder / f"{name}{_ENDS}.npy", np.cumsum([len(value) for value in values]))
+                save_array(self._folder / f"{name}.npy", np.concatenate(values))
+                save_array(self._folder / f"{name}{_ENDS}.npy", np.cumsum([len(value) for value in values]))
             for name, sums in self._sums.items():
-                np.save(self._folder / f"{name}{_SUMS}.npy", np.array(sums, np.uint32))
+                save_array(self._folder / f"{name}{_SUMS}.npy", np.array(sums, np.uint32))
 
 
 class Arrays:

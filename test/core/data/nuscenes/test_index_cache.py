@@ -172,7 +172,7 @@ def test_works_without_a_writable_cache(small_root, tmp_path, monkeypatch, caplo
 
 
 def test_an_interruption_leaves_nothing_behind(small_root, cache, monkeypatch):
-    monkeypatch.setattr(np, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(tables, "save_array", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         NuScenesDataset(small_root, VERSION)
     monkeypatch.undo()
