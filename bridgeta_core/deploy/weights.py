@@ -98,7 +98,17 @@ def write_weights(
     tensors |= more or {}
     with replace_when_done(Path(path)) as temporary:
         # Not the library's own save_file, which hides the file from all but its owner and wraps the system's errors.
-        temporary.write_bytes(save(tensors, {"format": version, **description}))
+        temporary.write_bytes(_order_metadata(save(tensors, {"format": version, **description})))
+
+
+def _order_metadata(file: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order: the library's order is another one in every process."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors, which follow, stay aligned
+    return len(text).to_bytes(8, "little") + text + file[end:]
 
 
 def _to_plain(value: Any) -> Any:

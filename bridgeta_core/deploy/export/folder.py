@@ -156,7 +156,7 @@ def _write_sample(folder: Path, frame: Frame, original: Infer, description: Mapp
     for i, (image, k, pose) in enumerate(zip(images, intrinsics, poses, strict=True)):
         picture = lift_plan.cut_out(image, -left, -top, wide, height)
         _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        (folder / f"camera_{i}.png").write_bytes(data)  # cv2.imwrite does not tell when the disk is full
+        (folder / f"camera_{i}.png").write_bytes(data.tobytes())  # cv2.imwrite does not tell when the disk is full
         k = np.linalg.inv(matrix) @ k
         cameras.append({"image": f"camera_{i}.png", "intrinsics": k.tolist(), "vehicle_T_camera": pose.tolist()})
     (folder / "cameras.json").write_text(json.dumps(cameras, indent=1) + "\n")

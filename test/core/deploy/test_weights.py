@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +52,19 @@ def rewrite(path: Path, change: Callable[[dict, dict], None]) -> None:
         metadata = dict(file.metadata() or {})
     change(tensors, metadata)
     save_file(tensors, path, metadata)
+
+
+def test_the_same_weights_have_the_same_bytes_in_every_process(tmp_path: Path, path: Path) -> None:
+    file = tmp_path / "again.safetensors"
+    code = "import sys, test_weights as t; t.save_weights(t.Path(sys.argv[1]), t.make_student(), t.CAMERAS, t.ORIGIN)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", code, file], check=True, env=environment)
+        assert file.read_bytes() == path.read_bytes()
+
+
+def test_the_tensors_of_a_file_are_aligned(path: Path) -> None:
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
 
 
 def test_a_round_trip_keeps_every_bit_and_every_word(path: Path, student: Student) -> None:
