@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import statistics
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -24,11 +24,11 @@ from bridgeta_core.deploy.bench import STAGES, Measurement, measure_weights
 from bridgeta_core.evaluation.evaluate import evaluate_weights
 
 
-def score(weights: str, root: Path, measurement: Measurement) -> list[float]:
+def score(weights: str, root: Path, device: str, measurement: Measurement) -> list[float]:
     """Return the mean IoU of every row of a measurement."""
     tables = find_table_version(root, None)
     return [
-        evaluate_weights(weights, root, tables, device="cpu", backend=row.backend, precision=row.precision).iou.miou
+        evaluate_weights(weights, root, tables, device=device, backend=row.backend, precision=row.precision).iou.miou
         for row in measurement.timings
     ]
 
@@ -37,16 +37,24 @@ def show(values: list[float]) -> str:
     return f"{min(values):.1f} / {statistics.median(values):.1f}"
 
 
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", nargs="?", default="tiny")
     parser.add_argument("root", type=Path, nargs="?", help="a root that neither training nor quantising has seen")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    measurement = measure_weights(options.weights, "cpu", options.repeats)
-    scores = score(options.weights, options.root, measurement) if options.root else []
+    measurement = measure_weights(options.weights, options.device, options.repeats)
+    scores = score(options.weights, options.root, options.device, measurement) if options.root else []
     heads = ["back end", "precision", *STAGES, "total", "faster by", "largest difference", "mIoU, %", "points"]
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     first = min(measurement.timings[0].totals)
@@ -61,7 +69,8 @@ def main() -> None:
     print(f"decode and resize: {show(measurement.decoding)}")
     for name, reason in measurement.omitted.items():
         print(f"{name}: {reason}")
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "openvino", "onnxruntime"))
+    installed = [name for name in ("torch", "openvino", "onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    versions = ", ".join(f"{name} {version(name)}" for name in installed)
     print(f"{versions}, {datetime.date.today()}")
 
 

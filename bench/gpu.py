@@ -37,6 +37,7 @@ def list_steps(device: str, out: Path) -> dict[str, tuple[int, list[str]]]:
         "tests": (120, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "cuda", *CUDA_TESTS]),
         "lift": (90, [sys.executable, str(HERE / "lift.py"), *on, *few]),
         "forward": (200, [sys.executable, str(HERE / "forward.py"), *networks, *on, *few]),
+        "back ends": (90, [sys.executable, str(HERE / "backends.py"), "tiny", *on, *few]),
         "training step": (
             90,
             [

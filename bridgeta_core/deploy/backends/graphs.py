@@ -13,7 +13,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 
 OPSET = 18  # of ONNX: what PyTorch's exporter writes best; ONNX Runtime 1.14 and later read it
+_FEW_PRODUCTS = 10**7  # of a depth and a feature, in a lift that one thread computes in a few milliseconds
 _MOST_CAMERAS = 64  # that an exported graph takes
 
 
@@ -99,8 +100,24 @@ def split(student: Student) -> tuple[ImagePart, BevPart]:
 
 def lift_parts(depth: Tensor, features: Tensor, plan: LiftPlan) -> Tensor:
     """Lift the outputs of the image part to the input of the BEV part, `[Y', X', C]`."""
-    bev = lift(depth.permute(0, 3, 1, 2)[None], features.permute(0, 3, 1, 2)[None], plan)
+    few = plan.entries * features.shape[-1] < _FEW_PRODUCTS and depth.device.type == "cpu"
+    with _use_one_thread() if few else nullcontext():
+        bev = lift(depth.permute(0, 3, 1, 2)[None], features.permute(0, 3, 1, 2)[None], plan)
     return bev[0].permute(1, 2, 0)
+
+
+@contextmanager
+def _use_one_thread() -> Iterator[None]:
+    """Let PyTorch compute with one thread.
+
+    A second one would save a fraction of a millisecond, and has to be waited for while others use its core.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def free_cameras(part: Part) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class OnnxRuntimeBackend:
             raise BridgeTAError(f"ONNX Runtime has no {first} here", where=f"backend {self.name}", fix=fix, exit_code=2)
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Its threads would spin while the lift computes, which then takes three times as long on two cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors; they are raised as well
         sessions = {}
         for name, data in network.find_graphs(self.precision).items():

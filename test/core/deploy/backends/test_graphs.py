@@ -83,6 +83,22 @@ def test_a_network_without_a_ground_prior_has_the_same_inputs(tmp_path: Path) ->
     assert [i.name for i in onnx.load(tmp_path / "image.onnx").graph.input] == ["images", "ground"]
 
 
+def test_the_lift_leaves_the_number_of_threads_as_it_was(student: Student) -> None:
+    plan, (image, _) = student.plan(*ring_of_cameras(1, 2)), split(student)
+    before = torch.get_num_threads()
+    with torch.no_grad():
+        depth, features = image(random_images(1, 2)[0].permute(0, 2, 3, 1), plan.ground[0])
+    torch.set_num_threads(3)
+    try:
+        lift_parts(depth, features, plan)
+        assert torch.get_num_threads() == 3
+        with pytest.raises(BridgeTAError):
+            lift_parts(depth[:1], features, plan)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_splitting_leaves_the_student_alone(student: Student) -> None:
     parts = split(student)
     assert [m for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
