@@ -164,7 +164,9 @@ def find_cameras(
         calibrated = [image for image in streams if not need_info or by_image[image] is not None]
         if calibrated:
             taken = taken or [min(calibrated, key=rank)]
-        for image in {_strip_transport(i): i for i in sorted(taken, key=rank, reverse=True)}.values():
+        # Of one base topic the best, but the very topic that was named before another of its transports.
+        ranked = sorted(taken, key=lambda image: (image not in chosen, rank(image)), reverse=True)
+        for image in {_strip_transport(image): image for image in ranked}.values():
             usable[image] = tuple(other for other in streams if other not in taken)
     if not usable:
         raise BridgeTAError(

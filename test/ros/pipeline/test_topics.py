@@ -192,6 +192,12 @@ SEGMENTS = st.sampled_from(
 TOPICS = st.lists(SEGMENTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
 
 
+@pytest.mark.parametrize("chosen", ["/cam", "/cam/compressed"])
+def test_the_very_topic_that_is_named_is_taken(chosen):
+    images = {"/cam": RAW, "/cam/compressed": COMPRESSED}
+    assert [camera.image for camera in find_cameras(images, [chosen], need_info=False)] == [chosen]
+
+
 @given(
     images=st.dictionaries(TOPICS, st.sampled_from([RAW, COMPRESSED]), min_size=1, max_size=8),
     namespaces=st.lists(TOPICS | st.just(""), max_size=4),
