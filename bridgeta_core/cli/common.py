@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
+        threading.excepthook = _report_thread
         with _catch_interrupts() as came:
             try:
                 result = super().invoke(ctx)
@@ -82,6 +84,17 @@ def _report(error: BaseException, came: list[int]) -> int:
         with suppress(OSError):
             print(f"bridgeta: {message}", file=sys.stderr)
     return BY_SIGNAL + came[0] if came else code
+
+
+def _report_thread(ended: threading.ExceptHookArgs) -> None:
+    """Print in one line what ended a thread for which the system is at fault, as a full disk ends that of a log.
+
+    The command goes on, or ends by itself when it needs the thread.
+    """
+    if isinstance(ended.exc_value, OSError):
+        print(f"note: stopped in the background: {ended.exc_value}", file=sys.stderr)
+    else:
+        threading.__excepthook__(ended)
 
 
 def _flush_output() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -21,7 +22,7 @@ from bridgeta_core.deploy.draft import draft
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
-from bridgeta_core.utils.errors import BridgeTAError, join_first
+from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, join_first
 from bridgeta_core.utils.limits import MOST_CAMERAS, check_plain, parse_json
 from bridgeta_core.utils.outputs import replace_when_done
 
@@ -197,11 +198,8 @@ def read_int8_graphs(weights: str | Path, student: Student) -> dict[str, bytes] 
     Raises BridgeTAError when the file cannot be read, and when the graphs were made of other weights.
     """
     path = find_weights(weights)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {n: file.get_tensor(n) for n in file.keys() if n.startswith(_INT8)}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise BridgeTAError(f"cannot be read ({error})", where=path) from error
+    with _open(path) as file:
+        tensors = {n: file.get_tensor(n) for n in file.keys() if n.startswith(_INT8)}  # noqa: SIM118 (no mapping)
     if not tensors:
         return None
     stored = {name: bytes(value.numpy()) for name, value in tensors.items() if value.dtype == torch.uint8}
@@ -218,19 +216,28 @@ def load_network(build: Callable[[], Network], path: Path) -> Network:
     Nothing is allocated before the file is known to hold what the description asks for. Raises BridgeTAError when the
     network cannot be built, and when tensors are missing, unexpected or misshapen, or hold numbers that are not finite.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if not name.startswith(_INT8)]  # noqa: SIM118 (no mapping)
-            _require_fit(build, {name: _describe_slice(file.get_slice(name)) for name in names}, path)
-            stored = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise BridgeTAError(f"cannot be read ({error})", where=path) from error
+    with _open(path) as file:
+        names = [name for name in file.keys() if not name.startswith(_INT8)]  # noqa: SIM118 (no mapping)
+        _require_fit(build, {name: _describe_slice(file.get_slice(name)) for name in names}, path)
+        stored = {name: file.get_tensor(name) for name in names}
     network = build()
     broken = [name for name, value in stored.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
         raise BridgeTAError(f"holds numbers that are not finite, e.g. in {broken[0]}", where=path, fix=_TRAIN)
     network.load_state_dict(stored)
     return network
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Open a safetensors file for PyTorch. Raises BridgeTAError for what is none, and where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last when PyTorch cannot map it
+        if describe_lack_of_memory(error):
+            raise
+        raise BridgeTAError(f"cannot be read ({str(error).splitlines()[0]})", where=path) from error
 
 
 def _require_fit(build: Callable[[], nn.Module], stored: Mapping[str, Tensor], path: Path) -> None:
@@ -274,7 +281,7 @@ def _describe_tensor(tensor: Tensor) -> str:
 
 def _read_metadata(path: Path) -> dict[str, str]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise BridgeTAError(

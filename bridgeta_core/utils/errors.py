@@ -29,9 +29,9 @@ def describe_lost_loader(error: RuntimeError) -> str | None:
 
 
 def describe_lack_of_memory(error: BaseException) -> str | None:
-    """Describe in one line, by the words of NumPy or PyTorch, an allocation that failed; None for any other error."""
+    """Describe in one line, by the words of what failed, that an allocation did; None for any other error."""
     first = str(error).splitlines()[0] if str(error) else "no memory is left"
-    words = ("can't allocate memory", "out of memory", "not enough memory")
+    words = ("can't allocate memory", "out of memory", "not enough memory", "can't start new thread")
     of_torch = isinstance(error, RuntimeError) and any(text in first for text in words)
     return first if of_torch or isinstance(error, MemoryError) else None
 

@@ -119,7 +119,11 @@ class CachedFrames(Dataset[Frame]):
         missing = [scene for scene in self._scenes if not _is_whole(scene, kind)]
         # Every process starts at another scene and goes round, so that they meet only at the end.
         start = self._rank * len(missing) // self._world
-        with Progress(transient=True, disable=self._rank > 0 or not missing) as bar:
+        # Loaders draw random numbers: a run whose cache is there already must begin with the same ones as this.
+        with (
+            torch.random.fork_rng(devices=[]),
+            Progress(transient=True, disable=self._rank > 0 or not missing) as bar,
+        ):
             for scene in bar.track(missing[start:] + missing[:start], description=f"Caching {kind}"):
                 if not scene.folders[kind].is_dir():
                     with (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 PROGRAM = """
-import signal, sys, time
+import resource, signal, sys, threading, time
 from pathlib import Path
 import typer
 from bridgeta_core.cli.common import Commands, say
@@ -43,6 +43,21 @@ def talk():
 @app.command()
 def ask():
     bytearray(1 << 60)
+
+@app.command()
+def crowd():
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+    threading.stack_size(1 << 29)
+    for _ in range(3):
+        threading.Thread(target=time.sleep, args=[60], daemon=True).start()
+
+@app.command()
+def log():
+    def write():
+        raise OSError(28, "No space left on device", "events")
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join()
 
 app()
 """
@@ -124,6 +139,20 @@ def test_a_closed_output_stops_nothing():
     assert process.stderr is not None
     assert process.stderr.read() == b""
     assert process.wait(30) == 0
+
+
+def test_a_thread_that_finds_no_memory_is_one_line():
+    process = start("crowd")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "not enough memory (can't start new thread)" in only_line(err)
+
+
+def test_a_thread_that_the_system_stops_is_one_line():
+    process = start("log")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert err.decode() == "note: stopped in the background: [Errno 28] No space left on device: 'events'\n"
 
 
 def test_a_lack_of_memory_is_one_line():

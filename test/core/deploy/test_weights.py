@@ -63,6 +63,17 @@ def test_the_same_weights_have_the_same_bytes_in_every_process(tmp_path: Path, p
         assert file.read_bytes() == path.read_bytes()
 
 
+def test_a_file_that_pytorch_cannot_map_is_one_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **options: str) -> object:
+        if options["framework"] == "pt":  # PyTorch opens the file itself
+            raise RuntimeError(f"unable to open file <{path}> in read-only mode: Permission denied (13)")
+        return safe_open(path, **options)
+
+    monkeypatch.setattr(weights, "safe_open", refuse)
+    with pytest.raises(BridgeTAError, match=r"cannot be read \(unable to open file"):
+        load_student(path)
+
+
 def test_the_tensors_of_a_file_are_aligned(path: Path) -> None:
     assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
 

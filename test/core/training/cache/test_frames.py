@@ -68,6 +68,14 @@ def test_cached_frames_equal_the_datasets(small_root, cached):
     assert cached[0].points is None
 
 
+def test_building_a_cache_draws_no_random_numbers(small_root, tmp_path):
+    before = torch.get_rng_state()
+    cache = CachedFrames(dataset(small_root), tmp_path)
+    cache.add_points(LIDAR)
+    cache.add_taps(teacher, "abc", LIDAR, size=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_cached_frames_are_never_augmented(small_root, folder, cached):
     augmented = dataset(small_root, augment=Augment(AugmentConfig(flip=True, rotate=20, colour=0.0)))
     assert same(CachedFrames(augmented, folder)[1], cached[1])
