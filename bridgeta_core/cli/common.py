@@ -60,13 +60,23 @@ def _catch_interrupts() -> Iterator[list[int]]:
         came.append(number)
         raise KeyboardInterrupt
 
+    def repeat(swallowed: sys.UnraisableHookArgs) -> None:
+        """Interrupt again where Python could not pass the interrupt on, as in the __del__ of an object."""
+        if isinstance(swallowed.exc_value, KeyboardInterrupt) and came:
+            # By another thread and a little later, or this very function would be interrupted.
+            threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), came.pop())).start()
+        else:
+            sys.__unraisablehook__(swallowed)
+
     before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    sys.unraisablehook = repeat
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     try:
         yield came
     finally:
+        sys.unraisablehook = sys.__unraisablehook__
         for number, handler in before.items():
             # Once interrupted there is nothing left to clean up: another Ctrl-C just ends the process.
             signal.signal(number, signal.SIG_DFL if came and handler is not signal.SIG_IGN else handler)

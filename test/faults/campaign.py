@@ -22,6 +22,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -197,9 +198,11 @@ def fork(task: Callable[[], None]) -> int:
         try:
             task()
             code = 0
+        except KeyboardInterrupt:  # of a terminal, which interrupts all of a campaign
+            code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            if code:
-                traceback.print_exc()
             os._exit(code)
     return child
 
@@ -232,7 +235,8 @@ def run(folder: Path, options: argparse.Namespace, console: Console) -> Campaign
             if not alive:
                 return campaign
             children = alive
-            time.sleep(1)
+            with suppress(KeyboardInterrupt):  # the workers end too, and what they found counts
+                time.sleep(1)
 
 
 def main() -> None:
@@ -252,6 +256,8 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="bta"))
     try:
         campaign = run(folder, options, console)
+    except KeyboardInterrupt:
+        sys.exit("interrupted before the first try")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     console.print(campaign.make_table())

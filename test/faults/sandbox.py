@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from commands import Command
 
@@ -99,12 +100,10 @@ class Sandbox:
         self,
         command: Command,
         more: Sequence[str] = (),
-        strace: Sequence[str] = (),
-        wrapper: Sequence[str] = (),
-        prepare: Callable[[], None] | None = None,
+        **options: Any,
     ) -> Outcome:
         """Run a command to its end, and wait for what it started; arguments are those of `start`."""
-        outcome = self.wait(self.start(command, more, strace, wrapper, prepare))
+        outcome = self.wait(self.start(command, more, **options))
         outcome.survivors += self.settle()
         return outcome
 

@@ -121,7 +121,7 @@ class Bench:
         with self.sandbox() as sandbox:
             more = self._place_earlier(command, sandbox) if replacing else ()
             log = sandbox.path / "strace.log"
-            outcome = sandbox.run(command, more, injection.options(log))
+            outcome = sandbox.run(command, more, strace=injection.options(log))
             met = was_met(log, injection, sandbox.places)
             problems = [f"still runs: {line}" for line in outcome.survivors]
             # A worker alone may have been killed: then its parent says so.
@@ -136,7 +136,7 @@ class Bench:
         with self.sandbox() as sandbox:
             more = self._place_earlier(command, sandbox) if replacing else ()
             log = sandbox.path / "strace.log"
-            outcome = sandbox.run(command, more, injection.options(log))
+            outcome = sandbox.run(command, more, strace=injection.options(log))
             met = was_met(log, injection, sandbox.places)
             problems = self._judge(command, sandbox, outcome, outcome.code) if met else []
             problems += self._recover(command, sandbox)

@@ -45,6 +45,16 @@ def ask():
     bytearray(1 << 60)
 
 @app.command()
+def drop():
+    class Slow:
+        def __del__(self):
+            print("started", flush=True)
+            time.sleep(2)
+    slow = Slow()
+    del slow
+    time.sleep(60)
+
+@app.command()
 def crowd():
     resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
     threading.stack_size(1 << 29)
@@ -139,6 +149,15 @@ def test_a_closed_output_stops_nothing():
     assert process.stderr is not None
     assert process.stderr.read() == b""
     assert process.wait(30) == 0
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost():
+    process = start("drop")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"started\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, only_line(err)) == (130, "bridgeta: interrupted; nothing half-written was left\n")
 
 
 def test_a_thread_that_finds_no_memory_is_one_line():
