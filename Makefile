@@ -7,7 +7,7 @@ HOURS ?= 1
 # More arguments for pip, for instance another index: make demo PIP_ARGS="--extra-index-url URL"
 PIP_ARGS ?=
 
-.PHONY: help install demo test test-ros campaign lint clean
+.PHONY: help install demo test test-slow test-ros campaign lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,6 +38,9 @@ demo: install  ## synthesise a drive, put it into a ROS 2 bag, replay it through
 
 test: install  ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-slow: install  ## run the few tests that take about a minute each
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 test-ros: install  ## run the tests of the live node; needs a sourced ROS 2
 	@$(BIN)/python -c 'import rclpy' 2>/dev/null || { echo "No rclpy for $(BIN)/python: source /opt/ros/DISTRO/setup.bash first" >&2; exit 1; }

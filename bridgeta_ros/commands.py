@@ -157,6 +157,7 @@ def export(
         vehicle=purpose is not None,
         tolerance=tolerance,
         overwrite=overwrite,
+        inputs=[] if data is None else [data],
     )
     if parity.has_labels:
         console.print(parity.build_table())

@@ -31,11 +31,12 @@ _LONGEST_NAME = 150  # bytes of an output's name that its temporary siblings rep
 _numbers = count()
 
 
-def check_output(target: Path, *, folder: bool = False, inputs: Iterable[Path] = ()) -> Path:
+def check_output(target: Path, *, folder: bool = False, inputs: Iterable[Path] = (), sign: str = "") -> Path:
     """Return the path that an output will take, with links followed.
 
     Call it before long work. Raises BridgeTAError (exit code 2) when the output would replace a folder by a file or the
-    other way round, a device, a mount point, or one of the `inputs` or a folder that holds one.
+    other way round, a device, a mount point, or one of the `inputs` or a folder that holds one; and a folder of
+    something else, which has files and none of the name `sign`, as all outputs of this kind have.
     """
     path = Path(os.path.realpath(target))
     try:
@@ -49,6 +50,8 @@ def check_output(target: Path, *, folder: bool = False, inputs: Iterable[Path] =
         problem = "is a file, and the output is a folder" if folder else "is a folder, and the output is a file"
     elif mode is not None and os.path.ismount(path):
         problem = "is a mount point, which cannot be replaced as a whole"
+    elif sign and mode is not None and not (path / sign).exists() and any(path.iterdir()):
+        problem = f"holds something else (there is no {sign}), which an output would replace"
     for source in inputs:
         real = Path(os.path.realpath(source))
         if path == real or path in real.parents:
@@ -66,6 +69,7 @@ def replace_when_done(
     durable: bool = False,
     folder: bool = False,
     inputs: Iterable[Path] = (),
+    sign: str = "",
 ) -> Iterator[Path]:
     """Yield a temporary sibling of `target`, and move it to `target` once the block ends without an error.
 
@@ -74,12 +78,12 @@ def replace_when_done(
     BridgeTAError as `check_output`, when the target exists at the beginning or at the end and `overwrite` is off, when
     its parent cannot be written, or when the disk is full.
     """
-    where, target = Path(target), check_output(Path(target), folder=folder, inputs=inputs)
+    where, target = Path(target), check_output(Path(target), folder=folder, inputs=inputs, sign=sign)
     with _temporary_sibling(target) as temporary:
         if not overwrite and target.exists():
             raise _already_exists(where)
         yield temporary
-        check_output(target, folder=folder)
+        check_output(target, folder=folder, sign=sign)
         if durable:
             flush(temporary)
         try:

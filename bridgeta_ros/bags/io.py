@@ -38,6 +38,7 @@ _STORES: dict[str, tuple[Stores, Literal[8, 9]]] = {
     # Humble reads the quality of service of version 8, and not that of version 9.
     "humble": (Stores.ROS2_HUMBLE, 8),
 }
+_METADATA = "metadata.yaml"
 _SUMMARY = "the summary"
 _LATEST = 2**63 - 1  # ns, of a recording: SQLite's and ROS's integers end there
 _FOREVER = QosTime(9223372036, 854775807)
@@ -295,12 +296,10 @@ def create_bag(
     for value, choices, name in ((storage, get_args(Storage), "storage"), (distro, get_args(Distro), "distro")):
         if value not in choices:
             raise BridgeTAError(f"{name} {value!r} is not one of {', '.join(choices)}", exit_code=2)
-    out = check_output(Path(out), folder=True, inputs=inputs)
-    if out.exists() and overwrite and not (out / "metadata.yaml").exists():
-        raise BridgeTAError("is not a bag, so it is not replaced", where=out, fix="Name another output", exit_code=2)
+    out = check_output(Path(out), folder=True, inputs=inputs, sign=_METADATA)
     store, version = _STORES[distro]
     plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
-    with replace_when_done(out, overwrite=overwrite, folder=True) as folder:
+    with replace_when_done(out, overwrite=overwrite, folder=True, sign=_METADATA) as folder:
         # The library names its data file after the folder that it writes, so this one needs the final name already.
         inner = folder / out.name
         try:

@@ -72,6 +72,7 @@ def test_every_format_is_read_by_a_command_of_the_campaign():
     assert {target.command for target in TARGETS.values()} <= COMMANDS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(explain_no_strace() is not None, reason=str(explain_no_strace()))
 def test_a_short_campaign_breaks_no_promise(tmp_path):
     log = tmp_path / "log.jsonl"

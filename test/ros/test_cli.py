@@ -57,7 +57,7 @@ def only_message(err: str) -> str:
         (("export", "tiny", "{empty}/out", "--sets", "0"), 2, "nothing to compare"),
         (("export", "no_such_weights", "{empty}/out"), 2, "no_such_weights"),
         (("export", "{root}/synth.json", "{empty}/out"), 1, "safetensors"),
-        (("export", "tiny", "{root}"), 1, "{root}: already exists"),
+        (("export", "tiny", "{root}", "--overwrite"), 2, "{root}: holds something else"),
         (("export", "tiny", "{root}/synth.json", "--overwrite"), 2, "is a file, and the output is a folder"),
         (("export", "tiny", "{empty}/out", "--data", "{empty}"), 2, "v1.0-"),
         (("export", "tiny", "{empty}/out", "--data", "{root}", "--scenes", "scene-9999"), 2, "scene-9999"),

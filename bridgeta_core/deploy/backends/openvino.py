@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridgeta_core.deploy.backends.base import Network, check_shapes, explain_failure, explain_missing
-from bridgeta_core.deploy.backends.packages import import_openvino
+from bridgeta_core.deploy.backends.packages import load_openvino_core
 
 
 class OpenVinoBackend:
@@ -21,7 +21,7 @@ class OpenVinoBackend:
 
     def __init__(self, network: Network, device: torch.device, precision: str) -> None:
         try:
-            openvino = import_openvino()
+            core = load_openvino_core()
         except ImportError as error:
             raise explain_missing(self.name, "openvino", error) from error
         self.device, self.precision = device, precision
@@ -34,7 +34,6 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            core = openvino.Core()
             self._image, self._bev = (
                 core.compile_model(core.read_model(data), "CPU", settings).create_infer_request()
                 for data in map(network.find_graphs(precision).__getitem__, ("image", "bev"))

@@ -5,6 +5,7 @@ A vehicle sends nothing that its owner has not asked for, and writes no number o
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -29,3 +30,18 @@ def import_openvino() -> Any:
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what Python takes for not installed
     return importlib.import_module("openvino")
+
+
+def load_openvino_core() -> Any:
+    """Load the core of OpenVINO, one for the whole process. Raises ImportError where it is not installed.
+
+    The CPU plugin of a core gives the thread that loads it another stack for signal handlers, and the former one back
+    when the core ends. Of two cores the former may have ended first: the thread is left with a stack that is gone, and
+    the next signal that has a handler, such as Ctrl-C, is a segmentation fault.
+    """
+    return _make_core(import_openvino())
+
+
+@functools.cache
+def _make_core(openvino: Any) -> Any:
+    return openvino.Core()

@@ -28,6 +28,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.outputs import replace_when_done
 
 FORMAT = "bridgeta-export/1"
+_DESCRIPTION = "description.json"
 _VEHICLE = Path(lift_plan.__file__).parent
 
 
@@ -73,11 +74,12 @@ def export_student(
     vehicle: bool = False,
     tolerance: float = 1e-3,
     overwrite: bool = False,
+    inputs: Iterable[Path] = (),
 ) -> Parity:
     """Write a student's graphs with all that is needed to run them as the folder `out`, whole or not at all.
 
-    `choose_frames` returns what the graphs are compared with the original on, and its name. With `vehicle` the folder
-    also has an example, the first of the frames as its input, and a page that explains it all.
+    `choose_frames` returns what the graphs are compared with the original on, read from `inputs`, and its name. With
+    `vehicle` the folder also has an example, the first of the frames as its input, and a page that explains it all.
 
     Raises BridgeTAError for a format that is unknown or not installed, as `load_student` and `replace_when_done` do,
     and when a probability differs by more than the tolerance.
@@ -89,7 +91,8 @@ def export_student(
     if not 0 < tolerance < 1:
         raise BridgeTAError(f"a tolerance of {tolerance} is not between 0 and 1", exit_code=2)
     path = find_weights(weights)
-    with replace_when_done(out, folder=True, overwrite=overwrite, inputs=[path]) as folder:
+    sources = [path, *inputs]
+    with replace_when_done(out, folder=True, overwrite=overwrite, inputs=sources, sign=_DESCRIPTION) as folder:
         student, info = load_student(path)
         data, chosen = choose_frames(info)
         first, frames = _peek(chosen)
@@ -107,7 +110,7 @@ def export_student(
             )
         description |= {"files": _describe_files(folder), "versions": kind.read_versions()}
         description["parity"] = parity.to_mapping()
-        (folder / "description.json").write_text(json.dumps(description, indent=2) + "\n")
+        (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         shutil.copy(_VEHICLE / "lift_plan.py", folder)
         if vehicle:
             for name in ("README.md", "example.py"):

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from bridgeta_core.deploy.backends.graphs import export_onnx, free_cameras, split
-from bridgeta_core.deploy.backends.packages import import_onnxruntime, import_openvino
+from bridgeta_core.deploy.backends.packages import import_onnxruntime, import_openvino, load_openvino_core
 from bridgeta_core.deploy.export.lift_graph import write_lift_graph
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
@@ -90,7 +90,7 @@ def _write_openvino(student: Student, folder: Path) -> None:
 
 def _load_openvino(path: Path) -> Graph:
     # On CPUs that have bfloat16 it would compute with that unless told otherwise.
-    model = import_openvino().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = load_openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda inputs: [np.array(value) for value in model(dict(inputs)).values()]
 
 

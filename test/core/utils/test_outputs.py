@@ -225,6 +225,18 @@ def test_an_output_never_holds_an_input(tmp_path, source):
     assert check_output(tmp_path / "drive" / "new", folder=True, inputs=[tmp_path / source])
 
 
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    assert check_output(out, folder=True, sign="metadata.yaml") == out
+    (out / "thesis").touch()
+    with pytest.raises(BridgeTAError, match=r"holds something else \(there is no metadata.yaml") as caught:
+        check_output(out, folder=True, sign="metadata.yaml")
+    assert caught.value.exit_code == 2
+    (out / "metadata.yaml").touch()
+    assert check_output(out, folder=True, sign="metadata.yaml") == out
+
+
 def test_an_input_behind_a_link_is_found(tmp_path):
     (tmp_path / "drive").mkdir()
     (tmp_path / "link").symlink_to("drive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,25 @@ from bridgeta_core.deploy.backends.onnxruntime import OnnxRuntimeBackend, Tensor
 from bridgeta_core.deploy.backends.store import find_folder
 from bridgeta_core.deploy.backends.supported import SUPPORTED
 from bridgeta_core.deploy.runtime import Runtime
-from bridgeta_core.deploy.weights import WeightsInfo
+from bridgeta_core.deploy.weights import WeightsInfo, save_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 
+# Two networks that end in the order in which they began, and then a signal, as Ctrl-C is one.
+TWO_NETWORKS = """
+import faulthandler, gc, os, signal, sys
+faulthandler.enable()
+from bridgeta_core.deploy.runtime import Runtime
+signal.signal(signal.SIGUSR1, lambda number, frame: print("handled"))
+first, second = (Runtime(sys.argv[2], "cpu", backend=sys.argv[1]) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
 OTHERS = [name for name, device in SUPPORTED if device == "cpu" and name != "torch"]
 CPU = torch.device("cpu")
 
@@ -50,6 +64,15 @@ def test_a_back_end_computes_what_pytorch_computes(student: Student, name: str) 
     for cameras in (2, 1, 3, 2):
         expected = reference.infer(pictures(cameras), rig(cameras))
         np.testing.assert_allclose(runtime.infer(pictures(cameras), rig(cameras)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_signals_can_be_handled_after_a_network_ends(student: Student, name: str, tmp_path: Path) -> None:
+    weights = tmp_path / "small.safetensors"
+    save_weights(weights, student, ("a", "b"), {})
+    command = [sys.executable, "-c", TWO_NETWORKS, name, weights]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -138,7 +138,7 @@ def find_foreign(modules: str) -> set[str]:
     return {name.partition(".")[0] for name in modules.split()} & {"torch", "bridgeta_core", "bridgeta_ros"}
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino", "aoti"])
+@pytest.mark.parametrize("name", ["onnx", "openvino", pytest.param("aoti", marks=pytest.mark.slow)])
 def test_a_program_without_this_package_gets_the_same_grids(
     exported: Export, weights: Path, tmp_path: Path, name: str
 ) -> None:
@@ -250,6 +250,17 @@ def test_the_loop_in_the_readme_lifts_as_numpy_does(tmp_path: Path) -> None:
     np.testing.assert_allclose(lifted, lift_plan.lift_features(depth, features, start, entries), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["data", "thesis"])
+def test_data_and_other_folders_are_not_replaced(weights: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ("description.json" if name == "data" else name)).touch()
+    inputs = [out] if name == "data" else []
+    with pytest.raises(BridgeTAError, match=r"would replace|something else"):
+        export.export_student(weights, out, "onnx", choose_frames, overwrite=True, inputs=inputs)
+    assert len(list(out.iterdir())) == 1
+
+
 def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
     infer = export.ExportedNetwork.infer
     monkeypatch.setattr(export.ExportedNetwork, "infer", lambda *arguments: change(infer(*arguments)))
@@ -307,10 +318,10 @@ def test_an_iou_that_changes_is_told(weights: Path, tmp_path: Path, monkeypatch:
 def test_earlier_folders_are_replaced_only_on_request(weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "mine.txt").write_text("precious")
+    (out / "description.json").write_text("earlier")
     with pytest.raises(BridgeTAError, match="already exists"):
         export.export_student(weights, out, "onnx", choose_frames)
-    assert (out / "mine.txt").read_text() == "precious"
+    assert (out / "description.json").read_text() == "earlier"
     export.export_student(weights, out, "onnx", choose_frames, overwrite=True)
-    assert not (out / "mine.txt").exists()
+    assert (out / "description.json").read_text() != "earlier"
     assert (out / "lift.onnx").is_file()
