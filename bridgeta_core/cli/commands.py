@@ -20,7 +20,7 @@ from bridgeta_core.cli.common import (
     say,
 )
 from bridgeta_core.cli.data import data_app
-from bridgeta_core.cli.deploy import bench, quantise
+from bridgeta_core.cli.deploy import bench, import_weights, quantise
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import check_folder, hold_lock
 from bridgeta_core.utils.outputs import check_output, replace_when_done
@@ -33,10 +33,13 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 app.command()(bench)
+app.command(name="import")(import_weights)
 app.command()(quantise)
 
 
-Configuration = Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, nuscenes_swin_t.")]
+Configuration = Annotated[
+    str, typer.Argument(help="YAML file, or a shipped name: tiny, nuscenes_swin_t, nuscenes_bevfusion.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.", show_default=False)
 ]

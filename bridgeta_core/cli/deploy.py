@@ -1,4 +1,4 @@
-"""The `bridgeta` commands on what runs on a vehicle: measure it, and make it smaller."""
+"""The `bridgeta` commands on what runs on a vehicle: bring it from elsewhere, measure it, and make it smaller."""
 
 from __future__ import annotations
 
@@ -21,6 +21,29 @@ def bench(
     from bridgeta_core.deploy.bench import measure_weights
 
     console.print(measure_weights(weights, device, repeats).build_table())
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="Checkpoint of BEVFusion or of a Swin backbone, .pth.")],
+    out: Annotated[Path, typer.Argument(help="Weights file to write, .safetensors; a folder for a backbone.")],
+    role: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            help="student (a camera-only network), teacher (one with LiDAR), or backbone (for training).",
+        ),
+    ] = "student",
+) -> None:
+    """Import published weights: BEVFusion's of map segmentation, or a backbone. No code in them is run."""
+    from bridgeta_core.bevfusion.importing import import_checkpoint
+
+    network = import_checkpoint(file, out, role)
+    use = {
+        "student": f"Try it: bridgeta replay BAG OUT --weights {out}",
+        "teacher": f"Distil from it: bridgeta train distill CONFIGURATION distill.teacher={out}",
+        "backbone": f"Train from it: model.backbone.pretrained={out}",
+    }[role]
+    say(f"Wrote {out}, a {network}. {use}")
 
 
 def quantise(

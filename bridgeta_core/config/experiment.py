@@ -53,6 +53,12 @@ class BackboneConfig:
     options: dict[str, Any] = setting({}, "fields of the backbone's own configuration, e.g. depths")
     stages: list[int] = setting([2, 3, 4], "backbone stages that feed the pyramid, finest first, 1 = the first", ge=1)
     channels: int = setting(256, "channels of the pyramid", ge=8, le=MOST_CHANNELS)
+    pyramid: str = setting(
+        "sum",
+        "how a finer stage meets the coarser ones: sum, or concatenation with two convolutions as in BEVFusion",
+        among=("sum", "concatenation"),
+        added=True,
+    )
 
 
 @dataclass
@@ -70,6 +76,30 @@ class LiftConfig:
     z_max: float = setting(10.0, "highest height above the ego origin that is lifted, metres")
     downsample: int = setting(2, "stride of the convolutions after the lift", among=(1, 2, 4))
     ground_prior: bool = setting(False, "start the depth of every image cell from where its ray meets the plane z = 0")
+    depth_place: str = setting(
+        "centre",
+        "the depth that stands for a bin: its centre, or near, its near edge",
+        among=("centre", "near"),
+        added=True,
+    )
+    pixel_place: str = setting(
+        "centre",
+        "where the ray of an image cell runs: through its centre, or spread, evenly from the first pixel to the last",
+        among=("centre", "spread"),
+        added=True,
+    )
+    edge: str = setting(
+        "cut",
+        "what lies up to a cell beyond the grid: cut, or widen, it counts to the cells at the rear and left edges",
+        among=("cut", "widen"),
+        added=True,
+    )
+    kernel: int = setting(
+        2,
+        "size of the strided convolutions after the lift: 2 covers whole cells; 3, without one behind, is BEVFusion's",
+        among=(2, 3),
+        added=True,
+    )
 
 
 @dataclass
@@ -84,7 +114,16 @@ class DecoderConfig:
     )
     blocks: int = setting(5, "convolutions per stage", ge=1, le=32)
     channels: int = setting(
-        256, "output channels per stage; D has this times the number of stages", ge=8, le=MOST_CHANNELS
+        256,
+        "output channels per stage; D has this times the number of stages, or of resnet just this",
+        ge=8,
+        le=MOST_CHANNELS,
+    )
+    kind: str = setting(
+        "second",
+        "second, or resnet: BEVFusion's of cameras, residual stages of strides 2, 2, 1, and the first and last joined",
+        among=("second", "resnet"),
+        added=True,
     )
 
 

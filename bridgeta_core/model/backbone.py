@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,9 +27,9 @@ class ImageEncoder(nn.Module):
     """Images `[B, 3, H, W]` to features `[B, config.channels, H / stride, W / stride]` of the finest chosen stage.
 
     The pyramid is that of Lin et al. 2017: a 1x1 convolution per stage, sums from coarse to fine, and one 3x3
-    convolution at the end. `config` is the configuration as built: after loading pretrained weights its options
-    spell out their architecture, so that the network can be rebuilt without them. With `pretrained` off the
-    backbone is built from the configuration alone, without asking a hub.
+    convolution at the end; or a `JoinedPyramid`. `config` is the configuration as built: after loading pretrained
+    weights its options spell out their architecture, so that the network can be rebuilt without them. With `pretrained`
+    off the backbone is built from the configuration alone, without asking a hub.
     """
 
     def __init__(self, config: BackboneConfig, pretrained: bool = True) -> None:
@@ -40,8 +41,10 @@ class ImageEncoder(nn.Module):
             self.backbone, options = _load_pretrained(config, type(self.backbone))
         self.config = replace(config, options=options)
         widths: list[int] = self.backbone.channels
-        self.lateral = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in widths)
-        self.output = convolution(config.channels, config.channels)
+        self.joined = JoinedPyramid(widths, config.channels) if config.pyramid == "concatenation" else None
+        if self.joined is None:
+            self.lateral = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in widths)
+            self.output = convolution(config.channels, config.channels)
         self.stride = self._measure_stride()
 
     def _measure_stride(self) -> int:
@@ -62,11 +65,39 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalised images `[B, 3, H, W]` into `[B, config.channels, H / stride, W / stride]`."""
         maps = self.backbone(images).feature_maps
+        if self.joined is not None:
+            return self.joined(maps)
         laterals = [layer(m) for layer, m in zip(self.lateral, maps, strict=True)]
         result = laterals[-1]
         for finer in reversed(laterals[:-1]):
             result = finer + functional.interpolate(result, size=finer.shape[-2:], mode="nearest")
         return self.output(result)
+
+
+class JoinedPyramid(nn.Module):
+    """Maps `[B, C_i, h_i, w_i]` of some stages, finest first, to `[B, channels, h_0, w_0]`.
+
+    This is BEVFusion's pyramid of cameras: from coarse to fine, a map is enlarged bilinearly and laid beside the finer
+    one, and both go through a 1x1 and a 3x3 convolution.
+    """
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        if len(widths) < 2:
+            raise BridgeTAError("model.backbone.pyramid = concatenation needs two stages or more", exit_code=2)
+        coarser = [channels] * (len(widths) - 2) + [widths[-1]]
+        self.merge = nn.ModuleList(
+            nn.Sequential(convolution(width + below, channels, kernel=1), convolution(channels, channels))
+            for width, below in zip(widths[:-1], coarser, strict=True)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Merge all maps into the finest."""
+        result = maps[-1]
+        for finer, merge in zip(reversed(maps[:-1]), reversed(self.merge), strict=True):
+            large = functional.interpolate(result, size=finer.shape[-2:], mode="bilinear", align_corners=False)
+            result = merge(torch.cat([finer, large], dim=1))
+        return result
 
 
 def _build_backbone(config: BackboneConfig) -> tuple[Any, dict[str, Any]]:

@@ -38,7 +38,7 @@ with warnings.catch_warnings():
 
 
 def depth_bins(config: LiftConfig) -> Tensor:
-    """Compute the centres of the depth bins in metres along the optical axis, `[D]` float64.
+    """Compute the depths that stand for the bins in metres along the optical axis, `[D]` float64.
 
     Raises BridgeTAError when the range is empty or not a whole number of bins.
     """
@@ -49,15 +49,25 @@ def depth_bins(config: LiftConfig) -> Tensor:
             f"{config.depth_step} m bins",
             exit_code=2,
         )
-    return config.depth_min + (torch.arange(round(count), dtype=torch.float64) + 0.5) * config.depth_step
+    place = 0.5 if config.depth_place == "centre" else 0.0
+    return config.depth_min + (torch.arange(round(count), dtype=torch.float64) + place) * config.depth_step
 
 
-def cell_pixels(feature_size: tuple[int, int], image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Compute the pixel coordinates (integers at pixel centres) of feature cells' centres: u `[w]`, v `[h]`, float64.
+def cell_pixels(
+    feature_size: tuple[int, int], image_size: tuple[int, int], place: str = "centre"
+) -> tuple[Tensor, Tensor]:
+    """Compute the pixel coordinates (integers at pixel centres) of feature cells' rays: u `[w]`, v `[h]`, float64.
 
-    Cell j of stride s covers the pixels j s to (j + 1) s - 1, so its centre is j s + (s - 1) / 2.
+    Cell j of stride s covers the pixels j s to (j + 1) s - 1, so its centre is j s + (s - 1) / 2. With the `place`
+    "spread" the first cell's ray runs through the first pixel and the last one's through the last, as in the frustum of
+    Lift-Splat (Philion & Fidler 2020).
     """
     (h, w), (height, width) = feature_size, image_size
+    if place == "spread":
+        return (
+            torch.linspace(0, width - 1, w, dtype=torch.float64),
+            torch.linspace(0, height - 1, h, dtype=torch.float64),
+        )
     return (
         (torch.arange(w, dtype=torch.float64) + 0.5) * (width / w) - 0.5,
         (torch.arange(h, dtype=torch.float64) + 0.5) * (height / h) - 0.5,
@@ -172,7 +182,7 @@ class LiftPlan:
         bins, cells = len(depths), rows * columns
         _check_size(batch * cells, batch * cameras * h * w * bins)
 
-        u, v = cell_pixels(feature_size, image_size)
+        u, v = cell_pixels(feature_size, image_size, config.pixel_place)
         pixels = torch.stack([u.repeat(h), v.repeat_interleave(w), torch.ones(h * w, dtype=torch.float64)])
         rays = pose[:, :, :3, :3] @ torch.linalg.inv(k) @ pixels  # [B, N, 3, h w]: metres in ego per metre of depth
         origin = pose[:, :, :3, 3:]
@@ -185,9 +195,11 @@ class LiftPlan:
 
         # [B, N, h w, D] each: continuous column and row of the grid, and height in metres.
         column, row, height = (start[:, :, i] + slope[:, :, i] * depth for i in range(3))
-        inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+        # BEVFusion rounds towards zero, on axes that begin at the rear and at the left: its first cells are two wide.
+        wider = 1 if config.edge == "widen" else 0
+        inside = (column >= -wider) & (column < columns) & (row >= 0) & (row < rows + wider)
         inside &= (height >= config.z_min) & (height <= config.z_max)
-        cell = row.int() * columns + column.int()
+        cell = row.int().clamp(max=rows - 1) * columns + column.int().clamp(min=0)
         cell += (torch.arange(batch, dtype=torch.int32, device=device) * cells)[:, None, None, None]
 
         # Image cells are enumerated in order, so only the pattern with BEV cells as rows needs sorting.

@@ -13,7 +13,7 @@ from torch.nn import functional
 from bridgeta_core.config.experiment import StudentConfig
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.backbone import ImageEncoder
-from bridgeta_core.model.decoder import BevDecoder, CameraNeck, build_downsampling
+from bridgeta_core.model.decoder import CameraNeck, Decoder, build_decoder, build_downsampling
 from bridgeta_core.model.head import SegmentationHead
 from bridgeta_core.model.lift import LiftPlan, bev_grid, depth_bins, lift
 from bridgeta_core.utils.errors import BridgeTAError
@@ -71,7 +71,7 @@ class CameraBranch(nn.Module):
         self.depth = nn.Conv2d(config.backbone.channels, len(bins) + self.lift.channels, 1)
         # 0.03/m is about the height of one image cell of a 352-pixel-wide image, seen as inverse depth of the ground.
         self.ground_width = nn.Parameter(torch.tensor(math.log(0.03))) if self.lift.ground_prior else None
-        self.downsample = build_downsampling(self.lift.channels, self.lift.downsample)
+        self.downsample = build_downsampling(self.lift.channels, self.lift.downsample, self.lift.kernel)
 
     @property
     def feature_size(self) -> tuple[int, int]:
@@ -113,7 +113,7 @@ class CameraBranch(nn.Module):
 class Segmenter(nn.Module):
     """What student and teacher share: the way from F on, through the `decoder` and `head` of the subclass."""
 
-    decoder: BevDecoder
+    decoder: Decoder
     head: SegmentationHead
 
     @property
@@ -147,7 +147,7 @@ class Student(Segmenter):
         self.config = replace(config, backbone=self.camera.encoder.config)
         self.grid, self.bev_grid = grid, self.camera.grid
         self.neck = CameraNeck(config.lift.channels, config.decoder.width)
-        self.decoder = BevDecoder(config.decoder)
+        self.decoder = build_decoder(config.decoder)
         self.head = SegmentationHead(self.decoder.channels, config.head, self.bev_grid, grid)
         self._store_channels_last()
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bridgeta_core.config.experiment import LidarConfig, LiftConfig, StudentConfig, TeacherConfig
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.model.decoder import BevDecoder, Residual, build_downsampling, convolution
+from bridgeta_core.model.decoder import Residual, build_decoder, build_downsampling, convolution
 from bridgeta_core.model.head import SegmentationHead
 from bridgeta_core.model.lift import LiftPlan, bev_grid
 from bridgeta_core.model.pillars import Pillars
@@ -60,7 +60,7 @@ class Teacher(Segmenter):
         self.grid, self.bev_grid = grid, self.lidar.grid
         fused = config.lidar.width + (model.lift.channels if self.camera else 0)
         self.fuser = convolution(fused, model.decoder.width, relu=False)
-        self.decoder = BevDecoder(model.decoder)
+        self.decoder = build_decoder(model.decoder)
         self.head = SegmentationHead(self.decoder.channels, model.head, self.bev_grid, grid)
         self._store_channels_last()
 

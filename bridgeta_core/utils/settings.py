@@ -21,12 +21,21 @@ T = TypeVar("T")
 _announced: set[str] = set()  # former keys whose new name was printed
 
 
-def setting(default: Any, help: str, *, ge: float | None = None, le: float | None = None, among: Sequence = ()) -> Any:
+def setting(
+    default: Any,
+    help: str,
+    *,
+    ge: float | None = None,
+    le: float | None = None,
+    among: Sequence = (),
+    added: bool = False,
+) -> Any:
     """Make a dataclass field with its help and its range: `ge <= value <= le`, or one of `among`.
 
-    The range of a list or a mapping holds for each of its elements.
+    The range of a list or a mapping holds for each of its elements. A setting that was `added` to a released class is
+    left out of mappings while it has its default, so that files and hashes of older settings stay the same.
     """
-    metadata = {"help": help, "ge": ge, "le": le, "among": tuple(among)}
+    metadata = {"help": help, "ge": ge, "le": le, "among": tuple(among), "added": added}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -161,4 +170,20 @@ def _explain(error: Exception) -> tuple[str, str | None]:
 
 def to_mapping(settings: Any) -> dict[str, Any]:
     """Convert a settings dataclass to nested plain dicts and lists, the inverse of `from_mapping`."""
-    return dataclasses.asdict(settings)
+    content = dataclasses.asdict(settings)
+    _drop_added(settings, content)
+    return content
+
+
+def _drop_added(settings: Any, content: dict[str, Any]) -> None:
+    """Remove from a mapping of settings those that were added later and have their defaults."""
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        if dataclasses.is_dataclass(value):
+            _drop_added(value, content[f.name])
+        elif f.metadata.get("added") and value == _make_default(f):
+            del content[f.name]
+
+
+def _make_default(f: dataclasses.Field[Any]) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()

@@ -151,6 +151,11 @@ COMMANDS = {
             outputs=("export",),
             again=("--overwrite",),
         ),
+        Command(
+            "import",
+            ("import", "{inputs}/swin.pth", "{out}/backbone", "--as", "backbone"),
+            outputs=("backbone",),
+        ),
         Command("data check root", ("data", "check", "{inputs}/root", "--deep", "--jobs", "1"), outputs=()),
         Command("data index", ("data", "index", "{inputs}/root"), outputs=()),
         _train("teacher"),

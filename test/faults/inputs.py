@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 import yaml
 from commands import SCENE, SYNTH, TRAINING, Command
+from released import make_swin
 from sandbox import Sandbox
 
 from bridgeta_core.config import experiment as config
@@ -36,6 +38,7 @@ def make_inputs(folder: Path, names: Iterable[str]) -> Path:
     experiment = config.load(config.Experiment, TRAINING[0], settings)
     student = Student(experiment.model, experiment.grid, pretrained=False)
     save_weights(folder / "weights.safetensors", student, experiment.data.cameras, {})
+    torch.save(make_swin(), folder / "swin.pth")
     if any(name.startswith(("replay", "report", "view rig")) for name in names):
         run("bag", "{inputs}/root", "{inputs}/bag", "--scene", SCENE)
         run("bag", "{inputs}/root", "{inputs}/bag3", "--scene", SCENE, "--storage", "sqlite3")

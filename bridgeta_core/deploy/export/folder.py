@@ -56,6 +56,8 @@ def describe_lift(config: LiftConfig) -> dict[str, Any]:
         "z_max": config.z_max,
         "depths": depth_bins(config).tolist(),
         "channels": config.channels,
+        "pixel_place": config.pixel_place,
+        "edge": config.edge,
     }
 
 

@@ -52,8 +52,11 @@ def plan_lift(
     if not shapes_fit or not (np.isfinite(k).all() and np.isfinite(pose).all()):
         raise ValueError("intrinsics should be [N, 3, 3] and vehicle_T_camera [N, 4, 4], of finite numbers")
     (h, w), image, grid = description["features"], description["image"], description["lift"]["grid"]
-    u = (np.arange(w) + 0.5) * (image["width"] / w) - 0.5  # pixels of the middles of the image cells
-    v = (np.arange(h) + 0.5) * (image["height"] / h) - 0.5
+    if description["lift"].get("pixel_place") == "spread":  # from the first pixel to the last
+        u, v = np.linspace(0, image["width"] - 1, w), np.linspace(0, image["height"] - 1, h)
+    else:  # pixels of the middles of the image cells
+        u = (np.arange(w) + 0.5) * (image["width"] / w) - 0.5
+        v = (np.arange(h) + 0.5) * (image["height"] / h) - 0.5
     pixels = np.stack([np.tile(u, h), np.repeat(v, w), np.ones(h * w)])
     rays = pose[:, :3, :3] @ np.linalg.inv(k) @ pixels  # [N, 3, h w]: metres in x, y, z per metre of depth
     origin = pose[:, :3, 3:]
@@ -64,10 +67,12 @@ def plan_lift(
     depths = np.asarray(description["lift"]["depths"], np.float32)
     column, row, height = (begin[:, i] + slope[:, i] * depths for i in range(3))  # each [N, h w, D]
     low, high = description["lift"]["z_min"], description["lift"]["z_max"]
-    inside = (column >= 0) & (column < grid["columns"]) & (row >= 0) & (row < grid["rows"])
+    wider = 1 if description["lift"].get("edge") == "widen" else 0  # the cells at the rear and left edges are two wide
+    inside = (column >= -wider) & (column < grid["columns"]) & (row >= 0) & (row < grid["rows"] + wider)
     inside &= (height >= np.float32(low)) & (height <= np.float32(high))
     source = np.flatnonzero(inside)
-    target = row.flat[source].astype(np.int64) * grid["columns"] + column.flat[source].astype(np.int64)
+    rows, columns = (x.flat[source].astype(np.int64) for x in (row, column))
+    target = np.minimum(rows, grid["rows"] - 1) * grid["columns"] + np.maximum(columns, 0)
     order = np.argsort(target, kind="stable")
     start = np.searchsorted(target[order], np.arange(grid["rows"] * grid["columns"] + 1))
     ground = (-rays[:, 2] / np.maximum(origin[:, 2], 0.1)).reshape(-1, h, w)

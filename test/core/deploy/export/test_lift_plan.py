@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,13 @@ def sum_padded(values: NDArray[Any], indices: NDArray[np.int32]) -> NDArray[Any]
     return np.concatenate([values, np.zeros_like(values[:1])])[indices].sum(axis=1)
 
 
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 7))
-def test_any_rig_is_planned_as_in_training(seed: int, count: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 7), as_bevfusion=st.booleans())
+def test_any_rig_is_planned_as_in_training(seed: int, count: int, as_bevfusion: bool) -> None:
     k, poses = random_cameras(seed, count)
-    expected = build(k, poses, CONFIG)
-    ground, start, source = lift_plan.plan_lift(k, poses, describe(CONFIG))
+    places = {"depth_place": "near", "pixel_place": "spread", "edge": "widen"} if as_bevfusion else {}
+    config = replace(CONFIG, **places)
+    expected = build(k, poses, config)
+    ground, start, source = lift_plan.plan_lift(k, poses, describe(config))
     np.testing.assert_array_equal(start, expected.gather.crow)
     np.testing.assert_array_equal(source, expected.gather.source)
     np.testing.assert_allclose(ground, expected.ground[0], rtol=1e-5)

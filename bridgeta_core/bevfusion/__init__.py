@@ -1,0 +1,1 @@
+"""Import the networks that BEVFusion (mit-han-lab/bevfusion) has published, from their PyTorch checkpoints."""
