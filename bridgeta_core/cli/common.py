@@ -30,7 +30,7 @@ class Commands(TyperGroup):
         """Run the command line."""
         try:
             return super().main(*arguments, **options)
-        except OSError as error:  # of the help, which is written before a command is chosen
+        except Exception as error:  # of the help, or of reading the arguments, before a command is chosen
             sys.exit(_report(error, []))
 
     def invoke(self, ctx: Any) -> Any:
@@ -128,6 +128,8 @@ def _describe(error: BaseException, interrupted: bool) -> tuple[str, int]:
         package = (error.name or "").split(".")[0]
         if package not in {"bridgeta_core", "bridgeta_synth", "bridgeta_ros"}:
             return f"this command needs {error.name}. Install the rest: pip install '.[train]'", 1
+    if isinstance(error, ImportError) and "shared object" in str(error):
+        return f"a library cannot be loaded ({' '.join(str(error).split())})", 1
     raise error
 
 

@@ -33,7 +33,8 @@ def describe_lack_of_memory(error: BaseException) -> str | None:
     first = str(error).splitlines()[0] if str(error) else "no memory is left"
     words = ("can't allocate memory", "out of memory", "not enough memory", "can't start new thread")
     of_torch = isinstance(error, RuntimeError) and any(text in first for text in words)
-    return first if of_torch or isinstance(error, MemoryError) else None
+    of_linker = isinstance(error, ImportError) and ("failed to map" in first or "annot allocate memory" in first)
+    return first if of_torch or of_linker or isinstance(error, MemoryError) else None
 
 
 def join_first(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:

@@ -61,6 +61,15 @@ def crowd():
     for _ in range(3):
         threading.Thread(target=time.sleep, args=[60], daemon=True).start()
 
+def link(text):
+    if text == "main":
+        raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+    return text
+
+@app.command()
+def bind(place: str = typer.Option("main", parser=link)):
+    raise ImportError("lib.so: failed to map segment from shared object")
+
 @app.command()
 def log():
     def write():
@@ -165,6 +174,21 @@ def test_a_thread_that_finds_no_memory_is_one_line():
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "not enough memory (can't start new thread)" in only_line(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("bind",), "a library cannot be loaded (libGL.so.1: cannot open shared object file"),
+        (("bind", "--place", "command"), "not enough memory (lib.so: failed to map"),
+    ],
+    ids=["while arguments are read", "in a command"],
+)
+def test_a_library_that_cannot_be_loaded_is_one_line(arguments, says):
+    process = start(*arguments)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert says in only_line(err)
 
 
 def test_a_thread_that_the_system_stops_is_one_line():
