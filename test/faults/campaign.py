@@ -49,7 +49,16 @@ _HEAVY = (
 )
 """What commands import when they need it: imported once, since every try is a fork of this process."""
 
-Try = Callable[[], Verdict]
+KINDS = {
+    "kill": Bench.kill,
+    "error": Bench.fail,
+    "two": Bench.run_twice,
+    "limit": Bench.limit,
+    "mutant": Bench.deceive,
+}
+"""The kinds of tries by the names of the command line."""
+
+Try = partial[Verdict]  # of one of these
 
 
 def plan_tries(bench: Bench, names: list[str], seed: int, worker: int, workers: int) -> Iterator[Try]:
@@ -218,10 +227,12 @@ def run(folder: Path, options: argparse.Namespace, console: Console) -> Campaign
     bench = Bench(folder, make_inputs(folder / "in", names))
     learn(bench, names, campaign)
     end = time.monotonic() + 3600 * options.hours
+    wanted = [KINDS[name] for name in options.kinds]
     files = {folder / f"verdicts{i}": 0 for i in range(options.jobs)}
     children = set()
     for i, file in enumerate(files):
-        tries = plan_tries(bench, names, options.seed, i, options.jobs)
+        planned = plan_tries(bench, names, options.seed, i, options.jobs)
+        tries = (one for one in planned if one.func.__func__ in wanted)
         children.add(fork(partial(work, tries, options.tries, end, file)))
     total = 3600 * options.hours if options.tries is None else options.tries * options.jobs
     with Progress(console=console) as progress:
@@ -247,6 +258,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="tries at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="+", choices=list(COMMANDS), help="only these, and what they read")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="only these")
     parser.add_argument("--log", type=Path, help="write every verdict to this file as a line of JSON")
     options = parser.parse_args()
     if (lack := explain_no_strace()) is not None:
