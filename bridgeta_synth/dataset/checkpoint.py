@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
@@ -15,14 +17,16 @@ from bridgeta_core.utils.files import flush, hold_lock
 from bridgeta_core.utils.outputs import clean_leftovers, discard, move_into_place, replace_when_done
 from bridgeta_synth.settings import WORLD_VERSION, SynthSettings
 
+logger = logging.getLogger(__name__)
+
 _STATE, _LOCK = "state.json", ".lock"
 
 
 class Checkpoint:
     """`<out>.partial`, of which `root` will become `out`; `finished` holds what is known of every finished task.
 
-    A task is listed exactly when all its files are on the disk. state.json holds the settings, since tasks of other
-    settings do not fit.
+    A task is listed exactly when all its files are on the disk, with their checksums. state.json holds the settings,
+    since tasks of other settings do not fit.
     """
 
     def __init__(self, out: Path) -> None:
@@ -78,18 +82,41 @@ class Checkpoint:
         return state
 
     def has(self, name: str) -> bool:
-        """Tell whether a task is finished."""
-        return (self.finished / f"{name}.json").exists()
+        """Tell whether a task is finished: listed, with all its files as they were written."""
+        if not self._locate(name).exists():
+            return False
+        try:
+            files = self._read(name)["files"]
+            whole = all(_compute_checksum(self.root / path) == checksum for path, checksum in files.items())
+        except (ValueError, FileNotFoundError):
+            whole = False
+        if not whole:
+            logger.warning("%s: %s was damaged after it had been written, and is made again", self.folder, name)
+        return whole
 
     def load(self, name: str) -> dict[str, Any]:
         """Load what was saved of a task."""
-        content: dict[str, Any] = json.loads((self.finished / f"{name}.json").read_text())
+        content: dict[str, Any] = self._read(name)["content"]
         return content
 
     def save(self, name: str, content: dict[str, Any], files: Iterable[Path]) -> None:
         """Mark a task as finished, once its files are on the disk."""
+        files = list(files)
         flush(*files)
-        _write(self.finished / f"{name}.json", json.dumps(content))
+        checksums = {str(path.relative_to(self.root)): _compute_checksum(path) for path in files}
+        text = json.dumps({"files": checksums, "content": content})
+        _write(self._locate(name), f"{zlib.crc32(text.encode()):08x} {text}")
+
+    def _locate(self, name: str) -> Path:
+        return self.finished / f"{name}.json"
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """Read what is known of a task. Raises ValueError when it is not what was written."""
+        checksum, _, text = self._locate(name).read_bytes().partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(text):
+            raise ValueError(f"{name} is damaged")
+        known: dict[str, Any] = json.loads(text)
+        return known
 
     def publish(self) -> None:
         """Put the root in the place of `out` and remove the rest.
@@ -119,6 +146,14 @@ def _identify(folder: Path) -> list[int]:
     """Return what a folder keeps when it is renamed."""
     status = folder.stat()
     return [status.st_dev, status.st_ino]
+
+
+def _compute_checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            checksum = zlib.crc32(data, checksum)
+    return checksum
 
 
 def _write(path: Path, text: str) -> None:

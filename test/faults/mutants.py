@@ -60,7 +60,7 @@ _TARGETS = (
     Target("best checkpoint", "out/student_run/checkpoints/best.ckpt", "train student", ("--resume",), checked=True),
     Target("experiment.yaml to resume", "out/student_run/experiment.yaml", "train student", ("--resume",)),
     Target("metrics.csv", "out/student_run/logs/*/metrics.csv", "train student", ("--resume",), checked=True),
-    Target("remains of a synth", "out/root.partial/*.json", "synth"),
+    Target("remains of a synth", "out/root.partial/*.*", "synth", checked=True),
 )
 
 TARGETS = {target.name: target for target in _TARGETS}

@@ -22,7 +22,7 @@ from commands import Command
 PROGRAM = (sys.executable, "-c", "from bridgeta_ros.cli import main; main()")
 MARK = "BRIDGETA_TRY"  # an environment variable that tells whose a process is
 LONGEST = 240.0  # seconds; a command that takes longer hangs
-GRACE = 10.0  # seconds that the processes of a command have to end after it
+GRACE = 30.0  # seconds that processes have to end after their command; one that starts first loads its libraries
 
 
 @dataclass

@@ -204,3 +204,12 @@ def test_an_injection_counts_where_it_met_the_sandbox(tmp_path, path, met):
     assert was_met(log, Injection(operation), [Path("/t")]) is met
     log.write_text(f'11 rename("{path}", "{path}c") = -1 EIO (Input/output error) (INJECTED)\n')
     assert was_met(log, Injection(operation, "EIO"), [Path("/t")]) is met
+
+
+def test_a_full_disk_where_a_process_reads_is_no_hit(tmp_path):
+    log, operation = tmp_path / "log", Operation("openat", 1, "/t/out/b", True)
+    written = '11 openat(AT_FDCWD</t>, "out/b", O_WRONLY|O_CREAT, 0666) = -1 ENOSPC (Nothing left) (INJECTED)\n'
+    read = '12 openat(AT_FDCWD</t>, "/t", O_RDONLY|O_DIRECTORY) = -1 ENOSPC (Nothing left) (INJECTED)\n'
+    for content, met in ((written, True), (written + read, False)):
+        log.write_text(content)
+        assert was_met(log, Injection(operation, "ENOSPC"), [Path("/t")]) is met

@@ -22,6 +22,7 @@ READING = ("read", "pread64")
 NAMING = ("rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "link", "symlink")
 
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
+_OPENS_TO_WRITE = re.compile(r"O_CREAT|O_WRONLY|O_RDWR|O_TRUNC")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def read_operations(log: Path, folders: Iterable[Path]) -> list[Operation]:
             path = _find_path(rest, prefixes)
             if path is None:
                 continue
-            writes = name in WRITING or re.search(r"O_CREAT|O_WRONLY|O_RDWR|O_TRUNC", rest) is not None
+            writes = name in WRITING or _OPENS_TO_WRITE.search(rest) is not None
             key = (name, counts[thread, name])
             found.setdefault(key, Operation(*key, path, writes))
     return list(found.values())
@@ -98,7 +99,8 @@ def read_operations(log: Path, folders: Iterable[Path]) -> list[Operation]:
 def was_met(log: Path, injection: Injection, folders: Iterable[Path]) -> bool:
     """Tell whether an injection met an operation on what lies in the folders.
 
-    Other threads and other runs count a little differently: it may have met a file of the interpreter instead.
+    Other threads and other runs count a little differently: it may have met a file of the interpreter instead. And each
+    process counts for itself: in another one it may have met what cannot happen, a full disk where a file is read.
     """
     if not log.is_file():
         return False
@@ -106,6 +108,9 @@ def was_met(log: Path, injection: Injection, folders: Iterable[Path]) -> bool:
     lines = log.read_text(errors="replace").splitlines()
     # A call that a kill came before has no result.
     hits = [line for line in lines if ("(INJECTED)" in line if injection.code else line.endswith("= ?"))]
+    opens = injection.operation.name in OPENING
+    if opens and injection.code == "ENOSPC" and not all(_OPENS_TO_WRITE.search(line) for line in hits):
+        return False
     return any(_find_path(line, prefixes) is not None for line in hits)
 
 

@@ -53,6 +53,27 @@ def test_overwriting_discards_only_tasks_of_other_settings(interrupted: Path) ->
             assert checkpoint.has("scene-0001") == kept
 
 
+@pytest.mark.parametrize("damage", ["a listed task", "a file", "a file that is gone", "cut"])
+def test_a_damaged_task_is_made_again(interrupted: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = Checkpoint(interrupted)
+    file = checkpoint.root / "map.json"
+    file.write_bytes(b"0123")
+    checkpoint.save("task", {"number": 7}, [file])
+    assert checkpoint.has("task")
+    assert checkpoint.load("task") == {"number": 7}
+    listed = checkpoint.finished / "task.json"
+    if damage == "a listed task":
+        listed.write_text(listed.read_text().replace("7", "8"))
+    elif damage == "cut":
+        listed.write_text(listed.read_text()[:20])
+    elif damage == "a file":
+        file.write_bytes(b"0124")
+    else:
+        file.unlink()
+    assert not checkpoint.has("task")
+    assert "task was damaged" in caplog.text
+
+
 def test_two_runs_cannot_share_a_folder(interrupted: Path) -> None:
     with (
         Checkpoint(interrupted).opened(TINY, "cpu", discard=False),
