@@ -280,6 +280,10 @@ class TrainConfig:
     learning_rate: float = setting(1e-3, "peak rate of the one-cycle schedule", ge=0)
     warmup: float = setting(0.4, "share of the steps before the peak", ge=0, le=1)
     weight_decay: float = setting(0.01, "AdamW's weight decay", ge=0)
+    undecayed: list[str] = setting([], "how names of weights end that do not decay", added=True)
+    momentum: list[float] = setting(
+        [0.95, 0.85], "AdamW's first beta at both ends of the schedule and at the peak", ge=0, le=0.999, added=True
+    )
     clip: float = setting(35.0, "largest gradient norm", ge=0)
     gamma: float = setting(2.0, "focusing exponent of the focal loss; 0 is cross-entropy", ge=0, le=10)
     precision: str = setting("32-true", "Lightning precision", among=("32-true", "16-mixed", "bf16-mixed"))

@@ -113,8 +113,18 @@ class MapTask(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Set up AdamW under a one-cycle schedule that advances with every step of the optimiser."""
         train = self.experiment.train
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(parameters, lr=train.learning_rate, weight_decay=train.weight_decay)
+        if len(train.momentum) != 2:
+            raise BridgeTAError(
+                f"train.momentum = {train.momentum} needs two values, at the ends and at the peak", exit_code=2
+            )
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        undecayed = [p for name, p in trained.items() if name.endswith(tuple(train.undecayed))]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trained.values() if all(p is not other for other in undecayed)]}
+        ]
+        if undecayed:
+            groups.append({"params": undecayed, "weight_decay": 0.0})
+        optimiser = torch.optim.AdamW(groups, lr=train.learning_rate, weight_decay=train.weight_decay)
         steps = max(2, int(self.trainer.estimated_stepping_batches))
         # A rise of exactly one step makes OneCycleLR divide by zero; a tiny bit more is the same schedule.
         rise = train.warmup if train.warmup * steps != 1 else train.warmup * (1 + 1e-9)
@@ -124,6 +134,8 @@ class MapTask(lightning.LightningModule):
             total_steps=steps,
             pct_start=rise,
             div_factor=10.0,
+            max_momentum=train.momentum[0],
+            base_momentum=train.momentum[1],
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

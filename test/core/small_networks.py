@@ -43,6 +43,18 @@ def small_student(
     )
 
 
+def bevfusion_student() -> StudentConfig:
+    """Settings of such a student with all that BEVFusion's camera-only network has otherwise."""
+    places = {"depth_place": "near", "pixel_place": "spread", "edge": "widen"}
+    config = small_student(
+        {"margin": 1.25},
+        {"downsample": 2, "kernel": 3, **places},
+        DecoderConfig(width=12, stages=[8, 10, 16], blocks=2, channels=8, kind="resnet"),
+    )
+    config.backbone.pyramid = "concatenation"
+    return config
+
+
 def small_teacher(sensors: str = "fusion", **lidar: Any) -> TeacherConfig:
     """Settings of the LiDAR branch of a teacher beside such a student."""
     return TeacherConfig(sensors, LidarConfig(**({"channels": 8, "width": 10} | lidar)))
@@ -67,10 +79,10 @@ def random_images(batch: int, cameras: int, width: int = 64, height: int = 32) -
     return torch.randint(0, 256, (batch, cameras, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def trained_student() -> Student:
+def trained_student(config: StudentConfig | None = None) -> Student:
     """A small student whose batch norms have seen data, so that folding them changes something."""
     torch.manual_seed(0)
-    config = small_student({"margin": 1.25}, {"downsample": 2, "ground_prior": True})
+    config = config or small_student({"margin": 1.25}, {"downsample": 2, "ground_prior": True})
     student = Student(config, GRID).train()
     for module in student.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

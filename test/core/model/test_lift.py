@@ -19,7 +19,7 @@ FEATURES, IMAGE = (2, 3), (16, 24)  # (height, width): stride 8
 OPTICAL = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 
 
-def small(**changes: float | int) -> LiftConfig:
+def small(**changes: float | int | str) -> LiftConfig:
     """Eight cells of one metre along x, twelve along y, four depth bins."""
     values = {"depth_min": 1.0, "depth_max": 9.0, "depth_step": 2.0, "z_min": -4.0, "z_max": 4.0} | changes
     return LiftConfig(grid=BevGrid(-4, 4, -6, 6, 1.0), **values)  # type: ignore[arg-type]
@@ -259,6 +259,30 @@ def test_feature_cells_are_centred_on_their_pixels() -> None:
     u, v = cell_pixels((2, 3), (16, 24))
     assert u.tolist() == [3.5, 11.5, 19.5]
     assert v.tolist() == [3.5, 11.5]
+
+
+def test_rays_may_spread_from_the_first_pixel_to_the_last() -> None:
+    u, v = cell_pixels((2, 3), (16, 24), "spread")
+    assert u.tolist() == [0, 11.5, 23]
+    assert v.tolist() == [0, 15]
+
+
+def test_a_bin_may_stand_for_its_near_edge() -> None:
+    assert depth_bins(small(depth_place="near")).tolist() == [1, 3, 5, 7]
+
+
+def test_wide_edges_take_what_lies_one_cell_beyond() -> None:
+    # Looking back from 0.3 m ahead of the rear edge at -4 m, and to the left from 0.3 m inside the left edge at 6 m.
+    k = torch.tensor(pinhole(1e6)).expand(1, 2, 3, 3)
+    pose = torch.tensor(np.stack([camera(np.pi, x=-2.7, y=0.5), camera(np.pi / 2, x=0.5, y=4.7)]))[None]
+    bins = {"depth_min": 1.0, "depth_max": 4.0, "depth_step": 1.0, "depth_place": "near"}
+    depth = torch.tensor([1.0, 10.0, 100.0]).double()[None, None, :, None, None].expand(1, 2, 3, *FEATURES)
+    cells = FEATURES[0] * FEATURES[1]
+    for edge, expected in (("cut", 1), ("widen", 11)):  # 0.3 m inside, 0.7 m and 1.7 m beyond
+        bev = lift(depth, torch.ones(1, 2, 1, *FEATURES).double(), make(k, pose, small(**bins, edge=edge)))[0, 0]
+        assert bev[6, 0] == expected * cells
+        assert bev[-1, 4] == expected * cells
+        assert bev.sum() == 2 * expected * cells
 
 
 def test_depth_bins_of_the_protocol() -> None:

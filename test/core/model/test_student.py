@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_networks import GRID, random_images, ring_of_cameras, small_student
+from small_networks import GRID, bevfusion_student, random_images, ring_of_cameras, small_student
 
 from bridgeta_core.config.experiment import (
     BackboneConfig,
@@ -53,6 +53,29 @@ def test_f_is_before_its_relu_and_decode_continues_from_it() -> None:
     assert torch.equal(again.D, taps.D)
     assert torch.equal(again.Z, taps.Z)
     assert torch.equal(student.head(student.decoder(taps.F.relu())), taps.Z)
+
+
+def test_the_parts_of_bevfusion_fit_together() -> None:
+    student = Student(bevfusion_student(), GRID).train()
+    taps = student(random_images(2, 3), student.plan(*ring_of_cameras(2, 3)))
+    assert [tap.shape[1:] for tap in taps] == [(12, 16, 24), (8, 16, 24), (6, 24, 40)]
+    taps.Z.square().mean().backward()
+    assert all(p.grad is not None for p in student.parameters())
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("decoder", {"stages": [8]}, "model.decoder.stages needs two or more"),
+        ("backbone", {"stages": [4]}, "pyramid = concatenation needs two stages or more"),
+    ],
+)
+def test_parts_of_bevfusion_that_cannot_be_built_are_named(part: str, change: dict, message: str) -> None:
+    config = bevfusion_student()
+    for name, value in change.items():
+        setattr(getattr(config, part), name, value)
+    with pytest.raises(BridgeTAError, match=message):
+        Student(config, GRID)
 
 
 def test_byte_images_are_normalised_inside() -> None:

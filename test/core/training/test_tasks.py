@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest import mock
+
 import pytest
 import torch
 
@@ -39,6 +42,23 @@ def test_weights_of_another_architecture_are_refused(two_scenes, teacher, tmp_pa
         StudentTask(wider, {})
     with pytest.raises(BridgeTAError, match="holds the weights of a teacher, not of a student"):
         StudentTask(two_scenes(f"train.initial={teacher}"), {})
+
+
+def test_named_weights_do_not_decay_and_momentum_follows_the_rate(two_scenes):
+    task = StudentTask(two_scenes("train.undecayed=[bias]", "train.momentum=[0.9,0.8]", "train.warmup=0.5"), {})
+    with mock.patch.object(type(task), "trainer", SimpleNamespace(estimated_stepping_batches=10)):
+        prepared = task.configure_optimizers()
+    decayed, rest = prepared["optimizer"].param_groups
+    biases = [p for name, p in task.named_parameters() if name.endswith("bias")]
+    assert list(map(id, rest["params"])) == list(map(id, biases))
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.01, 0.0)
+    assert len(decayed["params"]) + len(biases) == len(list(task.parameters()))
+    momenta = []
+    for _ in range(9):
+        momenta.append(prepared["optimizer"].param_groups[1]["betas"][0])
+        prepared["optimizer"].step()
+        prepared["lr_scheduler"]["scheduler"].step()
+    assert (max(momenta), min(momenta)) == pytest.approx((0.9, 0.8))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from small_networks import pictures, rig, trained_student
+from small_networks import bevfusion_student, pictures, rig, trained_student
 from torch import Tensor
 
 from bridgeta_core.deploy.export import folder as export
@@ -157,6 +157,13 @@ def test_a_program_without_this_package_gets_the_same_grids(
     assert find_foreign(modules) == ({"torch"} if name == "aoti" else set())
     expected = Runtime(weights, "cpu").infer(images, cameras)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_the_layers_of_bevfusion_are_exported_too(tmp_path: Path, name: str) -> None:
+    save_weights(tmp_path / "small.safetensors", trained_student(bevfusion_student()), ("a", "b"), {})
+    found = export.export_student(tmp_path / "small.safetensors", tmp_path / "out", name, choose_frames)
+    assert found.difference < 3e-4  # its batch norms have seen few cells, and magnify rounding
 
 
 def test_the_example_reproduces_the_grids_of_its_sample(exported: Export) -> None:
