@@ -103,12 +103,16 @@ def colour_cells(values: NDArray[np.generic]) -> Image:
     # Plane by plane, so that the work stays in the processor's cache: the node does this for every set, and all at once
     # would take ten times as long.
     canvas = np.empty((3, *values.shape[1:]), dtype=np.float32)
-    for plane, paper in enumerate(PAPER):
-        canvas[plane] = paper
-        for name in PAINT_ORDER:
-            alpha = np.asarray(values[CLASS_NAMES.index(name)], dtype=np.float32)
-            canvas[plane] += alpha * (np.float32(_colour(name)[plane]) - canvas[plane])
-    return np.ascontiguousarray(canvas.round().astype(np.uint8).transpose(2, 1, 0)[::-1, ::-1])
+    difference = np.empty_like(canvas[0])
+    for layer, paper in zip(canvas, PAPER, strict=True):
+        layer[:] = paper
+    for name in PAINT_ORDER:
+        alpha = np.asarray(values[CLASS_NAMES.index(name)], dtype=np.float32)
+        for layer, shade in zip(canvas, _colour(name), strict=True):
+            np.subtract(np.float32(shade), layer, out=difference)
+            difference *= alpha
+            layer += difference
+    return np.ascontiguousarray(canvas.round(out=canvas).astype(np.uint8).transpose(2, 1, 0)[::-1, ::-1])
 
 
 def colour_depths(depth: NDArray[np.floating]) -> Bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys.store import Typestore
@@ -35,7 +36,8 @@ from bridgeta_ros.pipeline.topics import (
 
 UNKNOWN = -1
 _LATEST = 2**31 * 1_000_000_000 - 1  # ns; the seconds of a Time are an int32
-_UNSEEN = 0.82  # brightness of what no camera sees, relative to what one does
+# What no camera sees has 0.82 of the brightness of what one does.
+_DIMMED = np.rint(np.arange(256) * 0.82).astype(np.uint8)
 
 _FLOAT32, _UINT16 = 7, 4  # sensor_msgs/PointField's constants
 _OFFSETS = {"x": 0, "y": 4, "z": 8, "intensity": 12, "ring": 16}
@@ -98,9 +100,13 @@ def make_header(factory: MessageFactory, ns: int, frame: str) -> Any:
 def to_percent(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.int8]:
     """Turn probabilities `[..., Y, X]` into occupancy values 0 to 100; -1 where they are NaN or not `seen`."""
     with np.errstate(invalid="ignore"):
-        values = np.rint(np.clip(probabilities, 0.0, 1.0) * 100.0)
-    values = np.where(np.isnan(values), UNKNOWN, values)
-    return (values if seen is None else np.where(seen, values, UNKNOWN)).astype(np.int8)
+        values = np.clip(probabilities, 0.0, 1.0) * 100.0
+        percent: NDArray[np.int8] = np.rint(values, out=values).astype(np.int8)
+    # All bits set are -1. A masked assignment, which branches at every cell, takes ten times as long as all the rest.
+    percent |= -np.isnan(values).view(np.int8)
+    if seen is not None:
+        percent |= -(~seen).view(np.int8)
+    return percent
 
 
 def to_navigation(
@@ -108,7 +114,8 @@ def to_navigation(
 ) -> NDArray[np.int8]:
     """Combine class probabilities `[6, Y, X]` to one grid `[Y, X]`: 0 drivable, 100 not drivable, -1 not seen."""
     drivable = probabilities[[c.name for c in CLASSES].index("drivable_area")] >= threshold
-    return np.where(seen, np.where(drivable, 0, 100), UNKNOWN).astype(np.int8)
+    values: NDArray[np.int8] = np.int8(100) * (~drivable).view(np.int8)
+    return values | -(~seen).view(np.int8)
 
 
 def draw_bev(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
@@ -119,8 +126,8 @@ def draw_bev(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None
     finite = np.isfinite(probabilities).all()  # ten times faster than replacing NaN that is not there
     picture = colour_cells(probabilities if finite else np.nan_to_num(probabilities))
     if seen is not None:
-        unseen = ~seen.T[::-1, ::-1]
-        picture[unseen] = np.rint(picture[unseen] * _UNSEEN)
+        unseen = np.ascontiguousarray(~seen.T[::-1, ::-1]).view(np.uint8)
+        cv2.copyTo(cv2.LUT(picture, _DIMMED), unseen, picture)
     return picture
 
 
