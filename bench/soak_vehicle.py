@@ -22,14 +22,24 @@ from rosidl_runtime_py.utilities import get_message
 
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import rigid
+from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
 from bridgeta_ros.bags.io import open_bag
-from bridgeta_ros.node.factory import RosFactory
+from bridgeta_ros.node.graph.factory import RosFactory
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.calibration import RigReader
 from bridgeta_ros.pipeline.sync import Synchroniser
+from bridgeta_synth import SynthSettings, write_dataset
 
 SPREAD = 0.0426  # s, between the first and the last camera of a nuScenes cycle
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def write_synthetic_bag(folder: Path, scale: float) -> Path:
+    """Write the bag of a drive of 4 s."""
+    settings = SynthSettings(scenes=1, seed=22, duration=4.0, version="v1.0-mini", image_scale=scale)
+    write_dataset(folder / "root", settings)
+    write_scene_bag(folder / "root", "v1.0-mini", "scene-0001", folder / "bag", SceneBagSettings(lidar=False))
+    return folder / "bag"
 
 
 def read_sets(bag: Path) -> tuple[list[dict[str, Any]], dict[str, Any], list[Any]]:

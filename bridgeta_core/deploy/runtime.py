@@ -87,6 +87,7 @@ class Runtime:
         self._graphs = GraphCache(_MAX_PLANS) if choice.backend.recordable else None
         self._feature_size, self._lift = network.student.camera.feature_size, network.student.camera.lift
         self._plans = PlanCache(self._build_plan, _MAX_PLANS)
+        self._last_plan: tuple[Rig, LiftPlan] | None = None
 
     def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
         """Return how each camera's image becomes a network input."""
@@ -94,10 +95,11 @@ class Runtime:
 
     def plan(self, rig: Rig) -> LiftPlan:
         """Return the lift of a rig, made on first use and after each change of the calibration."""
-        intrinsics = fit_intrinsics(rig, self.fits(rig))
-        return self.plan_cameras(
-            torch.from_numpy(intrinsics), torch.from_numpy(np.stack([c.ego_T_cam for c in rig.cameras]))
-        )
+        # Even the key of the cache takes a millisecond, and nearly always it is the rig of the set before.
+        if self._last_plan is None or self._last_plan[0] is not rig:
+            intrinsics, poses = fit_intrinsics(rig, self.fits(rig)), np.stack([c.ego_T_cam for c in rig.cameras])
+            self._last_plan = rig, self.plan_cameras(torch.from_numpy(intrinsics), torch.from_numpy(poses))
+        return self._last_plan[1]
 
     def plan_cameras(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
         """Return the lift for `intrinsics` `[N, 3, 3]` of the network's inputs and `ego_T_cam` `[N, 4, 4]`."""

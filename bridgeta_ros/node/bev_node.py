@@ -18,12 +18,12 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.machine import return_memory
 from bridgeta_ros.node.calibration import LiveCalibration
 from bridgeta_ros.node.declared import DeclaredParameters
-from bridgeta_ros.node.factory import RosFactory
+from bridgeta_ros.node.graph.factory import RosFactory
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.inputs import CameraInputs, make_raw_decoder
 from bridgeta_ros.node.outputs import Outputs
 from bridgeta_ros.node.parameters import NodeParameters
-from bridgeta_ros.node.worker import Worker
+from bridgeta_ros.node.worker import Frame, Worker
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.clock import DriveClock
 from bridgeta_ros.pipeline.images import raw_to_rgb
@@ -198,13 +198,14 @@ class BevNode(LifecycleNode):
             self._names,
             self._calibration,
             self._health,
+            on_image=self._worker.announce,
             on_set=self._offer,
             on_rig=self._use_rig,
             on_reset=self._handle_time_jump,
         )
         self._use_rig()
 
-    def _offer(self, images: ImageSet[Any], received_ns: int) -> None:
+    def _offer(self, images: ImageSet[Frame], received_ns: int) -> None:
         assert self._worker is not None
         assert self._outputs is not None
         self._outputs.read_transforms()

@@ -15,9 +15,10 @@ from rosidl_runtime_py.utilities import get_message
 
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.calibration import LiveCalibration
+from bridgeta_ros.node.graph.polled import STATIC_QOS, InfoTopic, TfTopic
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.parameters import NodeParameters
-from bridgeta_ros.node.tf import STATIC_QOS, TfTopic
+from bridgeta_ros.node.worker import Frame
 from bridgeta_ros.pipeline import topics
 from bridgeta_ros.pipeline.images import Picture, RawImage, raw_to_rgb, remove_padding
 from bridgeta_ros.pipeline.messages import stamp_to_ns
@@ -74,9 +75,9 @@ class MessageFilterMatcher:
 class CameraInputs:
     """The subscriptions of an active node. All callbacks are quick and run in the executor's thread.
 
-    `on_set` gets each image set and the time in nanoseconds at which its last image came. Sets are complete, or lack
-    some cameras if the parameters allow it. `on_rig` is called when the calibration has changed, `on_reset` when stamps
-    went back.
+    `on_image` gets each image that completes no set, `on_set` each image set and the time in nanoseconds at which its
+    last image came. Sets are complete, or lack some cameras if the parameters allow it. `on_rig` is called when the
+    calibration has changed, `on_reset` when stamps went back.
     """
 
     def __init__(
@@ -87,15 +88,16 @@ class CameraInputs:
         calibration: LiveCalibration,
         health: Health,
         *,
-        on_set: Callable[[ImageSet[Any], int], None],
+        on_image: Callable[[str, Frame], None],
+        on_set: Callable[[ImageSet[Frame], int], None],
         on_rig: Callable[[], None],
         on_reset: Callable[[], None],
     ) -> None:
         self._node, self._names, self._calibration, self._health = node, names, calibration, health
-        self._on_set, self._on_rig, self._on_reset = on_set, on_rig, on_reset
+        self._on_image, self._on_set, self._on_rig, self._on_reset = on_image, on_set, on_rig, on_reset
         self._newest = 0  # stamp of the last set, ns
         slop_ns, patience_ns = round(settings.slop * 1e9), round(settings.patience * 1e9)
-        self._sync: Synchroniser[Any] = Synchroniser(
+        self._sync: Synchroniser[Frame] = Synchroniser(
             names,
             slop_ns,
             minimum=settings.min_cameras or None,
@@ -104,6 +106,7 @@ class CameraInputs:
             **({"patience_ns": patience_ns} if settings.min_cameras else {}),
         )
         self._subscriptions: list[Any] = []
+        self._infos: dict[str, InfoTopic] = {}  # by camera
         self._latched: dict[str, Any] = {}  # by camera, a subscription to its latched CameraInfo
         self._tf: TfTopic | None = None
         self._base = settings.base_frame
@@ -117,26 +120,30 @@ class CameraInputs:
         for name in self._names:
             self._create(image_type, f"~/input/{name}/image{suffix}", partial(self._take_image, name), qos)
             if not self._calibration.from_file:
-                info = partial(self._take_info, name)
-                # Drivers publish CameraInfo with either reliability; best effort takes both.
-                self._create(topics.CAMERA_INFO, f"~/input/{name}/camera_info", info, _make_qos(1, False))
+                topic = f"~/input/{name}/camera_info"
+                self._infos[name] = InfoTopic(self._node, topic, self._make_callbacks(topic))
         if not self._calibration.from_file:
             self._create(topics.TF_MESSAGE, topics.TF_STATIC, self._take_static, STATIC_QOS)
             self._tf = TfTopic(self._node, [settings.base_frame])
 
     def _create(self, msgtype: str, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
+        callbacks = self._make_callbacks(topic)
+        self._subscriptions.append(
+            self._node.create_subscription(get_message(msgtype), topic, callback, qos, event_callbacks=callbacks)
+        )
+
+    def _make_callbacks(self, topic: str) -> SubscriptionEventCallbacks:
         name = self._node.resolve_topic_name(topic)
 
         def incompatible(event: Any) -> None:
             self._health.add_incompatible_qos(name, qos_policy_name_from_kind(event.last_policy_kind))
 
-        callbacks = SubscriptionEventCallbacks(incompatible_qos=incompatible)
-        self._subscriptions.append(
-            self._node.create_subscription(get_message(msgtype), topic, callback, qos, event_callbacks=callbacks)
-        )
+        return SubscriptionEventCallbacks(incompatible_qos=incompatible)
 
     def tick(self) -> None:
         """Check what changes with time alone; to be called about once a second."""
+        for name in self._infos:
+            self._read_info(name)
         self._read_tf()
         if self._calibration.update_rig():
             self._on_rig()
@@ -148,14 +155,18 @@ class CameraInputs:
             self._destroy_latched()
         elif self._tf is not None:
             self._ask_for_latched_infos()
-        cameras = [s for s in self._subscriptions if "/input/" in s.topic_name]
-        self._health.set_publishers({s.topic_name: self._node.count_publishers(s.topic_name) for s in cameras})
+        names = [s.topic_name for s in self._subscriptions if "/input/" in s.topic_name]
+        names += [info.topic for info in self._infos.values()]
+        self._health.set_publishers({name: self._node.count_publishers(name) for name in names})
 
     def close(self) -> None:
         """Unsubscribe."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
+        for info in self._infos.values():
+            info.close()
+        self._infos.clear()
         self._destroy_latched()
         if self._tf is not None:
             self._tf.close()
@@ -181,6 +192,15 @@ class CameraInputs:
             self._node.destroy_subscription(subscription)
         self._latched.clear()
 
+    def _read_info(self, name: str) -> None:
+        try:
+            message = self._infos[name].read()
+        except BridgeTAError as error:
+            self._health.add_faults({name: str(error)})
+            return
+        if message is not None:
+            self._take_info(name, message)
+
     def _take_info(self, name: str, message: Any) -> None:
         if self._tf is not None:
             if self._frames.get(name) != message.header.frame_id:
@@ -203,6 +223,8 @@ class CameraInputs:
             self._on_rig()
 
     def _take_image(self, name: str, message: Any) -> None:
+        if name in self._infos:
+            self._read_info(name)
         try:
             stamp = stamp_to_ns(message.header)
         except BridgeTAError as error:
@@ -215,17 +237,20 @@ class CameraInputs:
             return
         counts = self._sync.counts
         before, missed = replace(counts), counts.missed.copy()
-        sets = self._sync.add(name, stamp, message)
+        frame = Frame(message)
+        sets = self._sync.add(name, stamp, frame)
         for event in ("complete", "incomplete", "resets", "astray"):
             self._health.count(event, getattr(counts, event) - getattr(before, event))
         self._health.add_missed({n: count - missed.get(n, 0) for n, count in counts.missed.items()})
         if counts.resets > before.resets:
             self._newest = 0
             self._on_reset()
+        if not sets:
+            self._on_image(name, frame)
         for images in sets:
             self._hand_on(images)
 
-    def _hand_on(self, images: ImageSet[Any]) -> None:
+    def _hand_on(self, images: ImageSet[Frame]) -> None:
         if images.newest_ns <= self._newest:
             self._health.count("late")
             return

@@ -13,9 +13,8 @@ from bridgeta_core.cli.interrupts import end_on_signals
 from bridgeta_core.utils.errors import BridgeTAError
 
 if TYPE_CHECKING:
-    from rclpy.executors import SingleThreadedExecutor
-
     from bridgeta_ros.node.bev_node import BevNode
+    from bridgeta_ros.node.graph.executor import MessageExecutor
 
 _MIDDLEWARE_SETTINGS = (
     "RMW_IMPLEMENTATION",
@@ -115,9 +114,11 @@ def _describe_refusal(error: RuntimeError) -> str:
 
 def _spin(node: BevNode) -> None:
     import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.executors import ExternalShutdownException
 
-    executor = SingleThreadedExecutor()
+    from bridgeta_ros.node.graph.executor import MessageExecutor
+
+    executor = MessageExecutor()
     executor.add_node(node)
     try:
         while rclpy.ok():
@@ -128,8 +129,8 @@ def _spin(node: BevNode) -> None:
         executor.shutdown()
 
 
-def spin_some(node: BevNode, executor: SingleThreadedExecutor, timeout: float | None = None) -> None:
-    """Run callbacks for `timeout` seconds, or until one fails; log a failure instead of ending the node.
+def spin_some(node: BevNode, executor: MessageExecutor) -> None:
+    """Run callbacks until the executor is shut down or one fails; log a failure instead of ending the node.
 
     rclpy raises what a callback raised. Otherwise a transition that the state does not allow, requested over the
     lifecycle service, would end the process.
@@ -139,10 +140,7 @@ def spin_some(node: BevNode, executor: SingleThreadedExecutor, timeout: float | 
     from bridgeta_ros.node.bev_node import format_traceback
 
     try:
-        if timeout is None:
-            executor.spin()
-        else:
-            executor.spin_once(timeout_sec=timeout)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         raise
     except Exception as error:

@@ -18,9 +18,9 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.node.factory import RosFactory
+from bridgeta_ros.node.graph.factory import RosFactory
+from bridgeta_ros.node.graph.polled import STATIC_QOS, TfTopic
 from bridgeta_ros.node.parameters import NodeParameters
-from bridgeta_ros.node.tf import STATIC_QOS, TfTopic
 from bridgeta_ros.pipeline import messages, topics
 from bridgeta_ros.pipeline.local_map import LocalMap
 from bridgeta_ros.pipeline.pipeline import BevResult

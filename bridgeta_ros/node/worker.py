@@ -13,9 +13,11 @@ from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.machine import return_memory
 from bridgeta_ros.node.health import Health
-from bridgeta_ros.pipeline.images import Picture, RawImage, image_from_message, raw_to_rgb
-from bridgeta_ros.pipeline.pipeline import BevPipeline, BevResult, BevRuntime
+from bridgeta_ros.pipeline.images import EncodedImage, Picture, RawImage, image_from_message, raw_to_rgb
+from bridgeta_ros.pipeline.pipeline import BevPipeline, BevResult, BevRuntime, Fitted
 from bridgeta_ros.pipeline.sync import ImageSet
+
+_MOST_EARLY = 100  # images that wait to be made network inputs; as many cameras as a node may have
 
 
 class Publisher(Protocol):
@@ -34,16 +36,42 @@ class Publisher(Protocol):
         ...
 
 
+class Frame:
+    """An image message on its way into a set, and its network input once the worker has made that."""
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+        self._fitted: Fitted | None = None
+        self._made_by = 0  # number of the pipeline; the pipeline itself would be held by what waits for its set
+
+    @property
+    def header(self) -> Any:
+        """The message's header, by which message_filters finds sets."""
+        return self.message.header
+
+    def fit(self, name: str, pipeline: BevPipeline, number: int) -> None:
+        """Make the network input."""
+        self._fitted, self._made_by = pipeline.fit(name, image_from_message(self.message)), number
+
+    def find_image(self, number: int) -> EncodedImage | RawImage | Fitted:
+        """Return the network input if the pipeline of this number has made it, else the image."""
+        if self._fitted is not None and self._made_by == number:
+            return self._fitted
+        return image_from_message(self.message)
+
+
 @dataclass(frozen=True)
 class _Job:
-    images: ImageSet[Any]
+    images: ImageSet[Frame]
     received_ns: int  # when its last image came
     offered: float  # seconds of the performance counter, when it was offered
 
 
 class Worker:
     """Runs image sets in a thread. A set that comes while another runs, or before the calibration, waits; a newer one
-    replaces it.
+    replaces it. While there is nothing to run, the images that wait for the others of their set are made network
+    inputs, so that little is left to do once the last one has come; a computer that is too slow for that has no time to
+    waste on images that may never be in a set.
 
     `now_ns` is the clock that the stamps are of. `minimum` and `to_rgb` are those of `BevPipeline`. No message and no
     failure of the network ends the thread: failures go to `health`, unexpected ones also to `report`.
@@ -68,6 +96,8 @@ class Worker:
         self._job: _Job | None = None
         self._rig: Rig | None = None
         self._pipeline: BevPipeline | None = None
+        self._number = 0  # of the pipeline
+        self._early: dict[Frame, str] = {}  # images whose sets are not complete, with their cameras
         self._tried: tuple[Rig, BevRuntime] | None = None  # what the pipeline was last made of, or could not be
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -106,34 +136,52 @@ class Worker:
         pipeline = self._pipeline
         return () if pipeline is None else pipeline.coverage
 
-    def offer(self, images: ImageSet[Any], received_ns: int) -> None:
+    def announce(self, name: str, frame: Frame) -> None:
+        """Show an image of a camera whose set is not complete yet."""
+        with self._wake:
+            self._early[frame] = name
+            if len(self._early) > _MOST_EARLY:
+                del self._early[next(iter(self._early))]
+            self._wake.notify()
+
+    def offer(self, images: ImageSet[Frame], received_ns: int) -> None:
         """Offer a set whose last image came at `received_ns`."""
         with self._wake:
             if self._job is not None:
                 self._health.count("uncalibrated" if self._rig is None else "replaced")
             self._job = _Job(images, received_ns, perf_counter())
+            for frame in images.items.values():
+                self._early.pop(frame, None)
             self._wake.notify()
 
     def drop_waiting(self) -> None:
         """Drop the set that waits."""
         with self._wake:
             self._job = None
+            self._early.clear()
 
     def _loop(self) -> None:
         try:
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._stopping or self._has_ready_job() or self._is_outdated())
+                    self._wake.wait_for(
+                        lambda: self._stopping or self._has_ready_job() or self._is_outdated() or self._early
+                    )
                     if self._stopping:
                         return
-                    job = None
+                    job = early = None
                     if self._has_ready_job():
                         job, self._job = self._job, None
+                    elif self._early:
+                        early = next(iter(self._early.items()))
+                        del self._early[early[0]]
                 self._health.set_working(True)
                 try:
                     self._refresh_pipeline()
                     if job is not None:
                         self._run(job)
+                    elif early is not None:
+                        self._fit(*early)
                 except BridgeTAError as error:
                     self._health.add_failure(str(error))
                 except Exception as error:  # whatever a library raises on an image costs its set, not the node
@@ -180,10 +228,21 @@ class Worker:
         minimum = min(self._minimum, len(rig.cameras))
         try:
             self._pipeline = BevPipeline(runtime, rig, minimum=minimum, to_rgb=self._to_rgb)
+            self._number += 1
             if self._publisher.is_wanted():
                 runtime.warm_up(rig)
         finally:
             return_memory()  # of the earlier network, pipeline and lift
+
+    def _is_due(self) -> bool:
+        """Return whether a set would not come too early for the greatest rate."""
+        # Sets jitter around their period, so a tenth of it is tolerated.
+        rate = self._max_rate()
+        return not rate or monotonic() - self._last_run >= 0.9 / rate
+
+    def _fit(self, frame: Frame, name: str) -> None:
+        if self._pipeline is not None and self._publisher.is_wanted() and self._is_due():
+            frame.fit(name, self._pipeline, self._number)
 
     def _run(self, job: _Job) -> None:
         pipeline, health, start = self._pipeline, self._health, perf_counter()
@@ -192,13 +251,11 @@ class Worker:
             return
         wanted = self._publisher.is_wanted()
         health.set_idle(not wanted)
-        rate, now = self._max_rate(), monotonic()
-        # Sets jitter around their period, so a tenth of it is tolerated.
-        if not wanted or (rate and now - self._last_run < 0.9 / rate):
+        if not wanted or not self._is_due():
             health.count("skipped")
             return
-        self._last_run = now
-        images = {name: image_from_message(message) for name, message in job.images.items.items()}
+        self._last_run = monotonic()
+        images = {name: frame.find_image(self._number) for name, frame in job.images.items.items()}
         result = pipeline.run(images, job.images.newest_ns)
         health.add_faults(result.faults)
         stages = {

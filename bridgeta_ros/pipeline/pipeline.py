@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -24,6 +23,7 @@ from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.pipeline.images import EncodedImage, Picture, RawImage, decode_image, raw_to_rgb
 
+_CLOSED = "no thread decodes the set: the pipeline is closed, or threads ran out"
 _CACHED_VIEWS = 8  # sets of cameras, as many as the runtime caches lift plans for
 
 
@@ -73,6 +73,25 @@ class _Lens:
         return images.apply_fit(picture, self.fit) if self.undistortion is None else self.undistortion.apply(picture)
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """One image as the network takes it: `[h, w, 3]`, or why it is of no use; with the seconds of both steps."""
+
+    input: Picture | BridgeTAError
+    decode: float
+    preprocess: float
+
+
+def _fit(lens: _Lens, item: EncodedImage | RawImage) -> Fitted:
+    """Decode and preprocess one camera's image."""
+    start = perf_counter()
+    picture = _attempt(_Lens.decode, lens, item)
+    middle = perf_counter()
+    if not isinstance(picture, BridgeTAError):
+        picture = _attempt(_Lens.preprocess, lens, picture)
+    return Fitted(picture, middle - start, perf_counter() - middle)
+
+
 def _attempt(step: Callable[[_Lens, Any], Picture], lens: _Lens, item: Any) -> Picture | BridgeTAError:
     """Apply a step to one camera's image; return its result, or an error that names the camera.
 
@@ -91,6 +110,14 @@ def _attempt(step: Callable[[_Lens, Any], Picture], lens: _Lens, item: Any) -> P
     return BridgeTAError(what + kind, where=f"camera {lens.camera.name}", fix=fix)
 
 
+def _share_time(seconds: float, made: Iterable[Fitted]) -> dict[str, float]:
+    """Divide the time for the images of a set, which pass both steps at the same time, into milliseconds by stage."""
+    times = [(image.decode, image.preprocess) for image in made]
+    decode, both = sum(first for first, _ in times), sum(map(sum, times))
+    share = decode / both if both else 0.0
+    return {"decode": 1e3 * seconds * share, "preprocess": 1e3 * seconds * (1 - share)}
+
+
 class _View(NamedTuple):
     """Some cameras of a rig, and the cells `[Y, X]` that they look at."""
 
@@ -104,7 +131,7 @@ class Prepared:
 
     inputs: Picture  # [N, h, w, 3]
     stamp_ns: int  # of the newest image
-    latencies: dict[str, float]  # milliseconds by stage
+    latencies: dict[str, float]  # milliseconds by stage, of what was not done ahead
     cameras: tuple[str, ...]  # the N cameras, in the order of the rig
     faults: dict[str, str] = field(default_factory=dict)  # why a camera's image could not be used
 
@@ -151,49 +178,51 @@ class BevPipeline:
         self._seen = {view.camera.name: view.seen for view in self.coverage}
         self._views: dict[tuple[str, ...], _View] = {}
         self.seen = self._view(rig.names).seen
+        self._closed = False
         self._pool = ThreadPoolExecutor(min(count, workers or os.cpu_count() or 1), thread_name_prefix="decode")
 
-    def prepare(self, pictures: Mapping[str, EncodedImage | RawImage], stamp_ns: int) -> Prepared:
+    def fit(self, name: str, image: EncodedImage | RawImage) -> Fitted | None:
+        """Decode and fit the image of one camera ahead of its set; return None for a camera that the rig lacks."""
+        lens = self._lenses.get(name)
+        return None if lens is None else _fit(lens, image)
+
+    def prepare(self, pictures: Mapping[str, EncodedImage | RawImage | Fitted], stamp_ns: int) -> Prepared:
         """Decode and fit the images of one set by camera name; ignore names that the rig lacks.
 
-        Raises BridgeTAError once the pipeline is closed, and when fewer cameras than the minimum have a usable image.
-        It names the cameras without an image, and those whose image is broken, of an unknown encoding or of another
-        size than its calibration.
+        What `fit` has made of an image may stand in its place. Raises BridgeTAError once the pipeline is closed, and
+        when fewer cameras than the minimum have a usable image. It names the cameras without an image, and those whose
+        image is broken, of an unknown encoding or of another size than its calibration.
         """
         faults: dict[str, BridgeTAError] = {}
         known = {name: pictures[name] for name in self._lenses if name in pictures}
         self._require_enough(known, faults)
         start = perf_counter()
-        decoded = self._apply(_Lens.decode, known, faults)
-        middle = perf_counter()
-        fitted = self._apply(_Lens.preprocess, decoded, faults)
-        inputs = np.stack(list(fitted.values()))
-        end = perf_counter()
-        latencies = {"decode": 1e3 * (middle - start), "preprocess": 1e3 * (end - middle)}
-        reasons = {name: str(BridgeTAError(fault.what, fix=fault.fix)) for name, fault in faults.items()}
-        return Prepared(inputs, stamp_ns, latencies, tuple(fitted), reasons)
-
-    def _apply(
-        self, step: Callable[[_Lens, Any], Picture], items: Mapping[str, Any], faults: dict[str, BridgeTAError]
-    ) -> dict[str, Picture]:
-        """Apply a step to each camera's image, in the same order; add those that fail to `faults`.
-
-        Raises BridgeTAError when too few are left.
-        """
-        lenses = [self._lenses[name] for name in items]
-        try:
-            results = list(self._pool.map(partial(_attempt, step), lenses, items.values()))
-        except (CancelledError, RuntimeError) as error:
-            # A closed pool takes no work and cancels what waits. It also raises if the system has no thread left.
-            raise BridgeTAError("no thread decodes the set: the pipeline is closed, or threads ran out") from error
+        made = self._fit_all({name: item for name, item in known.items() if not isinstance(item, Fitted)})
         usable = {}
-        for name, result in zip(items, results, strict=True):
+        for name, item in known.items():
+            result = item.input if isinstance(item, Fitted) else made[name].input
             if isinstance(result, BridgeTAError):
                 faults[name] = result
             else:
                 usable[name] = result
         self._require_enough(usable, faults)
-        return usable
+        inputs = np.stack(list(usable.values()))
+        latencies = _share_time(perf_counter() - start, made.values())
+        reasons = {name: str(BridgeTAError(fault.what, fix=fault.fix)) for name, fault in faults.items()}
+        return Prepared(inputs, stamp_ns, latencies, tuple(usable), reasons)
+
+    def _fit_all(self, items: Mapping[str, EncodedImage | RawImage]) -> dict[str, Fitted]:
+        """Decode and fit images at the same time; a single one in this thread, without waiting for another."""
+        if self._closed:
+            raise BridgeTAError(_CLOSED)
+        lenses = [self._lenses[name] for name in items]
+        if len(items) < 2:
+            return {name: _fit(lens, item) for lens, (name, item) in zip(lenses, items.items(), strict=True)}
+        try:
+            return dict(zip(items, self._pool.map(_fit, lenses, items.values()), strict=True))
+        except (CancelledError, RuntimeError) as error:
+            # A closed pool takes no work and cancels what waits. It also raises if the system has no thread left.
+            raise BridgeTAError(_CLOSED) from error
 
     def _require_enough(self, usable: Mapping[str, Any], faults: Mapping[str, BridgeTAError]) -> None:
         """Raise BridgeTAError that says what the set lacks if fewer cameras than the minimum are usable."""
@@ -230,12 +259,13 @@ class BevPipeline:
             del self._views[next(iter(self._views))]
         return view
 
-    def run(self, pictures: Mapping[str, EncodedImage | RawImage], stamp_ns: int) -> BevResult:
+    def run(self, pictures: Mapping[str, EncodedImage | RawImage | Fitted], stamp_ns: int) -> BevResult:
         """Prepare a set and run the network on it."""
         return self.infer(self.prepare(pictures, stamp_ns))
 
     def close(self) -> None:
         """Stop the threads and drop what has not begun."""
+        self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> BevPipeline:

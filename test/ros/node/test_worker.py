@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from bag_fakes import GRID, MS, RIG, START, FakeRuntime, jpeg
+from bag_fakes import GRID, MS, RIG, SIZE, START, FakeRuntime, jpeg
 from rosbags.typesys import Stores, get_typestore
 
 from bridgeta_core.geometry.rig import Rig
@@ -19,8 +21,9 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node import worker as worker_module
 from bridgeta_ros.node.health import Health
 from bridgeta_ros.node.parameters import DiagnosticsParameters
-from bridgeta_ros.node.worker import Worker
+from bridgeta_ros.node.worker import Frame, Worker
 from bridgeta_ros.pipeline import messages
+from bridgeta_ros.pipeline.images import RawImage
 from bridgeta_ros.pipeline.pipeline import BevResult
 from bridgeta_ros.pipeline.status import ERROR, OK, WARN
 from bridgeta_ros.pipeline.sync import ImageSet
@@ -29,14 +32,15 @@ from bridgeta_ros.pipeline.topics import LATENCIES
 PATIENCE = 30  # seconds before a test gives up
 MAKE = messages.RosbagsFactory(get_typestore(Stores.ROS2_JAZZY))
 NOW = START + 500 * MS
+SHAPE = {"width": SIZE[0], "height": SIZE[1]}
 OTHER_RIG = Rig(RIG.cameras[::-1])
 
 
-def images(number: int, brightness: int = 100, **data: bytes) -> ImageSet[Any]:
+def images(number: int, brightness: int = 100, **data: bytes) -> ImageSet[Frame]:
     """Make a set whose newest stamp is `number` milliseconds after START."""
     stamps = {name: START + (number - i) * MS for i, name in enumerate(RIG.names)}
     items = {
-        name: messages.make_compressed_image(MAKE, data.get(name, jpeg(brightness)), stamp, name)
+        name: Frame(messages.make_compressed_image(MAKE, data.get(name, jpeg(brightness)), stamp, name))
         for name, stamp in stamps.items()
     }
     return ImageSet(items, stamps)
@@ -92,6 +96,7 @@ class Bench:
     """A worker with all that it talks to, the publisher being the bench itself."""
 
     def __init__(self, runtime: FakeRuntime | None = None, minimum: int = 2, rig: Rig | None = RIG) -> None:
+        self.decoded: list[str] = []  # encodings of the raw images
         self.runtime = runtime or FakeRuntime()
         self.rate, self.interest, self.fail_to_publish = 0.0, True, False
         self.results: queue.Queue[BevResult] = queue.Queue()
@@ -106,8 +111,15 @@ class Bench:
             self.reports.append,
             minimum=minimum,
             max_rate=lambda: self.rate,
+            to_rgb=self.decode,
         )
         self.worker.set_rig(rig)
+
+    def decode(self, image: RawImage) -> np.ndarray:
+        self.decoded.append(image.encoding)
+        if image.encoding == "bad":
+            raise ValueError("bad")
+        return np.full((SIZE[1], SIZE[0], 3), image.step, np.uint8)
 
     def is_wanted(self) -> bool:
         return self.interest
@@ -266,7 +278,7 @@ def test_a_rig_of_fewer_cameras_than_the_minimum_needs_all(new, minimum):
 
 def test_an_invalid_message_costs_its_set(new):
     bench = new()
-    bench.worker.offer(ImageSet({"cam_front": object()}, {"cam_front": START}), START)
+    bench.worker.offer(ImageSet({"cam_front": Frame(object())}, {"cam_front": START}), START)
     bench.counted("failed", 1)
     bench.offer(2)
     assert bench.next() == 2
@@ -488,3 +500,85 @@ def test_memory_is_returned_after_each_change_and_at_the_end(new, monkeypatch):
         change()
         assert returned.get(timeout=PATIENCE)
     assert returned.empty()
+
+
+def raw(number: int, **encodings: str) -> ImageSet[Frame]:
+    """Make a set of raw images that the bench decodes to pixels of 60; their encodings are their cameras' names."""
+    stamps = dict.fromkeys(RIG.names, START + number * MS)
+    items = {
+        name: Frame(
+            SimpleNamespace(height=SIZE[1], width=SIZE[0], step=60, is_bigendian=0, data=b"", encoding=encoding)
+        )
+        for name, encoding in {**{name: name for name in RIG.names}, **encodings}.items()
+    }
+    return ImageSet(items, stamps)
+
+
+def test_images_are_decoded_while_their_set_is_incomplete_and_only_once(new):
+    bench, whole = new(), raw(1)
+    bench.worker.announce("cam_front", whole.items["cam_front"])
+    eventually(lambda: bench.decoded == ["cam_front"])
+    bench.worker.offer(whole, START)
+    result = bench.results.get(timeout=PATIENCE)
+    assert bench.decoded == ["cam_front", "cam_back"]
+    assert (result.cameras, result.faults) == (RIG.names, {})
+    assert np.allclose(result.probabilities[:2] * 255, 60)
+
+
+def test_an_image_decoded_ahead_for_another_calibration_is_decoded_again(new):
+    bench, whole = new(), raw(1)
+    bench.worker.announce("cam_front", whole.items["cam_front"])
+    eventually(lambda: bench.decoded == ["cam_front"])
+    bench.worker.set_rig(OTHER_RIG)
+    bench.worker.offer(whole, START)
+    assert bench.results.get(timeout=PATIENCE).cameras == OTHER_RIG.names
+    assert sorted(bench.decoded) == ["cam_back", "cam_front", "cam_front"]
+
+
+def test_a_bad_image_decoded_ahead_costs_only_its_camera(new):
+    bench, whole = new(minimum=1), raw(1, cam_front="bad")
+    bench.worker.announce("cam_front", whole.items["cam_front"])
+    eventually(lambda: bench.decoded == ["bad"])
+    bench.worker.offer(whole, START)
+    result = bench.results.get(timeout=PATIENCE)
+    assert (result.cameras, list(result.faults)) == (("cam_back",), ["cam_front"])
+    assert bench.reports == []
+
+
+@pytest.mark.parametrize("why", ["nobody subscribes", "max_rate", "an unknown camera", "not calibrated"])
+def test_nothing_is_decoded_ahead_that_will_not_be_run(new, why):
+    bench = new(rig=None if why == "not calibrated" else RIG)
+    if why == "max_rate":
+        bench.offer(1)
+        assert bench.next() == 1
+        bench.rate = 1e-6
+    bench.interest = why != "nobody subscribes"
+    frame = raw(2).items["cam_front"]
+    bench.worker.announce("roof" if why == "an unknown camera" else "cam_front", frame)
+    eventually(lambda: not bench.worker._early)
+    bench.worker.stop()
+    assert bench.decoded == []
+
+
+def test_images_that_no_set_takes_are_not_held_for_ever(new):
+    bench = new(Gate())
+    bench.offer(1)
+    assert bench.runtime.entered.acquire(timeout=PATIENCE)
+    frames = [Frame(None) for _ in range(1000)]
+    kept = [weakref.ref(frame) for frame in frames]
+    while frames:
+        bench.worker.announce("cam_front", frames.pop())
+    assert sum(ref() is not None for ref in kept) <= 101
+
+
+def test_while_a_set_runs_nothing_is_decoded_ahead(new):
+    bench, later = new(Gate()), raw(2)
+    bench.offer(1)
+    assert bench.runtime.entered.acquire(timeout=PATIENCE)
+    bench.worker.announce("cam_front", later.items["cam_front"])
+    bench.worker.offer(later, START + 9 * MS)
+    assert bench.decoded == []
+    bench.runtime.go.release(2)
+    bench.next()
+    assert bench.results.get(timeout=PATIENCE).cameras == RIG.names
+    assert sorted(bench.decoded) == ["cam_back", "cam_front"]

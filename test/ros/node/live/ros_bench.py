@@ -25,7 +25,8 @@ from rosidl_runtime_py.utilities import get_message
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_ros.node import bev_node as node_module
 from bridgeta_ros.node.bev_node import BevNode
-from bridgeta_ros.node.factory import RosFactory
+from bridgeta_ros.node.graph.executor import MessageExecutor
+from bridgeta_ros.node.graph.factory import RosFactory
 from bridgeta_ros.node.main import spin_some
 from bridgeta_ros.pipeline import messages, topics
 
@@ -156,7 +157,7 @@ class Bench:
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.listener = Listener(self.node)
-        self.running: list[tuple[BevNode, threading.Event, threading.Thread]] = []
+        self.running: list[tuple[BevNode, MessageExecutor, threading.Event, threading.Thread]] = []
 
     def __enter__(self) -> Bench:
         return self
@@ -175,27 +176,26 @@ class Bench:
         values = {"diagnostics__period": 0.1, "diagnostics__start_grace": 0.0, **values}
         overrides = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
         node = BevNode(namespace=namespace, parameter_overrides=overrides)
-        stop = threading.Event()
-        thread = threading.Thread(target=self._spin, args=(node, stop), name="node under test", daemon=True)
+        stop, executor = threading.Event(), MessageExecutor()
+        executor.add_node(node)
+        thread = threading.Thread(target=self._spin, args=(node, executor, stop), name="node under test", daemon=True)
         thread.start()
-        self.running.append((node, stop, thread))
+        self.running.append((node, executor, stop, thread))
         return node
 
     @staticmethod
-    def _spin(node: BevNode, stop: threading.Event) -> None:
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
+    def _spin(node: BevNode, executor: MessageExecutor, stop: threading.Event) -> None:
         while not stop.is_set():
-            spin_some(node, executor, 0.05)
-        executor.remove_node(node)
-        executor.shutdown()
+            spin_some(node, executor)
 
     def remove(self, node: BevNode) -> None:
         entry = next(entry for entry in self.running if entry[0] is node)
         self.running.remove(entry)
-        entry[1].set()
-        entry[2].join(PATIENCE)
-        assert not entry[2].is_alive()
+        _, executor, stop, thread = entry
+        stop.set()
+        executor.shutdown()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
         node.destroy_node()
 
     def start(self, **values: Any) -> BevNode:

@@ -1,0 +1,1 @@
+"""What stands between the node and rclpy: the executor, topics that are polled, and messages."""
