@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,11 @@ from rich.console import Console
 from rich.table import Table
 from soak_faults import Faults
 from soak_user import User
-from soak_vehicle import Vehicle
+from soak_vehicle import Vehicle, write_synthetic_bag
 from usage import Usage, add_rows
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
 from bridgeta_ros.pipeline import topics
-from bridgeta_synth import SynthSettings, write_dataset
 
 PERIOD = 10.0  # s between two looks at the node
 RECOVERY = 30.0  # s within which grids have to come again
@@ -61,7 +59,7 @@ class Course:
 class Soak:
     """The node under test in a process of its own, and this process' part of the graph."""
 
-    def __init__(self, bag: Path, rate: float, weights: str, faults: bool, log: Path) -> None:
+    def __init__(self, bag: Path, rate: float, parameters: Mapping[str, str], faults: bool, log: Path) -> None:
         rclpy.init()
         self.node = rclpy.create_node("soak")
         self._executor = SingleThreadedExecutor()
@@ -71,7 +69,8 @@ class Soak:
         self.vehicle, self.user = Vehicle(self._driver, bag, rate), User(self.node)
         self._clients: dict[str, Any] = {}
         command = [sys.executable, "-m", "bridgeta_ros.node.main", "--ros-args", "-p", "autostart:=true"]
-        command += ["-p", f"cameras:=[{', '.join(self.vehicle.rig.names)}]", "-p", f"weights:={weights}"]
+        command += ["-p", f"cameras:=[{', '.join(self.vehicle.rig.names)}]"]
+        command += [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
         if faults:
             command += ["-p", "min_cameras:=3", "-p", "patience:=0.2", "-p", "diagnostics.expected_rate:=1.0"]
         self._log = log.open("wb")
@@ -142,18 +141,11 @@ class Soak:
         return code
 
 
-def write_synthetic_bag(folder: Path, scale: float) -> Path:
-    """Write the bag of a drive of 4 s."""
-    settings = SynthSettings(scenes=1, seed=22, duration=4.0, version="v1.0-mini", image_scale=scale)
-    write_dataset(folder / "root", settings)
-    write_scene_bag(folder / "root", "v1.0-mini", "scene-0001", folder / "bag", SceneBagSettings(lidar=False))
-    return folder / "bag"
-
-
 def soak(bag: Path, folder: Path, options: argparse.Namespace) -> Table:
     """Run the node and return the table."""
     seconds, log = 60 * options.minutes, options.log or folder / "log"
-    run = Soak(bag, options.rate, options.weights, options.faults, log)
+    parameters = {"weights": options.weights, "backend": options.backend}
+    run = Soak(bag, options.rate, parameters, options.faults, log)
     user, vehicle, course = run.user, run.vehicle, Course()
     faults = Faults(vehicle, run.call, folder, options.seed, user.subscribe)
     try:
@@ -172,7 +164,7 @@ def soak(bag: Path, folder: Path, options: argparse.Namespace) -> Table:
                 run.spin(min(left, PERIOD))
                 course.looks.append(run.look())
         after, sent = user.values["sets"], vehicle.sent - sent
-        state = user.values.get("lifecycle"), user.least
+        received, network = user.least, user.values["network"]
     finally:
         code = run.end()
 
@@ -181,6 +173,7 @@ def soak(bag: Path, folder: Path, options: argparse.Namespace) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_row("weights, size of the images", f"{options.weights}, {vehicle.rig.cameras[0].width} wide")
+    table.add_row("network", ", ".join(network.values()))
     table.add_row("cycles sent", str(sent))
     if options.faults:
         add_faults(table, faults, course)
@@ -188,8 +181,11 @@ def soak(bag: Path, folder: Path, options: argparse.Namespace) -> Table:
         for key in EVENTS:
             table.add_row(f"sets {key}", str(int(after[key]) - int(before[key])))
         add_latencies(table, user)
-    table.add_row("grids received, least of the topics", str(state[1]))
+    table.add_row("grids received, least of the topics", str(received))
     add_rows(table, course.looks)
+    if not options.faults:
+        spent = course.looks[-1].cpu - course.looks[0].cpu
+        table.add_row("processor time of the node, ms for each cycle sent", f"{1e3 * spent / sent:.1f}")
     for name, reasons in user.levels.items():
         shown = "; ".join(sorted(reasons))[:60]
         table.add_row(f"diagnostics not OK: {name}", f"{len(reasons)} messages" if options.faults else shown)
@@ -218,8 +214,10 @@ def add_latencies(table: Table, user: User) -> None:
     for stage, values in columns.items():
         cell = f"{np.median(values):.1f} / {np.percentile(values, 99):.1f} / {values.max():.1f}"
         table.add_row(f"{stage}, ms: median / p99 / max", cell)
-    share = 1 - columns["network"].mean() / columns["total"].mean()
-    table.add_row("share of all but the network in the time from stamp to publish", f"{100 * share:.1f} %")
+    if len({len(values) for values in columns.values()}) == 1:  # no message was lost, so they are of the same sets
+        rest = columns["total"] - columns["network"]
+        cell = f"{np.median(rest):.1f} / {np.percentile(rest, 99):.1f} / {rest.max():.1f}"
+        table.add_row("total without network, ms: median / p99 / max", cell)
 
 
 def main() -> None:
@@ -233,6 +231,7 @@ def main() -> None:
     parser.add_argument("--bag", type=Path, help="bag with the images; a synthetic drive without")
     parser.add_argument("--scale", type=float, default=0.5, help="size of the synthetic images, of 1600x900")
     parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--backend", default="auto", help="what computes the network, as the node's parameter")
     parser.add_argument("--log", type=Path, help="file to write the node's log to")
     options = parser.parse_args()
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
