@@ -44,7 +44,9 @@ class MessageExecutor(SingleThreadedExecutor):
 
         Return whether there were any.
         """
-        nodes, end, any_came = self.get_nodes(), monotonic() + _INTERVAL, False
+        nodes, any_came = self.get_nodes(), False
+        periods = [timer.timer_period_ns / 1e9 for node in nodes for timer in node.timers]
+        end = monotonic() + min([_INTERVAL, *periods])
         watched = [s for node in nodes for s in node.subscriptions if s.callback_group.can_execute(s)]
         if not watched:
             return False
