@@ -10,8 +10,10 @@ import torch
 from released import make_swin, save_checkpoint
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 from bridgeta_core.bevfusion.importing import import_checkpoint
+from bridgeta_core.cli.commands import app
 from bridgeta_core.config.experiment import BackboneConfig
 from bridgeta_core.model.backbone import ImageEncoder
 from bridgeta_core.utils.errors import BridgeTAError
@@ -62,6 +64,13 @@ def test_an_imported_backbone_is_what_training_starts_from(tmp_path: Path, mmdet
     if mmdet:
         assert torch.equal(state["hidden_states_norms.stage3.weight"], tensors[f"{prefix}norm2.weight"])
     assert encoder.config.options["embed_dim"] == 16
+
+
+def test_the_command_says_which_setting_takes_a_backbone(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "swin.pth", make_swin())
+    done = CliRunner().invoke(app, ["import", str(path), str(tmp_path / "folder"), "--as", "backbone"])
+    assert done.exit_code == 0
+    assert f"model.backbone.pretrained={tmp_path / 'folder'}" in done.output
 
 
 def test_an_existing_folder_is_not_replaced(tmp_path: Path) -> None:
