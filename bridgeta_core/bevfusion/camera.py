@@ -38,7 +38,7 @@ _AFTER_LIFT = {
     "camera.downsample.1.0": f"{_ENCODER}.vtransform.downsample.3",
     "camera.downsample.1.1": f"{_ENCODER}.vtransform.downsample.4",
 }
-_LAST = {
+LAST = {
     "neck.layers.0": f"{_ENCODER}.vtransform.downsample.6",
     "neck.layers.1": f"{_ENCODER}.vtransform.downsample.7",
 }
@@ -71,7 +71,7 @@ def import_student(checkpoint: Checkpoint, out: Path) -> None:
     check_frustum(checkpoint, draft.camera)
     wanted = draft.state_dict()
     entries = list_camera_entries(wanted, draft.camera)
-    entries += list_entries(wanted, {**_LAST, **_list_blocks(experiment.model.decoder.stages), **_FUSE, **HEAD}, mirror)
+    entries += list_entries(wanted, {**LAST, **_list_blocks(experiment.model.decoder.stages), **_FUSE, **HEAD}, mirror)
     taken = take(checkpoint, entries, list_derived(checkpoint))
     student = Student(experiment.model, experiment.grid)
     load_camera(student.camera, taken)

@@ -7,13 +7,19 @@ from pathlib import Path
 from bridgeta_core.bevfusion.camera import import_student
 from bridgeta_core.bevfusion.checkpoint import Checkpoint, read_checkpoint
 from bridgeta_core.bevfusion.swin import import_backbone
+from bridgeta_core.bevfusion.teacher import import_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.outputs import check_output
 
 ROLES = ("student", "teacher", "backbone")
 
 _NETWORKS = {"camera": "camera-only network", "lidar": "LiDAR-only network", "fusion": "fusion network"}
-_IMPORTS = {("student", "camera"): import_student, ("backbone", "swin"): import_backbone}
+_IMPORTS = {
+    ("student", "camera"): import_student,
+    ("backbone", "swin"): import_backbone,
+    ("teacher", "lidar"): import_teacher,
+    ("teacher", "fusion"): import_teacher,
+}
 
 
 def import_checkpoint(path: Path, out: Path, role: str) -> str:

@@ -121,8 +121,9 @@ class DecoderConfig:
     )
     kind: str = setting(
         "second",
-        "second, or resnet: BEVFusion's of cameras, residual stages of strides 2, 2, 1, and the first and last joined",
-        among=("second", "resnet"),
+        "second; plain: BEVFusion's of LiDAR, the same without skips and with transposed convolutions; or resnet: "
+        "BEVFusion's of cameras, residual stages of strides 2, 2, 1, and the first and last joined",
+        among=("second", "plain", "resnet"),
         added=True,
     )
 
@@ -146,8 +147,24 @@ class StudentConfig:
 
 
 @dataclass
+class SparseConfig:
+    """Voxels of the LiDAR's points, and the sparse 3D convolutions that encode them; defaults are BEVFusion's."""
+
+    voxel: float = setting(0.1, "edge of a voxel along x and y, metres", ge=0.01, le=10)
+    height: float = setting(0.2, "edge of a voxel along z, metres", ge=0.01, le=10)
+    points: int = setting(10, "points of a voxel, the first ones, whose mean counts", ge=1, le=1000)
+    most: int = setting(120000, "voxels of a sample, the first ones", ge=1, le=2**24)
+    channels: list[int] = setting([16, 32, 64, 128], "channels of the stages, each at half the size", ge=8, le=1024)
+    blocks: int = setting(2, "residual blocks per stage", ge=0, le=32)
+    output: int = setting(128, "channels of each of the heights that are left at the end", ge=8, le=1024)
+
+
+@dataclass
 class LidarConfig:
-    """The teacher's LiDAR branch: dynamic pillars on the lift's grid, then convolutions to the grid of F."""
+    """The teacher's LiDAR branch: dynamic pillars on the lift's grid, then convolutions to the grid of F.
+
+    Or, as in BEVFusion, voxels and sparse convolutions. Then `subdivide`, `channels` and `blocks` mean nothing.
+    """
 
     sweeps: int = setting(9, "earlier sweeps that are added to the keyframe's, as many as there are", ge=0, le=9)
     ego_radius: float = setting(
@@ -159,6 +176,22 @@ class LidarConfig:
     channels: int = setting(64, "channels of the pillars", ge=8, le=MOST_CHANNELS)
     width: int = setting(256, "channels of the LiDAR's BEV features, the fuser's input", ge=8, le=MOST_CHANNELS)
     blocks: int = setting(2, "residual convolutions on the grid of F", ge=0, le=32)
+    encoder: str = setting(
+        "pillars", "pillars, or voxels with sparse 3D convolutions", among=("pillars", "voxels"), added=True
+    )
+    sparse: SparseConfig = field(default_factory=SparseConfig, metadata={"added": True})
+    mount: list[float] | None = setting(
+        None,
+        "where the LiDAR is taken to be, x, y, z on the vehicle in metres, level and with its x axis to the right, "
+        "whatever its calibration says; none: where it is",
+        added=True,
+    )
+    close: str = setting(
+        "all",
+        "sweeps from which points within ego_radius are dropped: all, or earlier ones",
+        among=("all", "earlier"),
+        added=True,
+    )
 
 
 @dataclass
@@ -167,6 +200,9 @@ class TeacherConfig:
 
     sensors: str = setting("fusion", "fusion, or lidar for a teacher without cameras", among=("fusion", "lidar"))
     lidar: LidarConfig = field(default_factory=LidarConfig)
+    fuser: bool = setting(
+        True, "a 3x3 convolution before F; lidar can do without, where its width is that of model.decoder", added=True
+    )
 
 
 @dataclass

@@ -183,7 +183,8 @@ class FrameDataset(TorchDataset[Frame]):
     def _read_points(self, position: int, lidar: LidarConfig) -> NDArray[np.float32]:
         """Return points `[n, 5]` as in `Frame`, without augmentation."""
         records = self._lidar_records(position, lidar)
-        return merge_sweeps(records, [read_lidar(record.path) for record in records], lidar.ego_radius)
+        sweeps = [read_lidar(record.path) for record in records]
+        return merge_sweeps(records, sweeps, lidar.ego_radius, lidar.mount, keep_close=lidar.close == "earlier")
 
     def __getitem__(self, position: int) -> Frame:
         if get_worker_info() is not None and not self._threads_are_set:

@@ -36,20 +36,31 @@ def read_lidar(path: str | Path) -> NDArray[np.float32]:
 
 
 def merge_sweeps(
-    records: Sequence[SensorRecord], sweeps: Sequence[NDArray[np.float32]], ego_radius: float
+    records: Sequence[SensorRecord],
+    sweeps: Sequence[NDArray[np.float32]],
+    ego_radius: float,
+    mount: Sequence[float] | None = None,
+    keep_close: bool = False,
 ) -> NDArray[np.float32]:
     """Merge the points of a keyframe, `records[0]`, and of earlier sweeps: `[n, 5]` (x, y, z, intensity, time lag).
 
     `sweeps` are `[n_i, 5]` as `read_lidar` returns them. Positions are in metres in the ego frame at the keyframe, with
     the vehicle's motion undone; the lag is in seconds before the keyframe. Points closer to the LiDAR than `ego_radius`
-    metres in both x and y, a square as in the devkit's `remove_close`, hit the vehicle and are dropped.
+    metres in both x and y, a square as in the devkit's `remove_close`, hit the vehicle and are dropped; with
+    `keep_close` not from the keyframe. `mount` is x, y and z where the keyframe's LiDAR is taken to be, level and with
+    its x axis to the right: then calibration decides about the earlier sweeps alone.
     """
     keyframe = records[0]
     ego_T_global = invert(keyframe.global_T_ego)
+    if mount is not None:
+        ego_T_lidar = np.array([[0, 1, 0, mount[0]], [-1, 0, 0, mount[1]], [0, 0, 1, mount[2]], [0, 0, 0, 1]])
+        ego_T_global = ego_T_lidar @ invert(keyframe.ego_T_sensor) @ ego_T_global
     merged = []
-    for record, points in zip(records, sweeps, strict=True):
-        far = (np.abs(points[:, 0]) >= ego_radius) | (np.abs(points[:, 1]) >= ego_radius)
-        moved = move(ego_T_global @ record.global_T_ego @ record.ego_T_sensor, points.compress(far, axis=0))
+    for i, (record, points) in enumerate(zip(records, sweeps, strict=True)):
+        if i > 0 or not keep_close:
+            far = (np.abs(points[:, 0]) >= ego_radius) | (np.abs(points[:, 1]) >= ego_radius)
+            points = points.compress(far, axis=0)
+        moved = move(ego_T_global @ record.global_T_ego @ record.ego_T_sensor, points)
         moved[:, 4] = (keyframe.stamp_us - record.stamp_us) * 1e-6
         merged.append(moved)
     return np.concatenate(merged)

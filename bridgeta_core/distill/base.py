@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from bridgeta_core.config.distill import DistillConfig
+from bridgeta_core.distill.normalise import Adapter
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
 
@@ -53,9 +54,13 @@ class Distiller(nn.Module, ABC):
     Teacher and student are no submodules of a distiller: what it owns is trained with the student and never shipped.
     """
 
-    def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
+    def __init__(
+        self, config: DistillConfig, student: Student, teacher: Teacher, levels: Collection[str] = ("F", "D")
+    ) -> None:
         super().__init__()
         self.config = config
+        self.adapter = Adapter(student, teacher, levels)
+        """What brings the student's taps at the `levels` that are compared to the teacher's channels."""
         self.report: dict[str, Tensor] = {}
         """Scalars to log of the last call of `compute_losses`: no losses, but what explains them."""
 

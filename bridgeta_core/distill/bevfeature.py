@@ -16,7 +16,7 @@ from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.cells import CellWeighting
 from bridgeta_core.distill.distance import squared_distance
-from bridgeta_core.distill.normalise import Normaliser, fit_scales
+from bridgeta_core.distill.normalise import Normaliser, fit_scales, tap_widths
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
@@ -32,9 +32,9 @@ class BevFeature(Distiller):
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
-        super().__init__(config, student, teacher)
+        super().__init__(config, student, teacher, ["F"])
         self.label_grid, self.feature_grid = student.grid, student.bev_grid
-        self.normaliser = Normaliser("teacher", student.config.decoder.width)
+        self.normaliser = Normaliser("teacher", tap_widths(teacher)["F"])
         self.foreground = CellWeighting("foreground", student.grid, student.bev_grid)
 
     def prepare(self, teacher: Iterable[Taps]) -> None:
@@ -46,7 +46,7 @@ class BevFeature(Distiller):
         own = self.config.bevfeature
         known = labels.known[:, :, None, None]
         y = torch.where(known, labels.masks > 0, teacher.Z > 0)
-        t, s = self.normaliser(teacher.F), self.normaliser(student.F)
+        t, s = self.normaliser(teacher.F), self.normaliser(self.adapter(student).F)
         terms: dict[str, Tensor] = {}
         if own.feature or own.relation:
             terms["feature"], terms["relation"] = self._point_losses(t, s, y, context.step)

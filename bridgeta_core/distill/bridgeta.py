@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bridgeta_core.config.distill import BridgeTAConfig, DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.levels import Levels, decode_with_student
-from bridgeta_core.distill.normalise import TeacherScale, collect_scales, fit_scales
+from bridgeta_core.distill.normalise import TeacherScale, collect_scales, fit_scales, tap_widths
 from bridgeta_core.model.assistant import TeacherAssistant
 from bridgeta_core.model.head import GridResampler
 from bridgeta_core.model.losses import focal_loss
@@ -87,9 +87,9 @@ class Young(nn.Module):
 class _OwnHead(nn.Module):
     """D and Z straight from the assistant's latent feature (ablation A12b)."""
 
-    def __init__(self, latent: int, student: Student) -> None:
+    def __init__(self, latent: int, student: Student, teacher: Teacher) -> None:
         super().__init__()
-        channels, classes = student.decoder.channels, student.head.classify.out_channels
+        channels, classes = teacher.decoder.channels, student.head.classify.out_channels
         self.decode = nn.Sequential(nn.Conv2d(latent, channels, 3, padding=1), nn.GELU())
         self.resample = GridResampler(student.bev_grid, student.grid)
         self.classify = nn.Conv2d(channels, classes, 1)
@@ -109,12 +109,13 @@ class BridgeTA(Distiller):
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
-        super().__init__(config, student, teacher)
+        super().__init__(config, student, teacher, ["F", *config.levels.levels])
         own = config.bridgeta
-        self.levels = Levels(config.levels, student)
+        self.levels = Levels(config.levels, student, teacher)
         self.young = Young(own, self.levels.names)
         # The assistant has its own space, whatever the normalisation of the distances, because it must be invertible.
-        self.space = TeacherScale(student.config.decoder.width)
+        width = tap_widths(teacher)["F"]
+        self.space = TeacherScale(width)
         learned = own.assistant == "learned" and own.reading != "none"
         if own.reading == "own" and not learned:
             raise BridgeTAError(
@@ -122,8 +123,8 @@ class BridgeTA(Distiller):
                 fix="Set distill.bridgeta.assistant=learned, or another reading",
                 exit_code=2,
             )
-        self.assistant = TeacherAssistant(student.config.decoder.width, own.network) if learned else None
-        self.head = _OwnHead(own.network.channels, student) if own.reading == "own" else None
+        self.assistant = TeacherAssistant(width, own.network) if learned else None
+        self.head = _OwnHead(own.network.channels, student, teacher) if own.reading == "own" else None
 
     def prepare(self, teacher: Iterable[Taps]) -> None:
         """Measure the teacher's statistics on training frames."""
@@ -133,7 +134,7 @@ class BridgeTA(Distiller):
 
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute `kd/F`, `kd/D`, `kd/Z` and `label/assistant`."""
-        own = self.config.bridgeta
+        own, student = self.config.bridgeta, self.adapter(student)
         assistant = self.run_assistant(teacher, student, context)
         weights = self.levels.weigh_cells(labels, teacher)
         detached_assistant, detached_student = (Taps(*(x.detach() for x in taps)) for taps in (assistant, student))
@@ -160,7 +161,7 @@ class BridgeTA(Distiller):
         return losses
 
     def run_assistant(self, teacher: Taps, student: Taps, context: Context) -> Taps:
-        """Compute the assistant's taps."""
+        """Compute the assistant's taps from those of the teacher and the student, of the same shapes."""
         own = self.config.bridgeta
         w = self.young.share_at("F", context.progress)
         if own.reading == "none":
@@ -175,7 +176,7 @@ class BridgeTA(Distiller):
             return Taps(features, *self.head(z))
         if own.reading == "frozen":
             return context.teacher.decode(features)
-        return decode_with_student(context.student, features)
+        return decode_with_student(context.student, features, self.adapter)
 
     def _mix_levels(self, teacher: Taps, student: Taps, progress: float) -> Taps:
         """Mix teacher and student at each level, Z as probabilities, without any network (ablation A5)."""
@@ -200,4 +201,4 @@ class BridgeTA(Distiller):
 
     def predict_assistant(self, teacher: Taps, student: Taps, context: Context) -> Tensor:
         """Predict the assistant's logits `[B, 6, Y, X]`, to score beside the student's."""
-        return self.run_assistant(teacher, student, context).Z
+        return self.run_assistant(teacher, self.adapter(student), context).Z

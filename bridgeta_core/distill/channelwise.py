@@ -11,7 +11,7 @@ from torch.nn import functional
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.cells import AreaAverage
-from bridgeta_core.distill.normalise import FEATURES, Normaliser, collect_scales, fit_scales
+from bridgeta_core.distill.normalise import FEATURES, Normaliser, collect_scales, fit_scales, tap_widths
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
@@ -26,13 +26,13 @@ class ChannelWise(Distiller):
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
-        super().__init__(config, student, teacher)
+        super().__init__(config, student, teacher, config.channelwise.levels)
         own = config.channelwise
         unknown = sorted(set(own.weight) - {"F", "D", "Z"})
         if unknown or not own.levels:
             what = f"weight names {', '.join(unknown)}" if unknown else "levels is empty"
             raise BridgeTAError(f"distill.channelwise.{what}", fix="The levels are F, D and Z", exit_code=2)
-        widths = {"F": student.config.decoder.width, "D": student.decoder.channels}
+        widths = tap_widths(teacher)
         chosen = [level for level in FEATURES if level in own.levels]
         self.normalisers = nn.ModuleDict({level: Normaliser("teacher", widths[level]) for level in chosen})
         self.area = AreaAverage(student.grid, student.bev_grid)
@@ -44,6 +44,7 @@ class ChannelWise(Distiller):
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute a term `kd/LEVEL` per chosen level."""
         own, losses = self.config.channelwise, {}
+        student = self.adapter(student)
         for level in own.levels:
             t, s = getattr(teacher, level).float(), getattr(student, level).float()
             if level == "Z":

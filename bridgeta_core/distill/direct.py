@@ -21,8 +21,8 @@ class Direct(Distiller):
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
-        super().__init__(config, student, teacher)
-        self.levels = Levels(config.levels, student)
+        super().__init__(config, student, teacher, config.levels.levels)
+        self.levels = Levels(config.levels, student, teacher)
 
     def prepare(self, teacher: Iterable[Taps]) -> None:
         """Measure the teacher's statistics on training frames."""
@@ -30,11 +30,12 @@ class Direct(Distiller):
 
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute `kd/F`, `kd/D`, `kd/Z`, and `label/teacher_feature` where it has a weight."""
+        student = self.adapter(student)
         weights = self.levels.weigh_cells(labels, teacher)
         distances = {level: self.levels.measure(level, teacher, student, weights) for level in self.levels.names}
         losses = self.levels.weigh_terms(distances, context.strength)
         if self.config.direct.read_teacher > 0:
-            taps = decode_with_student(context.student, teacher.F)
+            taps = decode_with_student(context.student, teacher.F, self.adapter)
             label_loss = focal_loss(taps.Z, labels.masks, labels.known, context.gamma)
             losses["label/teacher_feature"] = self.config.direct.read_teacher * label_loss
         self.report = {f"distance_{level}": value.detach() for level, value in distances.items()}

@@ -11,7 +11,7 @@ from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.cells import CellWeighting
 from bridgeta_core.distill.distance import squared_distance
-from bridgeta_core.distill.normalise import Normaliser, collect_scales, fit_scales
+from bridgeta_core.distill.normalise import Normaliser, collect_scales, fit_scales, tap_widths
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
@@ -25,11 +25,11 @@ class FitNet(Distiller):
     """
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
-        super().__init__(config, student, teacher)
+        super().__init__(config, student, teacher, config.fitnet.levels)
         own = config.fitnet
         if not own.levels:
             raise BridgeTAError("distill.fitnet.levels is empty", fix="Name F or D", exit_code=2)
-        widths = {"F": student.config.decoder.width, "D": student.decoder.channels}
+        widths = tap_widths(teacher)
         self.normalisers = nn.ModuleDict({x: Normaliser(own.normalise, widths[x]) for x in own.levels})
         self.adapters = nn.ModuleDict({x: _identity(widths[x]) for x in own.levels if own.adapter})
         self.cells = CellWeighting(own.cells, student.grid, student.bev_grid)
@@ -41,7 +41,7 @@ class FitNet(Distiller):
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute `kd/F` and `kd/D`, those that are chosen."""
         weights = self.cells(labels, teacher.Z).feature
-        losses = {}
+        student, losses = self.adapter(student), {}
         with torch.autocast(student.F.device.type, enabled=False):
             for level, normalise in self.normalisers.items():
                 target, own = normalise(getattr(teacher, level)), normalise(getattr(student, level))

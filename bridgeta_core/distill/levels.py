@@ -13,13 +13,14 @@ from bridgeta_core.config.distill import LevelsConfig
 from bridgeta_core.distill.base import Labels
 from bridgeta_core.distill.cells import CellWeighting, CellWeights
 from bridgeta_core.distill.distance import DISTANCES, squared_distance
-from bridgeta_core.distill.normalise import FEATURES, Normaliser, collect_scales, fit_scales
+from bridgeta_core.distill.normalise import FEATURES, Adapter, Normaliser, collect_scales, fit_scales, tap_widths
 from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 
 class Levels(nn.Module):
-    """Distances at F, D and Z between networks whose taps have the student's shapes.
+    """Distances at F, D and Z between networks whose taps have the teacher's shapes.
 
     It holds what is measured once: the teacher's statistics and the weights of the levels. Both are buffers, so a
     checkpoint has them and nothing trains them.
@@ -27,7 +28,7 @@ class Levels(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, config: LevelsConfig, student: Student) -> None:
+    def __init__(self, config: LevelsConfig, student: Student, teacher: Teacher) -> None:
         super().__init__()
         unknown = sorted(set(config.weight) - {"F", "D", "Z"})
         if unknown:
@@ -35,7 +36,7 @@ class Levels(nn.Module):
         if not config.levels:
             raise BridgeTAError("distill.levels.levels is empty", fix="Name F, D or Z", exit_code=2)
         self.config, self.names = config, tuple(dict.fromkeys(config.levels))
-        widths = {"F": student.config.decoder.width, "D": student.decoder.channels}
+        widths = tap_widths(teacher)
         self.normalisers = nn.ModuleDict({level: Normaliser(config.normalise, widths[level]) for level in FEATURES})
         self.cells = CellWeighting(config.cells, student.grid, student.bev_grid)
         weights = torch.tensor([config.weight.get(level, 1.0) for level in self.names])
@@ -78,10 +79,13 @@ def compute_gradient_norm(loss: Tensor, features: Tensor) -> Tensor:
     return torch.zeros((), device=loss.device) if gradient is None else gradient.float().norm()
 
 
-def decode_with_student(student: Student, features: Tensor) -> Taps:
-    """Send another network's F through the student's decoder and head, which the losses that follow train."""
+def decode_with_student(student: Student, features: Tensor, adapter: Adapter) -> Taps:
+    """Send another network's F, as wide as the teacher's, through the student's decoder and head, which the losses that
+    follow train. F stays as it is, and D gets the teacher's channels.
+    """
     with freeze_running_statistics(student.decoder, student.head):
-        return student.decode(features)
+        decoded = student.decode(adapter.to_student(features))
+    return Taps(features, adapter.adapt("D", decoded.D), decoded.Z)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ class Logits(Distiller):
     """tau^2 KL between the tempered probabilities, per class and cell: a softmax would make the classes compete."""
 
     def __init__(self, config: DistillConfig, student: Student, teacher: Teacher) -> None:
-        super().__init__(config, student, teacher)
+        super().__init__(config, student, teacher, ())
         kind = "balanced" if config.logits.balanced else "uniform"
         self.cells = CellWeighting(kind, student.grid, student.bev_grid)
 

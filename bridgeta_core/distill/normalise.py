@@ -1,15 +1,16 @@
-"""Bring the features of several networks to one scale before they are compared (kd_methods 0.3)."""
+"""Bring the features of several networks to one scale, and to the same channels, to compare them (kd_methods 0.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bridgeta_core.model.student import Taps
+from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.teacher import Teacher
 
 FEATURES = ("F", "D")
 """The levels that are features; Z is compared as probabilities and needs no scale."""
@@ -93,3 +94,36 @@ def fit_scales(scales: Mapping[str, Sequence[TeacherScale]], outputs: Iterable[T
         std = (squares[level] / count[level] - mean.square()).clamp(min=0).sqrt()
         for scale in scales[level]:
             scale.set(mean.to(scale.mean), std.to(scale.mean))
+
+
+def tap_widths(network: Student | Teacher) -> dict[str, int]:
+    """Return the channels of a network's F and D."""
+    model = network.model if isinstance(network, Teacher) else network.config
+    return {"F": model.decoder.width, "D": network.decoder.channels}
+
+
+class Adapter(nn.Module):
+    """A 1x1 convolution for each of the chosen `levels`, F or D, at which student and teacher differ in channels.
+
+    It is on the student's side, as in FitNets (Romero et al. 2015): the teacher's features are what they are, so
+    nothing can make the task easy by shrinking them. Where the networks have the same channels there is no such layer,
+    and the features themselves are compared. `to_student` leads the other way, from an F as wide as the teacher's, such
+    as an assistant's, into the student's decoder.
+    """
+
+    def __init__(self, student: Student, teacher: Teacher, levels: Collection[str]) -> None:
+        super().__init__()
+        own, wanted = tap_widths(student), tap_widths(teacher)
+        self.levels = nn.ModuleDict(
+            {x: nn.Conv2d(own[x], wanted[x], 1) for x in own if x in levels and own[x] != wanted[x]}
+        )
+        same = own["F"] == wanted["F"]
+        self.to_student = nn.Identity() if same or "F" not in levels else nn.Conv2d(wanted["F"], own["F"], 1)
+
+    def forward(self, taps: Taps) -> Taps:
+        """Bring the taps of a network of the student's shapes to the teacher's at the chosen levels."""
+        return taps._replace(**{level: layer(getattr(taps, level)) for level, layer in self.levels.items()})
+
+    def adapt(self, level: str, features: Tensor) -> Tensor:
+        """Bring the features of one level to the teacher's channels."""
+        return self.levels[level](features) if level in self.levels else features

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bridgeta_core.config.experiment import DecoderConfig
+from bridgeta_core.model.plain import PlainDecoder
 from bridgeta_core.model.strided import StridedConv2d
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -163,9 +164,12 @@ def _enlarge(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
-Decoder = BevDecoder | ResNetDecoder
+Decoder = BevDecoder | PlainDecoder | ResNetDecoder
+
+
+_KINDS: dict[str, type[Decoder]] = {"second": BevDecoder, "plain": PlainDecoder, "resnet": ResNetDecoder}
 
 
 def build_decoder(config: DecoderConfig) -> Decoder:
     """Build the decoder of a kind."""
-    return ResNetDecoder(config) if config.kind == "resnet" else BevDecoder(config)
+    return _KINDS[config.kind](config)

@@ -56,15 +56,12 @@ class FrozenTeacher:
         return cls(network, experiment.data)
 
     def check_student(self, student: Student, where: object) -> None:
-        """Raise BridgeTAError (exit code 2) when the taps of student and teacher differ in shape."""
-        ours = (student.bev_grid, student.config.decoder.width, student.decoder.channels)
-        theirs = (self.network.bev_grid, self.network.model.decoder.width, self.network.decoder.channels)
-        if ours != theirs:
+        """Raise BridgeTAError (exit code 2) when the features of student and teacher lie on different cells."""
+        if student.bev_grid != self.network.bev_grid:
             raise BridgeTAError(
-                f"gives F and D of {theirs[1]} and {theirs[2]} channels on {theirs[0]}; "
-                f"the student's have {ours[1]} and {ours[2]} on {ours[0]}",
+                f"gives features on {self.network.bev_grid}; the student's are on {student.bev_grid}",
                 where=where,
-                fix="Give both networks the same model.lift.grid, model.lift.downsample and model.decoder",
+                fix="Give both networks the same model.lift.grid and model.lift.downsample",
                 exit_code=2,
             )
 

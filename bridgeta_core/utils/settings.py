@@ -179,10 +179,10 @@ def _drop_added(settings: Any, content: dict[str, Any]) -> None:
     """Remove from a mapping of settings those that were added later and have their defaults."""
     for f in dataclasses.fields(settings):
         value = getattr(settings, f.name)
-        if dataclasses.is_dataclass(value):
-            _drop_added(value, content[f.name])
-        elif f.metadata.get("added") and value == _make_default(f):
+        if f.metadata.get("added") and value == _make_default(f):
             del content[f.name]
+        elif dataclasses.is_dataclass(value):
+            _drop_added(value, content[f.name])
 
 
 def _make_default(f: dataclasses.Field[Any]) -> Any:

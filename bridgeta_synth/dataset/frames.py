@@ -117,7 +117,8 @@ class SyntheticFrames(Dataset[Frame]):
         points = None
         if self.lidar:
             sweep = opened.renderer.render_sweep(times[facts.LIDAR_CHANNEL])
-            points = merge_sweeps([sample.record(facts.LIDAR_CHANNEL)], [sweep], self.lidar.ego_radius)
+            lidar, record = self.lidar, sample.record(facts.LIDAR_CHANNEL)
+            points = merge_sweeps([record], [sweep], lidar.ego_radius, lidar.mount, lidar.close == "earlier")
         raster = self.world.raster(self.world.city_of(scene))
         masks = change.rasterise(raster, sample.global_T_ego, self.grid)
         frame = make_frame(sample, fits, images, points, change, masks, np.array(raster.known))

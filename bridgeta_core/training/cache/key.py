@@ -42,7 +42,9 @@ def hash_points(frames: FrameDataset, positions: Sequence[int], lidar: LidarConf
     root, records = frames.dataset.root, []
     for i in positions:
         records += frames.dataset.lidar_sweeps(frames.positions[i], lidar.sweeps)
-    chosen = {"sweeps": lidar.sweeps, "ego_radius": lidar.ego_radius}  # the other settings are the network's
+    chosen: dict[str, Any] = {"sweeps": lidar.sweeps, "ego_radius": lidar.ego_radius}  # the others are the network's
+    chosen |= {} if lidar.mount is None else {"mount": lidar.mount}
+    chosen |= {} if lidar.close == "all" else {"close": lidar.close}
     return hash_json([_LAYOUT, "points", chosen, [_describe_record(record, root) for record in records]])
 
 

@@ -93,6 +93,24 @@ def test_what_hits_the_vehicle_is_dropped_from_every_sweep():
     assert len(merge_sweeps(records, [points, points], 0.0)) == 8
 
 
+def test_close_points_of_the_keyframe_can_stay():
+    points = np.array([(0.5, 0.5, 0, 1, 0), (2, 0, 0, 2, 0)], dtype=np.float32)
+    records = [record(0, np.eye(4)), record(0.05, np.eye(4))]
+    assert merge_sweeps(records, [points, points], 1.0, keep_close=True)[:, 3].tolist() == [1, 2, 2]
+
+
+def test_a_mount_takes_the_lidar_to_be_level_in_its_place():
+    """The keyframe's points keep their places in the LiDAR's frame; earlier ones are where it would have seen them."""
+    points = np.array([(3, 0, 0, 1, 0), (0, 7, 0, 2, 0), (0, 0, -1.5, 3, 0)], dtype=np.float32)
+    moved = rigid((1, 2, 0), (0.9, 0, 0, 0.1))
+    records = [record(0, np.eye(4)), record(0.05, moved)]
+    merged = merge_sweeps(records, [points, points], 0.0, mount=(0.94, 0.1, 1.84))
+    np.testing.assert_allclose(merged[:3, :3], [(0.94, -2.9, 1.84), (7.94, 0.1, 1.84), (0.94, 0.1, 0.34)], atol=1e-5)
+    seen = transform(invert(EGO_T_LIDAR) @ moved @ EGO_T_LIDAR, points[:, :3].astype(np.float64))
+    expected = np.stack([seen[:, 1] + 0.94, 0.1 - seen[:, 0], seen[:, 2] + 1.84], axis=1)
+    np.testing.assert_allclose(merged[3:, :3], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("sweeps", [0, 1, 4, 9])
 def test_merged_sweeps_equal_the_devkits(synthetic_root, sweeps):
     from nuscenes.nuscenes import NuScenes

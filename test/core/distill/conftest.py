@@ -16,6 +16,7 @@ from torch import Tensor
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.config.experiment import (
     DecoderConfig,
+    StudentConfig,
     from_mapping,
 )
 from bridgeta_core.distill.base import Context, Distiller, Labels
@@ -72,14 +73,19 @@ class Bench:
         return Context(**(values | changes))
 
 
-def make_bench(batch: int = 2) -> Bench:
-    return copy.deepcopy(_bench(batch))
+def make_bench(batch: int = 2, model: StudentConfig = MODEL) -> Bench:
+    """Build networks and a batch; `model` is the student's."""
+    return copy.deepcopy(_bench(batch)) if model is MODEL else _build(batch, model)
 
 
 @cache
 def _bench(batch: int) -> Bench:
+    return _build(batch, MODEL)
+
+
+def _build(batch: int, model: StudentConfig) -> Bench:
     torch.manual_seed(3)
-    student, teacher = Student(MODEL, GRID), Teacher(TEACHER, MODEL, GRID)
+    student, teacher = Student(model, GRID), Teacher(TEACHER, MODEL, GRID)
     for parameter in teacher.parameters():
         parameter.requires_grad_(False)
     generator = torch.Generator().manual_seed(4)
@@ -110,6 +116,13 @@ def _bench(batch: int) -> Bench:
 def bench() -> Bench:
     """Two frames."""
     return make_bench()
+
+
+@pytest.fixture
+def narrow_bench() -> Bench:
+    """A student whose F and D have other channels than the teacher's."""
+    decoder = DecoderConfig(width=12, stages=[8], blocks=1, channels=10)
+    return make_bench(2, dataclasses.replace(MODEL, decoder=decoder))
 
 
 @pytest.fixture

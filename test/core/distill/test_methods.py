@@ -187,3 +187,27 @@ def test_a_distiller_does_not_own_the_networks(setup):
     bench, distiller = setup
     foreign = {id(p) for network in (bench.student, bench.teacher) for p in network.parameters()}
     assert not [p for p in distiller.parameters() if id(p) in foreign]
+
+
+@pytest.mark.parametrize(
+    "method", [*ALL[: len(METHODS)], *(p for p in ALL if "reading=" in p[-1] or "midpoint" in p[-1])], ids=" ".join
+)
+def test_a_student_of_other_channels_is_adapted(narrow_bench, method):
+    """All terms are there and finite, and they train the student and every layer that brings it to the teacher."""
+    bench, distiller = narrow_bench, narrow_bench.distiller(*method)
+    s, t = bench.student_taps(), bench.teacher_taps()
+    assert s.F.shape[1] != t.F.shape[1]
+    assert s.D.shape[1] != t.D.shape[1]
+    losses = bench.losses(distiller, t, s)
+    assert all(torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+    assert sum(float(p.grad.abs().sum()) for p in bench.student.camera.parameters() if p.grad is not None) > 0
+    unread = [name for name, p in distiller.adapter.named_parameters() if p.grad is None]
+    assert all(name.startswith("to_student") for name in unread), unread
+    if method in (("bridgeta",), ("bridgeta", "bridgeta.assistant=midpoint")):
+        assert not unread
+
+
+def test_networks_of_the_same_channels_need_no_adapter(bench):
+    for method in METHODS:
+        assert not list(bench.distiller(method, prepared=False).adapter.parameters())

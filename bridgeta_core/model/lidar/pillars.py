@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.model.lidar.convolution import normalise_rows
 from bridgeta_core.utils.errors import BridgeTAError
 
 _COLUMNS = 5  # x, y, z, intensity, time lag
@@ -48,7 +49,7 @@ class Pillars(nn.Module):
             inside, cell, offset = self._place(points)
             pillar_cells, pillar = torch.unique(cell, return_inverse=True)
             described = self._describe(inside, offset, pillar, len(pillar_cells))
-            values = functional.relu(self._normalise(self.linear(described)))
+            values = functional.relu(normalise_rows(self.norm, self.linear(described)))
             empty = values.new_zeros(len(pillar_cells), self.channels)
             index = pillar[:, None].expand(-1, self.channels)
             largest = empty.scatter_reduce(0, index, values, "amax", include_self=False)
@@ -81,12 +82,3 @@ class Pillars(nn.Module):
         count = torch.bincount(pillar, minlength=pillars).to(place.dtype)
         from_mean = place - (total / count[:, None])[pillar]
         return torch.cat([place, from_mean, points[:, 3:4] / _INTENSITY, points[:, 4:5] / _LAG], dim=1)
-
-    def _normalise(self, values: Tensor) -> Tensor:
-        """Apply batch norm, by the running statistics for fewer than two points, which have no variance."""
-        if len(values) > 1:
-            return self.norm(values)
-        norm = self.norm
-        return functional.batch_norm(
-            values, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
-        )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.model.pillars import Pillars
+from bridgeta_core.model.lidar.pillars import Pillars
 from bridgeta_core.utils.errors import BridgeTAError
 
 GRID = BevGrid(-4, 8, -3, 5, 0.5)  # 16 rows, 24 columns
