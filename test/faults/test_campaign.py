@@ -206,10 +206,17 @@ def test_an_injection_counts_where_it_met_the_sandbox(tmp_path, path, met):
     assert was_met(log, Injection(operation, "EIO"), [Path("/t")]) is met
 
 
-def test_a_full_disk_where_a_process_reads_is_no_hit(tmp_path):
-    log, operation = tmp_path / "log", Operation("openat", 1, "/t/out/b", True)
-    written = '11 openat(AT_FDCWD</t>, "out/b", O_WRONLY|O_CREAT, 0666) = -1 ENOSPC (Nothing left) (INJECTED)\n'
-    read = '12 openat(AT_FDCWD</t>, "/t", O_RDONLY|O_DIRECTORY) = -1 ENOSPC (Nothing left) (INJECTED)\n'
-    for content, met in ((written, True), (written + read, False)):
-        log.write_text(content)
-        assert was_met(log, Injection(operation, "ENOSPC"), [Path("/t")]) is met
+@pytest.mark.parametrize(
+    ("name", "met", "impossible"),
+    [
+        ("openat", 'AT_FDCWD</t>, "out/b", O_WRONLY|O_CREAT, 0666', 'AT_FDCWD</t>, "/t", O_RDONLY|O_DIRECTORY'),
+        ("write", '4</t/out/b>, ""..., 5', '7<pipe:[2203]>, ""..., 5'),
+    ],
+)
+def test_an_error_that_a_thread_cannot_meet_is_no_hit(tmp_path, name, met, impossible):
+    log, injection = tmp_path / "log", Injection(Operation(name, 1, "/t/out/b", True), "ENOSPC")
+    lines = [f"{thread} {name}({call}) = -1 ENOSPC (INJECTED)" for thread, call in ((11, met), (12, impossible))]
+    log.write_text(lines[0])
+    assert was_met(log, injection, [Path("/t")])
+    log.write_text("\n".join(lines))
+    assert not was_met(log, injection, [Path("/t")])

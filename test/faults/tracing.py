@@ -22,6 +22,7 @@ READING = ("read", "pread64")
 NAMING = ("rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "link", "symlink")
 
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
+_NO_FILE = re.compile(r"\d<(pipe|socket|anon_inode|UNIX)")
 _OPENS_TO_WRITE = re.compile(r"O_CREAT|O_WRONLY|O_RDWR|O_TRUNC")
 
 
@@ -100,7 +101,8 @@ def was_met(log: Path, injection: Injection, folders: Iterable[Path]) -> bool:
     """Tell whether an injection met an operation on what lies in the folders.
 
     Other threads and other runs count a little differently: it may have met a file of the interpreter instead. And each
-    process counts for itself: in another one it may have met what cannot happen, a full disk where a file is read.
+    thread counts for itself: in another one it may have met what cannot happen, a full disk where a file is read, or a
+    disk's error in a pipe.
     """
     if not log.is_file():
         return False
@@ -108,6 +110,8 @@ def was_met(log: Path, injection: Injection, folders: Iterable[Path]) -> bool:
     lines = log.read_text(errors="replace").splitlines()
     # A call that a kill came before has no result.
     hits = [line for line in lines if ("(INJECTED)" in line if injection.code else line.endswith("= ?"))]
+    if injection.code and any(_NO_FILE.search(line) for line in hits):
+        return False
     opens = injection.operation.name in OPENING
     if opens and injection.code == "ENOSPC" and not all(_OPENS_TO_WRITE.search(line) for line in hits):
         return False
