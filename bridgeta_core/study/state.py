@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from bridgeta_core.config.experiment import Experiment, to_mapping
+from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.runs import folder as runs
 from bridgeta_core.runs.folder import CHECKPOINT, RECORD
 from bridgeta_core.study.plan import Run
@@ -81,8 +82,8 @@ def list_deviations(written: Mapping[str, Any], planned: Experiment, kind: str) 
     """
     if not written:
         return []
-    have = _flatten(to_mapping(Experiment())) | dict(written)  # a setting that an older run lacks was default
-    want = _flatten(to_mapping(planned))
+    have = _flatten(asdict(Experiment())) | dict(written)  # a setting that a run has not written was default
+    want = _flatten(asdict(planned))
     if _is_same_teacher(str(have["distill.teacher"]), str(want["distill.teacher"])):
         have["distill.teacher"] = want["distill.teacher"]
     ignored = (*_WITHOUT_EFFECT, *_UNREAD[kind])

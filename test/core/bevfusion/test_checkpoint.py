@@ -17,9 +17,13 @@ import torch
 from released import make_swin, read_golden, read_json, save_checkpoint
 from torch import Tensor
 
-from bridgeta_core.bevfusion.checkpoint import read_checkpoint
+from bridgeta_core.bevfusion.camera import CONFIGURATION, check_frustum
+from bridgeta_core.bevfusion.checkpoint import Checkpoint, read_checkpoint
 from bridgeta_core.bevfusion.importing import import_checkpoint
+from bridgeta_core.bevfusion.tensors import Entry, take
+from bridgeta_core.config.experiment import Experiment, load
 from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.model.student import CameraBranch, Student
 from bridgeta_core.utils.errors import BridgeTAError
 
 SMALL = {"heads.map.classifier.6.weight": torch.ones(6, 4), "encoders.camera.neck.weight": torch.zeros(3)}
@@ -43,15 +47,18 @@ def frustum(width: int, height: int) -> Tensor:
     return torch.stack(torch.broadcast_tensors(u[None, None, :], v[None, :, None], depth[:, None, None]), -1)
 
 
-def full() -> dict[str, Tensor]:
-    """All tensors of the camera-only network, which take no memory, and the geometry of its lift."""
-    names = read_json(read_golden("camera_only"), "names")
-    tensors = {name: torch.zeros(()).expand(shape) for name, shape in names.items()}
-    return tensors | {
+def geometry() -> dict[str, Tensor]:
+    return {
         f"{TRANSFORM}frustum": frustum(704, 256),
         f"{TRANSFORM}dx": torch.tensor([0.4, 0.4, 20.0]),
         f"{TRANSFORM}bx": torch.tensor([-51.0, -51.0, 0.0]),
     }
+
+
+def full() -> dict[str, Tensor]:
+    """All tensors of the camera-only network, which take no memory, and the geometry of its lift."""
+    names = read_json(read_golden("camera_only"), "names")
+    return {name: torch.zeros(()).expand(shape) for name, shape in names.items()} | geometry()
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -154,40 +161,47 @@ def test_classes_in_another_order_are_refused(tmp_path: Path) -> None:
     assert read_checkpoint(path).network == "camera"
 
 
-def several(tensors: dict[str, Tensor]) -> None:
+def test_tensors_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
+    tensors = full()
     del tensors[f"{CAMERA}backbone.norm2.weight"]
     tensors["decoder.neck.extra"], tensors["heads.map.classifier.6.bias"] = torch.ones(1), torch.ones(7)
+    path = save_checkpoint(tmp_path / "file.pth", tensors)
+    problems = r"neck.extra is left over; .*norm2.weight is missing; heads.map.classifier.6.bias is \[7\], not \[6\]"
+    with pytest.raises(BridgeTAError, match=problems):
+        import_checkpoint(path, tmp_path / "out.safetensors", "student")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
-def drop(name: str) -> Callable[[dict[str, Tensor]], Any]:
-    return lambda tensors: tensors.pop(name)
+def test_numbers_that_are_not_finite_are_named() -> None:
+    checkpoint = Checkpoint(Path("file.pth"), {"theirs": torch.tensor([1.0, torch.nan])}, "")
+    with pytest.raises(BridgeTAError, match=r"file.pth: holds numbers that are not finite, e.g. in theirs"):
+        take(checkpoint, [Entry("ours", "theirs", (2,))])
 
 
-def put(name: str, value: Tensor) -> Callable[[dict[str, Tensor]], Any]:
-    return lambda tensors: tensors.update({name: value})
+@pytest.fixture(scope="module")
+def camera() -> CameraBranch:
+    experiment = load(Experiment, CONFIGURATION)
+    with torch.device("meta"):
+        return Student(experiment.model, experiment.grid, pretrained=False).camera
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            several,
-            r"neck.extra is left over; .*backbone.norm2.weight is missing; .*classifier.6.bias is \[7\], not \[6\]",
-        ),
-        (put(f"{CAMERA}neck.fpn_convs.0.bn.bias", torch.full((256,), torch.nan)), r"not finite, e.g. in .*fpn_convs"),
-        (put(f"{TRANSFORM}frustum", frustum(352, 128)), "images of 352x128, not of 704x256"),
-        (put(f"{TRANSFORM}frustum", frustum(704, 256)[:59]), "lifts to other depths"),
-        (put(f"{TRANSFORM}dx", torch.tensor([0.3, 0.3, 20.0])), "or cells"),
-        (drop(f"{TRANSFORM}frustum"), "lacks encoders.camera.vtransform.frustum"),
+        ({"frustum": frustum(352, 128)}, "images of 352x128, not of 704x256"),
+        ({"frustum": frustum(704, 256)[:59]}, "lifts to other depths"),
+        ({"frustum": torch.ones(3)}, "lacks encoders.camera.vtransform.frustum"),
+        ({"dx": torch.tensor([0.3, 0.3, 20.0])}, r"cells than .* 0\.4 m"),
+        ({"bx": torch.tensor([-50.0, -51.0, 0.0])}, r"cells than .* 0\.4 m"),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, change: Callable[[dict[str, Tensor]], Any], message: str) -> None:
-    tensors = full()
-    change(tensors)
-    path = save_checkpoint(tmp_path / "file.pth", tensors)
+def test_a_lift_of_other_images_depths_or_cells_is_named(
+    camera: CameraBranch, change: dict[str, Tensor], message: str
+) -> None:
+    tensors = geometry() | {f"{TRANSFORM}{name}": value for name, value in change.items()}
+    check_frustum(Checkpoint(Path("file.pth"), geometry(), ""), camera)
     with pytest.raises(BridgeTAError, match=message):
-        import_checkpoint(path, tmp_path / "out.safetensors", "student")
-    assert not (tmp_path / "out.safetensors").exists()
+        check_frustum(Checkpoint(Path("file.pth"), tensors, ""), camera)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_swin_t_is_the_protocols_camera_network():
     lift = experiment.model.lift
     assert (lift.depth_max - lift.depth_min) / lift.depth_step == 118
     assert lift.grid.shape == (256, 256)
-    assert experiment.grid == BevGrid()
+    assert experiment.grid == BevGrid(-49.06, 50.94)  # around the LiDAR
 
 
 def test_a_file_and_overrides_are_merged_in_order(tmp_path):

@@ -42,6 +42,9 @@ def test_settings_that_an_older_run_lacks_were_default(make_study, write_run, tm
     path = run.folder / "experiment.yaml"
     path.write_text(yaml.safe_dump({k: v for k, v in yaml.safe_load(path.read_text()).items() if k != "labels"}))
     assert find_state(run, run.experiment) is State.done
+    wide = plan(make_study("model.lift.edge=widen"), tmp_path)[2]
+    with pytest.raises(BridgeTAError, match=r"model.lift.edge = cut instead of widen"):
+        find_state(wide, wide.experiment)
     exact = plan(make_study("labels.mode=exact"), tmp_path)[2]
     with pytest.raises(BridgeTAError, match=r"labels.mode = compatible instead of exact"):
         find_state(exact, exact.experiment)

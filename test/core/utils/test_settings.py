@@ -11,7 +11,7 @@ import pytest
 from bridgeta_core.config.experiment import Experiment, load
 from bridgeta_core.utils import settings
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.settings import from_mapping, rename_old_keys, setting
+from bridgeta_core.utils.settings import from_mapping, rename_old_keys, setting, to_mapping
 
 
 @dataclass
@@ -70,3 +70,17 @@ def test_augmentation_of_older_files_moves_into_its_block(tmp_path):
     path.write_text("data: {flip: false, image_resize: [0.8, 1.1]}\n")
     augment = load(Experiment, path, ["data.colour=0"]).data.augment
     assert (augment.flip, augment.image_resize, augment.colour) == (False, [0.8, 1.1], 0.0)
+
+
+@dataclass
+class Grown:
+    old: int = 1
+    new: int = setting(2, "added", added=True)
+    names: list[str] = field(default_factory=list, metadata={"added": True})
+
+
+def test_an_added_setting_is_written_only_where_it_is_not_the_default():
+    assert to_mapping(Grown()) == {"old": 1}
+    assert to_mapping(Grown(new=3, names=["a"])) == {"old": 1, "new": 3, "names": ["a"]}
+    for settings_ in (Grown(), Grown(old=5, new=3), Grown(names=["a"])):
+        assert from_mapping(Grown, to_mapping(settings_)) == settings_

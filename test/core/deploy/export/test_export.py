@@ -159,7 +159,7 @@ def test_a_program_without_this_package_gets_the_same_grids(
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_the_layers_of_bevfusion_are_exported_too(tmp_path: Path, name: str) -> None:
     save_weights(tmp_path / "small.safetensors", trained_student(bevfusion_student()), ("a", "b"), {})
     found = export.export_student(tmp_path / "small.safetensors", tmp_path / "out", name, choose_frames)
