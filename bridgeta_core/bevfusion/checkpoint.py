@@ -22,6 +22,7 @@ from bridgeta_core.utils.files import hash_file
 
 REPOSITORY = "mit-han-lab/bevfusion"
 _WRAPPERS = ("state_dict", "model")  # keys under which checkpoints hold their tensors
+_MOST_NUMBERS = 2**29  # Swin-L has 197 million
 _DOWNLOAD = "Download it again: the file is damaged, or something else than a checkpoint"
 
 
@@ -82,6 +83,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     tensors = _find_tensors(content)
     if not tensors:
         raise BridgeTAError("holds no tensors by name", where=path, fix=_DOWNLOAD)
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    if numbers > _MOST_NUMBERS:  # a few bytes may stand for any number of equal ones
+        raise BridgeTAError(f"holds {numbers:,} numbers, more than any such network has", where=path, fix=_DOWNLOAD)
     _check_classes(content, path)
     return Checkpoint(path, tensors, hash_file(path))
 

@@ -124,7 +124,7 @@ def _describe(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _is_classifier(name: str) -> bool:
-    return name.startswith(("head.", "norm.", "layers.3.downsample"))
+    return name.startswith(("head.", "norm."))
 
 
 def _measure(checkpoint: Checkpoint, prefix: str, mmdet: bool) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def write_packed(path: Path) -> None:
         (write_packed, "is a packed zip file"),
         (lambda path: path.write_text("<html>Not found</html>"), "cannot be read"),
         (lambda path: torch.save([1, 2], path), "holds no tensors"),
+        (lambda path: torch.save({"a": torch.zeros(1, 1).expand(2**16, 2**16)}, path), "holds 4,294,967,296 numbers"),
         (lambda path: torch.save({"state_dict": {"a": 1}}, path), "holds no tensors"),
         (lambda path: torch.save({"conv1.weight": torch.ones(2)}, path), "is no network of mit-han-lab/bevfusion"),
         (Path.mkdir, "no such file"),
