@@ -11,14 +11,11 @@ from torch.nn import functional
 
 from bridgeta_core.model.lidar.sites import CENTRE, KernelMap, Sites, Size
 
-_ROWS = 2**16  # rows that are gathered at once, for every place of the kernel
 
+class _Convolve(torch.autograd.Function):
+    """Features `[n, in]` and a weight `[places, in, out]` to features `[m, out]`.
 
-class _ByPairs(torch.autograd.Function):
-    """Features `[n, in]` and a weight `[places, in, out]` to features `[m, out]`, one place of the kernel at a time.
-
-    This multiplies what there is and nothing else: of a LiDAR's voxels some three or four of 27 places. For the
-    backward pass the input is kept, and not what was gathered of it, which is several times as large.
+    For the backward pass the input is kept, and not what was gathered of it, which is several times as large.
     """
 
     @staticmethod
@@ -50,53 +47,6 @@ class _ByPairs(torch.autograd.Function):
         return of_features, of_weight, None
 
 
-class _ByTables(torch.autograd.Function):
-    """The same as `_ByPairs` with all places of the kernel in one product, zeros where there is no voxel.
-
-    This multiplies several times as much in a few large steps, which is what a GPU wants: one for each of 27 places
-    would keep it waiting for the next. Both directions gather, so that sums are in the same order at every call.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, pairs: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, weight)
-        ctx.pairs = pairs
-        return _multiply(features, pairs.tables[0], weight.flatten(0, 1))
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        features, weight = ctx.saved_tensors
-        of_output, of_input = ctx.pairs.tables
-        gradient = gradients[0].contiguous()
-        of_features = _multiply(gradient, of_input, weight.transpose(1, 2).flatten(0, 1))
-        of_weight = torch.zeros_like(weight).flatten(0, 1)
-        padded = _pad(features)
-        for rows, part in zip(of_output.split(_ROWS), gradient.split(_ROWS), strict=True):
-            of_weight.addmm_(_gather(padded, rows).T, part)
-        return of_features, of_weight.view_as(weight), None
-
-
-def _multiply(features: Tensor, table: Tensor, weight: Tensor) -> Tensor:
-    """Multiply the features that each row of a table `[m, places]` names, side by side, by `[places * in, out]`."""
-    padded = _pad(features)
-    return torch.cat([_gather(padded, rows) @ weight for rows in table.split(_ROWS)])
-
-
-def _pad(features: Tensor) -> Tensor:
-    """Add the row of zeros that tables name where there is no voxel."""
-    return torch.cat([features, features.new_zeros(1, features.shape[1])])
-
-
-def _gather(padded: Tensor, rows: Tensor) -> Tensor:
-    return padded.index_select(0, rows.flatten()).view(len(rows), rows.shape[1] * padded.shape[1])
-
-
-def choose_method(device: torch.device) -> type[torch.autograd.Function]:
-    """Choose how convolutions are computed on a device."""
-    return _ByTables if device.type == "cuda" else _ByPairs
-
-
 class SparseConvolution(nn.Module):
     """A convolution without bias over active voxels: features `[n, inputs]` to `[m, outputs]`.
 
@@ -114,7 +64,7 @@ class SparseConvolution(nn.Module):
         """Convolve the features of the rows that `pairs` connects."""
         with torch.autocast(features.device.type, enabled=False):
             weight = self.weight.flatten(0, 2)
-            result: Tensor = choose_method(features.device).apply(features.to(weight.dtype), weight, pairs)
+            result: Tensor = _Convolve.apply(features.to(weight.dtype), weight, pairs)
         return result
 
 

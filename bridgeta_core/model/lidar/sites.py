@@ -24,29 +24,18 @@ Size = tuple[int, int, int]
 class KernelMap:
     """The pairs of active voxels that a kernel connects: for some of its places `k`, the rows of the input `[n]` and
     those of the output `[n]` to which they contribute, each at most once. With `centred` every row of the input also
-    contributes to the same row of the output, at the place CENTRE. `inputs` and `outputs` are the numbers of rows,
-    `places` that of the kernel's places.
+    contributes to the same row of the output, at the place CENTRE. `outputs` is the number of rows of the output.
     """
 
     pairs: list[tuple[int, Tensor, Tensor]]
-    inputs: int
     outputs: int
-    places: int
-    device: torch.device
     centred: bool = False
 
-    @cached_property
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """For every row of the output the row of the input at each place of the kernel, `[outputs, places]`, and for
-        every row of the input that of the output, `[inputs, places]`. Where there is none stands the number of rows.
-        """
-        rows = torch.arange(self.outputs, device=self.device)
-        of_output = torch.full((self.outputs, self.places), self.inputs, device=self.device)
-        of_input = torch.full((self.inputs, self.places), self.outputs, device=self.device)
-        for k, i, o in [*self.pairs, *([(CENTRE, rows, rows)] if self.centred else [])]:
-            of_output[:, k].index_copy_(0, o, i)
-            of_input[:, k].index_copy_(0, i, o)
-        return of_output, of_input
+    @classmethod
+    def split(cls, counts: Sequence[int], inputs: Tensor, outputs: Tensor, rows: int) -> KernelMap:
+        """Make the map of pairs that lie one place of the kernel after another, `counts` of each."""
+        places = zip(inputs.split(list(counts)), outputs.split(list(counts)), strict=True)
+        return cls([(k, i, o) for k, (i, o) in enumerate(places) if len(i)], rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +91,9 @@ class Sites:
         half, first = torch.stack(found).nonzero(as_tuple=True)
         second = torch.stack(places)[half, first]
         counts = torch.bincount(half, minlength=len(found)).tolist()
-        after = _split(counts, second, first)
+        after = KernelMap.split(counts, second, first, len(self)).pairs
         pairs = [(CENTRE - 1 - k, i, o) for k, o, i in reversed(after)]
-        pairs += [(CENTRE + 1 + k, i, o) for k, i, o in after]
-        return KernelMap(pairs, len(self), len(self), 2 * CENTRE + 1, rows.device, centred=True)
+        return KernelMap([*pairs, *((CENTRE + 1 + k, i, o) for k, i, o in after)], len(self), centred=True)
 
     def stride(self, kernel: Size, stride: Size, padding: Size) -> tuple[Sites, KernelMap]:
         """Find the sites and the map of a convolution whose output is active where its kernel meets an active voxel.
@@ -132,14 +120,7 @@ class Sites:
             rows, offset, unit = rows[chosen], offset[chosen] + step * unit, unit * k
         active, outputs = torch.unique(keys, return_inverse=True)
         counts = torch.bincount(offset, minlength=unit).tolist()
-        pairs = KernelMap(_split(counts, rows, outputs), len(self), len(active), unit, rows.device)
-        return Sites(active, size, self.batch), pairs
-
-
-def _split(counts: Sequence[int], inputs: Tensor, outputs: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-    """Split pairs that lie one place of the kernel after another, `counts` of each."""
-    places = zip(inputs.split(list(counts)), outputs.split(list(counts)), strict=True)
-    return [(k, i, o) for k, (i, o) in enumerate(places) if len(i)]
+        return Sites(active, size, self.batch), KernelMap.split(counts, rows, outputs, len(active))
 
 
 def _find_strides(size: Size, batch: int) -> tuple[int, int, int, int]:
