@@ -35,6 +35,7 @@ _TARGETS = (
     Target("weights in a replay", "inputs/weights.safetensors", "replay"),
     Target("weights to export", "inputs/weights.safetensors", "export"),
     Target("teacher's weights", "inputs/teacher_run/teacher.safetensors", "train distill"),
+    Target("published checkpoint", "inputs/swin.pth", "import"),
     Target("MCAP", "inputs/bag/*.mcap", "replay"),
     Target("SQLite", "inputs/bag3/*.db3", "replay sqlite3"),
     Target("metadata.yaml", "inputs/bag*/metadata.yaml", "replay"),
