@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ STEPS = ("node is there, configuring", "configured", "active", "first grid")
 class Start:
     """One launch, watched."""
 
-    def __init__(self, arguments: list[str], rate: float, bag: Path) -> None:
+    def __init__(self, arguments: list[str], rate: float, bag: Path, folder: Path) -> None:
         self._node, driver = rclpy.create_node("start"), rclpy.create_node("vehicle", start_parameter_services=False)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
@@ -41,7 +42,10 @@ class Start:
         self.steps: dict[str, float] = {}  # s since the launch
         self._node.create_subscription(TransitionEvent, "/bev_node/transition_event", self._take_transition, 10)
         self._node.create_subscription(OccupancyGrid, "/bev/drivable_area", lambda _: self._note(STEPS[3]), LATCHED)
-        self._command = ["ros2", "launch", "bridgeta_ros", "bev.launch.py", "cameras_file:=", *arguments]
+        cameras = {name: {"image": f"/bev_node/input/{name}/image"} for name in self._vehicle.rig.names}
+        file = folder / "cameras.yaml"
+        file.write_text(json.dumps({"cameras": cameras}))
+        self._command = ["ros2", "launch", "bridgeta_ros", "bev.launch.py", f"cameras_file:={file}", *arguments]
 
     def _note(self, step: str) -> None:
         self.steps.setdefault(step, time.monotonic() - self._begun)
@@ -87,7 +91,7 @@ def main() -> None:
     rclpy.init()
     with tempfile.TemporaryDirectory() as name:
         bag = options.bag or write_synthetic_bag(Path(name), 0.5)
-        runs = [Start(options.arguments, options.rate, bag).run() for _ in range(options.repeats)]
+        runs = [Start(options.arguments, options.rate, bag, Path(name)).run() for _ in range(options.repeats)]
     rclpy.try_shutdown()
     table = Table(title=f"seconds since ros2 launch, {options.repeats} starts")
     for column in ("until", "median", "least", "most"):
