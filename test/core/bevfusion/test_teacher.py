@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import seeded
 import torch
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from bridgeta_core.bevfusion import teacher as imported
 from bridgeta_core.bevfusion.checkpoint import Checkpoint
+from bridgeta_core.bevfusion.importing import import_checkpoint
 from bridgeta_core.config.experiment import (
     DecoderConfig,
     Experiment,
@@ -36,7 +36,7 @@ from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.lift import cell_pixels, lift
 from bridgeta_core.model.teacher import Teacher, VoxelBranch
-from bridgeta_core.training.teacher_weights import save_teacher
+from bridgeta_core.training.teacher_weights import load_teacher, save_teacher
 from bridgeta_core.training.train import train_distill
 
 X, Z = 0.94, 1.84
@@ -59,15 +59,15 @@ def build(sensors: str, golden: dict[str, NDArray[Any]]) -> Teacher:
     return net.eval()
 
 
-def make_checkpoint(names: dict[str, list[int]], net: Teacher) -> Checkpoint:
+def make_checkpoint(names: dict[str, list[int]], net: Teacher | None) -> Checkpoint:
     """A checkpoint with weights that follow from their names, and with what upstream computes from the sizes."""
     tensors = {}
     for name, shape in names.items():
         if name.endswith("num_batches_tracked"):
             tensors[name] = torch.tensor(12_345)
         elif not name.endswith(("relative_position_index", "frustum", ".dx", ".bx", ".nx")):
-            tensors[name] = torch.from_numpy(sparse_weight(name, shape))
-    if net.camera is not None:
+            tensors[name] = _draw(name, shape)
+    if net is not None and net.camera is not None:
         camera = net.camera
         u, v = cell_pixels(camera.feature_size, (camera.image.height, camera.image.width), "spread")
         d, v, u = torch.meshgrid(camera.bins.double(), v, u, indexing="ij")
@@ -77,6 +77,10 @@ def make_checkpoint(names: dict[str, list[int]], net: Teacher) -> Checkpoint:
         tensors["encoders.camera.vtransform.dx"] = torch.tensor([cell, cell, 20])
         tensors["encoders.camera.vtransform.bx"] = torch.tensor([cell / 2 * (1 - rows), cell / 2 * (1 - columns), 0])
     return Checkpoint(Path("golden.pth"), tensors, "")
+
+
+def _draw(name: str, shape: list[int]) -> Tensor:
+    return torch.from_numpy(sparse_weight(name, shape))
 
 
 def in_ego(cloud: NDArray[np.float32]) -> Tensor:
@@ -150,13 +154,21 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("method", ["bridgeta", "direct"])
-def test_the_camera_network_is_distilled_from_an_imported_fusion_network(
-    method: str, small_root: Path, tmp_path: Path
-) -> None:
+def test_the_command_imports_the_lidar_network(tmp_path: Path) -> None:
+    names = read_json(read_golden("lidar_only"), "names")
+    path = tmp_path / "lidar-only-seg.pth"
+    torch.save({"meta": {}, "state_dict": dict(make_checkpoint(names, None).tensors)}, path)
+    assert import_checkpoint(path, tmp_path / "teacher.safetensors", "teacher") == "LiDAR-only network"
+    teacher, info = load_teacher(tmp_path / "teacher.safetensors")
+    assert (info.teacher.sensors, info.grid.x_min, teacher.bev_grid.shape) == ("lidar", -49.06, (128, 128))
+    name = "decoder.backbone.blocks.0.0.weight"
+    assert torch.equal(teacher.state_dict()["decoder.stages.0.0.weight"].flip(2), _draw(name, names[name]))
+
+
+def test_the_camera_network_is_distilled_from_an_imported_fusion_network(small_root: Path, tmp_path: Path) -> None:
     """Ten steps with networks of the published kinds, of small sizes; their F and D have other channels."""
     roots = [f"data.train_root={small_root}", f"data.val_root={small_root}", "data.version=v1.0-mini"]
-    whole = ["data.train_scenes=all", "data.val_scenes=all", f"distill.method={method}"]
+    whole = ["data.train_scenes=all", "data.val_scenes=all"]
     experiment = load(Experiment, imported.CONFIGURATION, [*SMALL, *roots, *whole])
     config, model = imported.configure(experiment.model, "fusion")
     config.lidar.sparse = SparseConfig(voxel=0.8, channels=[8, 8, 8, 8], blocks=1, output=8)
