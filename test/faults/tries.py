@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -138,7 +138,7 @@ class Bench:
             log = sandbox.path / "strace.log"
             outcome = sandbox.run(command, more, strace=injection.options(log))
             met = was_met(log, injection, sandbox.places)
-            problems = self._judge(command, sandbox, outcome, outcome.code) if met else []
+            problems = self._judge(command, sandbox, outcome, outcome.code, operation.writes) if met else []
             problems += self._recover(command, sandbox)
             return self._verdict("error", command, injection, replacing, problems, outcome, met)
 
@@ -224,7 +224,12 @@ class Bench:
         shutil.copytree(self.folder / f"earlier {command.name}", sandbox.out, dirs_exist_ok=True)
         return command.again
 
-    def _judge(self, command: Command, sandbox: Sandbox, outcome: Outcome, ending: int | None) -> list[str]:
+    def _judge(
+        self, command: Command, sandbox: Sandbox, outcome: Outcome, ending: int | None, readable: bool = True
+    ) -> list[str]:
+        if not readable and command.arguments[:2] == ("data", "check") and ending == 1:
+            # It lists what it cannot read.
+            return check_ending(replace(outcome, code=0)) + check_surroundings(sandbox, self._stamps, 0)
         if command.name == "data check" and ending == 1 and (sandbox.out / "list.txt").exists():
             ending = 0  # the dataset has faults, and they were listed
         problems = [] if ending is None else check_ending(outcome)
