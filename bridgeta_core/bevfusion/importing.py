@@ -22,15 +22,17 @@ _IMPORTS = {
 }
 
 
-def import_checkpoint(path: Path, out: Path, role: str) -> str:
+def import_checkpoint(path: Path, out: Path, role: str, overwrite: bool = False) -> str:
     """Write the network of a checkpoint to `out` for one of the `ROLES`, and return what it is.
 
     A backbone becomes a folder, the others a weights file. Raises BridgeTAError as `read_checkpoint` and `take` do, for
-    an unknown role, and for a network that has another one.
+    an unknown role, for a network that has another one, and when `out` exists and `overwrite` is off.
     """
     if role not in ROLES:
         raise BridgeTAError(f"--as {role} is not one of {', '.join(ROLES)}", exit_code=2)
     check_output(out, folder=role == "backbone", inputs=[path])
+    if out.exists() and not overwrite:
+        raise BridgeTAError("already exists", where=out, fix="Name another output, or replace it with --overwrite")
     checkpoint = read_checkpoint(path)
     network = checkpoint.network
     action = _IMPORTS.get((role, network))

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig
 from transformers.utils import logging
 
 from bridgeta_core.bevfusion.checkpoint import Checkpoint
 from bridgeta_core.bevfusion.tensors import Entry, keep, take
+from bridgeta_core.deploy.weights import serialise_tensors
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.outputs import replace_when_done
 
@@ -112,9 +112,10 @@ def import_backbone(checkpoint: Checkpoint, out: Path) -> None:
     config = AutoConfig.for_model("swin", **options, out_features=list(norms) or ["stage2", "stage3", "stage4"])
     others = {name for name in names if is_derived(name) or not name.startswith(prefix) or _is_classifier(name)}
     tensors = take(checkpoint, list_swin_entries(config, prefix, mmdet, norms), others)
-    with replace_when_done(out, folder=True, overwrite=False, inputs=[checkpoint.path]) as folder:
+    with replace_when_done(out, folder=True, inputs=[checkpoint.path], sign="model.safetensors") as folder:
         folder.mkdir()
-        save_file(tensors, folder / "model.safetensors", {"format": "pt", "origin": json.dumps(_describe(checkpoint))})
+        metadata = {"format": "pt", "origin": json.dumps(_describe(checkpoint))}
+        (folder / "model.safetensors").write_bytes(serialise_tensors(tensors, metadata))
         config.architectures = ["SwinBackbone"]
         config.save_pretrained(folder)
 

@@ -33,11 +33,12 @@ def import_weights(
             help="student (a camera-only network), teacher (one with LiDAR), or backbone (for training).",
         ),
     ] = "student",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was imported to OUT before.")] = False,
 ) -> None:
     """Import published weights: BEVFusion's of map segmentation, or a backbone. No code in them is run."""
     from bridgeta_core.bevfusion.importing import import_checkpoint
 
-    network = import_checkpoint(file, out, role)
+    network = import_checkpoint(file, out, role, overwrite)
     use = {
         "student": f"Try it: bridgeta replay BAG OUT --weights {out}",
         "teacher": f"Distil from it: bridgeta train distill CONFIGURATION distill.teacher={out}",

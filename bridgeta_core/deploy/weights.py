@@ -99,11 +99,12 @@ def write_weights(
     tensors |= more or {}
     with replace_when_done(Path(path)) as temporary:
         # Not the library's own save_file, which hides the file from all but its owner and wraps the system's errors.
-        temporary.write_bytes(_order_metadata(save(tensors, {"format": version, **description})))
+        temporary.write_bytes(serialise_tensors(tensors, {"format": version, **description}))
 
 
-def _order_metadata(file: bytes) -> bytes:
-    """Return a safetensors file with its metadata in order: the library's order is another one in every process."""
+def serialise_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Make a safetensors file with its metadata in order: the library's order is another one in every process."""
+    file = save(dict(tensors), dict(metadata))
     end = 8 + int.from_bytes(file[:8], "little")
     header = json.loads(file[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

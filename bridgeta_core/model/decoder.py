@@ -36,8 +36,8 @@ def build_downsampling(channels: int, stride: int, kernel: int = 2) -> nn.Sequen
     """
     layers: list[nn.Module] = []
     while stride > 1:
-        halve = convolution(channels, channels, 2, 2) if kernel == 2 else _halve(channels, channels)
-        layers += [convolution(channels, channels), halve]
+        layers.append(convolution(channels, channels))
+        layers.append(convolution(channels, channels, 2, 2) if kernel == 2 else _halve(channels, channels))
         stride //= 2
     if layers and kernel == 2:
         layers.append(convolution(channels, channels))

@@ -155,6 +155,7 @@ COMMANDS = {
             "import",
             ("import", "{inputs}/swin.pth", "{out}/backbone", "--as", "backbone"),
             outputs=("backbone",),
+            again=("--overwrite",),
         ),
         Command("data check root", ("data", "check", "{inputs}/root", "--deep", "--jobs", "1"), outputs=()),
         Command("data index", ("data", "index", "{inputs}/root"), outputs=()),

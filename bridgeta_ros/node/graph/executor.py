@@ -7,6 +7,7 @@ from time import monotonic
 
 from rclpy.executors import ShutdownException, SingleThreadedExecutor, TimeoutException
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.subscription import Subscription
 
 _INTERVAL = 0.1  # s; how long at most services, timers and events wait while messages come
 
@@ -22,22 +23,24 @@ class MessageExecutor(SingleThreadedExecutor):
 
     def spin(self) -> None:
         """Run callbacks until the executor or the context is shut down. Raises what a callback raises."""
-        idle = True
+        messages_come = False
         with suppress(ShutdownException):
             while self.context.ok():
-                while self._run_next(None if idle else 0):
-                    idle = False
-                idle = not self._run_messages()
+                # An answer to a service call may be followed by the next call, which is not to wait.
+                while (kind := self._run_next(0 if messages_come else None)) is not None:
+                    messages_come |= issubclass(kind, Subscription)
+                if messages_come:
+                    messages_come = self._run_messages()
 
-    def _run_next(self, timeout: float | None) -> bool:
-        """Run the next callback of any kind that becomes ready within a time; return whether one did."""
+    def _run_next(self, timeout: float | None) -> type | None:
+        """Run the next callback that becomes ready within a time; return the type of its entity, or None."""
         try:
-            task, _, _ = self.wait_for_ready_callbacks(timeout_sec=timeout)
+            task, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout)
         except TimeoutException:
-            return False
+            return None
         task()
         task.result()
-        return True
+        return type(entity)
 
     def _run_messages(self) -> bool:
         """Run the callbacks of subscriptions for a while, or until a while has passed without a message.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +76,26 @@ def test_the_command_says_which_setting_takes_a_backbone(tmp_path: Path) -> None
     assert f"model.backbone.pretrained={tmp_path / 'folder'}" in done.output
 
 
-def test_an_existing_folder_is_not_replaced(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path / "swin.pth", make_swin())
-    import_checkpoint(path, tmp_path / "folder", "backbone")
+def test_an_earlier_import_is_replaced_only_on_request(tmp_path: Path) -> None:
+    path, out = save_checkpoint(tmp_path / "swin.pth", make_swin()), tmp_path / "folder"
+    import_checkpoint(path, out, "backbone")
     with pytest.raises(BridgeTAError, match="already exists"):
-        import_checkpoint(path, tmp_path / "folder", "backbone")
+        import_checkpoint(path, out, "backbone")
+    import_checkpoint(path, out, "backbone", overwrite=True)
+    (out / "model.safetensors").unlink()
+    with pytest.raises(BridgeTAError, match="something else"):
+        import_checkpoint(path, out, "backbone", overwrite=True)
+
+
+def test_the_same_backbone_has_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "swin.pth", make_swin())
+    files = []
+    for seed in range(2):
+        out = tmp_path / f"folder{seed}"
+        command = [sys.executable, "-m", "bridgeta_core", "import", path, out, "--as", "backbone"]
+        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": str(seed)}, check=True, capture_output=True)
+        files.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert files[0] == files[1]
 
 
 def test_what_a_backbone_lacks_is_named(tmp_path: Path) -> None:
