@@ -218,7 +218,8 @@ class Bench:
     def state(self, node: BevNode) -> str:
         from lifecycle_msgs.srv import GetState
 
-        return self.call(GetState, f"{node.get_fully_qualified_name()}/get_state").current_state.label
+        # A process of its own answers when it has loaded its libraries and the network.
+        return self.call(GetState, f"{node.get_fully_qualified_name()}/get_state", timeout=60).current_state.label
 
     def call(self, kind: Any, name: str, request: Any = None, timeout: float = PATIENCE) -> Any:
         """Call a service and return its answer."""
