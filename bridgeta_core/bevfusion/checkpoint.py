@@ -119,7 +119,8 @@ def _load(path: Path) -> Any:
 def _first_line(error: Exception) -> str:
     """Say in one line why PyTorch could not read a file, without its advice to read it unsafely."""
     text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
-    return (text.splitlines() or [type(error).__name__])[0][:200]
+    first = (text.splitlines() or [""])[0].partition(". ")[0]
+    return first[:200] if any(map(str.isalpha, first)) else "it is no checkpoint of PyTorch"
 
 
 def _allow_numpy() -> AbstractContextManager[None]:
