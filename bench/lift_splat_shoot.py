@@ -93,7 +93,7 @@ def main() -> None:
     ways = {"lift-splat-shoot": run_classic(classic, intrinsics, poses)}
     for name in ("torch", "openvino", "onnxruntime"):
         try:
-            backend = choose_backend(Network(student, CAMERAS), name, torch.device("cpu"), "float32").backend
+            backend = choose_backend(Network.of(student, CAMERAS), name, torch.device("cpu"), "float32").backend
             ways[f"{options.config}, {name}"] = run_student(backend, plan)
         except BridgeTAError as error:
             print(f"left out: {error}")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bridgeta_core.deploy.backends.base import Backend, Network
 from bridgeta_core.deploy.backends.choose import choose_backend, list_backends
-from bridgeta_core.deploy.backends.graphs import lift_parts
+from bridgeta_core.deploy.backends.graphs import hash_student, lift_parts
 from bridgeta_core.deploy.backends.supported import PRECISIONS
 from bridgeta_core.deploy.weights import find_weights, load_student, read_int8_graphs
 from bridgeta_core.geometry.images import decode_and_fit, fit_images, fit_intrinsics
@@ -106,9 +106,9 @@ def measure_weights(weights: str | Path, device: str = "auto", repeats: int = 40
     The cameras look evenly around, as many as the weights were trained with. Raises BridgeTAError as `load_student`.
     """
     student, info = load_student(weights)
-    int8 = read_int8_graphs(weights, student)
+    int8 = read_int8_graphs(weights, hash_student(student))
     cameras = len(info.cameras) or 6
-    network, on, rig = Network(student, cameras, int8), resolve_device(device), ring(cameras)
+    network, on, rig = Network.of(student, cameras, int8), resolve_device(device), ring(cameras)
     fits = list(fit_images(rig, info.model.image.size, info.model.image.margin).values())
     intrinsics = torch.from_numpy(fit_intrinsics(rig, fits))
     poses = torch.from_numpy(np.stack([camera.ego_T_cam for camera in rig.cameras]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,18 @@ from torch import Tensor
 
 from bridgeta_core.config.experiment import ImageConfig
 from bridgeta_core.deploy.backends.base import Network
-from bridgeta_core.deploy.backends.choose import choose_backend
-from bridgeta_core.deploy.backends.graphs import lift_parts
+from bridgeta_core.deploy.backends.choose import Choice, choose_backend
+from bridgeta_core.deploy.backends.graphs import hash_student, lift_parts
 from bridgeta_core.deploy.cuda_graph import GraphCache
-from bridgeta_core.deploy.weights import WeightsInfo, load_student, read_int8_graphs
+from bridgeta_core.deploy.starts import choose_again
+from bridgeta_core.deploy.weights import (
+    WeightsInfo,
+    find_weights,
+    hash_stored_student,
+    load_student,
+    read_info,
+    read_int8_graphs,
+)
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import fit_images, fit_intrinsics
 from bridgeta_core.geometry.rig import Rig
@@ -57,9 +66,13 @@ class Runtime:
         precision: str = "float32",
         backend: str = "torch",
     ) -> None:
-        student, info = load_student(weights)
-        int8 = read_int8_graphs(weights, student) if precision == "int8" else None
-        self._set_up(Network(student, len(info.cameras) or 6, int8), info, device, precision, backend)
+        path = find_weights(weights)
+        info = read_info(path)
+        digest = hash_stored_student(path, info)
+        int8 = read_int8_graphs(path, digest) if precision == "int8" else None
+        build = partial(_load, path, digest)
+        network = Network(info.model, info.grid, digest, build, len(info.cameras) or 6, int8)
+        self._set_up(network, choose_again(network, backend, resolve_device(device), precision), info)
 
     @classmethod
     def from_student(
@@ -72,20 +85,16 @@ class Runtime:
     ) -> Runtime:
         """Build a runtime from a copy of a student in memory."""
         runtime = cls.__new__(cls)
-        network = Network(copy.deepcopy(student).cpu().eval(), len(info.cameras) or 6)
-        runtime._set_up(network, info, device, precision, backend)
+        network = Network.of(copy.deepcopy(student).cpu().eval(), len(info.cameras) or 6)
+        runtime._set_up(network, choose_backend(network, backend, resolve_device(device), precision), info)
         return runtime
 
-    def _set_up(
-        self, network: Network, info: WeightsInfo, device: str | torch.device, precision: str, backend: str
-    ) -> None:
+    def _set_up(self, network: Network, choice: Choice, info: WeightsInfo) -> None:
         self.info, self.grid, self.image = info, info.grid, info.model.image
-        self.device = resolve_device(device)
-        choice = choose_backend(network, backend, self.device, precision)
         self._backend, self.reason = choice.backend, choice.reason
-        self.backend, self.precision = choice.backend.name, precision
+        self.backend, self.device, self.precision = choice.backend.name, choice.backend.device, choice.backend.precision
         self._graphs = GraphCache(_MAX_PLANS) if choice.backend.recordable else None
-        self._feature_size, self._lift = network.student.camera.feature_size, network.student.camera.lift
+        self._feature_size, self._lift = network.feature_size, network.config.lift
         self._plans = PlanCache(self._build_plan, _MAX_PLANS)
         self._last_plan: tuple[Rig, LiftPlan] | None = None
 
@@ -134,3 +143,11 @@ class Runtime:
         black = np.zeros((len(rig.cameras), self.image.height, self.image.width, 3), dtype=np.uint8)
         for _ in range(2):
             self.infer(black, rig)
+
+
+def _load(path: Path, digest: str) -> Student:
+    """Load the student with the digest that its file had before."""
+    student, _ = load_student(path)
+    if hash_student(student) != digest:
+        raise BridgeTAError("was changed while it was read", where=path, fix="Start again")
+    return student

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bridgeta_core.config.experiment import StudentConfig, from_mapping, to_mapping
-from bridgeta_core.deploy.backends.graphs import hash_student
+from bridgeta_core.deploy.backends.graphs import hash_student, hash_weights
 from bridgeta_core.deploy.draft import draft
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
@@ -193,8 +193,15 @@ def load_student(path: str | Path) -> tuple[Student, WeightsInfo]:
     return student.eval(), info
 
 
-def read_int8_graphs(weights: str | Path, student: Student) -> dict[str, bytes] | None:
-    """Read the quantised parts of a student, by name, from its weights file; None where there are none.
+def hash_stored_student(path: Path, info: WeightsInfo) -> str:
+    """Hash the student in a weights file as `hash_student` does, without building it. Raises as `load_student` does."""
+    with _open(path) as file:
+        names = sorted(name for name in file.keys() if not name.startswith(_INT8))  # noqa: SIM118 (no mapping)
+        return hash_weights(info.model, info.grid, ((name, file.get_tensor(name)) for name in names))
+
+
+def read_int8_graphs(weights: str | Path, digest: str) -> dict[str, bytes] | None:
+    """Read the quantised parts, by name, from the weights file of the student with this digest; None without any.
 
     Raises BridgeTAError when the file cannot be read, and when the graphs were made of other weights.
     """
@@ -206,7 +213,7 @@ def read_int8_graphs(weights: str | Path, student: Student) -> dict[str, bytes] 
     stored = {name: bytes(value.numpy()) for name, value in tensors.items() if value.dtype == torch.uint8}
     if stored.keys() != {_INT8_OF, f"{_INT8}image", f"{_INT8}bev"}:
         raise BridgeTAError("holds damaged int8 graphs", where=path, fix="Make them again: bridgeta quantise")
-    if stored.pop(_INT8_OF).hex() != hash_student(student):
+    if stored.pop(_INT8_OF).hex() != digest:
         raise BridgeTAError("holds int8 graphs of other weights", where=path, fix="Make them again: bridgeta quantise")
     return {name.removeprefix(_INT8): data for name, data in stored.items()}
 

@@ -10,7 +10,7 @@ import torch
 
 from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import FrameDataset
-from bridgeta_core.deploy.backends.graphs import lift_parts, split
+from bridgeta_core.deploy.backends.graphs import hash_student, lift_parts, split
 from bridgeta_core.deploy.backends.quantise import Inputs, quantise_graph
 from bridgeta_core.deploy.backends.store import load_graphs
 from bridgeta_core.deploy.weights import find_weights, load_student, save_weights
@@ -46,7 +46,7 @@ def quantise_weights(
         raise BridgeTAError("has no samples to quantise with", where=root, exit_code=2)
     chosen = sorted({int(i) for i in np.linspace(0, len(dataset) - 1, min(samples, len(dataset))).round()})
     runs = list(_run_parts(student, dataset, chosen))
-    graphs = load_graphs(student)
+    graphs = load_graphs(hash_student(student), lambda: student)
     int8 = {name: quantise_graph(graph, (run[name] for run in runs)) for name, graph in graphs.items()}
     provenance = {**info.provenance, "int8": {"root": Path(root).name, "samples": len(chosen)}}
     save_weights(out, student, info.cameras, provenance, int8)

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoBackbone, AutoConfig
-from transformers.utils import logging
 
 from bridgeta_core.config.experiment import BackboneConfig
 from bridgeta_core.model.decoder import convolution
@@ -108,6 +106,9 @@ def _build_backbone(config: BackboneConfig) -> tuple[Any, dict[str, Any]]:
         raise BridgeTAError(
             f"model.backbone.options: {', '.join(large)} has numbers beyond {_LARGEST_OPTION:,}", exit_code=2
         )
+    # Here, since it takes seconds, and a vehicle whose graphs are in the cache builds no backbone.
+    from transformers import AutoBackbone, AutoConfig
+
     try:
         known = AutoConfig.for_model(config.architecture)
     except ValueError as error:
@@ -139,6 +140,9 @@ def _is_large(option: Any) -> bool:
 
 def _load_pretrained(config: BackboneConfig, kind: Any) -> tuple[Any, dict[str, Any]]:
     """Load a backbone of class `kind` with downloaded or local weights. Return it with the options that rebuild it."""
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
     name, fix = config.pretrained, "Connect to the hub once, name a local folder, or set model.backbone.pretrained=null"
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # transformers lists the classifier's unused weights at length

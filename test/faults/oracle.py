@@ -25,6 +25,8 @@ Tree = Mapping[str, str]
 
 _OWNED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+-[0-9a-f]+-\d+-\d+-\d+\.(partial|old)(/|$)")
 _FAULTS = ("Traceback (most recent call last)", "Segmentation fault", "Fatal Python error", "core dumped")
+# What Python itself says at the start of a process, before any code of ours, when it cannot read an installed package.
+_OF_PYTHON = re.compile(r"(?ms)^Error processing line \d+ of \S+\.pth:\n.*?^Remainder of file ignored$")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def check_ending(outcome: Outcome) -> list[str]:
     problems = [f"still runs: {line}" for line in outcome.survivors]
     if outcome.code < 0:
         problems.append(f"ended by signal {-outcome.code}")
-    everything = outcome.errors + outcome.output
+    everything = _OF_PYTHON.sub("", outcome.errors + outcome.output)
     problems += [f"printed: {fault}" for fault in _FAULTS if fault in everything]
     if outcome.code and len(outcome.message) != 1 and not _found_damage(outcome):
         problems.append(f"exit code {outcome.code} with {len(outcome.message)} messages")

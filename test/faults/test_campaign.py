@@ -146,6 +146,13 @@ def test_an_end_in_success_or_one_line_is_as_promised():
     assert check_ending(SUCCESS) == check_ending(FAILURE) == []
 
 
+def test_what_python_says_before_any_code_of_ours_is_not_judged():
+    trace = "Traceback (most recent call last):\n  OSError: [Errno 24] Too many open files\n"
+    by_python = f"Error processing line 1 of /venv/lib/package.pth:\n\n  {trace}\nRemainder of file ignored\n"
+    assert check_ending(Outcome(0, "", by_python, 0, 0)) == []
+    assert check_ending(Outcome(0, "", by_python + trace, 0, 0)) != []
+
+
 def test_what_is_written_elsewhere_is_named(sandbox):
     before = read_stamps(sandbox.inputs)
     assert check_surroundings(sandbox, before, 0) == []

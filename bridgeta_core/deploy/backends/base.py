@@ -10,9 +10,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bridgeta_core.deploy.backends.graphs import BevPart, ImagePart
+from bridgeta_core.config.experiment import StudentConfig
+from bridgeta_core.deploy.backends.graphs import BevPart, ImagePart, hash_student
 from bridgeta_core.deploy.backends.store import load_graphs
 from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.model.lift import depth_bins
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -41,18 +44,45 @@ class Backend(Protocol):
 
 @dataclass
 class Network:
-    """A student as the back ends need it: `student` in eval mode on the CPU, and its int8 graphs, if there are any."""
+    """A student by its settings and the `digest` of `hash_weights`; `build` makes it, in eval mode on the CPU.
 
-    student: Student
+    Building imports the library of the backbones, which takes seconds, so it is put off until a back end needs layers
+    and not graphs.
+    """
+
+    config: StudentConfig
+    grid: BevGrid
+    digest: str
+    build: Callable[[], Student]
+
     cameras: int
     """How many cameras it is usually run with."""
 
     int8: Mapping[str, bytes] | None = None
+    """Its int8 graphs by name, if there are any."""
+
+    known_feature_size: tuple[int, int] | None = None
+    """`feature_size`, where it is known from an earlier start."""
+
+    @classmethod
+    def of(cls, student: Student, cameras: int, int8: Mapping[str, bytes] | None = None) -> Network:
+        """Describe a student that is there already."""
+        return cls(student.config, student.grid, hash_student(student), lambda: student, cameras, int8)
+
+    @cached_property
+    def student(self) -> Student:
+        """The network itself."""
+        return self.build()
+
+    @property
+    def feature_size(self) -> tuple[int, int]:
+        """Height and width of the image features; it depends on the layers of the backbone."""
+        return self.known_feature_size or self.student.camera.feature_size
 
     @cached_property
     def graphs(self) -> Mapping[str, bytes]:
         """The two parts as ONNX, by name."""
-        return load_graphs(self.student)
+        return load_graphs(self.digest, lambda: self.student)
 
     def find_graphs(self, precision: str) -> Mapping[str, bytes]:
         """Return the graphs to compute with a precision. Raises BridgeTAError without int8 graphs."""
@@ -63,17 +93,25 @@ class Network:
             raise BridgeTAError("these weights hold no int8 graphs", fix=fix, exit_code=2)
         return self.int8
 
+    def draw_inputs(self, cameras: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw inputs of the right shapes, float32: images and ground of the image part, features of the BEV part."""
+        image = ImagePart.draw_inputs(self.config.image, self.feature_size, cameras)
+        images, ground, lifted = (x.to(device) for x in (*image, *BevPart.draw_inputs(self.config.lift)))
+        return images, ground, lifted
+
+    def list_shapes(self, cameras: int) -> list[tuple[int, ...]]:
+        """List the shapes of the depth distributions, the features and the probabilities."""
+        image, lift = (cameras, *self.feature_size), self.config.lift
+        return [(*image, len(depth_bins(lift))), (*image, lift.channels), (len(CLASSES), *self.grid.shape)]
+
 
 Builder = Callable[[Network, torch.device, str], Backend]
 
 
 def check_shapes(network: Network, backend: Backend) -> None:
     """Run a back end once, and raise BridgeTAError where its graphs are not those of this network."""
-    student, device = network.student, backend.device
-    size, lift = student.camera.feature_size, student.camera.lift
-    expected = [(1, *size, len(student.camera.bins)), (1, *size, lift.channels), (len(CLASSES), *student.grid.shape)]
-    images, ground = (x.to(device) for x in ImagePart(student).example(1))
-    (lifted,) = (x.to(device) for x in BevPart(student).example())
+    images, ground, lifted = network.draw_inputs(1, backend.device)
+    expected = network.list_shapes(1)
     try:
         found = [tuple(x.shape) for x in (*backend.encode(images, ground), backend.decode(lifted))]
     except BridgeTAError:

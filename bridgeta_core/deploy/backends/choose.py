@@ -11,7 +11,6 @@ from torch import Tensor
 
 from bridgeta_core.deploy.backends.base import Backend, Builder, Network
 from bridgeta_core.deploy.backends.eager import TorchBackend
-from bridgeta_core.deploy.backends.graphs import BevPart, ImagePart
 from bridgeta_core.deploy.backends.memory import is_out_of_memory
 from bridgeta_core.deploy.backends.onnxruntime import OnnxRuntimeBackend, TensorRtBackend
 from bridgeta_core.deploy.backends.openvino import OpenVinoBackend
@@ -109,14 +108,13 @@ def _try(network: Network, backends: list[Backend], precision: str) -> tuple[dic
 
     Raises the first error when none works.
     """
-    image, bev = ImagePart(network.student), BevPart(network.student)
     times: dict[Backend, float] = {}
     problems: list[str] = []
     errors: list[Exception] = []
     expected: list[Tensor] | None = None
     for _ in range(_WARM_UPS + _ROUNDS):
         for backend in list(backends):
-            inputs = [x.to(backend.device) for x in (*image.example(network.cameras), *bev.example())]
+            inputs = network.draw_inputs(network.cameras, backend.device)
             try:
                 elapsed, results = _measure(backend, *inputs)
             except (BridgeTAError, RuntimeError) as error:

@@ -12,7 +12,7 @@ import itertools
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bridgeta_core.config.experiment import to_mapping
+from bridgeta_core.config.experiment import ImageConfig, LiftConfig, StudentConfig, to_mapping
+from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.lift import LiftPlan, lift
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
@@ -53,12 +54,17 @@ class ImagePart(nn.Module):
         depth, features = self.camera.encode(images.permute(0, 3, 1, 2)[None], ground[None])
         return depth[0].permute(0, 2, 3, 1), features[0].permute(0, 2, 3, 1)
 
-    def example(self, cameras: int = 2) -> tuple[Tensor, Tensor]:
-        """Return inputs of the right shapes, with random images."""
-        image, device = self.camera.image, self.camera.bins.device
+    def example(self) -> tuple[Tensor, Tensor]:
+        """Return inputs of the right shapes, of two cameras with random images."""
+        images, ground = self.draw_inputs(self.camera.image, self.camera.feature_size, 2)
+        return images.to(self.camera.bins.device), ground.to(self.camera.bins.device)
+
+    @staticmethod
+    def draw_inputs(image: ImageConfig, feature_size: tuple[int, int], cameras: int) -> tuple[Tensor, Tensor]:
+        """Draw the images of some cameras, and a ground of one value."""
         shape, generator = (cameras, image.height, image.width, 3), torch.Generator().manual_seed(0)
         images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-        return images.to(device), torch.full((cameras, *self.camera.feature_size), 0.1, device=device)
+        return images, torch.full((cameras, *feature_size), 0.1)
 
 
 class BevPart(nn.Module):
@@ -73,7 +79,7 @@ class BevPart(nn.Module):
         super().__init__()
         self.downsample, self.neck = student.camera.downsample, student.neck
         self.decoder, self.head = student.decoder, student.head
-        self.shape = (*student.camera.lift.grid.shape, student.camera.lift.channels)
+        self.lift = student.camera.lift
 
     def forward(self, lifted: Tensor) -> Tensor:
         """Decode and classify the cells."""
@@ -83,9 +89,13 @@ class BevPart(nn.Module):
 
     def example(self) -> tuple[Tensor]:
         """Return an input of the right shape, with random features."""
-        weight = next(self.head.parameters())
+        return (self.draw_inputs(self.lift)[0].to(next(self.head.parameters())),)
+
+    @staticmethod
+    def draw_inputs(lift: LiftConfig) -> tuple[Tensor]:
+        """Draw lifted features."""
         generator = torch.Generator().manual_seed(0)
-        return (torch.rand(self.shape, generator=generator).to(weight),)
+        return (torch.rand((*lift.grid.shape, lift.channels), generator=generator),)
 
 
 Part = ImagePart | BevPart
@@ -174,10 +184,15 @@ def _quiet_exporter() -> Iterator[None]:
 
 def hash_student(student: Student) -> str:
     """Hash a student's settings and weights to 64 hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps([to_mapping(student.config), to_mapping(student.grid)]).encode())
-    for name, value in sorted(student.state_dict().items()):
+    return hash_weights(student.config, student.grid, sorted(student.state_dict().items()))
+
+
+def hash_weights(config: StudentConfig, grid: BevGrid, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Hash a student's settings and its tensors, sorted by name, to 64 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps([to_mapping(config), to_mapping(grid)]).encode())
+    for name, value in tensors:
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -100,7 +100,7 @@ class TensorRtBackend(OnnxRuntimeBackend):
     name = "tensorrt"
 
     def __init__(self, network: Network, device: torch.device, precision: str) -> None:
-        self._engines = find_folder(network.student) / f"tensorrt-{precision}"
+        self._engines = find_folder(network.digest) / f"tensorrt-{precision}"
         try:
             super().__init__(network, device, precision)
         except BridgeTAError as error:

@@ -6,12 +6,12 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
-from bridgeta_core.deploy.backends.graphs import OPSET, export_onnx, hash_student, split
+from bridgeta_core.deploy.backends.graphs import OPSET, export_onnx, split
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import cache_folder, hash_json
@@ -23,18 +23,18 @@ _FORMAT = 1  # of the graphs; another one makes them anew
 _DIGESTS = "digests.json"
 
 
-def find_folder(student: Student) -> Path:
-    """Return the folder of the cache for what is derived from a student."""
-    return cache_folder() / "graphs" / hash_json([_FORMAT, OPSET, torch.__version__, hash_student(student)])
+def find_folder(digest: str) -> Path:
+    """Return the folder of the cache for what is derived from the student with the digest of `hash_weights`."""
+    return cache_folder() / "graphs" / hash_json([_FORMAT, OPSET, torch.__version__, digest])
 
 
-def load_graphs(student: Student) -> dict[str, bytes]:
+def load_graphs(digest: str, build: Callable[[], Student]) -> dict[str, bytes]:
     """Load a student's parts as ONNX by name, from the cache or, the first time, by PyTorch's exporter.
 
     Damaged files are made anew. Where the cache cannot be written the graphs are made at every start, and a warning
     says so. Raises BridgeTAError as `export_onnx` does.
     """
-    folder = find_folder(student)
+    folder = find_folder(digest)
     if folder.exists():
         try:
             return _read(folder)
@@ -43,7 +43,7 @@ def load_graphs(student: Student) -> dict[str, bytes]:
             discard(folder)
     with tempfile.TemporaryDirectory() as name:
         graphs = {}
-        for part in split(student):
+        for part in split(build()):
             path = Path(name) / f"{part.NAME}.onnx"
             export_onnx(part, path)
             graphs[part.NAME] = path.read_bytes()

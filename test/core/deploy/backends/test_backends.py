@@ -15,6 +15,7 @@ from small_networks import GRID, pictures, rig, small_student, trained_student
 from bridgeta_core.deploy.backends import onnxruntime as of_onnxruntime
 from bridgeta_core.deploy.backends.base import Network
 from bridgeta_core.deploy.backends.choose import BACKENDS
+from bridgeta_core.deploy.backends.graphs import hash_student
 from bridgeta_core.deploy.backends.onnxruntime import OnnxRuntimeBackend, TensorRtBackend
 from bridgeta_core.deploy.backends.store import find_folder
 from bridgeta_core.deploy.backends.supported import SUPPORTED
@@ -113,14 +114,14 @@ def test_a_package_that_is_missing_or_broken_is_named(
 
 
 def test_a_gpu_that_the_package_has_no_provider_for_is_one_line(student: Student) -> None:
-    network = Network(student, 2)
+    network = Network.of(student, 2)
     for name, make in (("CUDA", OnnxRuntimeBackend), ("Tensorrt", TensorRtBackend)):
         with pytest.raises(BridgeTAError, match=rf"no {name}ExecutionProvider here.*onnxruntime-gpu"):
             make(network, torch.device("cuda"), "float32")
 
 
 def test_a_graph_that_cannot_be_compiled_is_one_line(student: Student) -> None:
-    network = Network(student, 2)
+    network = Network.of(student, 2)
     network.__dict__["graphs"] = {"image": b"no graph", "bev": b"no graph"}
     for name in OTHERS:
         with pytest.raises(BridgeTAError, match=rf"^backend {name}: cannot \w+ the network \(.*Use the backend auto"):
@@ -130,9 +131,9 @@ def test_a_graph_that_cannot_be_compiled_is_one_line(student: Student) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("fault", ["swapped", "of another grid"])
 def test_graphs_of_another_network_are_one_line(student: Student, name: str, fault: str) -> None:
-    graphs = Network(student, 2).graphs
-    other = Network(Student(small_student(), BevGrid(-10, 10, -6, 6, 1.0)).eval(), 2).graphs
-    network = Network(student, 2, {"image": graphs["bev"], "bev": graphs["image"]} if fault == "swapped" else other)
+    graphs = Network.of(student, 2).graphs
+    other = Network.of(Student(small_student(), BevGrid(-10, 10, -6, 6, 1.0)).eval(), 2).graphs
+    network = Network.of(student, 2, {"image": graphs["bev"], "bev": graphs["image"]} if fault == "swapped" else other)
     with pytest.raises(BridgeTAError, match=f"^backend {name}: ") as caught:
         BACKENDS[name](network, CPU, "int8")
     assert "\n" not in str(caught.value)
@@ -141,7 +142,7 @@ def test_graphs_of_another_network_are_one_line(student: Student, name: str, fau
 def test_damaged_engines_are_built_anew(
     student: Student, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engines = find_folder(student) / "tensorrt-float32"
+    engines = find_folder(hash_student(student)) / "tensorrt-float32"
     engines.mkdir(parents=True)
     (engines / "engine.trt").write_bytes(b"damaged")
 
@@ -151,7 +152,7 @@ def test_damaged_engines_are_built_anew(
         backend.started = True
 
     monkeypatch.setattr(of_onnxruntime.OnnxRuntimeBackend, "__init__", start)
-    backend: Any = TensorRtBackend(Network(student, 2), torch.device("cuda"), "float32")
+    backend: Any = TensorRtBackend(Network.of(student, 2), torch.device("cuda"), "float32")
     assert backend.started
     assert not engines.exists()
     assert "built anew" in caplog.text

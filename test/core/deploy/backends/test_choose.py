@@ -44,7 +44,7 @@ class Fake:
 
 @pytest.fixture
 def network() -> Network:
-    return Network(Student(small_student(), GRID).eval(), 2)
+    return Network.of(Student(small_student(), GRID).eval(), 2)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_fault_of_our_own_is_not_hidden(network: Network, fakes: Callable[...,
 def test_without_other_packages_it_is_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("openvino", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
-    choice = choose_backend(Network(trained_student(), 2), "auto", CPU, "float32")
+    choice = choose_backend(Network.of(trained_student(), 2), "auto", CPU, "float32")
     assert choice.backend.name == "torch"
     assert choice.reason.startswith("the only one usable here; not openvino: the package openvino is not installed")
 

@@ -9,6 +9,7 @@ import pytest
 from small_networks import GRID, small_student
 
 from bridgeta_core.deploy.backends import store
+from bridgeta_core.deploy.backends.graphs import hash_student
 from bridgeta_core.deploy.backends.store import find_folder, load_graphs
 from bridgeta_core.model.student import Student
 
@@ -21,6 +22,10 @@ def student(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Student:
     return Student(small_student(), GRID).eval()
 
 
+def load(student: Student) -> dict[str, bytes]:
+    return load_graphs(hash_student(student), lambda: student)
+
+
 EXPECTED = {"image": b"image", "bev": b"bev"}
 
 
@@ -29,15 +34,15 @@ def forbid_export(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_graphs_are_exported_once(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_graphs(student) == EXPECTED
+    assert load(student) == EXPECTED
     forbid_export(monkeypatch)
-    assert load_graphs(student) == EXPECTED
+    assert load(student) == EXPECTED
 
 
 def test_other_weights_have_other_graphs(student: Student) -> None:
     other = Student(small_student(), GRID).eval()
     other.head.classify.weight.data += 1e-3
-    assert find_folder(student) != find_folder(other)
+    assert find_folder(hash_student(student)) != find_folder(hash_student(other))
 
 
 @pytest.mark.parametrize("file", ["image.onnx", "bev.onnx", "digests.json"])
@@ -45,16 +50,16 @@ def test_other_weights_have_other_graphs(student: Student) -> None:
 def test_damaged_files_are_made_anew(
     student: Student, file: str, damage: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_graphs(student)
-    path = find_folder(student) / file
+    load(student)
+    path = find_folder(hash_student(student)) / file
     data = path.read_bytes()
     path.unlink()
     if damage != "missing":
         path.write_bytes(data[:-1] if damage == "truncated" else bytes([data[0] ^ 1]) + data[1:])
-    assert load_graphs(student) == EXPECTED
+    assert load(student) == EXPECTED
     assert "the cached graphs are damaged and made anew" in caplog.text
     forbid_export(monkeypatch)
-    assert load_graphs(student) == EXPECTED
+    assert load(student) == EXPECTED
 
 
 def test_without_a_cache_every_start_makes_them(
@@ -62,11 +67,11 @@ def test_without_a_cache_every_start_makes_them(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BRIDGETA_CACHE", str(tmp_path / "file" / "cache"))
-    assert load_graphs(student) == load_graphs(student) == EXPECTED
+    assert load(student) == load(student) == EXPECTED
     assert "cannot be cached" in caplog.text
 
 
 def test_the_digests_are_sha256(student: Student) -> None:
-    load_graphs(student)
-    text = (find_folder(student) / "digests.json").read_text()
+    load(student)
+    text = (find_folder(hash_student(student)) / "digests.json").read_text()
     assert all(hashlib.sha256(data).hexdigest() in text for data in EXPECTED.values())
