@@ -1,11 +1,13 @@
 """Measure what loading training samples costs.
 
-python bench/loader.py ROOT [--configs tiny nuscenes_swin_t] [--rounds 3]
+python bench/loader.py ROOT [--configs tiny nuscenes_swin_t] [--rounds 3] [--steps 20]
 
-For a nuScenes-format root with LiDAR it prints, in a minute or two: samples per second with 0, 1 and 2 loader
-processes, with and without LiDAR, augmented as in each configuration; where the time of one sample goes; and what
-decoding at reduced scale saves. It uses two cores, and files that are in the page cache after the first round. The
-settings of the first table take turns, so that other load on the machine affects all of them.
+With `--steps` it trains `tiny` for as many steps a round, as it is augmented, with the files decoded anew and with
+`data.cache`, in turn, and prints the seconds per step. Otherwise, for a nuScenes-format root with LiDAR it prints, in a
+minute or two: samples per second with 0, 1 and 2 loader processes, with and without LiDAR, augmented as in each
+configuration; where the time of one sample goes; and what decoding at reduced scale saves. It uses two cores, and files
+that are in the page cache after the first round. The settings of the first table take turns, so that other load on the
+machine affects all of them.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import datetime
 import math
 import os
 import statistics
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -34,11 +38,14 @@ from torch.utils.data import DataLoader
 from bridgeta_core.config import experiment as config
 from bridgeta_core.data import augment
 from bridgeta_core.data import frames as data_frames
+from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import FrameDataset, collate
 from bridgeta_core.data.sample import SensorRecord
 from bridgeta_core.geometry import images
+from bridgeta_core.runs.record import read_record
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
+from bridgeta_core.training.train import train_distill, train_student
 from bridgeta_core.utils.errors import BridgeTAError
 
 CORES, BATCH, SECONDS = 2, 4, 2.0  # cores used, samples per batch, least duration of one timing
@@ -177,8 +184,39 @@ def stage_table(clocks: dict[Kind, Clock], samples: dict[Kind, int]) -> Table:
     return table
 
 
+def training_table(root: str, version: str, rounds: int, steps: int) -> Table:
+    """Train with and without a cache, in turn, and tabulate seconds per step."""
+    ways: dict[str, Callable[..., Path]] = {"labels alone": train_student, "distilled": train_distill}
+    paces: dict[tuple[str, str], list[float]] = defaultdict(list)
+    scenes = open_dataset("nuscenes", root, version).scenes
+    with tempfile.TemporaryDirectory() as folder:
+        settings = [f"data.train_root={root}", f"data.val_root={root}", f"data.version={version}", "data.workers=1"]
+        settings += [f"data.val_scenes={scenes[0].name}", "train.epochs=1", f"data.steps_per_epoch={steps}"]
+        settings += ["distill.statistics_frames=4"]
+        for number in range(-1, rounds):  # the first round builds the cache
+            for how, cache in (("files", "null"), ("cache", f"{folder}/cache")):
+                experiment = config.load(config.Experiment, "tiny", [*settings, f"data.cache={cache}"])
+                for name, train in ways.items():
+                    out = train(experiment, Path(folder) / f"{name} {how} {number}").parent
+                    if number >= 0:
+                        paces[name, how].append(read_record(out).seconds_per_step)
+    table = Table(title=f"tiny: seconds per training step, median (least to most) of {rounds} runs of {steps} steps")
+    for name in ("", "files decoded anew", "data.cache"):
+        table.add_column(name, justify="right" if name else "left")
+    for name in ways:
+        runs = [paces[name, how] for how in ("files", "cache")]
+        table.add_row(name, *(f"{statistics.median(r):.3f} ({min(r):.3f} to {max(r):.3f})" for r in runs))
+    return table
+
+
 def _name(kind: Kind) -> str:
     return f"{kind[0]}, LiDAR" if kind[1] else kind[0]
+
+
+def describe_machine() -> str:
+    """Describe what the figures depend on."""
+    versions = f"OpenCV {cv2.__version__}, torch {torch.__version__}"
+    return f"{read_cpu_name()}, {CORES} cores, load {os.getloadavg()[0]:.1f}, {versions}, {datetime.date.today()}"
 
 
 def main() -> None:
@@ -188,10 +226,16 @@ def main() -> None:
     parser.add_argument("--version", default="v1.0-trainval", help="folder of the tables")
     parser.add_argument("--configs", nargs="+", default=["tiny", "nuscenes_swin_t"], help="shipped configurations")
     parser.add_argument("--rounds", type=int, default=3, help="timings of each setting, interleaved")
+    parser.add_argument("--steps", type=int, help="measure training steps instead, this many a round")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    console = Console(width=120)
+    if options.steps:
+        console.print(training_table(options.root, options.version, options.rounds, options.steps))
+        console.print(describe_machine())
+        return
 
     kinds = [(name, lidar) for name in options.configs for lidar in (False, True)]
     frames = {kind: load_training_frames(kind[0], options.root, options.version, kind[1]) for kind in kinds}
@@ -210,14 +254,10 @@ def main() -> None:
     times, used = reductions(options.root, options.version)
     medians = ", ".join(f"{statistics.median(t):.1f} ms from {scale}" for scale, t in times.items())
 
-    console = Console(width=120)
     console.print(rate_table(rates, options.rounds))
     console.print(stage_table(clocks, {kind: BATCH * count for kind, count in batches.items()}))
     console.print(f"704x256 without augmentation, decoded and fitted: {medians} of the size; 1/{used} is used")
-    console.print(
-        f"{read_cpu_name()}, {CORES} cores, load {os.getloadavg()[0]:.1f}, OpenCV {cv2.__version__}, "
-        f"torch {torch.__version__}, {datetime.date.today()}"
-    )
+    console.print(describe_machine())
 
 
 if __name__ == "__main__":

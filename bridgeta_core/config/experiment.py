@@ -226,11 +226,19 @@ class AugmentConfig:
     )
     image_flip: bool = setting(False, "mirror each image alone left-right half of the time")
     image_rotate: float = setting(0.0, "turn each image by up to this angle, degrees", ge=0, le=180)
+    image_shift: int = setting(
+        0,
+        "cut the images of a sample this many pixels further left, right, up or down, or where they are: one of nine "
+        "places, alike in all cameras",
+        ge=0,
+        le=512,
+        added=True,
+    )
 
-    def overrides_to_disable(self) -> list[str]:
-        """List the `key=value` overrides of an experiment that turn off every change that is on."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+    def overrides_to_disable(self, names: Sequence[str]) -> list[str]:
+        """List the `key=value` overrides of an experiment that turn off those of the settings `names` that are on."""
         off = {bool: "false", float: "0", int: "0", list: "[]"}
+        values = {name: getattr(self, name) for name in names}
         return [f"data.augment.{name}={off[type(value)]}" for name, value in values.items() if value]
 
 
@@ -262,7 +270,8 @@ class DataConfig:
         0, "batches of an epoch; 0: as many as one pass over the labelled frames needs", ge=0
     )
     cache: str | None = setting(
-        None, "folder that caches decoded frames and the teacher's features between runs; needs augmentation to be off"
+        None,
+        "folder that caches decoded frames and the teacher's features between runs; some augmentation needs them anew",
     )
     cameras: list[str] = setting(
         ["CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"],

@@ -66,7 +66,12 @@ class Augment:
         """
         # A stream of its own, so that the world's draws do not depend on the cameras.
         random = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, sample), spawn_key=(1,)))
-        return {name: self._draw_fit(fit, random) for name, fit in fits.items()}
+        drawn = {name: self._draw_fit(fit, random) for name, fit in fits.items()}
+        if not (step := self.settings.image_shift):
+            return drawn
+        # Alike in all cameras, and of few values: every new value costs a plan of the lift.
+        right, down = (step * random.integers(-1, 2, 2)).tolist()
+        return {name: fit.shift(right, down) for name, fit in drawn.items()}
 
     def _draw_fit(self, fit: ImageFit, random: np.random.Generator) -> ImageFit:
         factor, place, side, turn = random.random(4).tolist()
@@ -93,6 +98,14 @@ class Change:
     saturation: float = 1.0
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def mirrors(self) -> tuple[bool, bool] | None:
+        """Whether x and whether y of the world change their sign; None where that is not all that changes."""
+        if self.scale != 1 or self.shift != (0, 0) or self.angle not in (0, math.pi):
+            return None
+        turned = self.angle != 0
+        return turned, turned != self.flip
 
     @property
     def turn(self) -> Matrix:

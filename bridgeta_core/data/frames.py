@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -104,8 +105,9 @@ class FrameDataset(TorchDataset[Frame]):
     `scenes` is what the dataset's `select` takes. `cameras` are channels in the order of the network's camera axis. All
     maps are read at once, so that a missing one shows before training. Without `augment` a frame depends on its
     position alone. With `lidar` frames have the points of the keyframe and of as many earlier sweeps as the settings
-    ask for and the scene has. Where a root was extracted without its sweeps, a warning says so and frames have the
-    keyframe's points. `labels` are the settings of rasterising and caching labels.
+    ask for and the scene has. Images have `border` more pixels at each side than `image` says. Where a root was
+    extracted without its sweeps, a warning says so and frames have the keyframe's points. `labels` are the settings of
+    rasterising and caching labels.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class FrameDataset(TorchDataset[Frame]):
         if not self.positions:
             raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=dataset.root, exit_code=2)
         self.cameras, self.image, self.grid = tuple(cameras), image, grid
-        self.augment, self.lidar = augment, lidar
+        self.augment, self.lidar, self.border = augment, lidar, 0
         chosen = set(self.positions)
         cities = {scene.location for scene in self.dataset.scenes if any(i in chosen for i in scene.samples)}
         self.maps = {city: self.dataset.raster(city, self.label_config) for city in sorted(cities)}
@@ -158,14 +160,32 @@ class FrameDataset(TorchDataset[Frame]):
         """Return the sample at a position."""
         return self.dataset[self.positions[position]]
 
+    def unaugmented(self) -> FrameDataset:
+        """Return the same frames without augmentation."""
+        plain = copy.copy(self)
+        plain.augment = None
+        return plain
+
+    def fit(self, sample: Sample) -> dict[str, ImageFit]:
+        """Fit the images of a sample without augmentation, by camera."""
+        fits = fit_images(sample.rig(self.cameras), self.image.size, self.image.margin)
+        return {name: fit.widen(self.border) for name, fit in fits.items()} if self.border else fits
+
+    def draw(self, position: int, fits: dict[str, ImageFit]) -> tuple[Change, dict[str, ImageFit]]:
+        """Draw the change of the world at a position in this epoch, and how its images are fitted, not by `fits`."""
+        epoch = int(self._epoch)
+        if self.augment is None:
+            return Change(), fits
+        return self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
+
     def read_labels(self, position: int) -> tuple[Bytes, Flags]:
         """Return labels `[6, Y, X]` and known `[6]` without augmentation; no image is read."""
-        position = self.positions[position]
-        return self._read_labels(position, self.dataset.scene_of(position).location, Change())
+        return self.read_changed_labels(position, Change())
 
-    def _read_labels(self, position: int, city: str, change: Change) -> tuple[Bytes, Flags]:
-        """Return labels and known of the sample at a position of the underlying dataset."""
-        raster = self.maps[city]
+    def read_changed_labels(self, position: int, change: Change) -> tuple[Bytes, Flags]:
+        """Return labels `[6, Y, X]` of the changed world, and known `[6]`; no image is read."""
+        position = self.positions[position]
+        raster = self.maps[self.dataset.scene_of(position).location]
         if self._cache is not None and np.array_equal(change.world, np.eye(4)):
             labels = self._cache.read(position)
         else:
@@ -191,13 +211,10 @@ class FrameDataset(TorchDataset[Frame]):
             cv2.setNumThreads(0)  # loader processes share the cores already
             self._threads_are_set = True
         sample = self.sample(position)
-        epoch, change = int(self._epoch), Change()
-        fits = fit_images(sample.rig(self.cameras), self.image.size, self.image.margin)
-        if self.augment:
-            change, fits = self.augment.draw(epoch, position), self.augment.draw_fits(fits, epoch, position)
+        change, fits = self.draw(position, self.fit(sample))
         images = [sample.record(name).read_image(fit=fit) for name, fit in fits.items()]
         points = self._read_points(position, self.lidar) if self.lidar else None
-        labels, known = self._read_labels(self.positions[position], sample.location, change)
+        labels, known = self.read_changed_labels(position, change)
         return make_frame(sample, fits, images, points, change, labels, known)
 
 

@@ -52,6 +52,11 @@ class BevGrid:
             round((self.x_max - self.x_min) / self.resolution),
         )
 
+    @property
+    def is_symmetric(self) -> tuple[bool, bool]:
+        """Whether x = 0 and whether y = 0 is the middle, so that mirroring the world reverses columns or rows."""
+        return self.x_min == -self.x_max, self.y_min == -self.y_max
+
     def centres(self) -> tuple[Floats, Floats]:
         """Return cell centres in metres: x of every column `[X]` and y of every row `[Y]`."""
         rows, columns = self.shape

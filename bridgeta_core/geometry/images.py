@@ -82,6 +82,15 @@ def to_planes(images: Image) -> Image:
     return result
 
 
+def from_planes(planes: Image) -> Image:
+    """Copy images `[N, 3, h, w]` to `[N, h, w, 3]`, the inverse of `to_planes`."""
+    n, channels, h, w = planes.shape
+    result = np.empty((n, h, w, channels), dtype=np.uint8)
+    for image, parts in zip(result, planes, strict=True):
+        cv2.merge(list(parts), image)
+    return result
+
+
 def decode_and_fit(data: Buffer, fit: ImageFit) -> Image:
     """Decode an encoded image at the coarsest sufficient scale and fit it to the network input `[h, w, 3]` RGB.
 

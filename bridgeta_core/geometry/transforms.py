@@ -136,6 +136,15 @@ class ImageFit:
         offset = (round(place * (resized[0] - self.size[0])), resized[1] - self.size[1])
         return replace(self, resized=resized, offset=offset)
 
+    def shift(self, right: int, down: int) -> ImageFit:
+        """Cut some pixels further right and down."""
+        return replace(self, offset=(self.offset[0] + right, self.offset[1] + down))
+
+    def widen(self, border: int) -> ImageFit:
+        """Cut `border` pixels more at each of the four sides."""
+        (x, y), (w, h) = self.offset, self.size
+        return replace(self, offset=(x - border, y - border), size=(w + 2 * border, h + 2 * border))
+
     @property
     def scale(self) -> tuple[float, float]:
         """Resized pixels per source pixel, horizontally and vertically."""

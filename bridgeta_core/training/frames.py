@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,8 @@ from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Frame, FrameDataset
 from bridgeta_core.data.loader import check_loaders, make_loader
 from bridgeta_core.evaluation.conditions import group_samples
-from bridgeta_core.training.cache.frames import CachedFrames
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.training.cache.frames import CachedFrames, check_augment
 from bridgeta_core.training.cache.taps import collate_with_taps
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.sampling import MixedBatches, Selection, balance_classes, find_classes, space_evenly
@@ -76,7 +76,7 @@ class Frames(lightning.LightningDataModule):
         self.labelled = [i for i, scene in enumerate(scenes) if scene in with_labels]
         self.unlabelled = [i for i, scene in enumerate(scenes) if scene not in with_labels]
         self.groups = group_samples(self.validation)
-        self._sources: dict[str, Dataset[Frame]] = {"train": self.training, "val": self.validation}
+        self._sources: dict[str, FrameDataset | CachedFrames] = {"train": self.training, "val": self.validation}
         self.batches = MixedBatches(
             self._balance() if data.balance else self.labelled,
             self.unlabelled,
@@ -92,19 +92,14 @@ class Frames(lightning.LightningDataModule):
         classes = find_classes(self.training, self.labelled, hidden=self.processes.rank > 0)
         return balance_classes(self.labelled, classes, self.experiment.train.seed)
 
-    def use_cache(self, folder: str | Path) -> dict[str, CachedFrames]:
+    def use_cache(self, folder: str | Path, features: BevGrid | None = None) -> dict[str, CachedFrames]:
         """Build what is missing of the cache in `folder`, and read frames from it from now on.
 
-        Returns the frames `train` and `val`, to add points or taps to. Raises BridgeTAError (exit code 2) when frames
-        are augmented.
+        Returns the frames `train` and `val`, to add points or taps to; `features` is the grid of the F and D of taps.
+        Raises BridgeTAError (exit code 2) for augmentation that cached images or taps cannot follow.
         """
         data = self.experiment.data
-        if changes := data.augment.overrides_to_disable():
-            raise BridgeTAError(
-                "data.cache holds frames as they are, but augmentation changes them",
-                fix=f"Leave out data.cache, or set {' '.join(changes)}",
-                exit_code=2,
-            )
+        check_augment(data.augment, (features, self.experiment.grid) if features is not None else ())
         cached = {
             name: CachedFrames(
                 dataset, folder, workers=data.workers, rank=self.processes.rank, world=self.processes.world
@@ -128,12 +123,7 @@ class Frames(lightning.LightningDataModule):
 
     def sample_dataloader(self, count: int) -> DataLoader:
         """Build a loader of at most `count` evenly spaced training frames, unaugmented, the same in every process."""
-        dataset = self._sources["train"]
-        if isinstance(dataset, FrameDataset):
-            plain = copy.copy(dataset)
-            plain.augment = None
-            dataset = plain
-        return self._loader(dataset, space_evenly(range(len(self.training)), count))
+        return self._loader(self._sources["train"].unaugmented(), space_evenly(range(len(self.training)), count))
 
     def _loader(self, dataset: Dataset[Frame], sampler: Sequence[int] | None = None, **options: Any) -> DataLoader:
         data = self.experiment.data

@@ -27,8 +27,8 @@ class FrozenTeacher:
     def __init__(self, network: Teacher, data: DataConfig) -> None:
         self.network = network.eval().requires_grad_(False)
         self._device = torch.device("cpu")
-        camera, size = network.camera, choose_plan_cache_size(data)
-        self._plans = PlanCache(camera.plan, size) if camera is not None else None
+        camera = network.camera
+        self._plans = None if camera is None else PlanCache(camera.plan, choose_plan_cache_size(data, camera))
 
     @classmethod
     def load(cls, path: str | Path, experiment: Experiment) -> FrozenTeacher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +20,13 @@ from bridgeta_core.evaluation.conditions import ConditionIoU
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.losses import focal_loss
-from bridgeta_core.model.student import Student, Taps
+from bridgeta_core.model.student import CameraBranch, Student, Taps
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.training.teacher_weights import load_teacher, save_teacher
 from bridgeta_core.utils.errors import BridgeTAError
+
+_PLANS = 64  # of a fleet
+_PLAN_BYTES, _MOST_BYTES = 14, 4 * 10**9  # of a plan per depth bin of an image cell; of the plans of shifted images
 
 
 class MapTask(lightning.LightningModule):
@@ -153,7 +157,7 @@ class StudentTask(MapTask):
 
     def setup(self, stage: str) -> None:
         """Set up the plans, not in the constructor: averaging the weights copies the task, and a cache has a lock."""
-        self.plans = PlanCache(self.student.plan, choose_plan_cache_size(self.experiment.data))
+        self.plans = PlanCache(self.student.plan, choose_plan_cache_size(self.experiment.data, self.student.camera))
 
     def forward(self, batch: Batch) -> Taps:
         """Compute the student's taps."""
@@ -179,8 +183,8 @@ class TeacherTask(MapTask):
 
     def setup(self, stage: str) -> None:
         """Set up the plans, not in the constructor: averaging the weights copies the task, and a cache has a lock."""
-        camera, size = self.teacher.camera, choose_plan_cache_size(self.experiment.data)
-        self.plans = PlanCache(camera.plan, size) if camera is not None else None
+        camera, data = self.teacher.camera, self.experiment.data
+        self.plans = None if camera is None else PlanCache(camera.plan, choose_plan_cache_size(data, camera))
 
     def forward(self, batch: Batch) -> Taps:
         """Compute the teacher's taps."""
@@ -196,15 +200,20 @@ class TeacherTask(MapTask):
         return {"teacher": self.teacher.parameter_count}
 
 
-def choose_plan_cache_size(data: DataConfig) -> int:
+def choose_plan_cache_size(data: DataConfig, camera: CameraBranch) -> int:
     """Choose how many calibrations' plans to cache.
 
-    A fleet has few calibrations, and mirroring the world doubles them. Where every sample or image is augmented by its
-    own amount no plan is of use again, and at full scale one takes 50 MB.
+    A fleet has few calibrations, mirroring the world doubles them, and shifted images have them nine times. Where every
+    sample or image is augmented by its own amount no plan is of use again, and at full scale one takes 26 MB.
     """
     augment = data.augment
     world = augment.rotate or augment.scale or augment.translate
-    return data.batch_size if world or augment.image_resize or augment.image_flip or augment.image_rotate else 64
+    if world or augment.image_resize or augment.image_flip or augment.image_rotate:
+        return data.batch_size
+    if not augment.image_shift:
+        return _PLANS
+    plan = _PLAN_BYTES * len(data.cameras) * len(camera.bins) * math.prod(camera.feature_size)
+    return max(_PLANS, min(9 * _PLANS, _MOST_BYTES // plan))
 
 
 def start_from(network: nn.Module, trained: nn.Module, path: str) -> None:

@@ -73,7 +73,7 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
         loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=True)
         teacher.to(loop.device)
         if experiment.data.cache:
-            for name, cached in frames.use_cache(experiment.data.cache).items():
+            for name, cached in frames.use_cache(experiment.data.cache, teacher.network.bev_grid).items():
                 if name == "train" or task.scores_assistant:
                     cached.add_taps(teacher, teacher_sha256, teacher.network.config.lidar, experiment.data.batch_size)
         if not resume:  # what `prepare` measures is in buffers, which the checkpoint has

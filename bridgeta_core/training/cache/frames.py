@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,18 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch.utils.data import Dataset, Subset
 
-from bridgeta_core.config.experiment import LidarConfig
-from bridgeta_core.data.frames import Frame, FrameDataset
+from bridgeta_core.config.experiment import AugmentConfig, LidarConfig
+from bridgeta_core.data.augment import Change
+from bridgeta_core.data.frames import Frame, FrameDataset, make_frame
 from bridgeta_core.data.loader import make_loader
+from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.images import from_planes
+from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.model.student import Taps
 from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter
 from bridgeta_core.training.cache.key import hash_frames, hash_points, hash_taps
-from bridgeta_core.training.cache.taps import FrameWithTaps, collate_with_taps
+from bridgeta_core.training.cache.taps import FrameWithTaps, collate_with_taps, mirror_taps
+from bridgeta_core.utils.arrays import Bytes
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.names import make_name
 from bridgeta_core.utils.outputs import build_once, discard
@@ -29,7 +35,7 @@ from bridgeta_core.utils.outputs import build_once, discard
 logger = logging.getLogger(__name__)
 
 _ARRAYS = {
-    "frames": ("images", "intrinsics", "ego_T_cam", "known", "masks"),
+    "frames": ("images", "known", "masks"),
     "points": ("points",),
     "taps": Taps._fields,
 }
@@ -46,7 +52,10 @@ class _Scene:
 
 
 class CachedFrames(Dataset[Frame]):
-    """The unaugmented frames of a dataset from memory-mapped arrays in `folder`, which are built on first use.
+    """The frames of a dataset from memory-mapped arrays in `folder`, which are built on first use.
+
+    The arrays hold frames as they are, and what the dataset augments is changed after reading: frames equal the
+    dataset's byte for byte. Raises BridgeTAError (exit code 2) for changes that need the image files.
 
     There is one folder of arrays per scene and kind, named by a hash of all that they depend on. So runs on other
     scenes, label budgets or teachers share what they have in common, several processes may build at once, and a build
@@ -57,8 +66,12 @@ class CachedFrames(Dataset[Frame]):
     def __init__(
         self, frames: FrameDataset, folder: str | Path, *, workers: int = 0, rank: int = 0, world: int = 1
     ) -> None:
-        self._frames, self._folder = copy.copy(frames), Path(folder)
-        self._frames.augment = self._frames.lidar = None
+        self._frames, self._plain, self._folder = copy.copy(frames), frames.unaugmented(), Path(folder)
+        self._frames.lidar = self._plain.lidar = None
+        self._border = 0
+        if frames.augment is not None:
+            check_augment(frames.augment.settings)
+            self._border = frames.augment.settings.image_shift
         self._workers, self._rank, self._world = workers, rank, world
         self._scenes: list[_Scene] = []
         for position, name in enumerate(frames.scene_names()):
@@ -67,17 +80,30 @@ class CachedFrames(Dataset[Frame]):
             scene = self._scenes[-1]
             scene.positions = range(scene.positions.start, position + 1)
         self._place = [(s, row) for s, scene in enumerate(self._scenes) for row in range(len(scene.positions))]
-        self._tokens = [frames.dataset.tokens[i].decode() for i in frames.positions]
         self._open: dict[int, dict[str, Arrays]] = {}
-        self._keys = [hash_frames(self._frames, scene.positions) for scene in self._scenes]
-        self._build("frames", self._keys, self._write_frames)
+        wide = copy.copy(self._plain)
+        wide.border = self._border
+        keys = [hash_frames(wide, scene.positions) for scene in self._scenes]
+
+        def write(scene: _Scene, writer: ArrayWriter) -> None:
+            for frame in self._decode(wide, scene, batch_size=None):
+                values = {name: getattr(frame, name).numpy() for name in ("images", "known")}
+                writer.write({**values, "masks": np.packbits(frame.labels.numpy())})
+
+        self._build("frames", keys, write)
+
+    def unaugmented(self) -> CachedFrames:
+        """Return the same frames without augmentation."""
+        plain = copy.copy(self)
+        plain._frames = self._plain
+        return plain
 
     def add_points(self, lidar: LidarConfig) -> None:
         """Give frames the points that a dataset with `lidar` gives them."""
-        keys = [hash_points(self._frames, scene.positions, lidar) for scene in self._scenes]
+        keys = [hash_points(self._plain, scene.positions, lidar) for scene in self._scenes]
 
         def write(scene: _Scene, writer: ArrayWriter) -> None:
-            for frame in self._decode(scene, lidar, batch_size=None):
+            for frame in self._decode(self._with_points(lidar), scene, batch_size=None):
                 writer.write_ragged("points", frame.points.numpy())
 
         self._build("points", keys, write)
@@ -85,29 +111,27 @@ class CachedFrames(Dataset[Frame]):
     def add_taps(self, teacher: Callable[[Any], Taps], sha256: str, lidar: LidarConfig, size: int) -> None:
         """Give frames the taps of a teacher in float16, computed in batches of `size`.
 
-        `teacher` takes a batch with points; `sha256` is the hash of its file.
+        `teacher` takes a batch with points; `sha256` is the hash of its file. Call `check_augment` before.
         """
         keys = [
-            hash_taps(frames, hash_points(self._frames, scene.positions, lidar), sha256)
-            for frames, scene in zip(self._keys, self._scenes, strict=True)
+            hash_taps(hash_frames(self._plain, positions), hash_points(self._plain, positions, lidar), sha256)
+            for positions in (scene.positions for scene in self._scenes)
         ]
 
         def write(scene: _Scene, writer: ArrayWriter) -> None:
-            for batch in self._decode(scene, lidar, batch_size=size, collate_fn=collate_with_taps):
+            for batch in self._decode(self._with_points(lidar), scene, batch_size=size, collate_fn=collate_with_taps):
                 taps = teacher(batch)
                 for row in range(len(batch.tokens)):
                     writer.write({name: _to_half(tap[row]) for name, tap in taps._asdict().items()})
 
         self._build("taps", keys, write)
 
-    def _write_frames(self, scene: _Scene, writer: ArrayWriter) -> None:
-        for frame in self._decode(scene, None, batch_size=None):
-            values = {name: getattr(frame, name).numpy() for name in ("images", "intrinsics", "ego_T_cam", "known")}
-            writer.write({**values, "masks": np.packbits(frame.labels.numpy())})
-
-    def _decode(self, scene: _Scene, lidar: LidarConfig | None, **options: Any) -> Iterator[Any]:
-        frames = copy.copy(self._frames)
+    def _with_points(self, lidar: LidarConfig) -> FrameDataset:
+        frames = copy.copy(self._plain)
         frames.lidar = lidar
+        return frames
+
+    def _decode(self, frames: FrameDataset, scene: _Scene, **options: Any) -> Iterator[Any]:
         subset = Subset(frames, scene.positions)
         yield from make_loader(subset, min(self._workers, len(scene.positions)), **options)
 
@@ -140,23 +164,73 @@ class CachedFrames(Dataset[Frame]):
         if number not in self._open:
             self._open[number] = {kind: Arrays(folder) for kind, folder in self._scenes[number].folders.items()}
         opened = self._open[number]
-        parts = {name: torch.from_numpy(opened["frames"].read(name, row)) for name in _ARRAYS["frames"]}
-        shape = (len(parts["known"]), *self._frames.grid.shape)
-        masks = np.unpackbits(parts.pop("masks").numpy(), count=int(np.prod(shape))).reshape(shape)
-        frame = Frame(
-            **parts,
-            labels=torch.from_numpy(masks),
-            token=self._tokens[position],
-            points=torch.from_numpy(opened["points"].read("points", row)) if "points" in opened else None,
+        sample = self._frames.sample(position)
+        plain = self._frames.fit(sample)
+        change, fits = self._frames.draw(position, plain)
+        planes, known, masks = (opened["frames"].read(name, row) for name in _ARRAYS["frames"])
+        frame = make_frame(
+            sample,
+            fits,
+            self._cut(planes, fits, plain),
+            opened["points"].read("points", row) if "points" in opened else None,
+            change,
+            self._change_labels(position, change, masks, len(known)),
+            known,
         )
         if "taps" not in opened:
             return frame
+        assert change.mirrors is not None
         taps = Taps(*(torch.from_numpy(opened["taps"].read(name, row)) for name in Taps._fields))
-        return FrameWithTaps(**{f.name: getattr(frame, f.name) for f in fields(frame)}, taps=taps)
+        return FrameWithTaps(
+            **{f.name: getattr(frame, f.name) for f in fields(frame)}, taps=mirror_taps(taps, change.mirrors)
+        )
+
+    def _cut(self, planes: Bytes, drawn: Mapping[str, ImageFit], plain: Mapping[str, ImageFit]) -> list[Bytes]:
+        """Cut network inputs `[h, w, 3]` as drawn out of cached planes, whose border has what `plain` leaves out."""
+        images = []
+        for image, fit, other in zip(from_planes(planes), drawn.values(), plain.values(), strict=True):
+            (width, height), border = fit.size, self._border
+            left, top = (border + there - here for there, here in zip(fit.offset, other.offset, strict=True))
+            image = image[top : top + height, left : left + width]
+            images.append(image[:, ::-1] if fit.mirrored else image)
+        return images
+
+    def _change_labels(self, position: int, change: Change, masks: Bytes, classes: int) -> Bytes:
+        """Return the labels of the changed world `[6, Y, X]`: the cached ones, or these mirrored, or drawn anew."""
+        mirrors, grid = change.mirrors, self._frames.grid
+        if mirrors == (False, False) or (mirrors == (False, True) and grid.is_symmetric[1]):
+            labels = np.unpackbits(masks, count=classes * math.prod(grid.shape)).reshape(classes, *grid.shape)
+            return labels[:, ::-1] if mirrors[1] else labels
+        # Outlines are rounded to cells in one direction, so that reversed columns would not be exactly the same.
+        return self._frames.read_changed_labels(position, change)[0]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out open arrays: a loader process that is not forked opens them itself, instead of receiving them."""
         return {**self.__dict__, "_open": {}}
+
+
+def check_augment(augment: AugmentConfig, features: Sequence[BevGrid] = ()) -> None:
+    """Check that cached frames can be augmented so, and taps on the grids `features` with them.
+
+    Taps follow a mirrored world where their grids are symmetric, and no other change of it. Raises BridgeTAError (exit
+    code 2) that names exactly the settings at fault.
+    """
+    images, world = ["image_resize", "image_rotate"], list[str]()
+    if features:
+        world = ["rotate", "scale", "translate"]
+        for axis, name in enumerate(("flip_x", "flip")):
+            world += [name] if not all(grid.is_symmetric[axis] for grid in features) else []
+    reasons = {
+        "images that are resized or turned need their files": augment.overrides_to_disable(images),
+        "a world that is turned, scaled, shifted, or mirrored on a grid that is not symmetric needs the teacher "
+        "on every batch": augment.overrides_to_disable(world),
+    }
+    if wrong := {reason: changes for reason, changes in reasons.items() if changes}:
+        raise BridgeTAError(
+            f"data.cache cannot follow some of data.augment: {', and '.join(wrong)}",
+            fix=f"Leave out data.cache, or set {' '.join(change for changes in wrong.values() for change in changes)}",
+            exit_code=2,
+        )
 
 
 def _is_whole(scene: _Scene, kind: str) -> bool:

@@ -33,6 +33,7 @@ def hash_frames(frames: FrameDataset, positions: Sequence[int]) -> str:
             [_describe_record(sample.record(name), root) for sample in samples for name in frames.cameras],
             [describe_file(path, root) for city in cities for path in frames.dataset.map_files(city)],
             frames.label_config.key(),
+            *([frames.border] if frames.border else []),
         ]
     )
 

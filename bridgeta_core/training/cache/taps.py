@@ -1,4 +1,10 @@
-"""Frames and batches with the teacher's taps, so that neither LiDAR points nor the teacher are needed."""
+"""Frames and batches with the teacher's taps, so that neither LiDAR points nor the teacher are needed.
+
+The taps of a frame are those of the frame as it is, whatever is changed in training. Where the world is mirrored they
+are mirrored exactly: the student learns what the teacher says of the unmirrored frame, seen in a mirror. That is a
+sound target, but not the same as the teacher's taps of the mirrored frame, since the convolutions of a trained teacher
+tell left from right. Recoloured, shifted or singly mirrored images leave the world where it is, and with it the taps.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +35,12 @@ class BatchWithTaps(Batch):
         batch = super()._map(function)
         assert isinstance(batch, BatchWithTaps)
         return replace(batch, taps=Taps(*(function(tap) for tap in self.taps)))
+
+
+def mirror_taps(taps: Taps, mirrors: tuple[bool, bool]) -> Taps:
+    """Mirror the taps of a frame, `[C, Y, X]` on symmetric grids, in x and in y where `mirrors` says so."""
+    axes = [axis for axis, mirrored in zip((-1, -2), mirrors, strict=True) if mirrored]
+    return Taps(*(tap.flip(axes) for tap in taps)) if axes else taps
 
 
 def collate_with_taps(frames: Sequence[Frame]) -> Batch:

@@ -63,6 +63,18 @@ def test_a_copied_run_resumes_with_its_own_best_checkpoint(copied, broken_off, f
     assert files[0] == files[1]
 
 
+def test_an_augmented_run_is_the_same_with_a_cache_and_a_break(finished, two_scenes, tmp_path, monkeypatch):
+    settings, folder = two_scenes(f"data.cache={tmp_path / 'cache'}"), tmp_path / "run"
+    assert settings.data.augment.flip
+    assert settings.data.augment.colour
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTask, "on_train_epoch_start", break_off)
+        with pytest.raises(BridgeTAError, match="was interrupted"):
+            train_student(settings, folder)
+    train_student(settings, folder, resume=True)
+    assert all(torch.equal(weights(folder)[name], value) for name, value in weights(finished).items())
+
+
 def test_a_run_whose_original_is_gone_resumes(copied, two_scenes, tmp_path):
     moved = copied.rename(tmp_path / "moved")
     assert train_student(two_scenes(), moved, resume=True) == moved / "student.safetensors"

@@ -73,5 +73,15 @@ def test_named_weights_do_not_decay_and_momentum_follows_the_rate(two_scenes):
     ],
 )
 def test_few_plans_are_cached_where_every_sample_has_its_own(change):
-    assert choose_plan_cache_size(DataConfig(batch_size=8, augment=AugmentConfig(**change))) == 8
-    assert choose_plan_cache_size(DataConfig(batch_size=8, augment=AugmentConfig(flip=True, flip_x=True))) > 16
+    assert choose(**change) == 8
+    assert choose(flip=True, flip_x=True) > 16
+
+
+def test_shifted_images_have_nine_times_the_plans_while_memory_lasts():
+    assert choose(image_shift=4) == 9 * choose()
+    assert choose(image_shift=4, feature_size=(320, 880)) == choose()
+
+
+def choose(feature_size=(12, 32), **change) -> int:
+    camera = SimpleNamespace(bins=torch.arange(56.0), feature_size=feature_size)
+    return choose_plan_cache_size(DataConfig(batch_size=8, augment=AugmentConfig(**change)), camera)

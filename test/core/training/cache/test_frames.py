@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Taps
 from bridgeta_core.training.cache import frames as cached_frames
-from bridgeta_core.training.cache.frames import CachedFrames
+from bridgeta_core.training.cache.frames import CachedFrames, check_augment
 from bridgeta_core.training.cache.taps import BatchWithTaps, FrameWithTaps, collate_with_taps
 from bridgeta_core.training.train import train_student
 from bridgeta_core.utils.errors import BridgeTAError
@@ -76,10 +77,80 @@ def test_building_a_cache_draws_no_random_numbers(small_root, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_cached_frames_are_never_augmented(small_root, folder, cached):
-    augmented = dataset(small_root, augment=Augment(AugmentConfig(flip=True, rotate=20, colour=0.0)))
-    assert same(CachedFrames(augmented, folder)[1], cached[1])
-    assert augmented.augment is not None
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"flip": True, "colour": 0.0},
+        {"flip": False, "colour": 0.3},
+        {"flip": False, "colour": 0.0, "image_shift": 3},
+        {"flip": True, "flip_x": True, "colour": 0.2, "image_flip": True, "image_shift": 5},
+        {"flip": True, "rotate": 20.0, "scale": 0.1, "translate": 0.5},
+    ],
+    ids=["mirrored", "recoloured", "shifted", "all at once", "in a turned and scaled world"],
+)
+def test_augmented_frames_from_the_cache_equal_the_datasets(small_root, tmp_path, changes):
+    decoded = dataset(small_root, augment=Augment(AugmentConfig(**changes), seed=3), lidar=LIDAR)
+    cached = CachedFrames(decoded, tmp_path)
+    cached.add_points(LIDAR)
+    plain = dataset(small_root, lidar=LIDAR)
+    everything, changed = ("images", "intrinsics", "ego_T_cam", "labels", "known", "points"), 0
+    for epoch in range(4):
+        decoded.set_epoch(epoch)
+        for i in range(4):
+            assert same(cached[i], decoded[i], everything)
+            changed += not same(decoded[i], plain[i], ("images", "intrinsics", "labels"))
+    assert changed > 4
+    assert all(same(cached.unaugmented()[i], plain[i], everything) for i in range(4))
+
+
+def test_a_mirrored_frame_has_the_mirrored_taps_of_the_plain_one(small_root, tmp_path):
+    settings = AugmentConfig(flip=True, flip_x=True, colour=0.2, image_shift=2, image_flip=True)
+    frames = dataset(small_root, augment=Augment(settings), lidar=LIDAR)
+    cached = CachedFrames(frames, tmp_path)
+
+    def uneven(batch) -> Taps:
+        """Taps that differ from cell to cell."""
+        return Taps(*(tap * torch.arange(1.0, 1 + tap[0].numel()).view(tap[0].shape) for tap in teacher(batch)))
+
+    cached.add_taps(uneven, "abc", LIDAR, size=3)
+    seen = set()
+    for epoch in range(4):
+        frames.set_epoch(epoch)
+        for i in range(4):
+            world = frames.augment.draw(epoch, i).world.round(9)
+            seen.add((x := world[0, 0], y := world[1, 1]))
+            axes = [axis for axis, sign in ((-1, x), (-2, y)) if sign < 0]
+            for tap, plain in zip(cached[i].taps, cached.unaugmented()[i].taps, strict=True):
+                assert torch.equal(tap, plain.flip(axes))
+    assert seen == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
+
+
+def test_taps_of_a_symmetric_network_follow_the_mirror(small_root, tmp_path):
+    """Taps that only gather labels, as a network would that cannot tell left from right, equal those of the mirrored
+    frame."""
+    frames = dataset(small_root, augment=Augment(AugmentConfig(flip=True, colour=0.0)), lidar=LIDAR)
+    cached = CachedFrames(frames, tmp_path)
+
+    def gather(batch) -> Taps:
+        labels = batch.labels.float()
+        return Taps(torch.nn.functional.avg_pool2d(labels, 5), labels.cumsum(-1), labels)
+
+    cached.add_taps(gather, "abc", LIDAR, size=3)
+    for epoch in range(3):
+        frames.set_epoch(epoch)
+        for i in range(4):
+            expected = gather(collate_with_taps([frames[i]]))
+            assert all(torch.equal(tap, other[0].half()) for tap, other in zip(cached[i].taps, expected, strict=True))
+
+
+def test_shifted_images_get_folders_of_their_own_and_taps_do_not(small_root, folder):
+    before = set(folder.iterdir())
+    shifted = Augment(AugmentConfig(image_shift=2))
+    CachedFrames(dataset(small_root, augment=shifted), folder).add_taps(teacher, "abc", LIDAR, size=3)
+    assert sorted(path.name.split("-")[2] for path in set(folder.iterdir()) - before) == ["frames", "frames"]
+    before = set(folder.iterdir())
+    CachedFrames(dataset(small_root, augment=Augment(AugmentConfig(flip=True, colour=0.2))), folder)
+    assert set(folder.iterdir()) == before
 
 
 def test_cached_points_equal_those_of_a_dataset_with_lidar(small_root, cached):
@@ -192,12 +263,32 @@ def test_taps_beyond_half_precision_are_an_error(small_root, tmp_path):
         cache.add_taps(large, "abc", LIDAR, size=2)
 
 
-def test_augmentation_must_be_off(two_scenes, tmp_path):
-    with pytest.raises(BridgeTAError, match=r"set data\.augment\.flip=false data\.augment\.colour=0$") as caught:
-        train_student(two_scenes(f"data.cache={tmp_path / 'cache'}"), tmp_path / "run")
-    assert caught.value.exit_code == 2
-    cache = [f"data.cache={tmp_path / 'cache'}", "data.augment.flip=false", "data.augment.colour=0"]
-    with pytest.raises(BridgeTAError, match=r"set data\.augment\.flip_x=false data\.augment\.image_resize=\[\]$"):
-        train_student(
-            two_scenes(*cache, "data.augment.image_resize=[0.9,1.1]", "data.augment.flip_x=true"), tmp_path / "run"
-        )
+WORLD = {"rotate": 5.0, "scale": 0.1, "translate": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "features", "named"),
+    [
+        ({"flip": True, "flip_x": True, "colour": 0.2, "image_flip": True, "image_shift": 4}, BevGrid(), []),
+        (WORLD, None, []),
+        (WORLD, BevGrid(), ["rotate=0", "scale=0", "translate=0"]),
+        ({"image_resize": [0.9, 1.1], "image_rotate": 2.0}, None, ["image_resize=[]", "image_rotate=0"]),
+        ({"image_rotate": 2.0, "scale": 0.1}, BevGrid(), ["image_rotate=0", "scale=0"]),
+        ({"flip": True, "flip_x": True}, BevGrid(x_min=-49, x_max=51), ["flip_x=false"]),
+        ({"flip": True, "flip_x": True}, BevGrid(y_min=-49, y_max=51), ["flip=false"]),
+        ({"flip": False, "flip_x": True}, BevGrid(y_min=-49, y_max=51), []),
+    ],
+)
+def test_exactly_what_the_cache_cannot_follow_is_refused(changes, features, named):
+    grids = () if features is None else (BevGrid(), features)
+    with nullcontext() if not named else pytest.raises(BridgeTAError) as caught:
+        check_augment(AugmentConfig(**changes), grids)
+    if named:
+        assert str(caught.value.fix).endswith(f"set {' '.join(f'data.augment.{change}' for change in named)}")
+        assert caught.value.exit_code == 2
+
+
+def test_a_refused_run_leaves_nothing_behind(two_scenes, tmp_path):
+    with pytest.raises(BridgeTAError, match=r"resized or turned need their files.*data\.augment\.image_rotate=0$"):
+        train_student(two_scenes(f"data.cache={tmp_path / 'cache'}", "data.augment.image_rotate=3"), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
