@@ -15,26 +15,23 @@ from typing import Any
 import numpy as np
 import seeded
 import torch
+from imported_teacher import draw_weight, import_small_teacher, make_checkpoint
 from numpy.typing import NDArray
 from released import read_golden, read_json
-from seeded_clouds import HALF, clouds, small_cameras, small_images, sparse_weight
+from seeded_clouds import HALF, clouds, small_cameras, small_images
 from torch import Tensor
 
 from bridgeta_core.bevfusion import teacher as imported
-from bridgeta_core.bevfusion.checkpoint import Checkpoint
 from bridgeta_core.bevfusion.importing import import_checkpoint
 from bridgeta_core.config.experiment import (
-    DecoderConfig,
     Experiment,
-    HeadConfig,
-    SparseConfig,
     StudentConfig,
     TeacherConfig,
     load,
 )
 from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.model.lift import cell_pixels, lift
+from bridgeta_core.model.lift import lift
 from bridgeta_core.model.teacher import Teacher, VoxelBranch
 from bridgeta_core.training.teacher_weights import load_teacher, save_teacher
 from bridgeta_core.training.train import train_distill
@@ -57,30 +54,6 @@ def build(sensors: str, golden: dict[str, NDArray[Any]]) -> Teacher:
     net = Teacher(*configure(sensors), GRID, pretrained=False)
     imported.load_tensors(net, imported.take_tensors(make_checkpoint(read_json(golden, "names"), net), net))
     return net.eval()
-
-
-def make_checkpoint(names: dict[str, list[int]], net: Teacher | None) -> Checkpoint:
-    """A checkpoint with weights that follow from their names, and with what upstream computes from the sizes."""
-    tensors = {}
-    for name, shape in names.items():
-        if name.endswith("num_batches_tracked"):
-            tensors[name] = torch.tensor(12_345)
-        elif not name.endswith(("relative_position_index", "frustum", ".dx", ".bx", ".nx")):
-            tensors[name] = _draw(name, shape)
-    if net is not None and net.camera is not None:
-        camera = net.camera
-        u, v = cell_pixels(camera.feature_size, (camera.image.height, camera.image.width), "spread")
-        d, v, u = torch.meshgrid(camera.bins.double(), v, u, indexing="ij")
-        tensors["encoders.camera.vtransform.frustum"] = torch.stack([u, v, d], dim=-1).float()
-        rows, columns = camera.lift.grid.shape
-        cell = camera.lift.grid.resolution
-        tensors["encoders.camera.vtransform.dx"] = torch.tensor([cell, cell, 20])
-        tensors["encoders.camera.vtransform.bx"] = torch.tensor([cell / 2 * (1 - rows), cell / 2 * (1 - columns), 0])
-    return Checkpoint(Path("golden.pth"), tensors, "")
-
-
-def _draw(name: str, shape: list[int]) -> Tensor:
-    return torch.from_numpy(sparse_weight(name, shape))
 
 
 def in_ego(cloud: NDArray[np.float32]) -> Tensor:
@@ -162,7 +135,7 @@ def test_the_command_imports_the_lidar_network(tmp_path: Path) -> None:
     teacher, info = load_teacher(tmp_path / "teacher.safetensors")
     assert (info.teacher.sensors, info.grid.x_min, teacher.bev_grid.shape) == ("lidar", -49.06, (128, 128))
     name = "decoder.backbone.blocks.0.0.weight"
-    assert torch.equal(teacher.state_dict()["decoder.stages.0.0.weight"].flip(2), _draw(name, names[name]))
+    assert torch.equal(teacher.state_dict()["decoder.stages.0.0.weight"].flip(2), draw_weight(name, names[name]))
 
 
 def test_the_camera_network_is_distilled_from_an_imported_fusion_network(small_root: Path, tmp_path: Path) -> None:
@@ -170,17 +143,7 @@ def test_the_camera_network_is_distilled_from_an_imported_fusion_network(small_r
     roots = [f"data.train_root={small_root}", f"data.val_root={small_root}", "data.version=v1.0-mini"]
     whole = ["data.train_scenes=all", "data.val_scenes=all"]
     experiment = load(Experiment, imported.CONFIGURATION, [*SMALL, *roots, *whole])
-    config, model = imported.configure(experiment.model, "fusion")
-    config.lidar.sparse = SparseConfig(voxel=0.8, channels=[8, 8, 8, 8], blocks=1, output=8)
-    config.lidar.width, config.lidar.sweeps = 16, 1
-    model.decoder, model.head = (
-        DecoderConfig(kind="plain", width=16, stages=[8, 8], blocks=1, channels=8),
-        HeadConfig(8),
-    )
-    teacher = Teacher(config, model, experiment.grid, pretrained=False)
-    assert teacher.camera is not None
-    names = {entry.source: list(entry.shape) for entry in imported.list_teacher_entries(teacher)}
-    imported.load_tensors(teacher, imported.take_tensors(make_checkpoint(names, teacher), teacher))
+    teacher = import_small_teacher(experiment.model, experiment.grid)
     experiment.distill.teacher = str(tmp_path / "teacher.safetensors")
     save_teacher(tmp_path / "teacher.safetensors", teacher, experiment.data.cameras, {})
     train_distill(experiment, tmp_path / "run")

@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from imported_teacher import import_small_teacher
 from small_networks import ring_of_cameras, small_student, small_teacher
 from torch import Tensor
 
+from bridgeta_core.bevfusion import teacher as imported
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.config.experiment import (
     DecoderConfig,
+    Experiment,
+    HeadConfig,
     StudentConfig,
     from_mapping,
+    load,
 )
 from bridgeta_core.distill.base import Context, Distiller, Labels
 from bridgeta_core.distill.methods import build_distiller
@@ -30,6 +35,18 @@ MODEL = small_student(
     lift={"grid": BevGrid(-12, 12, -12, 12, 1.5)}, decoder=DecoderConfig(width=8, stages=[8, 8], blocks=1, channels=8)
 )
 TEACHER = small_teacher(width=8, blocks=1)
+
+
+OF_BEVFUSION = [
+    "model.image.width=64",
+    "model.image.height=32",
+    "model.backbone.pretrained=null",
+    "model.backbone.options={embed_dim: 12, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2]}",
+    "model.backbone.channels=16",
+    "model.lift.depth_step=5.9",
+    "model.lift.channels=8",
+    "model.lift.downsample=1",
+]
 
 
 @dataclasses.dataclass
@@ -83,9 +100,9 @@ def _bench(batch: int) -> Bench:
     return _build(batch, MODEL)
 
 
-def _build(batch: int, model: StudentConfig) -> Bench:
+def _build(batch: int, model: StudentConfig, teacher: Teacher | None = None) -> Bench:
     torch.manual_seed(3)
-    student, teacher = Student(model, GRID), Teacher(TEACHER, MODEL, GRID)
+    student, teacher = Student(model, GRID, pretrained=False), teacher or Teacher(TEACHER, MODEL, GRID)
     for parameter in teacher.parameters():
         parameter.requires_grad_(False)
     generator = torch.Generator().manual_seed(4)
@@ -123,6 +140,15 @@ def narrow_bench() -> Bench:
     """A student whose F and D have other channels than the teacher's."""
     decoder = DecoderConfig(width=12, stages=[8], blocks=1, channels=10)
     return make_bench(2, dataclasses.replace(MODEL, decoder=decoder))
+
+
+@pytest.fixture
+def imported_bench() -> Bench:
+    """A teacher of BEVFusion's kind, imported, and a student of its cameras and channels."""
+    small = load(Experiment, imported.CONFIGURATION, OF_BEVFUSION).model
+    small.lift.grid, small.head = MODEL.lift.grid, HeadConfig(8)
+    small.decoder = DecoderConfig(width=16, stages=[8, 8], blocks=1, channels=8)
+    return _build(2, small, import_small_teacher(small, GRID))
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -211,3 +213,25 @@ def test_a_student_of_other_channels_is_adapted(narrow_bench, method):
 def test_networks_of_the_same_channels_need_no_adapter(bench):
     for method in METHODS:
         assert not list(bench.distiller(method, prepared=False).adapter.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_contract_holds_for_an_imported_teacher(imported_bench, method, tmp_path):
+    def set_up():
+        bench = copy.deepcopy(imported_bench)
+        return bench, bench.distiller(method)
+
+    t, s = imported_bench.teacher_taps(), imported_bench.student_taps()
+    assert [x.shape for x in t] == [x.shape for x in s]
+    agrees = ("bridgeta", "bridgeta.reading=none") if method == "bridgeta" else (method,)
+    test_c5_a_student_that_agrees_gets_no_gradient(copy.deepcopy(imported_bench), agrees)
+    test_c6_the_weights_file_reproduces_the_outputs_exactly(set_up(), tmp_path)
+    for promise in (
+        test_c1_the_teacher_is_not_changed,
+        test_c2_the_student_stays_a_plain_student,
+        test_c2_losses_do_not_change_the_running_statistics,
+        test_c4_the_camera_branch_gets_a_gradient,
+        test_strength_scales_distillation_terms_only,
+        test_unlabelled_batches_have_distillation_terms_only,
+    ):
+        promise(set_up())
