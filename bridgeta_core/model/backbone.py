@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from bridgeta_core.config.experiment import BackboneConfig
 from bridgeta_core.model.decoder import convolution
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory
 from bridgeta_core.utils.files import find_user_cache
 
 _HUB_FOLDERS = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE")
@@ -126,9 +126,17 @@ def _build_backbone(config: BackboneConfig) -> tuple[Any, dict[str, Any]]:
         lists = {key: list(value) for key, value in defaults.items() if isinstance(value, tuple)}
         settings = AutoConfig.for_model(config.architecture, **{**lists, **options}, out_features=_stage_names(config))
         return AutoBackbone.from_config(settings), options
-    except (ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise BridgeTAError(f"model.backbone: {config.architecture} cannot be built ({reason})", exit_code=2) from error
+    except Exception as error:  # of options that make no backbone the library raises whatever it stumbles over
+        raise BridgeTAError(
+            f"model.backbone: {config.architecture} cannot be built ({_shorten(error)})", exit_code=2
+        ) from error
+
+
+def _shorten(error: Exception) -> str:
+    """Say in one line what a library raised. Raises the error again when no memory was left."""
+    if describe_lack_of_memory(error):
+        raise error
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _is_large(option: Any) -> bool:
@@ -160,9 +168,10 @@ def _load_pretrained(config: BackboneConfig, kind: Any) -> tuple[Any, dict[str, 
         backbone, report = kind.from_pretrained(
             name, config=settings, cache_dir=folder, output_loading_info=True, use_safetensors=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise BridgeTAError(f"pretrained weights {name} cannot be loaded ({reason})", fix=fix) from error
+    except BridgeTAError:
+        raise
+    except Exception as error:  # as above, and all that a hub and a file can do
+        raise BridgeTAError(f"pretrained weights {name} cannot be loaded ({_shorten(error)})", fix=fix) from error
     finally:
         logging.set_verbosity(verbosity)
     # A classifier's file has no norms for the stages' outputs; they start fresh. Any other gap means another model.

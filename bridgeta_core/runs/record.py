@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -137,10 +137,27 @@ class RunRecord:
 
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any]) -> RunRecord:
-        """Build a record from the plain values of `to_mapping`."""
+        """Build a record from the plain values of `to_mapping`; others are a KeyError, TypeError or AttributeError."""
         values = _restore_nan(content)
-        scores = {name: RunScores(**scores) for name, scores in values["scores"].items()}
-        return cls(**{**values, "scores": scores})
+        scores = {name: RunScores(**values["scores"][name]) for name in ("last", "best")}
+        record = cls(**{**values, "scores": scores})
+        _check_types(record)
+        for each in scores.values():
+            _check_types(each)
+        return record
+
+
+def _check_types(part: RunRecord | RunScores) -> None:
+    """Raise TypeError for a value that is of another type than its field. A whole number is also a float."""
+    kinds: dict[Any, Any] = {"str": str, "int": int, "float": (int, float), "Mapping[str, float]": Mapping}
+    for each in fields(part):
+        if each.type not in kinds:  # the scores, which are checked for themselves
+            continue
+        value = getattr(part, each.name)
+        numbers = value.values() if isinstance(value, Mapping) else ()
+        sound = isinstance(value, kinds[each.type]) and all(isinstance(n, (int, float)) for n in numbers)
+        if not sound or any(isinstance(n, bool) for n in (value, *numbers)):
+            raise TypeError(f"{each.name} is {value!r:.60}")
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import platform
 import signal
 from collections.abc import Iterator
@@ -89,6 +90,9 @@ def end_with_parent() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_ON_PARENTS_DEATH, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and (os.getppid() != parent.pid or not parent.is_alive()):
+        os._exit(1)  # it ended while this process was loading its libraries, and sends no signal any more
 
 
 @contextmanager

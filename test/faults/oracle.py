@@ -25,8 +25,13 @@ Tree = Mapping[str, str]
 
 _OWNED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+-[0-9a-f]+-\d+-\d+-\d+\.(partial|old)(/|$)")
 _FAULTS = ("Traceback (most recent call last)", "Segmentation fault", "Fatal Python error", "core dumped")
-# What Python itself says at the start of a process, before any code of ours, when it cannot read an installed package.
-_OF_PYTHON = re.compile(r"(?ms)^Error processing line \d+ of \S+\.pth:\n.*?^Remainder of file ignored$")
+# What Python itself says at the start of a process, before any code of ours: of an installed package that it cannot
+# read, and of its own modules in a worker.
+_OF_PYTHON = re.compile(
+    r"(?ms)^Error processing line \d+ of \S+\.pth:\n.*?^Remainder of file ignored$"
+    r"|^Traceback \(most recent call last\):\n  File \"<string>\", line 1, in <module>\n"
+    r"(?:  File \"(?:\S*/lib/python3\.\d+/(?!site-packages)[^\n]*|<frozen[^\n]*)\n(?:    [^\n]*\n)*)+OSError: [^\n]*$"
+)
 
 
 @dataclass(frozen=True)

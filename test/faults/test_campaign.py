@@ -146,11 +146,24 @@ def test_an_end_in_success_or_one_line_is_as_promised():
     assert check_ending(SUCCESS) == check_ending(FAILURE) == []
 
 
+ENDS = "OSError: [Errno 24] Too many open files: 'collections'\n"
+OF_WORKER = """Traceback (most recent call last):
+  File "<string>", line 1, in <module>
+  File "/usr/lib/python3.11/multiprocessing/__init__.py", line 16, in <module>
+    from . import context
+  File "<frozen importlib._bootstrap>", line 1176, in _find_and_load
+"""
+OF_OURS = OF_WORKER + '  File "/work/bridgeta_core/utils/files.py", line 7, in <module>\n    import os\n'
+
+
 def test_what_python_says_before_any_code_of_ours_is_not_judged():
     trace = "Traceback (most recent call last):\n  OSError: [Errno 24] Too many open files\n"
-    by_python = f"Error processing line 1 of /venv/lib/package.pth:\n\n  {trace}\nRemainder of file ignored\n"
-    assert check_ending(Outcome(0, "", by_python, 0, 0)) == []
-    assert check_ending(Outcome(0, "", by_python + trace, 0, 0)) != []
+    of_package = f"Error processing line 1 of /venv/lib/package.pth:\n\n  {trace}\nRemainder of file ignored\n"
+    for words in (of_package, OF_WORKER + ENDS):
+        assert check_ending(Outcome(0, "", words, 0, 0)) == []
+        assert check_ending(Outcome(0, "", words + trace, 0, 0)) != []
+    for words in (OF_OURS + ENDS, OF_WORKER + "ValueError: no\n"):
+        assert check_ending(Outcome(0, "", words, 0, 0)) != []
 
 
 def test_what_is_written_elsewhere_is_named(sandbox):

@@ -136,6 +136,10 @@ def test_tiny_fits_its_budget() -> None:
         ({"backbone": BackboneConfig(architecture="resnet", options={"wheels": 4})}, "resnet has no wheels"),
         ({"backbone": BackboneConfig(architecture="resnet", stages=[4, 2])}, "stages .* must ascend"),
         ({"backbone": BackboneConfig(architecture="resnet", stages=[4, 5])}, "resnet cannot be built"),
+        (
+            {"backbone": BackboneConfig(architecture="resnet", options={"depths": [1, 2, None]})},
+            "resnet cannot be built",
+        ),
         ({"lift": LiftConfig(z_min=1.0, z_max=0.0)}, "z_min must be below z_max"),
     ],
 )

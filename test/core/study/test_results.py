@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import date
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -65,6 +67,36 @@ def test_a_damaged_file_of_runs_is_one_clear_message(make_study, tmp_path, conte
     with pytest.raises(BridgeTAError, match=r"study.json: holds no collected runs .*--collect") as error:
         Results(make_study(), path)
     assert error.value.exit_code == 2
+
+
+def list_places(value, path=()):
+    """List the paths of all values in a document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, each in items for place in list_places(each, (*path, key)))]
+
+
+def test_collected_runs_of_other_types_are_a_page_or_one_message(filled, tmp_path):
+    study, out = filled
+    target = tmp_path / "study.json"
+    collect(study, out, target)
+    whole, rng, refused = target.read_text(), np.random.default_rng(0), 0
+    places = [path for path in list_places(json.loads(whole)) if path]
+    others = [None, True, "x", 3, -0.5, [], {}, {"x": "y"}, [1]]
+    for number in rng.choice(len(places), 80, replace=False):
+        content = json.loads(whole)
+        *parents, last = places[number]
+        holder = reduce(lambda value, key: value[key], parents, content)
+        if rng.random() < 0.2:
+            del holder[last]
+        else:
+            holder[last] = others[rng.integers(len(others))]
+        target.write_text(json.dumps(content))
+        try:
+            assert format_page(Results(study, target), "x.png", "x", date(2026, 3, 1))
+        except BridgeTAError as error:
+            assert "study.json" in str(error)  # noqa: PT017
+            refused += 1
+    assert 20 < refused < 80
 
 
 def test_a_broken_record_is_named(filled):

@@ -64,6 +64,41 @@ os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.01)
 
 
+def test_a_worker_ends_whose_parent_was_gone_before_it_had_loaded(tmp_path):
+    """The parent is killed while its worker loads, here until a file is there."""
+    script = """
+import multiprocessing, os, signal, sys, time
+from pathlib import Path
+from bridgeta_core.utils.machine import end_with_parent
+def work(folder):
+    (folder / "started").touch()
+    while not (folder / "loaded").exists():
+        time.sleep(0.01)
+    end_with_parent()
+    time.sleep(600)
+if __name__ == "__main__":
+    worker = multiprocessing.get_context(sys.argv[1]).Process(target=work, args=(Path(sys.argv[2]),))
+    worker.start()
+    while not (Path(sys.argv[2]) / "started").exists():
+        time.sleep(0.01)
+    print(worker.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (tmp_path / "program.py").write_text(script)
+    for method in ("spawn", "fork"):
+        folder = tmp_path / method
+        folder.mkdir()
+        command = [sys.executable, str(tmp_path / "program.py"), method, str(folder)]
+        with (tmp_path / "pid").open("w+b") as output:  # a pipe would stay open as long as the worker
+            subprocess.run(command, stdout=output, check=False)
+            output.seek(0)
+            state = Path(f"/proc/{int(output.read())}/stat")
+        assert state.exists()
+        (folder / "loaded").touch()
+        while state.exists() and ") Z " not in state.read_text():
+            time.sleep(0.01)
+
+
 def test_the_shield_also_holds_for_the_first_process_of_a_program(tmp_path):
     script = """
 import multiprocessing, os, signal
