@@ -30,7 +30,8 @@ _FAULTS = ("Traceback (most recent call last)", "Segmentation fault", "Fatal Pyt
 _OF_PYTHON = re.compile(
     r"(?ms)^Error processing line \d+ of \S+\.pth:\n.*?^Remainder of file ignored$"
     r"|^Traceback \(most recent call last\):\n  File \"<string>\", line 1, in <module>\n"
-    r"(?:  File \"(?:\S*/lib/python3\.\d+/(?!site-packages)[^\n]*|<frozen[^\n]*)\n(?:    [^\n]*\n)*)+OSError: [^\n]*$"
+    r"(?:  File \"(?:\S*/lib/python3\.\d+/(?!site-packages)[^\n]*|<frozen[^\n]*)\n(?:    [^\n]*\n)*)+"
+    r"(?:OSError|ImportError): [^\n]*$"
 )
 
 
