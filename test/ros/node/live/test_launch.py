@@ -80,13 +80,13 @@ def launch(bench: Any, environment: dict[str, str]) -> Iterator[Any]:
                 child.communicate()
 
 
-def replay_grids(bag: Path, out: Path, weights: str | Path) -> dict[tuple[str, int], np.ndarray]:
+def replay_grids(bag: Path, out: Path) -> dict[tuple[str, int], np.ndarray]:
     """Return the grids of `bridgeta replay`, by topic and stamp."""
     from bridgeta_ros.bags.io import open_bag
     from bridgeta_ros.bags.replay import replay
     from bridgeta_ros.pipeline.messages import stamp_to_ns
 
-    replay(bag, out, weights=weights, progress=False)
+    replay(bag, out, progress=False)
     grids = {}
     with open_bag(out) as source:
         for connection, _, data in source.raw({f"/bev/{name}" for name in CLASSES}):
@@ -108,13 +108,11 @@ def collect_grids(bench: Any, child: subprocess.Popen[str]) -> dict[tuple[str, i
     }
 
 
-def compare(
-    bench: Any, launch: Any, bag: Path, out: Path, share: float, *words: str, weights: str | Path = "tiny"
-) -> None:
-    expected = replay_grids(bag, out, weights)
+def compare(bench: Any, launch: Any, bag: Path, out: Path, share: float, *words: str) -> None:
+    expected = replay_grids(bag, out)
     for name in CLASSES:
         bench.listener.listen(f"/bev/{name}")
-    child = launch("replay.launch.py", f"bag:={bag}", "rviz:=false", f"weights:={weights}", *words)
+    child = launch("replay.launch.py", f"bag:={bag}", "rviz:=false", *words)
     seen = collect_grids(bench, child)
     output = child.stdout.read()
     assert child.returncode == 0, output
@@ -138,35 +136,16 @@ def test_live_grids_of_a_synthetic_drive_equal_the_replayed_ones(
     compare(bench, launch, bag, tmp_path / "bev", 0.5, "rate:=0.25", "backend:=torch")
 
 
-def write_keyframe_bag(real_root: Path, bag: Path) -> Path:
-    from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
-    from bridgeta_ros.bags.convert import write_scene_bag
-
-    scene = NuScenesDataset(real_root, "v1.0-mini").scenes[0].name
-    write_scene_bag(real_root, "v1.0-mini", scene, bag, progress=False)
-    return bag
-
-
 def test_live_grids_of_the_real_keyframe_equal_the_replayed_ones(
     bench: Any, launch: Any, real_root: Path, tmp_path: Path
 ) -> None:
-    bag = write_keyframe_bag(real_root, tmp_path / "keyframe")
+    from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
+    from bridgeta_ros.bags.convert import write_scene_bag
+
+    bag = tmp_path / "keyframe"
+    scene = NuScenesDataset(real_root, "v1.0-mini").scenes[0].name
+    write_scene_bag(real_root, "v1.0-mini", scene, bag, progress=False)
     compare(bench, launch, bag, tmp_path / "bev", 1.0, "backend:=torch")
-
-
-@pytest.mark.slow
-def test_live_grids_of_imported_weights_equal_the_replayed_ones(
-    bench: Any, launch: Any, real_root: Path, tmp_path: Path
-) -> None:
-    from released import make_tensors, read_golden, read_json, save_checkpoint
-
-    from bridgeta_core.bevfusion.importing import import_checkpoint
-
-    checkpoint = save_checkpoint(tmp_path / "seg.pth", make_tensors(read_json(read_golden("camera_only"), "names")))
-    weights = tmp_path / "imported.safetensors"
-    import_checkpoint(checkpoint, weights, "student")
-    bag = write_keyframe_bag(real_root, tmp_path / "keyframe")
-    compare(bench, launch, bag, tmp_path / "bev", 1.0, "backend:=torch", weights=weights)
 
 
 def test_bev_launch_brings_the_node_up_with_its_arguments(bench: Any, launch: Any) -> None:
