@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,5 +138,11 @@ def list_logs(path: Path) -> list[Path]:
 
 def _find_versions(path: Path) -> dict[int, Path]:
     """Find the logs/version_N of a run's folder, and pass over copies that have other names."""
-    numbered = ((folder.name.removeprefix("version_"), folder) for folder in (path / "logs").glob("version_*"))
-    return {int(number): folder for number, folder in numbered if number.isdecimal() and number.isascii()}
+    try:  # not by glob, for which a folder that cannot be read is an empty one
+        names = os.listdir(path / "logs")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise BridgeTAError(f"cannot be read ({error.strerror})", where=path / "logs") from error
+    numbered = ((name.removeprefix("version_"), name) for name in names if name.startswith("version_"))
+    return {int(n): path / "logs" / name for n, name in numbered if n.isdecimal() and n.isascii()}

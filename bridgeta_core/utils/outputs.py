@@ -139,14 +139,24 @@ def move_into_place(source: Path, target: Path, *, overwrite: bool = True) -> No
 
 
 def discard(path: Path) -> None:
-    """Remove a file or folder as far as possible; it gets a temporary name first, so that no half of it stays."""
-    with suppress(OSError):
+    """Remove a file or folder; it gets a temporary name first, so that no half of it stays. Warn of what stays."""
+    try:
         if not (path.name.startswith(".") and path.suffix in (".partial", ".old")):
             path = path.rename(_name_sibling(path, "partial"))
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+        if not path.is_dir() or path.is_symlink():
             path.unlink()
+            return
+        try:
+            shutil.rmtree(path)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)  # the rest
+            raise
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if os.path.lexists(path):
+            reason = error.strerror or error
+            logger.warning("%s: cannot be removed (%s); a later output beside it will try again", path, reason)
 
 
 @cache

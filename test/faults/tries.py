@@ -233,7 +233,7 @@ class Bench:
         if command.name == "data check" and ending == 1 and (sandbox.out / "list.txt").exists():
             ending = 0  # the dataset has faults, and they were listed
         problems = [] if ending is None else check_ending(outcome)
-        problems += check_outputs(command, sandbox, self.expected[command.name], ending)
+        problems += check_outputs(command, sandbox, self.expected[command.name], ending, outcome.errors)
         return problems + check_surroundings(sandbox, self._stamps, ending)
 
     def _recover(self, command: Command, sandbox: Sandbox) -> list[str]:

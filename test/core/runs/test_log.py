@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.runs.log import count_epochs, draw_curves, read_log, summarise_end
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 def write(folder: Path, version: int, rows: list[dict[str, object]]) -> None:
@@ -46,6 +49,15 @@ def test_without_a_log_there_is_nothing(tmp_path):
     assert read_log(tmp_path) == []
     assert summarise_end([]) == {}
     assert count_epochs(tmp_path) == 0
+
+
+def test_logs_that_cannot_be_read_are_not_taken_for_none(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(BridgeTAError, match=r"logs: cannot be read \(Permission denied\)"):
+        read_log(tmp_path)
 
 
 def test_damaged_rows_are_left_out_and_said(tmp_path, caplog):

@@ -285,6 +285,27 @@ def test_what_a_killed_process_left_is_removed_and_said(tmp_path, caplog, folder
     assert "left by a process that was killed" in caplog.text
 
 
+def test_what_cannot_be_removed_is_said_and_the_rest_is_removed(tmp_path, caplog, monkeypatch):
+    unlink = os.unlink
+
+    def refuse(path, **options):
+        if Path(path).name == "stuck":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        unlink(path, **options)
+
+    (tmp_path / "out").mkdir()
+    for name in ("a", "stuck", "z"):
+        (tmp_path / "out" / name).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        outputs.discard(tmp_path / "out")
+    (left,) = tmp_path.iterdir()
+    assert os.listdir(left) == ["stuck"]
+    assert f"{left}: cannot be removed (Permission denied)" in caplog.text
+    outputs.discard(left)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_output_set_aside_by_a_killed_process_is_put_back(tmp_path, caplog):
     write_and_die(tmp_path / "out", folder=True)
     (left,) = tmp_path.iterdir()
