@@ -1,10 +1,10 @@
-"""Train on frames that are rendered meanwhile: `python bench/fresh.py OUT [--minutes 6] [--device D] [--config tiny]`.
+"""Train for some time on frames that are rendered meanwhile: `python bench/fresh.py OUT [--minutes 6] [--config tiny]`.
 
-Renderer processes draw ever new towns of the synthetic world and fill a pool in the device's memory, from which all
-batches are drawn, mirrored half of the time and recoloured. First the teacher is trained, then, on the same batches, a
-student alone and a student with the teacher. Learning rates follow the share of the time that has passed, so that
-training is complete whenever the time is up. OUT receives `teacher`, `alone` and `distilled` (.safetensors, averaged
-weights) and `fresh.json`; the mIoU at the end is that of other towns, those of the split `val`.
+The frames are those of `data.source=synthetic`; `bridgeta train` does the same for a given number of steps, resumably.
+First the teacher is trained, then, on the same batches, a student alone and a student with the teacher. Learning rates
+follow the share of the time that has passed, so that training is complete whenever the time is up. OUT receives
+`teacher`, `alone` and `distilled` (.safetensors, averaged weights) and `fresh.json`; the mIoU at the end is that of
+other towns, those of the split `val`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
+import itertools
 import json
 import math
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from machine import name_device
-from pool import Pool, collect, load_experiment, render
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from bridgeta_core.config.experiment import Experiment
-from bridgeta_core.data.frames import Batch
+from bridgeta_core.config import experiment as config
+from bridgeta_core.config.experiment import AugmentConfig, Experiment
+from bridgeta_core.data.augment import Augment
+from bridgeta_core.data.frames import Batch, collate
+from bridgeta_core.data.loader import make_loader
 from bridgeta_core.deploy.weights import save_weights
 from bridgeta_core.distill.base import Context, Labels
 from bridgeta_core.distill.methods import build_distiller
@@ -37,9 +39,13 @@ from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.training.distill_task import Ramp
+from bridgeta_core.training.fresh import FreshBatches
 from bridgeta_core.training.loop import MovingAverage
+from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.teacher_weights import save_teacher
+from bridgeta_synth.dataset.frames import FreshTowns
 
+VALIDATION = 4  # towns
 TEACHER_SHARE = 0.35  # of the time
 RISE, EMA = 0.2, 0.998  # share of the time before the peak of the learning rate; decay of the averaged weights
 
@@ -73,19 +79,34 @@ class Trainee:
 class Run:
     """The three trainings."""
 
-    def __init__(self, options: argparse.Namespace, pools: dict[str, Pool]) -> None:
-        self.options, self.pools, self.experiment = options, pools, load_experiment(options)
-        self.device = options.device
+    def __init__(self, options: argparse.Namespace, experiment: Experiment) -> None:
+        self.options, self.experiment, self.device = options, experiment, options.device
+        augment = Augment(experiment.data.augment)
+        towns = FreshTowns.build(experiment, experiment.teacher.lidar, Augment(AugmentConfig(flip=False, colour=0.0)))
+        self.fresh = FreshBatches(towns, experiment, Processes(), augment)
+        self.batches = self._endless()
+        self.validation = list[Batch]()
         torch.manual_seed(0)
-        experiment = self.experiment
         self.students = [Student(experiment.model, experiment.grid, pretrained=False)]
         self.students.append(copy.deepcopy(self.students[0]))
         torch.manual_seed(1)
         self.teacher = Teacher(experiment.teacher, experiment.model, experiment.grid, pretrained=False)
         for network in (*self.students, self.teacher):
             network.to(self.device).train()
-        self.plans = PlanCache(self.students[0].plan, 1024)
-        self.colour = experiment.data.augment.colour
+        self.plans = PlanCache(self.students[0].plan, 64)
+
+    def _endless(self) -> Iterator[Batch]:
+        for epoch in itertools.count():
+            self.fresh.set_epoch(epoch)
+            for batch in self.fresh:
+                yield batch.to(self.device, non_blocking=True)
+
+    def render_validation(self) -> None:
+        """Render the frames of towns of the split `val`."""
+        experiment = self.experiment
+        towns = FreshTowns(experiment, experiment.teacher.lidar, Augment(AugmentConfig(flip=False, colour=0.0)), "val")
+        for frames in make_loader(towns, experiment.data.workers, batch_size=None, sampler=range(VALIDATION)):
+            self.validation += [collate(frames[i : i + 8]).to(self.device) for i in range(0, len(frames), 8)]
 
     def _autocast(self) -> Any:
         kind = torch.device(self.device).type
@@ -101,7 +122,7 @@ class Run:
         """Train the teacher for some time."""
         trainee, start, losses = Trainee(self.teacher, self.experiment, self.device), time.monotonic(), []
         while (progress := (time.monotonic() - start) / seconds) < 1:
-            batch = self.pools["train"].draw(self.options.batch, self.colour)
+            batch = next(self.batches)
             with self._autocast():
                 logits = self._run_teacher(self.teacher, batch).Z
             loss = self._loss(logits, batch)
@@ -125,15 +146,14 @@ class Run:
         experiment, (alone, distilled) = self.experiment, self.students
         distill = experiment.distill
         distiller = build_distiller(distill, distilled, self.teacher).to(self.device)
-        count = min(distill.statistics_frames, len(self.pools["train"]))
-        pieces = np.array_split(np.linspace(0, len(self.pools["train"]) - 1, count).astype(int), max(1, count // 8))
-        distiller.prepare(self._taps(self.pools["train"].batch(piece.tolist())) for piece in pieces)
+        count = math.ceil(distill.statistics_frames / experiment.data.batch_size)
+        distiller.prepare(self._taps(next(self.batches)) for _ in range(count))
         first, second = Trainee(alone, experiment, self.device), Trainee(distilled, experiment, self.device, distiller)
         # The ramp counts steps, whose number is not known; it is set by the share of the time in thousandths.
         ramp = Ramp(1000, 0, 50, distill.strength, distill.final)
         calibrated, start, losses = not distill.levels.calibrate, time.monotonic(), []
         while (progress := (time.monotonic() - start) / seconds) < 1:
-            batch = self.pools["train"].draw(self.options.batch, self.colour)
+            batch = next(self.batches)
             labels, plan, taps = (
                 Labels(batch.labels, batch.known),
                 self.plans(batch.intrinsics, batch.ego_T_cam),
@@ -173,21 +193,23 @@ class Run:
         if trainee.steps % self.options.every == 0:
             mean = torch.stack(losses[-self.options.every :]).mean(0).tolist()
             print(
-                f"{what}: step {trainee.steps}, {progress:.0%}, {len(self.pools['train'])} frames, loss {mean}",
+                f"{what}: step {trainee.steps}, {progress:.0%}, loss {mean}",
                 flush=True,
             )
 
     @torch.no_grad()
     def validate(self, predict: Any) -> dict[str, Any]:
         """Score a network on the validation towns, in %."""
-        pool, metric = self.pools["val"], MapIoU(self.experiment.grid)
-        for start in range(0, len(pool), 8):
-            batch = pool.batch(list(range(start, min(start + 8, len(pool)))))
+        metric = MapIoU(self.experiment.grid)
+        for batch in self.validation:
             with self._autocast():
                 logits = predict(batch)
             metric.update(logits.float().sigmoid(), batch.labels, batch.known)
         result = metric.result()
-        return {"miou": round(100 * float(result.miou), 2), "frames": len(pool)}
+        return {
+            "miou": round(100 * float(result.miou), 2),
+            "frames": sum(len(batch.tokens) for batch in self.validation),
+        }
 
     def save(self, results: dict[str, Any]) -> None:
         """Write weights and results."""
@@ -209,43 +231,27 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings on top of it")
     parser.add_argument("--minutes", type=float, default=6.0, help="for all, rendering and validation included")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--renderer", default=None, help="device of the renderers; default: that of the training")
     parser.add_argument("--workers", type=int, default=14, help="renderer processes")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--first", type=int, default=300, help="frames in the pool before training starts")
     parser.add_argument("--every", type=int, default=100, help="steps between reports")
     options = parser.parse_args()
-    options.renderer = options.renderer or options.device
     options.out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    context = torch.multiprocessing.get_context("spawn")
-    queue, stop, errors = context.Queue(64), context.Event(), list[str]()
-    workers = [
-        context.Process(target=render, args=(i, options, queue, stop), daemon=True) for i in range(options.workers)
-    ]
-    for worker in workers:
-        worker.start()
-    width = load_experiment(options).model.image.width
-    pools = {kind: Pool(options.device, width) for kind in ("train", "val")}
-    collector = threading.Thread(target=collect, args=(queue, pools, stop, errors), daemon=True)
-    collector.start()
-    run = Run(options, pools)
-    while len(pools["train"]) < options.first and not errors:
-        time.sleep(0.5)
+    loading = [f"data.workers={options.workers}", f"data.batch_size={options.batch}", "data.steps_per_epoch=1000"]
+    experiment = config.load(Experiment, options.config, ["teacher.lidar.sweeps=0", *loading, *options.set])
+    run = Run(options, experiment)
+    run.render_validation()
     waited = time.monotonic() - start
-    print(f"{len(pools['train'])} frames after {waited:.0f} s", *errors, sep="\n", flush=True)
+    print(f"{VALIDATION} towns to validate on after {waited:.0f} s", flush=True)
     left = max(10.0, 60 * options.minutes - waited - 20)  # the rest is for validation and writing
     results: dict[str, Any] = {"device": name_device(options.device), "date": str(datetime.date.today())}
     results["teacher"] = run.train_teacher(TEACHER_SHARE * left)
     print(f"teacher: {results['teacher']}", flush=True)
     run.save(results)
     results |= run.train_students((1 - TEACHER_SHARE) * left)
-    stop.set()
-    results["rendered"] = {"frames": len(pools["train"]), "seconds": round(time.monotonic() - start)}
+    results["seconds"] = round(time.monotonic() - start)
     run.save(results)
-    print(json.dumps(results), *errors, sep="\n")
-    for worker in workers:
-        worker.terminate()
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

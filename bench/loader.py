@@ -3,11 +3,11 @@
 python bench/loader.py ROOT [--configs tiny nuscenes_swin_t] [--rounds 3] [--steps 20]
 
 With `--steps` it trains `tiny` for as many steps a round, as it is augmented, with the files decoded anew and with
-`data.cache`, in turn, and prints the seconds per step. Otherwise, for a nuScenes-format root with LiDAR it prints, in a
-minute or two: samples per second with 0, 1 and 2 loader processes, with and without LiDAR, augmented as in each
-configuration; where the time of one sample goes; and what decoding at reduced scale saves. It uses two cores, and files
-that are in the page cache after the first round. The settings of the first table take turns, so that other load on the
-machine affects all of them.
+`data.cache`, in turn, and prints the seconds per step, and how fast `data.source=synthetic` renders on one core.
+Otherwise, for a nuScenes-format root with LiDAR it prints, in a minute or two: samples per second with 0, 1 and 2
+loader processes, with and without LiDAR, augmented as in each configuration; where the time of one sample goes; and
+what decoding at reduced scale saves. It uses two cores, and files that are in the page cache after the first round. The
+settings of the first table take turns, so that other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.train import train_distill, train_student
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_synth.dataset.frames import FreshTowns
 
 CORES, BATCH, SECONDS = 2, 4, 2.0  # cores used, samples per batch, least duration of one timing
 WORKERS = (0, 1, 2)
@@ -209,6 +210,16 @@ def training_table(root: str, version: str, rounds: int, steps: int) -> Table:
     return table
 
 
+def measure_rendering(towns: int) -> str:
+    """Render towns as one loader process does for `data.source=synthetic`, and say how fast."""
+    experiment = config.load(config.Experiment, "tiny", [])
+    source = FreshTowns.build(experiment, experiment.teacher.lidar, augment.Augment(experiment.data.augment))
+    seconds = [milliseconds(lambda t=town: source[t]) / 1e3 for town in range(towns)]
+    rates = sorted(source.size / s for s in seconds)
+    pace = f"{statistics.median(rates):.2f} ({rates[0]:.2f} to {rates[-1]:.2f}) frames/s"
+    return f"rendered for data.source=synthetic, with LiDAR, the town included: {pace} of one process in {towns} towns"
+
+
 def _name(kind: Kind) -> str:
     return f"{kind[0]}, LiDAR" if kind[1] else kind[0]
 
@@ -234,6 +245,7 @@ def main() -> None:
     console = Console(width=120)
     if options.steps:
         console.print(training_table(options.root, options.version, options.rounds, options.steps))
+        console.print(measure_rendering(options.rounds))
         console.print(describe_machine())
         return
 

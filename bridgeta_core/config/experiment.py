@@ -243,6 +243,18 @@ class AugmentConfig:
 
 
 @dataclass
+class FreshConfig:
+    """Frames that are rendered while training, in ever new towns, where `data.source` is synthetic."""
+
+    drives: int = setting(12, "drives through each town", ge=1, le=999)
+    frames: int = setting(2, "frames of a drive, evenly spaced", ge=1, le=121)
+    duration: float = setting(8.0, "seconds from the first to the last of them", ge=0, le=60)
+    uses: int = setting(8, "how often each frame is used, mirrored and recoloured anew", ge=1)
+    pool: int = setting(8, "towns whose frames are in memory, to draw batches from", ge=1)
+    device: str = setting("cpu", "where the loader processes render: cpu, or cuda")
+
+
+@dataclass
 class DataConfig:
     """Where the samples come from."""
 
@@ -250,7 +262,9 @@ class DataConfig:
     """Keys of older files, and what they are called now."""
 
     source: str = setting(
-        "nuscenes", "what reads both roots: nuscenes, or module:Class for your own data, see docs/own_data.md"
+        "nuscenes",
+        "what reads both roots: nuscenes, or module:Class for your own data, see docs/own_data.md; or synthetic, which "
+        "renders frames to train on, and validates on a nuScenes-format root",
     )
     train_root: str = setting("data/train", "nuScenes-format folder to train on")
     val_root: str = setting("data/val", "nuScenes-format folder to validate on (may equal train_root)")
@@ -280,6 +294,7 @@ class DataConfig:
     batch_size: int = setting(8, "samples per step and process", ge=1)
     workers: int = setting(4, "loader processes; 0 loads in the training process", ge=0, le=256)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    fresh: FreshConfig = field(default_factory=FreshConfig, metadata={"added": True})
     balance: bool = setting(False, "train: draw samples with rare classes more often")
 
 

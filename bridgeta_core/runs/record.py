@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bridgeta_core.config.experiment import Experiment, to_mapping
+from bridgeta_core.config.experiment import DataConfig, Experiment, to_mapping
 from bridgeta_core.runs.folder import RECORD
 from bridgeta_core.runs.log import read_log, summarise_end
 from bridgeta_core.utils.errors import BridgeTAError
@@ -61,7 +61,7 @@ def save_record(path: Path, outcome: RunOutcome) -> None:
         "seed": outcome.experiment.train.seed,
         "train_root": str(Path(data.train_root)),
         "val_root": str(Path(data.val_root)),
-        "synthetic_data": {"train": _read_synth_settings(data.train_root), "val": _read_synth_settings(data.val_root)},
+        "synthetic_data": {"train": _describe_training(data), "val": _read_synth_settings(data.val_root)},
         "frames": dict(outcome.frames),
         "epochs": outcome.epochs,
         "steps": outcome.steps,
@@ -86,7 +86,7 @@ def describe_origin(outcome: RunOutcome) -> dict[str, Any]:
         "train_samples": outcome.frames["labelled"],
         "unlabelled_samples": outcome.frames["unlabelled"],
         "validation_samples": outcome.frames["validation"],
-        "synthetic_data": _read_synth_settings(experiment.data.train_root),
+        "synthetic_data": _describe_training(experiment.data),
         "data": to_mapping(experiment.data),
         "train": to_mapping(experiment.train),
         **(taught if outcome.teacher_sha256 else {}),
@@ -217,6 +217,11 @@ def _measure_peak_memory() -> dict[str, int | None]:
     unit = 1 if sys.platform == "darwin" else 1024
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {"resident": resident, "cuda": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None}
+
+
+def _describe_training(data: DataConfig) -> dict[str, Any] | None:
+    """Return the settings of the root that was trained on; None where frames were rendered, which `data` describes."""
+    return None if data.source == "synthetic" else _read_synth_settings(data.train_root)
 
 
 def _read_synth_settings(root: str | Path) -> dict[str, Any] | None:

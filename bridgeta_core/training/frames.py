@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from bridgeta_core.config.experiment import Experiment, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.dataset import open_dataset
-from bridgeta_core.data.frames import Frame, FrameDataset
+from bridgeta_core.data.frames import Batch, Frame, FrameDataset
 from bridgeta_core.data.loader import check_loaders, make_loader
 from bridgeta_core.evaluation.conditions import group_samples
 from bridgeta_core.geometry.grid import BevGrid
@@ -38,12 +39,82 @@ class PartlyLabelled(Dataset[Frame]):
         return replace(frame, labels=torch.zeros_like(frame.labels), known=torch.zeros_like(frame.known))
 
 
-class Frames(lightning.LightningDataModule):
+class RunFrames(lightning.LightningDataModule):
+    """What the frames of all runs share: those of validation, which `source` reads from `data.val_root`.
+
+    With `lidar` they have points. `groups` are those of `conditions.group_samples`. Training has `batches` an epoch, of
+    the frames `labelled` and `unlabelled`.
+    """
+
+    batches: Sized
+    labelled: Sequence[int]
+    unlabelled: Sequence[int]
+
+    def __init__(self, experiment: Experiment, processes: Processes, source: str, lidar: LidarConfig | None) -> None:
+        super().__init__()
+        data = experiment.data
+        check_loaders(data.workers)
+        self.experiment, self.processes = experiment, processes
+        validation = open_dataset(source, data.val_root, data.version)
+        common = data.cameras, experiment.model.image, experiment.grid
+        self.validation = FrameDataset(validation, data.val_scenes, *common, None, lidar, experiment.labels)
+        if processes.world > len(self.validation):
+            raise BridgeTAError(
+                f"{processes.world} processes cannot share {len(self.validation)} validation samples",
+                where=data.val_root,
+                fix="Start fewer processes, or validate on more scenes",
+                exit_code=2,
+            )
+        self.groups = group_samples(self.validation)
+        self._validation_source: FrameDataset | CachedFrames = self.validation
+
+    @abstractmethod
+    def train_dataloader(self) -> Iterable[Batch]:
+        """Return the batches of the current epoch."""
+
+    @abstractmethod
+    def sample_dataloader(self, count: int) -> Iterable[Batch]:
+        """Return batches of at most `count` training frames, as they are made or read, the same in every process."""
+
+    def use_cache(self, folder: str | Path, features: BevGrid | None = None) -> dict[str, CachedFrames]:
+        """Build what is missing of the cache in `folder`, and read frames from it from now on.
+
+        Returns the frames by name, `val` and perhaps `train`, to add points or taps to; `features` is the grid of the
+        F and D of taps.
+        """
+        self._validation_source = self._cache(self.validation, folder)
+        return {"val": self._validation_source}
+
+    def _cache(self, frames: FrameDataset, folder: str | Path) -> CachedFrames:
+        workers, rank, world = self.experiment.data.workers, self.processes.rank, self.processes.world
+        return CachedFrames(frames, folder, workers=workers, rank=rank, world=world)
+
+    def val_dataloader(self) -> DataLoader:
+        """Build the loader of this process's share of the validation frames."""
+        own = range(self.processes.rank, len(self.validation), self.processes.world)
+        return self._loader(self._validation_source, own)
+
+    def _loader(self, dataset: Dataset[Frame], sampler: Sequence[int] | None = None, **options: Any) -> DataLoader:
+        data = self.experiment.data
+        if sampler is not None:
+            options |= {"sampler": sampler, "batch_size": data.batch_size}
+        return make_loader(
+            dataset,
+            data.workers,
+            collate_fn=collate_with_taps,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+
+
+class Frames(RunFrames):
     """Training and validation frames; order and augmentation depend only on the seed, the epoch and the sample.
 
     With `lidar` frames have points. The argument `unlabelled` lets frames without labels take part. The attributes
-    `labelled` and `unlabelled` are positions in the dataset `training`; `groups` are those of the validation frames.
+    `labelled` and `unlabelled` are positions in the dataset `training`.
     """
+
+    batches: MixedBatches
 
     def __init__(
         self,
@@ -52,31 +123,18 @@ class Frames(lightning.LightningDataModule):
         lidar: LidarConfig | None = None,
         unlabelled: bool = False,
     ) -> None:
-        super().__init__()
         data, train = experiment.data, experiment.train
-        check_loaders(data.workers)
-        self.experiment, self.processes = experiment, processes
+        super().__init__(experiment, processes, data.source, lidar)
         augment = Augment(data.augment, train.seed)
         dataset = open_dataset(data.source, data.train_root, data.version)
-        validation = open_dataset(data.source, data.val_root, data.version)
         chosen = Selection.choose(dataset, data, unlabelled)
         common = data.cameras, experiment.model.image, experiment.grid
-        rest = lidar, experiment.labels
-        self.training = FrameDataset(dataset, chosen.expression, *common, augment, *rest)
-        self.validation = FrameDataset(validation, data.val_scenes, *common, None, *rest)
-        if processes.world > len(self.validation):
-            raise BridgeTAError(
-                f"{processes.world} processes cannot share {len(self.validation)} validation samples",
-                where=data.val_root,
-                fix="Start fewer processes, or validate on more scenes",
-                exit_code=2,
-            )
+        self.training = FrameDataset(dataset, chosen.expression, *common, augment, lidar, experiment.labels)
+        self._training_source: FrameDataset | CachedFrames = self.training
         with_labels = set(chosen.labelled)
         scenes = self.training.scene_names()
         self.labelled = [i for i, scene in enumerate(scenes) if scene in with_labels]
         self.unlabelled = [i for i, scene in enumerate(scenes) if scene not in with_labels]
-        self.groups = group_samples(self.validation)
-        self._sources: dict[str, FrameDataset | CachedFrames] = {"train": self.training, "val": self.validation}
         self.batches = MixedBatches(
             self._balance() if data.balance else self.labelled,
             self.unlabelled,
@@ -93,46 +151,21 @@ class Frames(lightning.LightningDataModule):
         return balance_classes(self.labelled, classes, self.experiment.train.seed)
 
     def use_cache(self, folder: str | Path, features: BevGrid | None = None) -> dict[str, CachedFrames]:
-        """Build what is missing of the cache in `folder`, and read frames from it from now on.
+        """Cache the frames `train` and `val`.
 
-        Returns the frames `train` and `val`, to add points or taps to; `features` is the grid of the F and D of taps.
         Raises BridgeTAError (exit code 2) for augmentation that cached images or taps cannot follow.
         """
-        data = self.experiment.data
-        check_augment(data.augment, (features, self.experiment.grid) if features is not None else ())
-        cached = {
-            name: CachedFrames(
-                dataset, folder, workers=data.workers, rank=self.processes.rank, world=self.processes.world
-            )
-            for name, dataset in (("train", self.training), ("val", self.validation))
-        }
-        self._sources.update(cached)
-        return cached
+        check_augment(self.experiment.data.augment, () if features is None else (features, self.experiment.grid))
+        self._training_source = self._cache(self.training, folder)
+        return {"train": self._training_source, **super().use_cache(folder, features)}
 
     def train_dataloader(self) -> DataLoader:
         """Build the loader of an epoch: its workers carry the epoch that seeds the augmentation."""
         assert self.trainer is not None
         self.training.set_epoch(self.trainer.current_epoch)
         self.batches.set_epoch(self.trainer.current_epoch)
-        return self._loader(PartlyLabelled(self._sources["train"], self.labelled), batch_sampler=self.batches)
-
-    def val_dataloader(self) -> DataLoader:
-        """Build the loader of this process's share of the validation frames."""
-        own = range(self.processes.rank, len(self.validation), self.processes.world)
-        return self._loader(self._sources["val"], own)
+        return self._loader(PartlyLabelled(self._training_source, self.labelled), batch_sampler=self.batches)
 
     def sample_dataloader(self, count: int) -> DataLoader:
         """Build a loader of at most `count` evenly spaced training frames, unaugmented, the same in every process."""
-        return self._loader(self._sources["train"].unaugmented(), space_evenly(range(len(self.training)), count))
-
-    def _loader(self, dataset: Dataset[Frame], sampler: Sequence[int] | None = None, **options: Any) -> DataLoader:
-        data = self.experiment.data
-        if sampler is not None:
-            options |= {"sampler": sampler, "batch_size": data.batch_size}
-        return make_loader(
-            dataset,
-            data.workers,
-            collate_fn=collate_with_taps,
-            pin_memory=torch.cuda.is_available(),
-            **options,
-        )
+        return self._loader(self._training_source.unaugmented(), space_evenly(range(len(self.training)), count))

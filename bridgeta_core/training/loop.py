@@ -21,7 +21,7 @@ from torch import Tensor
 from bridgeta_core.config.experiment import TrainConfig
 from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.training.batchnorm import SharedBatchNorm
-from bridgeta_core.training.frames import Frames
+from bridgeta_core.training.frames import RunFrames
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.tasks import MapTask
 from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader
@@ -82,7 +82,7 @@ class Loop:
         """Where this process computes."""
         return self.trainer.strategy.root_device
 
-    def fit(self, task: MapTask, frames: Frames, resume: bool) -> None:
+    def fit(self, task: MapTask, frames: RunFrames, resume: bool) -> None:
         """Run the trainer. Raises BridgeTAError that says how to continue when training stops early.
 
         With `resume` it is raised at once when the last or the best checkpoint is damaged.

@@ -16,7 +16,8 @@ from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.runs.log import draw_curves
 from bridgeta_core.runs.record import RunOutcome, describe_origin, save_record
 from bridgeta_core.training.distill_task import DistillTask
-from bridgeta_core.training.frames import Frames
+from bridgeta_core.training.frames import RunFrames
+from bridgeta_core.training.fresh import open_frames
 from bridgeta_core.training.frozen import FrozenTeacher
 from bridgeta_core.training.loop import Loop, read_checkpoint
 from bridgeta_core.training.processes import Processes
@@ -32,7 +33,7 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
     `resume` is off, or the other way round, and when another process trains there.
     """
     run, processes = _start(experiment, folder, "student", resume)
-    frames = Frames(experiment, processes)
+    frames = open_frames(experiment, processes)
     if experiment.data.cache:
         frames.use_cache(experiment.data.cache)
     task = StudentTask(experiment, frames.groups)
@@ -48,7 +49,7 @@ def train_teacher(experiment: Experiment, folder: Path, resume: bool = False) ->
     Otherwise as `train_student`.
     """
     run, processes = _start(experiment, folder, "teacher", resume)
-    frames = Frames(experiment, processes, lidar=experiment.teacher.lidar)
+    frames = open_frames(experiment, processes, lidar=experiment.teacher.lidar)
     if experiment.data.cache:
         for cached in frames.use_cache(experiment.data.cache).values():
             cached.add_points(experiment.teacher.lidar)
@@ -67,7 +68,7 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
     run, processes = _start(experiment, folder, "distill", resume)
     teacher = FrozenTeacher.load(experiment.distill.teacher, experiment)
     teacher_sha256 = hash_file(find_weights(experiment.distill.teacher))
-    frames = Frames(experiment, processes, lidar=teacher.network.config.lidar, unlabelled=True)
+    frames = open_frames(experiment, processes, lidar=teacher.network.config.lidar, unlabelled=True)
     task = DistillTask(experiment, frames.groups, teacher)
     with _claim(run, experiment, processes, resume):
         loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=True)
@@ -106,14 +107,14 @@ def _claim(run: RunFolder, experiment: Experiment, processes: Processes, resume:
         yield
 
 
-def _run_teacher(teacher: FrozenTeacher, frames: Frames, count: int) -> Iterator[Taps]:
+def _run_teacher(teacher: FrozenTeacher, frames: RunFrames, count: int) -> Iterator[Taps]:
     """Yield the teacher's taps on training frames, with a progress bar."""
     hidden = frames.processes.rank > 0
     for batch in track(frames.sample_dataloader(count), description="Teacher's statistics", disable=hidden):
         yield teacher(batch)
 
 
-def _finish(loop: Loop, task: MapTask, frames: Frames, teacher: str | None = None) -> Path:
+def _finish(loop: Loop, task: MapTask, frames: RunFrames, teacher: str | None = None) -> Path:
     """Write the results of a run in the first process: weights, curves, and last of all the record."""
     if frames.processes.rank == 0:
         state = read_checkpoint(loop.run.best)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from bridgeta_core.config.experiment import ImageConfig, LidarConfig
+from bridgeta_core.config.experiment import Experiment, ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
 from bridgeta_core.data.frames import Frame, make_frame
 from bridgeta_core.data.pointcloud import merge_sweeps
@@ -58,6 +59,7 @@ class SyntheticFrames(Dataset[Frame]):
         lidar: LidarConfig | None = None,
         augment: Augment | None = None,
         open_scenes: int = 4,
+        labels: LabelConfig | None = None,
     ) -> None:
         unknown = [name for name in cameras if name not in facts.CAMERA_OF]
         if unknown or not cameras:
@@ -74,7 +76,7 @@ class SyntheticFrames(Dataset[Frame]):
         self.settings, self.image, self.grid = settings, image, grid
         self.cameras, self.device = tuple(cameras), torch.device(device)
         self.lidar, self.augment, self.open_scenes = lidar, augment, open_scenes
-        self.world = World(settings)
+        self.world = World(settings, labels=labels)
         self._open_scene = LruCache(self._prepare, open_scenes)
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by loader processes that live on
 
@@ -163,6 +165,70 @@ class SyntheticFrames(Dataset[Frame]):
             ego_T_sensor=rigid(mount["translation"], mount["rotation"]),
             global_T_ego=records.stored_ego_pose(file.time),
         )
+
+
+class FreshTowns:
+    """Ever new towns, each as a list of frames: what training takes with `data.source=synthetic`.
+
+    A town has `fresh.drives` scenes of `fresh.frames` frames. It depends on `seed` and its number alone. Four towns are
+    the cities of one synthetic dataset of a `split`, so none of them is in a dataset of another split.
+    """
+
+    def __init__(
+        self, experiment: Experiment, lidar: LidarConfig | None, augment: Augment, split: str = "train"
+    ) -> None:
+        """Raise BridgeTAError (exit code 2) as `SyntheticFrames`."""
+        self.experiment, self.lidar, self.augment, self.split = experiment, lidar, augment, split
+        self._open(0)  # refuse settings before training starts
+
+    @classmethod
+    def build(cls, experiment: Experiment, lidar: LidarConfig | None, augment: Augment) -> FreshTowns:
+        """Make the towns of an experiment, augmented as they are rendered."""
+        return cls(experiment, lidar, augment)
+
+    @property
+    def size(self) -> int:
+        """Number of frames of a town."""
+        return self.experiment.data.fresh.drives * self.experiment.data.fresh.frames
+
+    def __getitem__(self, town: int) -> list[Frame]:
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)  # loader processes share the cores already
+        frames, fresh = self._open(town), self.experiment.data.fresh
+        cities = len(frames.world.locations)
+        keyframes = np.linspace(0, frames.settings.keyframes - 1, fresh.frames).round().astype(int).tolist()
+        return [
+            frames[scene * frames.settings.keyframes + keyframe].to("cpu")
+            for scene in range(town % cities, frames.settings.scenes, cities)
+            for keyframe in keyframes
+        ]
+
+    def _open(self, town: int) -> SyntheticFrames:
+        experiment, fresh = self.experiment, self.experiment.data.fresh
+        group, cities = town // len(facts.LOCATIONS), len(facts.LOCATIONS)
+        # A stream of its own, so that these seeds are not those that people type.
+        seed = np.random.SeedSequence((experiment.train.seed, group), spawn_key=(1,)).generate_state(1)[0]
+        image = experiment.model.image
+        settings = SynthSettings(
+            scenes=cities * fresh.drives,
+            seed=int(seed),
+            split=self.split,
+            duration=fresh.duration,
+            image_scale=min(1.0, image.width * image.margin / facts.IMAGE_SIZE[0]),
+        )
+        frames = SyntheticFrames(
+            settings,
+            image,
+            experiment.grid,
+            experiment.data.cameras,
+            fresh.device,
+            self.lidar,
+            self.augment,
+            open_scenes=1,
+            labels=experiment.labels,
+        )
+        frames.set_epoch(town)
+        return frames
 
 
 class SceneShuffle(Sampler[int]):

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from bridgeta_core.config.experiment import LabelConfig
 from bridgeta_core.data.maps.expansion import expansion_folder, read_layers
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.utils.errors import BridgeTAError
@@ -59,12 +60,18 @@ class World:
     """The towns and scenes of some settings. All depend on the settings alone, not on the order of access.
 
     `locations` are the cities, between which the scenes alternate. The `cached_towns` towns used last stay in memory.
+    `labels` says how their maps are rasterised.
     Raises BridgeTAError when the settings name a folder of maps that does not exist or holds a city that nuScenes does
     not know.
     """
 
-    def __init__(self, settings: SynthSettings, cached_towns: int = len(facts.LOCATIONS)) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: SynthSettings,
+        cached_towns: int = len(facts.LOCATIONS),
+        labels: LabelConfig | None = None,
+    ) -> None:
+        self.settings, self._labels = settings, labels
         self._keeps_right = dict(facts.LOCATIONS)
         names = _find_cities(Path(settings.maps)) if settings.maps is not None else tuple(self._keeps_right)
         self.locations = names[: settings.scenes]
@@ -100,7 +107,7 @@ class World:
     def _make_raster(self, city: int) -> MapRaster:
         """Rasterise the map as a reader of the written map expansion sees it."""
         content = build_expansion(self.town(city), self.settings.seeds)
-        return MapRaster(self.locations[city], read_layers(content))
+        return MapRaster(self.locations[city], read_layers(content), self._labels)
 
 
 def _find_cities(root: Path) -> tuple[str, ...]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+from collections import Counter
+from dataclasses import fields
 
-from bridgeta_core.config.experiment import AugmentConfig
-from bridgeta_core.data.augment import Augment
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgeta_core.config.experiment import AugmentConfig, LidarConfig
+from bridgeta_core.data.augment import Augment, Change
+from bridgeta_core.data.frames import Batch, Frame
+from bridgeta_core.training import fresh
 from bridgeta_core.training.frames import Frames
+from bridgeta_core.training.fresh import FreshBatches, Schedule, change_frame, open_frames
 from bridgeta_core.training.processes import Processes
+from bridgeta_core.training.tasks import StudentTask
+from bridgeta_core.training.train import train_student
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -43,3 +54,147 @@ def test_every_batch_has_its_share_of_unlabelled_frames(two_scenes):
 def test_more_processes_than_validation_frames_are_refused(two_scenes):
     with pytest.raises(BridgeTAError, match="5 processes cannot share 4 validation samples"):
         Frames(two_scenes(), Processes(0, 5))
+
+
+class Towns:
+    """Towns of three frames of noise, as the synthetic world's: each depends on its number alone."""
+
+    size = 3
+
+    def __init__(self, frames: Frames) -> None:
+        self.plain = frames.validation[0]
+
+    def __getitem__(self, town: int) -> list[Frame]:
+        generator = torch.Generator().manual_seed(town)
+        noise = [torch.randint(256, self.plain.images.shape, generator=generator).byte() for _ in range(3)]
+        return [
+            Frame(**{**vars(self.plain), "images": images, "token": f"{town}-{i}"}) for i, images in enumerate(noise)
+        ]
+
+
+KEYFRAME = LidarConfig(sweeps=0)
+ENDLESS = ("data.source=synthetic", "data.steps_per_epoch=4", "data.fresh.uses=2", "data.fresh.pool=2")
+
+
+@pytest.fixture
+def batches(two_scenes):
+    """`batches(*overrides, rank=0, world=1)`: batches of frames of noise."""
+
+    def make(*overrides: str, rank: int = 0, world: int = 1) -> FreshBatches:
+        settings = two_scenes(*ENDLESS, *overrides)
+        each = Augment(AugmentConfig(flip=True, colour=0.2), seed=1)
+        source = Towns(Frames(two_scenes(), Processes()))
+        return FreshBatches(source, settings, Processes(rank, world), each)
+
+    return make
+
+
+def same(one: Batch, other: Batch) -> bool:
+    names = [f.name for f in fields(Batch) if f.name not in ("tokens", "points")]
+    return one.tokens == other.tokens and all(torch.equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+@given(
+    size=st.integers(1, 6),
+    town=st.integers(1, 5),
+    pool=st.integers(2, 5),
+    uses=st.integers(1, 4),
+    steps=st.integers(1, 60),
+)
+def test_every_frame_is_used_as_often_as_said(size, town, pool, uses, steps):
+    size = min(size, (pool - 1) * town + 1)
+    schedule, counts = Schedule(size, town, pool, uses, seed=3), Counter[int]()
+    for _ in range(steps):
+        drawn = schedule.draw()
+        assert len({frame for frame, _ in drawn}) == size
+        assert all(counts[frame] == before for frame, before in drawn)
+        counts.update(frame for frame, _ in drawn)
+        assert max(counts) < schedule.towns * town
+    left = uses * schedule.towns * town - counts.total()
+    assert max(counts.values()) <= uses
+    assert left <= pool * town * uses
+    gone = set(range(schedule.towns)) - set(schedule.list_towns())
+    assert all(counts[k * town + i] == uses for k in gone for i in range(town))
+
+
+def test_fresh_batches_do_not_depend_on_the_loader_processes(batches):
+    alone, helped = list(batches("data.workers=0")), list(batches("data.workers=2"))
+    assert len(alone) == len(helped) == 4
+    assert all(map(same, alone, helped))
+    assert not same(*list(batches("train.seed=5"))[:2])
+
+
+def test_a_run_that_resumes_sees_the_same_fresh_batches(batches):
+    whole, resumed = batches(), batches()
+    for epoch in range(3):
+        whole.set_epoch(epoch)
+        unbroken = list(whole)
+    resumed.set_epoch(2)
+    assert all(map(same, unbroken, resumed))
+
+
+def test_frames_used_again_are_changed_again(batches):
+    seen: dict[str, list[torch.Tensor]] = {}
+    for batch in batches():
+        for token, images in zip(batch.tokens, batch.images, strict=True):
+            seen.setdefault(token, []).append(images)
+    twice = [images for images in seen.values() if len(images) == 2]
+    assert twice
+    assert not any(torch.equal(*images) for images in twice)
+
+
+def test_processes_take_turns_in_the_towns(batches):
+    parts = [{t.split("-")[0] for batch in batches(rank=rank, world=2) for t in batch.tokens} for rank in (0, 1)]
+    assert all(int(town) % 2 == rank for rank, part in enumerate(parts) for town in part)
+
+
+def test_the_first_fresh_frames_are_as_they_were_made(batches):
+    (first, second, third) = batches(rank=1, world=2).first(5)
+    assert first.tokens + second.tokens + third.tokens == ["0-0", "0-1", "0-2", "1-0", "1-1"]
+
+
+def test_a_changed_frame_equals_one_that_is_read_changed(two_scenes):
+    plain = Frames(two_scenes("data.augment.flip=false", "data.augment.colour=0"), Processes(), KEYFRAME)
+    augmented = Frames(two_scenes("data.augment.colour=0.3"), Processes(), KEYFRAME).training
+    flips = 0
+    for position in range(4):
+        change = augmented.augment.draw(0, position)
+        ours, theirs = change_frame(plain.training[position], change), augmented[position]
+        flips += change.flip
+        for name in ("images", "labels", "known", "points"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+        for name in ("intrinsics", "ego_T_cam"):
+            torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
+    assert 0 < flips < 4
+    frame = plain.training[0]
+    assert all(torch.equal(a, b) for a, b in zip(change_frame(frame, Change()).images, frame.images, strict=True))
+
+
+def test_settings_that_mean_nothing_to_fresh_frames_are_named(two_scenes):
+    wrong = ["data.steps_per_epoch=0", "data.balance=true", "data.labelled=0.5"]
+    with pytest.raises(BridgeTAError, match="without end") as caught:
+        open_frames(two_scenes("data.source=synthetic", *wrong), Processes())
+    assert all(key in str(caught.value.fix) for key in ("steps_per_epoch", "balance=false", "labelled=1"))
+    one = two_scenes(*ENDLESS, "data.fresh.pool=1", "data.fresh.frames=1", "data.fresh.drives=1")
+    with pytest.raises(BridgeTAError, match=r"batch_size = 2 is too much for 1 towns of 1 frames"):
+        open_frames(one, Processes())
+
+
+def test_a_broken_off_run_on_fresh_frames_resumes_to_the_same_bytes(two_scenes, tmp_path, monkeypatch):
+    towns = Towns(Frames(two_scenes(), Processes()))
+    monkeypatch.setattr(fresh, "_open_source", lambda *_: towns)
+    settings = two_scenes(*ENDLESS, f"data.cache={tmp_path / 'cache'}")
+
+    def break_off(task: StudentTask) -> None:
+        if task.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    train_student(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTask, "on_train_epoch_start", break_off)
+        with pytest.raises(BridgeTAError, match="was interrupted"):
+            train_student(settings, tmp_path / "broken")
+    train_student(settings, tmp_path / "broken", resume=True)
+    states = [torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "broken")]
+    weights = [state["state_dict"] for state in states]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

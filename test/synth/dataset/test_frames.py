@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import AugmentConfig, ImageConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import Frame, FrameDataset, collate
+from bridgeta_core.data.maps.expansion import read_layers
+from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.datasheet import DATA_SHEET
-from bridgeta_synth.dataset.frames import SceneShuffle, SyntheticFrames
+from bridgeta_synth.dataset.frames import FreshTowns, SceneShuffle, SyntheticFrames
+from bridgeta_synth.dataset.map_expansion import build_expansion
 from bridgeta_synth.dataset.world import LruCache
 from bridgeta_synth.settings import SynthSettings
 
@@ -169,3 +175,39 @@ def test_epochs_and_seeds_differ_in_their_order() -> None:
         shuffle.set_epoch(epoch)
         orders.append(tuple(shuffle))
     assert len(set(orders)) == 3
+
+
+def test_a_fresh_town_has_evenly_spaced_frames_of_the_drives_in_one_city(monkeypatch) -> None:
+    few = ["data.fresh.drives=1", "data.fresh.frames=2", "data.fresh.duration=1"]
+    small = ["model.image.width=64", "model.image.height=32", "grid.resolution=2", "labels.mode=exact"]
+    experiment = config.load(config.Experiment, "tiny", [*few, *small])
+    towns = FreshTowns.build(experiment, KEYFRAME, Augment(AugmentConfig(flip=False, colour=0.0)))
+    world = towns._open(6)
+    monkeypatch.setattr(towns, "_open", lambda _: world)
+    town = towns[6]
+    assert towns.size == len(town) == 2
+    third = [2 * world.settings.keyframes + keyframe for keyframe in (0, 2)]
+    assert [frame.token for frame in town] == [world.sample(position).token for position in third]
+    assert {world.sample(position).location for position in third} == {facts.LOCATIONS[2][0]}
+    layers = read_layers(build_expansion(world.world.town(2), world.settings.seeds))
+    exact = MapRaster("", layers, experiment.labels).rasterise(world.sample(third[0]).global_T_ego, experiment.grid)
+    np.testing.assert_array_equal(town[0].labels, exact)
+
+
+def test_fresh_towns_of_other_numbers_and_seeds_are_other_worlds() -> None:
+    experiment = config.load(config.Experiment, "tiny", [])
+    elsewhere = replace(experiment, train=replace(experiment.train, seed=1))
+    seeds = [
+        FreshTowns(settings, None, Augment(experiment.data.augment))._open(town).settings.seed
+        for settings in (experiment, elsewhere)
+        for town in (0, 3, 4, 8)
+    ]
+    assert seeds[0] == seeds[1]  # cities of one world
+    assert len(set(seeds)) == 6
+
+
+def test_fresh_towns_have_no_sweeps_between_keyframes() -> None:
+    experiment = config.load(config.Experiment, "tiny", [])
+    with pytest.raises(BridgeTAError, match=r"not 3 LiDAR sweeps") as caught:
+        FreshTowns.build(experiment, LidarConfig(sweeps=3), Augment(experiment.data.augment))
+    assert caught.value.exit_code == 2
