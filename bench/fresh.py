@@ -238,6 +238,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     loading = [f"data.workers={options.workers}", f"data.batch_size={options.batch}", "data.steps_per_epoch=1000"]
+    loading += ["data.fresh.uses=24"]  # a GPU trains much faster than processors render
     experiment = config.load(Experiment, options.config, ["teacher.lidar.sweeps=0", *loading, *options.set])
     run = Run(options, experiment)
     run.render_validation()
