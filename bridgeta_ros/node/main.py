@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bridgeta_core.cli.interrupts import end_on_signals
+from bridgeta_core.cli.interrupts import end_on_signals, end_within
 from bridgeta_core.utils.errors import BridgeTAError
 
 if TYPE_CHECKING:
     from bridgeta_ros.node.bev_node import BevNode
     from bridgeta_ros.node.graph.executor import MessageExecutor
 
+_LONGEST_END = 3.0  # s. A set in a large network may take longer, nobody waits for it, and launch kills after a while.
 _MIDDLEWARE_SETTINGS = (
     "RMW_IMPLEMENTATION",
     "CYCLONEDDS_URI",
@@ -89,7 +90,8 @@ def run(args: Sequence[str] | None = None) -> int:
             if node.context.ok():  # otherwise the shutdown came while the node was being configured
                 raise
         finally:
-            node.destroy_node()
+            with end_within(_LONGEST_END):
+                node.destroy_node()
     finally:
         rclpy.try_shutdown()
     return 0
