@@ -123,9 +123,13 @@ def test_paint_returns_more_than_asphalt_and_wet_asphalt_less(town: Town, scene:
     assert on_ground[1] < 0.8 * on_ground[0]
     world = transform(_global_T_lidar(dry, 0.2), sweeps[False][:, :3])
     near = (np.hypot(sweeps[False][:, 0], sweeps[False][:, 1]) < 15) & (sweeps[False][:, 2] < -1.5)
+    around = shapely.Point(dry.ego_pose(0.2)[:2, 3]).buffer(20)
     marks = [polygon for material, polygon in town.surface if material in (materials.WHITE, materials.YELLOW)]
-    paint = shapely.contains_xy(shapely.union_all(marks).buffer(-0.03), world[:, :2]) & near
-    asphalt = shapely.contains_xy(shapely.union_all(town.polygons["lane"]), world[:, :2]) & near & ~paint
+    marks, lanes = ([p for p in polygons if p.intersects(around)] for polygons in (marks, town.polygons["lane"]))
+    areas = [shapely.union_all(marks).buffer(-0.03), shapely.union_all(lanes)]
+    shapely.prepare(areas)
+    paint = shapely.contains_xy(areas[0], world[:, :2]) & near
+    asphalt = shapely.contains_xy(areas[1], world[:, :2]) & near & ~paint
     assert paint.sum() > 20
     assert asphalt.sum() > 500
     assert np.median(sweeps[False][paint, 3]) > 2 * np.median(sweeps[False][asphalt, 3])
