@@ -126,6 +126,8 @@ def _build_backbone(config: BackboneConfig) -> tuple[Any, dict[str, Any]]:
         lists = {key: list(value) for key, value in defaults.items() if isinstance(value, tuple)}
         settings = AutoConfig.for_model(config.architecture, **{**lists, **options}, out_features=_stage_names(config))
         return AutoBackbone.from_config(settings), options
+    except BridgeTAError:  # of a draft that grows beyond its file
+        raise
     except Exception as error:  # of options that make no backbone the library raises whatever it stumbles over
         raise BridgeTAError(
             f"model.backbone: {config.architecture} cannot be built ({_shorten(error)})", exit_code=2

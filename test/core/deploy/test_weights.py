@@ -238,7 +238,7 @@ MANY = {**OPTIONS, "depths": [60_000, 1, 1, 1]}
         (change_settings("model", decoder__width=4_000_000), "must be between 8 and 16384"),
         (change_settings("model", decoder__stages=[16] * 100_000), "its settings ask for more"),
         (change_settings("model", decoder__stages=[]), "stages must not be empty"),
-        (change_settings("model", backbone__options={**OPTIONS, "hidden_act": "wild"}), "no network that can be built"),
+        (change_settings("model", backbone__options={**OPTIONS, "hidden_act": "wild"}), "resnet cannot be built"),
         (change_settings("model", backbone__architecture="${oc.env:HOME}"), "is a reference"),
         (change_settings("model", image__width=256_000), "must be between 32 and 4096"),
         (change_settings("model", image__width=4096, image__height=4096, lift__depth_step=0.05), "depth bins"),
