@@ -28,6 +28,7 @@ from bridgeta_core.evaluation.metric import (
     MapIoU,
     describe_unscored,
     format_percent,
+    format_threshold,
     intersection_over_union,
 )
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
@@ -68,12 +69,13 @@ class EvalReport:
         """Build a table of the IoU in per cent with a row per class."""
         iou = self.iou
         data = f"{self.samples} samples of {self.root} ({self.scenes})"
-        caption = "\n".join((data, f"{self.labels} labels", *iou.notes))
+        end = ("<= or >=: at the end of the thresholds, a better one may lie beyond",) if iou.at_end.any() else ()
+        caption = "\n".join((data, f"{self.labels} labels", *iou.notes, *end))
         table = Table(title=title or f"IoU in %, {self.subject}", caption=caption)
         for column in ("class", "best", "threshold", "at 0.5", *RANGE_LABELS):
             table.add_column(column, justify="left" if column == "class" else "right")
         for c, name in enumerate(CLASS_NAMES):
-            threshold = "-" if math.isnan(iou.threshold[c]) else f"{iou.threshold[c]:.2f}"
+            threshold = format_threshold(iou.threshold[c], bool(iou.at_end[c]))
             ranges = [format_percent(value) for value in iou.by_range[c]]
             table.add_row(name, format_percent(iou.best[c]), threshold, format_percent(iou.half[c]), *ranges)
         means = [format_percent(value) for value in iou.miou_by_range]
@@ -257,4 +259,4 @@ def _compute_constant_iou(prior: Floats, positives: NDArray[np.int64], frames: N
             by_range[c, r] = score(c, prior[c] >= threshold[c], ring)
             half_by_range[c, r] = score(c, prior[c] >= 0.5, ring)
     notes = describe_unscored(frames > 0, positives.any(axis=(1, 2)))
-    return IoU(best, threshold, half, by_range, half_by_range, notes)
+    return IoU(best, threshold, half, by_range, half_by_range, np.zeros(classes, dtype=bool), notes)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.utils.arrays import Floats
+from bridgeta_core.utils.arrays import Flags, Floats
 from bridgeta_core.utils.errors import BridgeTAError
 
 THRESHOLDS = (0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65)
@@ -28,7 +28,8 @@ class IoU:
     `best[c]` is the largest over the thresholds and `threshold[c]` the one that gives it; `half[c]` is at 0.5;
     `by_range[c, r]` is at `threshold[c]` and `half_by_range[c, r]` at 0.5, for the cells whose centres are in RANGES[r]
     metres from the ego origin. `best` and `half` count all cells, the corners beyond 50 m too, as the protocol does.
-    `notes` name the classes that are left out of the means.
+    `at_end[c]` marks a threshold at an end of THRESHOLDS, beyond which a better one may lie. `notes` name the classes
+    that are left out of the means.
     """
 
     best: Floats
@@ -36,6 +37,7 @@ class IoU:
     half: Floats
     by_range: Floats
     half_by_range: Floats
+    at_end: Flags
     notes: tuple[str, ...]
 
     @property
@@ -63,6 +65,7 @@ class IoU:
             classes[name] = {
                 "iou": _round(self.best[c]),
                 "threshold": _round(self.threshold[c]),
+                "threshold_at_end": bool(self.at_end[c]),
                 "iou_at_0.5": _round(self.half[c]),
                 "iou_by_range": dict(zip(RANGE_LABELS, map(_round, self.by_range[c]), strict=True)),
             }
@@ -143,6 +146,7 @@ class MapIoU:
             half=whole[:, THRESHOLDS.index(0.5)],
             by_range=iou[rows, 1:, choice],
             half_by_range=iou[:, 1:, THRESHOLDS.index(0.5)],
+            at_end=scored & (whole[rows, choice] < 1) & np.isin(choice, (0, len(THRESHOLDS) - 1)),
             notes=describe_unscored(counts.sum(axis=(1, 2, 3)) > 0, scored),
         )
 
@@ -168,6 +172,13 @@ def describe_unscored(known: NDArray[np.bool_], present: NDArray[np.bool_]) -> t
 def format_percent(value: float | None) -> str:
     """Format a share of 1 in per cent, a dash where nothing is scored."""
     return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def format_threshold(value: float, at_end: bool) -> str:
+    """Format the best threshold; one at an end of the grid as "<=0.35", since a better one may lie beyond."""
+    if math.isnan(value):
+        return "-"
+    return f"{'' if not at_end else '<=' if value == THRESHOLDS[0] else '>='}{value:.2f}"
 
 
 def _round(value: float | np.floating[Any]) -> float | None:

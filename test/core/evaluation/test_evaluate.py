@@ -50,6 +50,19 @@ def test_a_report_can_be_printed_stored_and_drawn(frames, tmp_path):
     assert cv2.imread(str(tmp_path / "figure")).shape[2] == 3
 
 
+def test_a_report_says_if_a_better_threshold_may_lie_beyond(frames):
+    def predict(batch):
+        faint = batch.labels.float() * 0.36
+        faint[..., ::2] = 0
+        return faint
+
+    report = evaluate(predict, frames, "half of the labels", workers=0)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(report.build_table())
+    assert "<=0.35" in console.file.getvalue()
+    assert "at the end of the thresholds" in console.file.getvalue()
+
+
 def test_a_report_says_which_labels_it_scores_against(small_root, frames):
     exact, image = config.LabelConfig(mode="exact"), ImageConfig(48, 32, margin=1.0)
     other = FrameDataset(NuScenesDataset(small_root, VERSION), "all", ("CAM_FRONT",), image, GRID, labels=exact)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridgeta_core.evaluation.metric import RANGES, THRESHOLDS, MapIoU
+from bridgeta_core.evaluation.metric import RANGES, THRESHOLDS, MapIoU, format_threshold
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
@@ -70,6 +70,25 @@ def test_batches_and_processes_add_up():
     np.testing.assert_array_equal(parts.result().best, whole.result().best)
     whole.reset()
     assert not whole.counts.any()
+
+
+@pytest.mark.parametrize(
+    ("true", "false", "shown"), [(0.36, 0.2, "<=0.35"), (0.52, 0.42, "0.45"), (0.9, 0.62, ">=0.65")]
+)
+def test_a_best_threshold_at_an_end_is_marked(true, false, shown):
+    masks = torch.zeros(1, *SHAPE)
+    masks[:, :, :8] = 1
+    probabilities = torch.where(masks > 0, true, false)
+    probabilities[:, :, 7] = 0.0  # missed at any threshold, so that a better IoU is possible
+    iou = scored(probabilities, masks)
+    assert [format_threshold(t, end) for t, end in zip(iou.threshold, iou.at_end, strict=True)] == [shown] * 6
+    marks = [values["threshold_at_end"] for values in iou.to_mapping()["classes"].values()]
+    assert marks == [shown[0] in "<>"] * 6
+
+
+def test_no_threshold_betters_a_perfect_prediction():
+    masks = random_batch(3)[1]
+    assert not scored(masks.float(), masks).at_end.any()
 
 
 def test_a_perfect_prediction_scores_one_and_its_opposite_zero():
