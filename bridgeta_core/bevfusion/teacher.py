@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -66,8 +67,9 @@ def import_teacher(checkpoint: Checkpoint, out: Path) -> None:
 
 def configure(student: StudentConfig, sensors: str) -> tuple[TeacherConfig, StudentConfig]:
     """Return the settings of the published network of `sensors`, "lidar" or "fusion"; cameras are the student's."""
-    model = replace(student, backbone=replace(student.backbone, pretrained=None), decoder=_DECODER, head=_HEAD)
-    return TeacherConfig(sensors, _LIDAR, fuser=sensors == "fusion"), model
+    lidar, decoder, head = copy.deepcopy((_LIDAR, _DECODER, _HEAD))  # settings of a caller's own, to change at will
+    model = replace(student, backbone=replace(student.backbone, pretrained=None), decoder=decoder, head=head)
+    return TeacherConfig(sensors, lidar, fuser=sensors == "fusion"), model
 
 
 def take_tensors(checkpoint: Checkpoint, teacher: Teacher) -> dict[str, Tensor]:
