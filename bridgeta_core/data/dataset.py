@@ -195,7 +195,7 @@ def open_dataset(name: str, root: str | Path, version: str) -> Dataset:
 
 def _find_class(name: str) -> Callable[[Path, str], Dataset]:
     module, _, attribute = DATASETS.get(name, name).partition(":")
-    fix = f"Give {', '.join(DATASETS)}, or module:Class with the module's folder on PYTHONPATH"
+    fix = f"Give {', '.join(DATASETS)}, synthetic to train on, or module:Class with the module's folder on PYTHONPATH"
     try:
         kind = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -22,6 +23,8 @@ from bridgeta_core.geometry.images import from_planes, to_planes
 from bridgeta_core.training.frames import Frames, RunFrames
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.utils.errors import BridgeTAError
+
+logger = logging.getLogger(__name__)
 
 SOURCES: Mapping[str, str] = {"synthetic": "bridgeta_synth.dataset.frames:FreshTowns"}
 """What makes frames while training, by the name that `data.source` gives it: module and class of a `FrameSource`."""
@@ -82,6 +85,9 @@ class FreshFrames(RunFrames):
         once = replace(data.augment, flip=data.augment.flip and not symmetric, colour=0.0)
         source = _open_source(experiment, lidar, Augment(once, train.seed))
         self.batches = FreshBatches(source, experiment, processes, Augment(each, train.seed))
+        if processes.rank == 0:  # minutes on a few cores, in which the bar of the epoch stands still
+            first = data.fresh.pool * source.size
+            logger.warning("the first step comes when %d frames are made; a smaller data.fresh.pool is sooner", first)
         used = train.epochs * data.steps_per_epoch * data.batch_size * processes.world
         self.labelled, self.unlabelled = range(math.ceil(used / data.fresh.uses)), range(0)
 

@@ -23,6 +23,7 @@ from bridgeta_core.geometry.images import apply_fit, fit_images
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.arrays import Ints
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.machine import resolve_device
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.dataset.records import Record, SceneRecords, SensorFile, make_calibrations
 from bridgeta_synth.dataset.world import LruCache, World
@@ -74,7 +75,7 @@ class SyntheticFrames(Dataset[Frame]):
                 exit_code=2,
             )
         self.settings, self.image, self.grid = settings, image, grid
-        self.cameras, self.device = tuple(cameras), torch.device(device)
+        self.cameras, self.device = tuple(cameras), resolve_device(device)
         self.lidar, self.augment, self.open_scenes = lidar, augment, open_scenes
         self.world = World(settings, labels=labels)
         self._open_scene = LruCache(self._prepare, open_scenes)

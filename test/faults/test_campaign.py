@@ -153,7 +153,7 @@ OF_WORKER = """Traceback (most recent call last):
     from . import context
   File "<frozen importlib._bootstrap>", line 1176, in _find_and_load
 """
-OF_OURS = OF_WORKER + '  File "/work/bridgeta_core/utils/files.py", line 7, in <module>\n    import os\n'
+OF_OURS = OF_WORKER + '  File "/src/bridgeta_core/utils/files.py", line 7, in <module>\n    import os\n'
 
 
 def test_what_python_says_before_any_code_of_ours_is_not_judged():

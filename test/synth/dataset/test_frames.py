@@ -120,7 +120,9 @@ def test_positions_beyond_the_end_are_refused(rendered: SyntheticFrames) -> None
         rendered[len(rendered)]
 
 
-def test_unknown_cameras_and_missing_points_are_refused(settings: SynthSettings) -> None:
+def test_unknown_cameras_devices_and_missing_points_are_refused(settings: SynthSettings) -> None:
+    with pytest.raises(BridgeTAError, match="device tpu is not usable"):
+        SyntheticFrames(settings, IMAGE, GRID, device="tpu")
     with pytest.raises(BridgeTAError, match="CAM_ROOF"):
         SyntheticFrames(settings, IMAGE, GRID, ["CAM_ROOF"])
     with pytest.raises(BridgeTAError, match="no cameras"):
