@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +43,11 @@ def map_array(path: Path) -> NDArray[Any]:
         start, size = file.tell(), path.stat().st_size
     if dtype.hasobject or is_fortran or start + dtype.itemsize * int(np.prod(shape)) != size:
         raise ValueError(f"{path.name} is truncated or no plain array")
-    content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    try:
+        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    except RuntimeError as error:  # torch's for all that the system refuses, with its number at the end
+        number = int((re.findall(r"\((\d+)\)", str(error)) or [errno.EIO])[-1])
+        raise OSError(number, os.strerror(number), str(path)) from error
     array = content[start:].view(dtype).reshape(shape)
     array.flags.writeable = False
     return array

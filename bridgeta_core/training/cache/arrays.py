@@ -69,11 +69,13 @@ class Arrays:
     """The arrays of a folder, as read-only memory maps; every row is compared with its checksum when it is read."""
 
     def __init__(self, folder: Path) -> None:
-        """Raise BridgeTAError for a damaged file."""
+        """Raise BridgeTAError for a file that is damaged or that the system does not let be read."""
         self._folder = folder
         try:
             self._values = {path.stem: map_array(path) for path in folder.glob("*.npy")}
-        except (OSError, ValueError, EOFError) as error:
+        except OSError as error:
+            raise BridgeTAError(f"cannot be read: {error.strerror}", where=error.filename or folder) from error
+        except (ValueError, EOFError) as error:
             raise BridgeTAError(f"cannot be read ({error})", where=folder, fix="Remove this folder") from error
 
     def check(self, names: Sequence[str], rows: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -39,6 +42,24 @@ def test_an_array_is_what_it_was(tmp_path_factory: pytest.TempPathFactory, array
     np.testing.assert_array_equal(np.load(path), array)
     if array.size:
         np.testing.assert_array_equal(map_array(path), array)
+
+
+def test_what_the_system_refuses_to_map_is_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_array(tmp_path / "a.npy", np.ones(4))
+    map_file = torch.from_file
+
+    def open_without_room(name: str, **options: Any) -> torch.Tensor:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            return map_file(name, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    monkeypatch.setattr(torch, "from_file", open_without_room)
+    with pytest.raises(OSError, match=r"Too many open files: '.*a\.npy'") as raised:
+        map_array(tmp_path / "a.npy")
+    assert raised.value.errno == errno.EMFILE
 
 
 def test_an_array_with_objects_is_refused(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter
+from bridgeta_core.utils.arrays import save_array
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -32,6 +35,18 @@ def test_a_damaged_array_is_named(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"no array")
     with pytest.raises(BridgeTAError, match="Remove this folder"):
         Arrays(tmp_path)
+
+
+def test_an_array_that_the_system_refuses_is_not_called_damaged(tmp_path, monkeypatch):
+    save_array(tmp_path / "a.npy", np.ones(2))
+
+    def refuse(path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr("bridgeta_core.training.cache.arrays.map_array", refuse)
+    with pytest.raises(BridgeTAError) as raised:
+        Arrays(tmp_path)
+    assert str(raised.value) == f"{tmp_path / 'a.npy'}: cannot be read: Too many open files"
 
 
 @pytest.fixture
