@@ -16,7 +16,7 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.limits import LARGEST_TEXT, SettingsLoader, check_plain, read_limited
 from bridgeta_core.utils.settings import from_mapping as from_mapping
-from bridgeta_core.utils.settings import setting
+from bridgeta_core.utils.settings import list_texts, setting, texts
 from bridgeta_core.utils.settings import to_mapping as to_mapping
 
 T = TypeVar("T")
@@ -266,9 +266,17 @@ class DataConfig:
         "what reads both roots: nuscenes, or module:Class for your own data, see docs/own_data.md; or synthetic, which "
         "renders frames to train on, and validates on a nuScenes-format root",
     )
-    train_root: str = setting("data/train", "nuScenes-format folder to train on")
-    val_root: str = setting("data/val", "nuScenes-format folder to validate on (may equal train_root)")
-    version: str = setting("v1.0-trainval", "folder of the tables in both roots")
+    train_root: Any = texts("data/train", "nuScenes-format folder to train on, or a list of such folders")
+    root_weights: list[float] = setting(
+        [],
+        "how often the samples of each root of train_root are drawn, relative to one another; empty: every sample "
+        "equally often",
+        ge=1e-3,
+        le=1e3,
+        added=True,
+    )
+    val_root: Any = texts("data/val", "nuScenes-format folder to validate on (may equal train_root), or a list")
+    version: str = setting("v1.0-trainval", "folder of the tables in all roots")
     train_scenes: str = setting("all", "scenes of train_root: all, or an official split such as train")
     val_scenes: str = setting("all", "scenes of val_root: all, or an official split such as val")
     labelled: float = setting(
@@ -296,6 +304,16 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     fresh: FreshConfig = field(default_factory=FreshConfig, metadata={"added": True})
     balance: bool = setting(False, "train: draw samples with rare classes more often")
+
+    @property
+    def train_roots(self) -> list[str]:
+        """The folders to train on."""
+        return list_texts(self.train_root)
+
+    @property
+    def val_roots(self) -> list[str]:
+        """The folders to validate on."""
+        return list_texts(self.val_root)
 
 
 @dataclass

@@ -57,6 +57,11 @@ class Dataset(ABC):
     def map_files(self, location: str) -> list[Path]:
         """List the files below the root that the map depends on; cached labels are rebuilt when one changes."""
 
+    @property
+    def parts(self) -> tuple[range, ...]:
+        """The positions of the samples of each root, where there are several."""
+        return (range(len(self)),)
+
     def __len__(self) -> int:
         return len(self.tokens)
 

@@ -8,7 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -59,9 +59,9 @@ def save_record(path: Path, outcome: RunOutcome) -> None:
         "device": torch.cuda.get_device_name() if outcome.device == "cuda" else "cpu",
         "processes": outcome.processes,
         "seed": outcome.experiment.train.seed,
-        "train_root": str(Path(data.train_root)),
-        "val_root": str(Path(data.val_root)),
-        "synthetic_data": {"train": _describe_training(data), "val": _read_synth_settings(data.val_root)},
+        "train_root": _one_or_all([str(Path(root)) for root in data.train_roots]),
+        "val_root": _one_or_all([str(Path(root)) for root in data.val_roots]),
+        "synthetic_data": {"train": _describe_training(data), "val": _describe_roots(data.val_roots)},
         "frames": dict(outcome.frames),
         "epochs": outcome.epochs,
         "steps": outcome.steps,
@@ -219,9 +219,20 @@ def _measure_peak_memory() -> dict[str, int | None]:
     return {"resident": resident, "cuda": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None}
 
 
-def _describe_training(data: DataConfig) -> dict[str, Any] | None:
-    """Return the settings of the root that was trained on; None where frames were rendered, which `data` describes."""
-    return None if data.source == "synthetic" else _read_synth_settings(data.train_root)
+def _describe_training(data: DataConfig) -> Any:
+    """Return `_describe_roots` of what was trained on; None where frames were rendered, which `data` describes."""
+    return None if data.source == "synthetic" else _describe_roots(data.train_roots)
+
+
+def _describe_roots(roots: Sequence[str]) -> Any:
+    """Return the settings that a synthetic root was made with, of several a list; None for roots of another origin."""
+    found = [_read_synth_settings(root) for root in roots]
+    return _one_or_all(found) if any(found) else None
+
+
+def _one_or_all(values: list[Any]) -> Any:
+    """Return the only value, or all: records of one root stay as they were."""
+    return values[0] if len(values) == 1 else values
 
 
 def _read_synth_settings(root: str | Path) -> dict[str, Any] | None:
@@ -232,9 +243,10 @@ def _read_synth_settings(root: str | Path) -> dict[str, Any] | None:
         return None
 
 
-def _describe_data(synthetic: Mapping[str, Mapping[str, Any] | None]) -> str:
+def _describe_data(synthetic: Mapping[str, Any]) -> str:
     """Name the synthetic roots that a run was trained and validated on."""
-    made = [(name, settings) for name, settings in synthetic.items() if settings]
+    roots = ((name, found if isinstance(found, list) else [found]) for name, found in synthetic.items())
+    made = [(name, settings) for name, found in roots for settings in found if settings]
     return ", ".join(
         f"{name}: {s['scenes']} scenes of split {s['split']}, seed {s['seed']}, {s['duration']:g} s" for name, s in made
     )

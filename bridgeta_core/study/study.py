@@ -48,9 +48,9 @@ def run_study(
 def _check_roots(runs: Sequence[Run]) -> None:
     """Report missing data once, instead of once for every run."""
     for run in runs:
-        for key in ("train_root", "val_root"):
-            root = Path(getattr(run.experiment.data, key))
-            if not root.is_dir():
+        data = run.experiment.data
+        for key, root in [("train_root", r) for r in data.train_roots] + [("val_root", r) for r in data.val_roots]:
+            if not Path(root).is_dir():
                 raise BridgeTAError(
                     f"data.{key} of {run.name} is not a folder",
                     where=root,

@@ -9,20 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bridgeta_core.config.experiment import Experiment, LidarConfig
 from bridgeta_core.data.augment import Augment
-from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Batch, Frame, FrameDataset
+from bridgeta_core.data.joined import open_roots
 from bridgeta_core.data.loader import check_loaders, make_loader
 from bridgeta_core.evaluation.conditions import group_samples
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.training.cache.frames import CachedFrames, check_augment
 from bridgeta_core.training.cache.taps import collate_with_taps
 from bridgeta_core.training.processes import Processes
-from bridgeta_core.training.sampling import MixedBatches, Selection, balance_classes, find_classes, space_evenly
+from bridgeta_core.training.sampling import (
+    MixedBatches,
+    Selection,
+    balance_classes,
+    find_classes,
+    space_evenly,
+    weigh_parts,
+)
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -55,13 +63,13 @@ class RunFrames(lightning.LightningDataModule):
         data = experiment.data
         check_loaders(data.workers)
         self.experiment, self.processes = experiment, processes
-        validation = open_dataset(source, data.val_root, data.version)
+        validation = open_roots(source, data.val_roots, data.version)
         common = data.cameras, experiment.model.image, experiment.grid
         self.validation = FrameDataset(validation, data.val_scenes, *common, None, lidar, experiment.labels)
         if processes.world > len(self.validation):
             raise BridgeTAError(
                 f"{processes.world} processes cannot share {len(self.validation)} validation samples",
-                where=data.val_root,
+                where=", ".join(data.val_roots),
                 fix="Start fewer processes, or validate on more scenes",
                 exit_code=2,
             )
@@ -126,7 +134,8 @@ class Frames(RunFrames):
         data, train = experiment.data, experiment.train
         super().__init__(experiment, processes, data.source, lidar)
         augment = Augment(data.augment, train.seed)
-        dataset = open_dataset(data.source, data.train_root, data.version)
+        dataset = open_roots(data.source, data.train_roots, data.version)
+        self._parts = dataset.parts
         chosen = Selection.choose(dataset, data, unlabelled)
         common = data.cameras, experiment.model.image, experiment.grid
         self.training = FrameDataset(dataset, chosen.expression, *common, augment, lidar, experiment.labels)
@@ -136,8 +145,8 @@ class Frames(RunFrames):
         self.labelled = [i for i, scene in enumerate(scenes) if scene in with_labels]
         self.unlabelled = [i for i, scene in enumerate(scenes) if scene not in with_labels]
         self.batches = MixedBatches(
-            self._balance() if data.balance else self.labelled,
-            self.unlabelled,
+            self._weigh(self._balance() if data.balance else self.labelled),
+            self._weigh(self.unlabelled),
             size=data.batch_size,
             share=data.unlabelled_share,
             steps=data.steps_per_epoch,
@@ -149,6 +158,21 @@ class Frames(RunFrames):
     def _balance(self) -> list[int]:
         classes = find_classes(self.training, self.labelled, hidden=self.processes.rank > 0)
         return balance_classes(self.labelled, classes, self.experiment.train.seed)
+
+    def _weigh(self, positions: Sequence[int]) -> Sequence[int]:
+        """Repeat positions so that those of each root are drawn as often as its weight says."""
+        weights = self.experiment.data.root_weights
+        if not weights:
+            return positions
+        if len(weights) != len(self._parts):
+            raise BridgeTAError(
+                f"data.root_weights has {len(weights)} weights for {len(self._parts)} roots of data.train_root",
+                fix="Give one weight for each root, in their order, or none",
+                exit_code=2,
+            )
+        part_of = np.repeat(np.arange(len(weights)), [len(part) for part in self._parts])[self.training.positions]
+        parts = [[i for i in positions if part_of[i] == part] for part in range(len(weights))]
+        return weigh_parts(parts, weights, self.experiment.train.seed)
 
     def use_cache(self, folder: str | Path, features: BevGrid | None = None) -> dict[str, CachedFrames]:
         """Cache the frames `train` and `val`.

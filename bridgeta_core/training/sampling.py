@@ -20,6 +20,8 @@ from bridgeta_core.utils.errors import BridgeTAError
 
 T = TypeVar("T")
 
+_MOST_REPEATS = 1000  # of a root's samples in one pass
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -141,3 +143,26 @@ def balance_classes(positions: Sequence[int], classes: NDArray[np.bool_], seed: 
         whole, rest = divmod(draws, len(pool))
         chosen += [*np.tile(pool, whole).tolist(), *random.permutation(pool)[:rest].tolist()]
     return [positions[i] for i in chosen]
+
+
+def weigh_parts(parts: Sequence[Sequence[int]], weights: Sequence[float], seed: int) -> list[int]:
+    """Repeat positions until those of the parts are in proportion to their weights, each at least once.
+
+    Within a part all come equally often, give or take one, which the seed decides. Empty parts are left out. Raises
+    BridgeTAError (exit code 2) where a part would be repeated more than a thousand times.
+    """
+    filled = [(part, weight) for part, weight in zip(parts, weights, strict=True) if part]
+    draws = max((len(part) / weight for part, weight in filled), default=0.0)
+    for number, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+        if draws * weight > _MOST_REPEATS * len(part) > 0:
+            raise BridgeTAError(
+                f"data.root_weights = {[*weights]} would repeat the {len(part)} samples of root {number + 1} "
+                f"{draws * weight / len(part):.0f} times before each of another root comes once",
+                fix="Make the weights less different",
+                exit_code=2,
+            )
+    random, chosen = np.random.default_rng(seed), list[int]()
+    for part, weight in filled:
+        whole, rest = divmod(round(draws * weight), len(part))
+        chosen += [*part] * whole + [part[i] for i in random.permutation(len(part))[:rest]]
+    return chosen

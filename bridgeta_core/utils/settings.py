@@ -41,6 +41,16 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+def texts(default: str, help: str) -> Any:
+    """Make a dataclass field, of type Any, for a text or a list of at least one; read it with `list_texts`."""
+    return field(default=default, metadata={"help": help, "texts": True})
+
+
+def list_texts(value: str | list[str]) -> list[str]:
+    """Return the texts of a field that `texts` made, as a list."""
+    return [value] if isinstance(value, str) else value
+
+
 def _unlock(node: DictConfig) -> None:
     """Unlock nodes of frozen dataclasses (BevGrid), which OmegaConf protects against merging."""
     OmegaConf.set_readonly(node, False)
@@ -55,6 +65,13 @@ def _check_ranges(value: Any, path: str, where: object) -> None:
         if dataclasses.is_dataclass(item):
             _check_ranges(item, f"{name}.", where)
             continue
+        if rule.get("texts") and not _is_texts(item):
+            raise BridgeTAError(
+                f"{name} = {item!r} is neither a text nor a list of texts",
+                where=where,
+                fix=f"Give {name}=A, or {name}=[A,B] for several",
+                exit_code=2,
+            )
         elements = item if isinstance(item, list) else item.values() if isinstance(item, dict) else [item]
         for element in elements:
             if element is None:
@@ -71,6 +88,12 @@ def _check_ranges(value: Any, path: str, where: object) -> None:
                 raise BridgeTAError(f"{name} = {element} must be {bounds}", where=where, exit_code=2)
             if isinstance(element, float) and not math.isfinite(element):
                 raise BridgeTAError(f"{name} = {element} must be a finite number", where=where, exit_code=2)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list) and len(value) > 0 and all(isinstance(text, str) for text in value)
+    )
 
 
 def rename_old_keys(

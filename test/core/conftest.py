@@ -220,6 +220,20 @@ def small_root(_small_root: Path) -> Path:
     return _small_root
 
 
+@pytest.fixture(scope="session")
+def other_root(_small_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with the names of the small one for other samples and other maps, to read only."""
+    root = Path(shutil.copytree(_small_root, tmp_path_factory.mktemp("other") / "other"))
+    for table in (root / "v1.0-mini").iterdir():
+        content = table.read_text()
+        for name in SCENES:
+            content = content.replace(f'"{name}-', f'"other-{name}-')
+        table.write_text(content)
+    for number, city in enumerate(CITIES):
+        random_map(10 + number).write(root, city)
+    return root
+
+
 @pytest.fixture
 def broken_root(_small_root: Path, tmp_path: Path) -> Path:
     """A copy of the small root to break."""

@@ -43,6 +43,13 @@ def test_values_in_range_are_taken_as_they_are(warmup, epochs):
     assert (train.warmup, train.epochs) == (warmup, epochs)
 
 
+def test_roots_are_one_folder_or_a_list_of_them():
+    one = config.load(Experiment, "tiny", ["data.train_root=a"]).data
+    two = config.load(Experiment, "tiny", ["data.train_root=[a,b]", "data.val_root=[c,d]"]).data
+    assert (one.train_roots, two.train_roots, two.val_roots) == (["a"], ["a", "b"], ["c", "d"])
+    assert "root_weights" not in config.to_mapping(one)  # files and hashes of one root are as they were
+
+
 def test_defaults_are_not_shared():
     a, b = Experiment(), Experiment()
     a.data.cameras.append("x")
@@ -67,6 +74,11 @@ def test_defaults_are_not_shared():
         ("distill.levels={F: 0.25", "distill.levels: is not YAML"),
         ("data.cameras=[0,1", "data.cameras: is not YAML"),
         ('data.train_root="', "data.train_root: is not YAML"),
+        ("data.train_root=[]", r"data.train_root = \[\] is neither a text nor a list of texts"),
+        ("data.val_root=[a,3]", "data.val_root = .* is neither"),
+        ("data.val_root={a: b}", "data.val_root = .* is neither"),
+        ("data.train_root=null", "data.train_root = None is neither"),
+        ("data.root_weights=[1,0]", "data.root_weights = 0.0 must be between"),
         ("train.initial=*b", r"train.initial: is not YAML \(found undefined alias"),
         ("train.initial=a: b: c", "train.initial: is not YAML"),
         ("train.initial=\0", "train.initial: is not YAML"),

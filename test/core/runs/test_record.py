@@ -68,3 +68,23 @@ def test_a_teacher_is_recorded_as_one(two_scenes, tmp_path):
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["kind"] == "teacher"
     assert set(record["parameters"]) == {"teacher"}
+
+
+def test_every_root_of_several_is_recorded(two_scenes, small_root, other_root, tmp_path):
+    roots = [f"data.train_root=[{small_root},{other_root}]", f"data.val_root=[{other_root},{small_root}]"]
+    train_student(two_scenes(*roots, "train.epochs=1", "data.steps_per_epoch=1"), tmp_path)
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content["train_root"] == [str(small_root), str(other_root)]
+    assert content["val_root"] == [str(other_root), str(small_root)]
+    assert content["frames"] == {"labelled": 8, "unlabelled": 0, "validation": 8}
+    assert content["synthetic_data"] == {"train": None, "val": None}
+
+
+def test_the_sheets_of_several_roots_are_told_one_by_one(tmp_path):
+    sheet = {"scenes": 3, "split": "train", "seed": 5, "duration": 8.0}
+    for number in range(2):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "synth.json").write_text(json.dumps({"settings": {**sheet, "seed": number}}))
+    found = record_module._describe_roots([str(tmp_path / name) for name in ("0", "1", "none")])
+    text = record_module._describe_data({"train": found, "val": None})
+    assert text == "train: 3 scenes of split train, seed 0, 8 s, train: 3 scenes of split train, seed 1, 8 s"

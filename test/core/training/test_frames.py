@@ -51,6 +51,20 @@ def test_every_batch_has_its_share_of_unlabelled_frames(two_scenes):
         assert not batch.labels[~labelled].any()
 
 
+def test_frames_of_several_roots_are_drawn_by_their_weights(two_scenes, small_root, other_root):
+    roots = f"data.train_root=[{small_root},{other_root}]"
+    frames = Frames(two_scenes(roots, "data.root_weights=[1,3]"), Processes())
+    assert len(frames.training) == 8
+    assert {frames.training[i].token.startswith("other") for i in range(4)} == {False}
+    drawn = Counter(frames.training.sample(i).token.startswith("other") for batch in frames.batches for i in batch)
+    assert drawn[True] == 3 * drawn[False] > 0
+
+
+def test_as_many_weights_as_roots_are_needed(two_scenes):
+    with pytest.raises(BridgeTAError, match=r"root_weights has 2 weights for 1 roots of data\.train_root"):
+        Frames(two_scenes("data.root_weights=[1,3]"), Processes())
+
+
 def test_more_processes_than_validation_frames_are_refused(two_scenes):
     with pytest.raises(BridgeTAError, match="5 processes cannot share 4 validation samples"):
         Frames(two_scenes(), Processes(0, 5))
@@ -171,10 +185,12 @@ def test_a_changed_frame_equals_one_that_is_read_changed(two_scenes):
 
 
 def test_settings_that_mean_nothing_to_fresh_frames_are_named(two_scenes):
-    wrong = ["data.steps_per_epoch=0", "data.balance=true", "data.labelled=0.5"]
+    wrong = ["data.steps_per_epoch=0", "data.balance=true", "data.labelled=0.5", "data.root_weights=[1.0]"]
     with pytest.raises(BridgeTAError, match="without end") as caught:
         open_frames(two_scenes("data.source=synthetic", *wrong), Processes())
-    assert all(key in str(caught.value.fix) for key in ("steps_per_epoch", "balance=false", "labelled=1"))
+    assert all(
+        key in str(caught.value.fix) for key in ("steps_per_epoch", "balance=false", "labelled=1", "root_weights=[]")
+    )
     one = two_scenes(*ENDLESS, "data.fresh.pool=1", "data.fresh.frames=1", "data.fresh.drives=1")
     with pytest.raises(BridgeTAError, match=r"batch_size = 2 is too much for 1 towns of 1 frames"):
         open_frames(one, Processes())

@@ -14,7 +14,14 @@ from bridgeta_core.config.experiment import DataConfig, ImageConfig
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.training.sampling import MixedBatches, Selection, balance_classes, find_classes, space_evenly
+from bridgeta_core.training.sampling import (
+    MixedBatches,
+    Selection,
+    balance_classes,
+    find_classes,
+    space_evenly,
+    weigh_parts,
+)
 from bridgeta_core.utils.errors import BridgeTAError
 
 LABELLED, UNLABELLED = range(100, 120), range(200, 230)
@@ -165,3 +172,29 @@ def test_labelled_scenes_are_never_among_the_unlabelled(index):
 def test_a_missing_scene_is_named(index):
     with pytest.raises(BridgeTAError, match="scene-9"):
         Selection.choose(index, DataConfig(unlabelled="scene-9"), True)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    weights=st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0]), min_size=4, max_size=4),
+    seed=st.integers(0, 9),
+)
+def test_parts_are_drawn_as_often_as_their_weights_say(sizes, weights, seed):
+    starts = np.cumsum([0, *sizes])
+    parts = [range(start, start + size) for start, size in zip(starts, sizes, strict=False)]
+    weights = weights[: len(parts)]
+    counts = Counter(weigh_parts(parts, weights, seed))
+    shares = [sum(counts[i] for i in part) / weight for part, weight in zip(parts, weights, strict=True)]
+    assert max(shares) - min(shares) <= max(1 / weight for weight in weights)  # whole samples only
+    for part in parts:
+        assert min(counts[i] for i in part) >= 1
+        assert max(counts[i] for i in part) - min(counts[i] for i in part) <= 1
+
+
+def test_a_part_without_samples_has_no_weight():
+    assert weigh_parts([[1, 2], []], [1.0, 5.0], 0) == [1, 2]
+
+
+def test_weights_that_would_repeat_a_root_for_ever_are_refused():
+    with pytest.raises(BridgeTAError, match="repeat the 1 samples of root 2 2000000 times"):
+        weigh_parts([[1, 2], [3]], [1e-3, 1e3], 0)
