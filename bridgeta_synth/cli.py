@@ -12,7 +12,7 @@ from bridgeta_core.cli.common import console, say
 
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist or be empty.")],
-    scenes: Annotated[int, typer.Option(help="Number of scenes, spread over up to four towns.")] = 1,
+    scenes: Annotated[int, typer.Option(help="Number of scenes; they alternate between the towns.")] = 1,
     seed: Annotated[int, typer.Option(help="The same seed and options give the same bytes.")] = 0,
     split: Annotated[
         str, typer.Option(help="train, val or test: each has towns of its own, built and coloured differently.")
@@ -20,9 +20,15 @@ def synth(
     duration: Annotated[
         float, typer.Option(help="Seconds from the first to the last keyframe of a scene, 0 to 60.")
     ] = 5.0,
+    keyframe_gap: Annotated[
+        float, typer.Option(help="Seconds from one keyframe to the next, 0.5 to 60 in steps of 0.5; nuScenes has 0.5.")
+    ] = 0.5,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Spread the keyframes evenly over the towns instead of at random.")
+    ] = False,
     version: Annotated[str, typer.Option(help="Name of the table folder.")] = "v1.0-trainval",
     keyframes_only: Annotated[
-        bool, typer.Option("--keyframes-only", help="Leave out the sweeps between the 2 Hz keyframes.")
+        bool, typer.Option("--keyframes-only", help="Leave out the sweeps between the keyframes.")
     ] = False,
     image_scale: Annotated[float, typer.Option(help="Image size as a share of 1600x900.")] = 1.0,
     lidar: Annotated[bool, typer.Option("--lidar/--no-lidar", help="Write LIDAR_TOP.")] = True,
@@ -61,6 +67,8 @@ def synth(
         seed=seed,
         split=split,
         duration=duration,
+        keyframe_gap=keyframe_gap,
+        spread=spread,
         version=version,
         keyframes_only=keyframes_only,
         image_scale=image_scale,

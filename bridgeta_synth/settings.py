@@ -20,10 +20,12 @@ WEATHERS = ("mixed", "clear", "overcast", "dusk", "night", "rain")
 class SynthSettings:
     """Settings of a synthetic dataset.
 
-    scenes: number of scenes, 1 to 9999; they are spread over up to four towns.
+    scenes: number of scenes, 1 to 9999; they alternate between the towns.
     seed: 0 or more; equal settings give equal bytes on one machine.
     split: train, val or test: each split of a seed has its own towns, with another layout and palette.
-    duration: seconds from the first to the last keyframe of a scene, 0 to 60; keyframes are 0.5 s apart.
+    duration: seconds from the first to the last keyframe of a scene, 0 to 60.
+    keyframe_gap: seconds from one keyframe to the next, 0.5 to 60 in steps of 0.5; nuScenes has 0.5.
+    spread: spread the keyframes evenly over the roads of their towns, which grow with their number.
     version: name of the folder with the tables, such as v1.0-trainval or v1.0-mini.
     keyframes_only: leave out the sweeps between keyframes (cameras 12 Hz, LiDAR 20 Hz).
     image_scale: size of the images relative to 1600x900, above 0.02 and at most 1; intrinsics are scaled alike.
@@ -31,7 +33,7 @@ class SynthSettings:
     relief: how hilly the ground is: 1 has slopes of up to 6 %, 0 is flat.
     weather: mixed (in about nuScenes' shares), or the same for all scenes: clear, overcast, dusk, night, rain.
     maps: folder that holds maps/expansion/<city>.json of the real map expansion, to drive through its cities instead of
-        synthetic towns; None for synthetic towns.
+        synthetic towns, at most one town a city; None for synthetic towns.
     """
 
     scenes: int
@@ -45,6 +47,8 @@ class SynthSettings:
     relief: float = 1.0
     weather: str = "mixed"
     maps: str | None = None
+    keyframe_gap: float = 0.5
+    spread: bool = False
 
     def __post_init__(self) -> None:
         problem = None
@@ -56,6 +60,10 @@ class SynthSettings:
             problem = f"split is '{self.split}', it must be {_join_names(SPLITS)}"
         elif not 0 <= self.duration <= 60:
             problem = f"duration is {self.duration} s, it must be 0 to 60"
+        elif not 0.5 <= self.keyframe_gap <= 60 or self.keyframe_gap % 0.5:
+            problem = f"keyframe_gap is {self.keyframe_gap} s, it must be 0.5 to 60 in steps of 0.5"
+        elif 0.5 < self.keyframe_gap > self.duration > 0:
+            problem = f"duration is {self.duration} s, it must be 0 or at least keyframe_gap ({self.keyframe_gap} s)"
         elif not 0.02 < self.image_scale <= 1:
             problem = f"image_scale is {self.image_scale}, it must be above 0.02 and at most 1"
         elif not re.fullmatch(r"v1\.0-[a-z0-9]+", self.version):
@@ -82,7 +90,12 @@ class SynthSettings:
     @property
     def keyframes(self) -> int:
         """Keyframes per scene."""
-        return math.floor(self.duration * 2 + 1e-9) + 1
+        return math.floor(self.duration / self.keyframe_gap + 1e-9) + 1
+
+    @property
+    def keyframe_period_us(self) -> int:
+        """Microseconds from one keyframe to the next."""
+        return round(self.keyframe_gap * 1e6)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -96,14 +109,13 @@ class SynthSettings:
 
     def files_per_keyframe(self, channel: str) -> int:
         """Count the files of a sensor from one keyframe to the next."""
-        return 1 if self.keyframes_only else frames_per_keyframe(channel)
+        return 1 if self.keyframes_only else self.frames_per_keyframe(channel)
 
-
-def frames_per_keyframe(channel: str) -> int:
-    """Count the frames of a sensor from one keyframe to the next: cameras run at 12 Hz, LiDAR at 20 Hz."""
-    if channel == facts.LIDAR_CHANNEL:
-        return facts.KEYFRAME_PERIOD_US // facts.LIDAR_PERIOD_US
-    return facts.CAMERA_FRAMES_PER_KEYFRAME
+    def frames_per_keyframe(self, channel: str) -> int:
+        """Count the frames of a sensor from one keyframe to the next: cameras run at 12 Hz, LiDAR at 20 Hz."""
+        if channel == facts.LIDAR_CHANNEL:
+            return self.keyframe_period_us // facts.LIDAR_PERIOD_US
+        return self.keyframe_period_us // facts.KEYFRAME_PERIOD_US * facts.CAMERA_FRAMES_PER_KEYFRAME
 
 
 def _join_names(names: tuple[str, ...]) -> str:

@@ -58,7 +58,7 @@ def annotate(records: SceneRecords, sightings: Sequence[Sighting]) -> tuple[list
     it.
     """
     scene, seeds = records.scene, records.settings.seeds
-    times = [k * facts.KEYFRAME_PERIOD_US / 1e6 for k in range(len(sightings))]
+    times = [records.keyframe_time(k) for k in range(len(sightings))]
     poses = [scene.observed_poses(time) for time in times]
     annotations: list[Record] = []
     instances: list[Record] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -26,6 +27,7 @@ from bridgeta_synth.world.town.town import Town
 DATA_SHEET = "synth.json"
 _GRID = BevGrid()  # the label grid of the protocol
 _STRIDE = 2  # of the cells whose visibility is checked, in rows and columns
+_SQUARE = 20.0  # metres: keyframes in one such square count as one place
 _NEAR, _RELATIVE = 1.0, 0.05  # metres, share of the depth
 
 
@@ -82,7 +84,10 @@ class Tally:
 
     class_cells: label cells with the class; class_keyframes: keyframes that have such a cell.
     checked_cells: those of the class's cells whose visibility was checked; seen_cells: those that a camera sees.
+    either_cells, changed_cells: of consecutive keyframes of a scene, pairs of a class and a label cell, relative to the
+        vehicle, in which either keyframe has the class, and those in which only one has it.
     weather: scenes by day and night, by the light's kind, and those with rain. annotations: by category.
+    places: keyframes by the square of 20 m that they lie in.
     """
 
     scenes: int = 0
@@ -93,11 +98,14 @@ class Tally:
     class_keyframes: list[int] = field(default_factory=lambda: [0] * len(CLASS_NAMES))
     checked_cells: list[int] = field(default_factory=lambda: [0] * len(CLASS_NAMES))
     seen_cells: list[int] = field(default_factory=lambda: [0] * len(CLASS_NAMES))
+    either_cells: int = 0
+    changed_cells: int = 0
     weather: dict[str, int] = field(default_factory=dict)
     annotations: dict[str, int] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
 
-    def add_keyframe(self, around: LabelCells, seen: Flags) -> None:
-        """Count a keyframe; `seen [n]` says which of its places any camera sees."""
+    def add_keyframe(self, around: LabelCells, seen: Flags, before: LabelCells | None = None) -> None:
+        """Count a keyframe; `seen [n]` says which of its places any camera sees, `before` is the keyframe before it."""
         present = around.classes.astype(bool)
         self.keyframes += 1
         self.cells += around.masks[0].size
@@ -106,6 +114,14 @@ class Tally:
         self.class_keyframes = _add_lists(self.class_keyframes, cells > 0)
         self.checked_cells = _add_lists(self.checked_cells, present.sum(axis=1))
         self.seen_cells = _add_lists(self.seen_cells, (present & seen).sum(axis=1))
+        if before is not None:
+            self.either_cells += int(((around.masks + before.masks) > 0).sum())
+            self.changed_cells += int((around.masks != before.masks).sum())
+
+    def add_place(self, location: str, x: float, y: float) -> None:
+        """Count the place, in global metres, of a keyframe."""
+        square = f"{location} {math.floor(x / _SQUARE)} {math.floor(y / _SQUARE)}"
+        self.places[square] = self.places.get(square, 0) + 1
 
     def add_weather(self, light: Light) -> None:
         """Count the weather of a scene."""
@@ -119,7 +135,7 @@ class Tally:
             if isinstance(mine, list):
                 total: Any = _add_lists(mine, theirs)
             elif isinstance(mine, dict):
-                total = dict(Counter(mine) + Counter(theirs))
+                total = mine | {name: mine.get(name, 0) + n for name, n in theirs.items()}
             else:
                 total = mine + theirs
             setattr(self, f.name, total)
@@ -151,6 +167,14 @@ class DataSheet:
             for i, name in enumerate(CLASS_NAMES)
         }
 
+    def compute_label_change(self) -> float | None:
+        """Compute the share of the labels that differ between consecutive keyframes: 1 - IoU over all classes.
+
+        It is None where no scene has two keyframes.
+        """
+        t = self.tally
+        return round(t.changed_cells / t.either_cells, 4) if t.either_cells else None
+
     def to_mapping(self) -> dict[str, Any]:
         """Return the content of synth.json."""
         t = self.tally
@@ -163,6 +187,8 @@ class DataSheet:
             "scenes": t.scenes,
             "keyframes": t.keyframes,
             "files": t.files,
+            "places": len(t.places),
+            "label_change": self.compute_label_change(),
             "weather_scenes": dict(sorted(t.weather.items())),
             "weather_keyframes": {name: n * self.settings.keyframes for name, n in sorted(t.weather.items())},
             "annotations": dict(sorted(t.annotations.items())),
@@ -181,9 +207,13 @@ class DataSheet:
             table.add_row(name, f"{share['cells']:.2%}", f"{share['keyframes']:.0%}", visible)
         weather = ", ".join(f"{t.weather.get(name, 0)} {name}" for name in ("day", "night", "rain"))
         counts = f"{t.scenes} scenes ({weather}), {t.keyframes} keyframes, {t.files} files"
+        change = self.compute_label_change()
+        places = f"{len(t.places)} places (squares of {_SQUARE:.0f} m with a keyframe)"
+        if change is not None:
+            places += f", {change:.0%} of the labels change from one keyframe to the next"
         boxes = f"{sum(t.annotations.values())} annotations in {len(t.annotations)} categories"
         origin = f"split {s.split}, seed {s.seed}, world {WORLD_VERSION}; {', '.join(self.locations)}"
-        return Group(table, Text(f"{counts}, {boxes}; {origin}"))
+        return Group(table, Text(f"{counts}, {boxes}; {places}; {origin}"))
 
 
 def _package_version() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from bridgeta_core.geometry.transforms import Matrix, quaternion, rigid
 from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.seeds import Seed, token
-from bridgeta_synth.settings import SynthSettings, frames_per_keyframe
+from bridgeta_synth.settings import SynthSettings
 from bridgeta_synth.traffic.scene import Scene
 
 _FIRST_DAY = datetime.datetime(2023, 6, 5)
@@ -109,17 +109,21 @@ class SceneRecords:
 
     def iter_files(self, channel: str) -> Iterator[SensorFile]:
         """Iterate over the files of a sensor in order of time."""
-        rate = frames_per_keyframe(channel)
+        rate = self.settings.frames_per_keyframe(channel)
         step = rate // self.settings.files_per_keyframe(channel)
         offset = next((c.offset_us for c in facts.CAMERAS if c.channel == channel), 0)
         suffix = "pcd.bin" if channel == facts.LIDAR_CHANNEL else "jpg"
         for frame in range(0, (self.settings.keyframes - 1) * rate + 1, step):
             keyframe, between = divmod(frame, rate)
-            since = offset + round(frame * facts.KEYFRAME_PERIOD_US / rate)
+            since = offset + round(frame * self.settings.keyframe_period_us / rate)
             stamp = self.start_us + since
             folder = "sweeps" if between else "samples"
             path = f"{folder}/{channel}/{self.log.name}__{channel}__{stamp}.{suffix}"
             yield SensorFile(channel, frame, None if between else keyframe, stamp, since / 1e6, path)
+
+    def keyframe_time(self, k: int) -> float:
+        """Return the seconds from the first keyframe to keyframe k."""
+        return k * self.settings.keyframe_period_us / 1e6
 
     def make_tables(self) -> Tables:
         """Make all records except annotations and instances."""
@@ -158,7 +162,7 @@ class SceneRecords:
         is_lidar = files[0].channel == facts.LIDAR_CHANNEL
         width, height = (0, 0) if is_lidar else self.settings.image_size
         tokens = ["", *map(self.file_token, files), ""]
-        rate = frames_per_keyframe(files[0].channel)
+        rate = self.settings.frames_per_keyframe(files[0].channel)
         return [
             {
                 "token": tokens[i],
@@ -185,7 +189,7 @@ class SceneRecords:
         return [
             {
                 "token": tokens[k + 1],
-                "timestamp": self.start_us + k * facts.KEYFRAME_PERIOD_US,
+                "timestamp": self.start_us + k * self.settings.keyframe_period_us,
                 "prev": tokens[k],
                 "next": tokens[k + 2],
                 "scene_token": self.token("scene"),

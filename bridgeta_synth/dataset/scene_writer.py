@@ -46,6 +46,7 @@ class SceneWriter:
     ) -> None:
         self.root, self.records, self.renderer, self.raster, self.advance = root, records, renderer, raster, advance
         self.scene, self.settings = records.scene, records.settings
+        self._before: LabelCells | None = None
         self._tally = Tally(scenes=1, files=self.settings.files_per_scene)
 
     def write(self, pool: Executor) -> dict[str, Any]:
@@ -129,8 +130,9 @@ class SceneWriter:
 
     def _count_keyframe(self, k: int, keyframe: _Keyframe) -> Sighting:
         """Count what a complete keyframe shows."""
-        pose = self.records.stored_ego_pose(k * facts.KEYFRAME_PERIOD_US / 1e6)
+        pose = self.records.stored_ego_pose(self.records.keyframe_time(k))
         around = LabelCells.of(self.scene.town, self.raster, pose)
+        self._tally.add_place(self.scene.town.location, *pose[:2, 3])
         seen = np.zeros(len(around.places), dtype=bool)
         zeros = np.zeros(len(self.scene.actors), dtype=np.int64)
         visible, unoccluded = zeros.copy(), zeros.copy()
@@ -140,5 +142,6 @@ class SceneWriter:
             seen |= find_visible(around.places, pose, camera.intrinsics(*self.settings.image_size), view.depth)
             visible += view.visible
             unoccluded += view.unoccluded
-        self._tally.add_keyframe(around, seen)
+        self._tally.add_keyframe(around, seen, self._before)
+        self._before = around
         return Sighting(visible, unoccluded, zeros if keyframe.points is None else keyframe.points)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 
 from bridgeta_core.config.experiment import LabelConfig
@@ -19,14 +20,17 @@ from bridgeta_synth.dataset.map_expansion import build_expansion
 from bridgeta_synth.dataset.records import SceneRecords
 from bridgeta_synth.render.renderer import SceneRenderer
 from bridgeta_synth.settings import SynthSettings
+from bridgeta_synth.traffic.fleet import EgoPlan
 from bridgeta_synth.traffic.scene import Scene, build_scene
+from bridgeta_synth.traffic.spread import spread_plans
 from bridgeta_synth.world.real.load import load_town
 from bridgeta_synth.world.town.builder import build_town
 from bridgeta_synth.world.town.town import Town
 
 T = TypeVar("T")
 
-# A town has room for its scenes: this many junctions and two more per scene, within bounds.
+# A town has room for its scenes: this many junctions and two more per scene, or per keyframe of spread ones, within
+# bounds.
 _JUNCTIONS, _FEWEST, _MOST = 24, 30, 120
 
 
@@ -77,6 +81,7 @@ class World:
         self.locations = names[: settings.scenes]
         self.town = LruCache(self._make_town, cached_towns)
         self.raster = LruCache(self._make_raster, cached_towns)
+        self._plans = LruCache(self._spread_plans, cached_towns)
 
     def city_of(self, scene: int) -> int:
         """Return the number of the city in which a scene takes place."""
@@ -85,8 +90,9 @@ class World:
     def make_scene(self, index: int) -> Scene:
         """Build a scene by its number in the dataset; scenes are not cached."""
         settings = self.settings
-        town = self.town(self.city_of(index))
-        return build_scene(town, settings.seeds, index, settings.duration, settings.weather)
+        city = self.city_of(index)
+        plan = self._plans(city)[index // len(self.locations)] if settings.spread else None
+        return build_scene(self.town(city), settings.seeds, index, settings.duration, settings.weather, plan)
 
     def make_renderer(self, scene: Scene, device: torch.device) -> SceneRenderer:
         """Prepare the renderer of a scene."""
@@ -100,9 +106,21 @@ class World:
         settings, location = self.settings, self.locations[city]
         if settings.maps is not None:
             return load_town(Path(settings.maps), location, settings.seeds, city, settings.relief)
-        scenes = -(-settings.scenes // len(self.locations))
-        junctions = min(max(_JUNCTIONS + 2 * scenes, _FEWEST), _MOST)
+        places = self._scenes_per_city * (settings.keyframes if settings.spread else 1)
+        junctions = min(max(_JUNCTIONS + 2 * places, _FEWEST), _MOST)
         return build_town(settings.seeds, city, location, self._keeps_right[location], settings.relief, junctions)
+
+    @property
+    def _scenes_per_city(self) -> int:
+        """Scenes of the city that has most."""
+        return -(-self.settings.scenes // len(self.locations))
+
+    def _spread_plans(self, city: int) -> list[EgoPlan]:
+        """Plan the scenes of a city in their order."""
+        settings = self.settings
+        times = [k * settings.keyframe_period_us / 1e6 for k in range(settings.keyframes)]
+        rng = np.random.default_rng([*settings.seeds, 9, city])
+        return spread_plans(self.town(city), self._scenes_per_city, times, rng)
 
     def _make_raster(self, city: int) -> MapRaster:
         """Rasterise the map as a reader of the written map expansion sees it."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridgeta_synth.traffic import people, vehicles
+from bridgeta_synth.traffic.bodies import people, vehicles
+from bridgeta_synth.traffic.bodies.vehicles import Body, Builder
 from bridgeta_synth.traffic.motion import Motion
-from bridgeta_synth.traffic.vehicles import Body, Builder
 from bridgeta_synth.world.solids import Colour, SolidList
 
 Span = tuple[float, float]

@@ -58,30 +58,52 @@ class EgoPlan:
         return at_distance(self.route.path, self.start + np.arange(0.0, max(30.0, self.cruise * seconds), 4.0))
 
 
+class EgoPlanner:
+    """Draws plans for scenes of some seconds: a start on a lane inside the town's interior, weighted by length.
+
+    Raises BridgeTAError where the interior has no lane.
+    """
+
+    def __init__(self, town: Town, streets: Streets, duration: float) -> None:
+        lanes = town.lanes.lanes
+        middles = np.array([lane[len(lane) // 2] for lane in lanes])
+        self._lengths = np.array([streets.length((k, -1)) for k in range(len(lanes))])
+        inside = shapely.contains_xy(town.interior, *middles.T) & (self._lengths > 14)
+        inside &= [len(after) > 0 for after in town.lanes.successors]
+        if not inside.any():
+            raise BridgeTAError(f"{town.location} has no lane in its interior on which a scene could start")
+        weight = np.where(inside, self._lengths, 0.0)
+        self._shares = weight / weight.sum()
+        self._town, self._streets, self._duration = town, streets, duration
+
+    def draw(self, stands: bool, rng: np.random.Generator) -> tuple[EgoPlan, float, bool]:
+        """Draw a plan.
+
+        Return it, the metres of its route ahead of it, and whether these are enough and within the interior when the
+        scene begins.
+        """
+        lane = int(rng.choice(len(self._lengths), p=self._shares))
+        cruise = float(rng.uniform(6.0, FASTEST - 0.5))
+        need = cruise * (self._duration + WARM_UP + 2 * LEAD) + 30.0
+        route = self._streets.draw_route(lane, need + self._lengths[lane], rng)
+        stop = self._streets.stop_distance(lane) - EGO_SIZE[1] / 2
+        start = stop - float(rng.uniform(0, 9)) if stands else float(rng.uniform(0.1, 0.8)) * float(self._lengths[lane])
+        plan = EgoPlan(route, max(3.0, start), 0.0 if stands else cruise)
+        at = at_distance(route.path, np.array([plan.start, plan.start + plan.cruise * WARM_UP * 0.8]))
+        room = route.length - start
+        return plan, room, room > need and bool(shapely.contains_xy(self._town.interior, *at.T).all())
+
+
 def plan_ego(town: Town, streets: Streets, duration: float, rng: np.random.Generator) -> EgoPlan:
-    """Draw a start on a lane inside the town's interior, and a route that is long enough."""
-    lanes = town.lanes.lanes
-    middles = np.array([lane[len(lane) // 2] for lane in lanes])
-    lengths = np.array([streets.length((k, -1)) for k in range(len(lanes))])
-    inside = shapely.contains_xy(town.interior, *middles.T) & (lengths > 14)
-    inside &= [len(after) > 0 for after in town.lanes.successors]
-    if not inside.any():
-        raise BridgeTAError(f"{town.location} has no lane in its interior on which a scene could start")
-    weight = np.where(inside, lengths, 0.0)
+    """Draw a plan whose route is long enough, or the longest of sixteen."""
+    planner = EgoPlanner(town, streets, duration)
     stands = rng.random() < 0.055
     best: EgoPlan | None = None
     for _ in range(16):
-        lane = int(rng.choice(len(lanes), p=weight / weight.sum()))
-        cruise = float(rng.uniform(6.0, FASTEST - 0.5))
-        need = cruise * (duration + WARM_UP + 2 * LEAD) + 30.0
-        route = streets.draw_route(lane, need + lengths[lane], rng)
-        stop = streets.stop_distance(lane) - EGO_SIZE[1] / 2
-        start = stop - float(rng.uniform(0, 9)) if stands else float(rng.uniform(0.1, 0.8)) * float(lengths[lane])
-        plan = EgoPlan(route, max(3.0, start), 0.0 if stands else cruise)
-        best = plan if best is None or route.length - start > best.route.length - best.start else best
-        at = at_distance(route.path, np.array([plan.start, plan.start + plan.cruise * WARM_UP * 0.8]))
-        if route.length - start > need and shapely.contains_xy(town.interior, *at.T).all():
+        plan, room, fits = planner.draw(stands, rng)
+        if fits:
             return plan
+        best = plan if best is None or room > best.route.length - best.start else best
     assert best is not None
     return best
 

@@ -14,7 +14,7 @@ from bridgeta_synth import nuscenes as facts
 from bridgeta_synth.seeds import Seed
 from bridgeta_synth.traffic.actors import Actor
 from bridgeta_synth.traffic.collisions import Obstacles, OccupiedGround, select_compatible
-from bridgeta_synth.traffic.fleet import EGO_BASE, EGO_SIZE, EGO_TRACK, WARM_UP, drive_fleet, plan_ego
+from bridgeta_synth.traffic.fleet import EGO_BASE, EGO_SIZE, EGO_TRACK, WARM_UP, EgoPlan, drive_fleet, plan_ego
 from bridgeta_synth.traffic.motion import Motion, Tracks, sample_times
 from bridgeta_synth.traffic.pedestrians import add_crossing_people, add_passers_by, plan_crossings
 from bridgeta_synth.traffic.roadside import choose_site, equip_site, park_vehicles, place_street_objects
@@ -150,8 +150,13 @@ def _upright_poses(town: Town, x: Floats, y: Floats, yaw: Floats) -> Floats:
     return result
 
 
-def build_scene(town: Town, seed: Seed, index: int, duration: float, weather: str = "mixed") -> Scene:
-    """Build the scene `index` of a seed in its town; equal arguments give an equal scene."""
+def build_scene(
+    town: Town, seed: Seed, index: int, duration: float, weather: str = "mixed", plan: EgoPlan | None = None
+) -> Scene:
+    """Build the scene `index` of a seed in its town; equal arguments give an equal scene.
+
+    The ego vehicle drives by `plan`, or by one that is drawn.
+    """
     rng = np.random.default_rng([*seed, 2, index])
     appearance = np.random.default_rng([*seed, 7, index])
     light = draw_light(appearance, weather)
@@ -160,7 +165,7 @@ def build_scene(town: Town, seed: Seed, index: int, duration: float, weather: st
     # Few scenes are empty, few are crowded.
     busy = float(rng.beta(1.6, 1.8))
     times, streets = sample_times(duration), Streets(town)
-    plan = plan_ego(town, streets, duration, rng)
+    plan = plan_ego(town, streets, duration, rng) if plan is None else plan
     track = plan.track(duration + WARM_UP)
     crossings = plan_crossings(town, track, int(rng.poisson(0.3 + 2.0 * busy * quiet)), duration, rng)
     lanes = streets.nearby(track, 130.0)

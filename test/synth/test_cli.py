@@ -23,8 +23,9 @@ def test_the_command_line_sets_every_setting(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("bridgeta_synth.dataset.writer.write_dataset", write)
     options = "--scenes 3 --seed 5 --split val --duration 1.5 --version v1.0-mini --keyframes-only --image-scale 0.5"
+    places = "--keyframe-gap 1.5 --spread"
     switches = f"--no-lidar --relief 0.25 --weather night --maps {tmp_path} --device cuda --jobs 7 --overwrite"
-    result = CliRunner().invoke(app, ["synth", "town", *options.split(), *switches.split()])
+    result = CliRunner().invoke(app, ["synth", "town", *options.split(), *places.split(), *switches.split()])
     assert result.exit_code == 0, result.output
     expected = SynthSettings(
         scenes=3,
@@ -38,6 +39,8 @@ def test_the_command_line_sets_every_setting(tmp_path: Path, monkeypatch: pytest
         relief=0.25,
         weather="night",
         maps=str(tmp_path),
+        keyframe_gap=1.5,
+        spread=True,
     )
     assert not [f.name for f in fields(expected) if f.name != "scenes" and getattr(expected, f.name) == f.default]
     assert received == {"out": Path("town"), "settings": expected, "device": "cuda", "jobs": 7, "overwrite": True}

@@ -20,6 +20,13 @@ from bridgeta_synth.settings import SynthSettings
         ({"image_scale": float("nan")}, "image_scale"),
         ({"duration": -1.0}, "duration"),
         ({"duration": float("inf")}, "duration"),
+        ({"keyframe_gap": 0.0}, "keyframe_gap"),
+        ({"keyframe_gap": 0.7}, "keyframe_gap is 0.7 s, it must be 0.5 to 60 in steps of 0.5"),
+        ({"keyframe_gap": float("nan")}, "keyframe_gap"),
+        (
+            {"keyframe_gap": 8.0, "duration": 5.0},
+            "duration is 5.0 s, it must be 0 or at least keyframe_gap",
+        ),
         ({"version": "../escape"}, "version"),
         ({"relief": -0.1}, "relief"),
         ({"relief": 2.0}, "relief"),
@@ -53,3 +60,11 @@ def test_cameras_run_at_12_hz_and_lidar_at_20_hz(
 ) -> None:
     settings = SynthSettings(scenes=1, duration=duration, keyframes_only=keyframes_only, lidar=lidar)
     assert settings.files_per_scene == files
+
+
+def test_the_gap_between_keyframes_adds_sweeps_but_no_keyframes() -> None:
+    wide = SynthSettings(scenes=1, duration=8.0, keyframe_gap=8.0)
+    dense = SynthSettings(scenes=1, duration=8.0)
+    assert (wide.keyframes, dense.keyframes) == (2, 17)
+    assert wide.files_per_scene == dense.files_per_scene
+    assert SynthSettings(scenes=1, duration=8.0, keyframe_gap=8.0, keyframes_only=True).files_per_scene == 14

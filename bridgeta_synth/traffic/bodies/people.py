@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridgeta_synth.traffic.vehicles import DARK, RUBBER, STEEL, Body, Size
+from bridgeta_synth.traffic.bodies.vehicles import DARK, RUBBER, STEEL, Body, Size
 from bridgeta_synth.world.solids import BARRIER, BIN, CARGO, CLOTH, CONE, CYCLE, SKIN, WALL, WHEEL, Colour
 
 _CONE: Colour = (0.92, 0.34, 0.08)
