@@ -17,7 +17,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from bridgeta_core.cli.interrupts import BY_SIGNAL, INTERRUPTS
-from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory
+from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, describe_refusal
 
 
 class Commands(TyperGroup):
@@ -120,8 +120,8 @@ def _describe(error: BaseException, interrupted: bool) -> tuple[str, int]:
         return "interrupted; nothing half-written was left", BY_SIGNAL + signal.SIGINT
     if isinstance(error, BrokenPipeError):
         return "", BY_SIGNAL + signal.SIGPIPE
-    if isinstance(error, OSError):
-        return f"{error.filename or 'the output'}: {error.strerror or error}", 1
+    if (refusal := describe_refusal(error)) is not None:
+        return refusal, 1
     if (lack := describe_lack_of_memory(error)) is not None:
         return f"there is not enough memory ({lack}). Make what the settings ask for smaller", 1
     if isinstance(error, ModuleNotFoundError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 
 
@@ -14,11 +16,21 @@ class BridgeTAError(Exception):
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None, exit_code: int = 1) -> None:
         if what.startswith("Caught BridgeTAError in DataLoader worker"):
-            # PyTorch raises the error of a loader process again in this process, with the traceback as its message.
             what = what.rpartition("BridgeTAError: ")[2].strip()
         self.what, self.where, self.fix, self.exit_code = what, where, fix, exit_code
         message = what if where is None else f"{where}: {what}"
         super().__init__(message if fix is None else f"{message}. {fix}")
+
+
+def read_message(error: BaseException) -> str:
+    """Return the first line of an error's message, or what a loader process said.
+
+    PyTorch raises the error of a loader process again in this process, with the traceback as its message.
+    """
+    text = str(error).strip()
+    if re.match(r"Caught \w+ in DataLoader worker", text):
+        return re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
+    return text.splitlines()[0] if text else ""
 
 
 def describe_lost_loader(error: RuntimeError) -> str | None:
@@ -30,11 +42,23 @@ def describe_lost_loader(error: RuntimeError) -> str | None:
 
 def describe_lack_of_memory(error: BaseException) -> str | None:
     """Describe in one line, by the words of what failed, that an allocation did; None for any other error."""
-    first = str(error).splitlines()[0] if str(error) else "no memory is left"
+    first = read_message(error) or "no memory is left"
     words = ("can't allocate memory", "out of memory", "not enough memory", "can't start new thread")
     of_torch = isinstance(error, RuntimeError) and any(text in first for text in words)
     of_linker = isinstance(error, ImportError) and ("failed to map" in first or "annot allocate memory" in first)
     return first if of_torch or of_linker or isinstance(error, MemoryError) else None
+
+
+def describe_refusal(error: BaseException) -> str | None:
+    """Describe in one line what the system refused, by an OSError or by PyTorch's words; None for any other error.
+
+    PyTorch has a RuntimeError for it, whose message ends like "Too many open files (24)".
+    """
+    said = read_message(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the output'}: {error.strerror}" if error.strerror else said or "the system failed"
+    words = re.search(r": ([^:]+) \((\d{1,4})\)$", said)
+    return said if isinstance(error, RuntimeError) and words and os.strerror(int(words[2])) == words[1] else None
 
 
 def join_first(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory
 from bridgeta_synth.dataset.checkpoint import Checkpoint
 from bridgeta_synth.dataset.map_expansion import write_maps
 from bridgeta_synth.dataset.records import name_scene
@@ -52,7 +52,8 @@ class TaskWriter:
         Raises BridgeTAError that names the task if the machine fails it, and RuntimeError that names it otherwise.
         """
         with ThreadPoolExecutor(self.threads) as pool:
-            following = pool.submit(self._prepare, tasks[0], advance)
+            with _name_errors(tasks[0], self.checkpoint.folder):  # there may be no room for another thread
+                following = pool.submit(self._prepare, tasks[0], advance)
             for task, after in zip(tasks, [*tasks[1:], None], strict=True):
                 try:
                     with _name_errors(task, self.checkpoint.folder):
@@ -96,4 +97,10 @@ def _name_errors(task: Task, folder: Path) -> Iterator[None]:
             fix="Check the free space and the permissions of that folder, then repeat the command to go on",
         ) from error
     except Exception as error:
+        if (lack := describe_lack_of_memory(error)) is not None:
+            raise BridgeTAError(
+                f"{task.name}: there is not enough memory ({lack})",
+                where=folder,
+                fix="Use fewer --jobs; repeat the command to go on",
+            ) from error
         raise RuntimeError(f"{task.name} failed ({type(error).__name__}: {error})") from error

@@ -78,6 +78,8 @@ def test_resuming_after_a_worker_dies_gives_identical_bytes(
     [
         (KeyboardInterrupt(), r"was interrupted\. Repeat the command to go on"),
         (OSError(28, "No space left on device"), r"maps-boston-seaport cannot be written \(No space left.*to go on"),
+        (MemoryError(), r"maps-boston-seaport: there is not enough memory \(no memory is left\)\. Use fewer --jobs"),
+        (RuntimeError("can't start new thread"), r"maps-boston-seaport: there is not enough memory \(can't start new"),
     ],
 )
 def test_a_failed_run_leaves_only_the_partial_folder(
