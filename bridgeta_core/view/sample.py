@@ -26,6 +26,7 @@ from bridgeta_core.view.drawing import (
     PAPER,
     QUIET,
     RINGS,
+    STEPS,
     Colour,
     Wire,
     colour_depths,
@@ -34,6 +35,7 @@ from bridgeta_core.view.drawing import (
     draw_wires,
     paint_bev,
     paint_points,
+    tint,
     write,
 )
 
@@ -130,7 +132,9 @@ def _draw_legend(scenery: Scenery, title: str, width: int, height: int) -> Image
     y += 12
     for c, known in zip(CLASSES, scenery.known, strict=True):
         swatch = box[y - 15 : y + 3, 8:38]
-        swatch[:] = c.colour if known else PAPER
+        tints = [tint(c.colour, opacity) for _, opacity in STEPS] if scenery.prediction is not None else [c.colour]
+        for third, shade in zip(np.array_split(swatch, len(tints), axis=1), tints, strict=True):
+            third[:] = shade if known else PAPER
         if not known:
             for x in range(-20, 40, 6):
                 cv2.line(swatch, (x, 20), (x + 20, 0), c.colour, 1, cv2.LINE_AA)
@@ -138,6 +142,9 @@ def _draw_legend(scenery: Scenery, title: str, width: int, height: int) -> Image
         write(box, c.name + ("" if known else ": not in this map, unknown"), (48, y))
         y += 28
     y += 8
+    if scenery.prediction is not None:
+        write(box, f"tints: {', '.join(f'{least:.0%}' for least, _ in STEPS)} probable", (8, y), 0.45)
+        y += 26
     if scenery.points is not None:
         box[y - 12 : y + 2, 8:158] = colour_depths(np.linspace(0, FAR, 150))
         write(box, f"LiDAR in cameras: 0 to {FAR:.0f} m", (166, y), 0.45)

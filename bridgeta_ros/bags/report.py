@@ -21,7 +21,7 @@ from bridgeta_core.geometry.images import Image
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.outputs import check_output, replace_when_done
-from bridgeta_core.view.drawing import PAINT_ORDER, PAPER, RINGS
+from bridgeta_core.view.drawing import PAINT_ORDER, PAPER, RINGS, STEPS
 from bridgeta_core.view.sample import arrange
 from bridgeta_ros.bags.clocks import read_stamp
 from bridgeta_ros.bags.io import BagReader, open_bag, progress_bar
@@ -36,7 +36,7 @@ from bridgeta_ros.pipeline.sync import Synchroniser
 _THUMBNAIL = 320  # pixels wide
 _QUALITY = 72
 _VIEW = 640  # pixels of the longer side of a grid's canvas
-_STEP = 5  # percent; coarser values compress better, and nobody sees the difference
+_STEP = 5  # percent; coarser values compress better, and the steps of the tints are multiples of it
 
 
 _TOLERANCE = 60_000_000  # ns by which a ground truth may be younger than the frame beside which it is shown
@@ -164,10 +164,10 @@ def _to_data_url(picture: Image, kind: str) -> str:
 
 
 def _pack(values: Mapping[str, NDArray[np.int8]], shape: tuple[int, int]) -> list[str]:
-    """Pack occupancy values into two pictures of three classes, ahead at the top: 0 unknown, 1 + percent / 5."""
+    """Pack occupancy values into two pictures of three classes, ahead at the top: 0 unknown, 1 + percent // 5."""
     unknown = np.full(shape, messages.UNKNOWN, dtype=np.int8)
     layers = np.stack([values.get(name, unknown) for name in CLASS_NAMES])
-    levels = np.where(layers < 0, 0, 1 + np.rint(layers / _STEP)).astype(np.uint8)
+    levels = np.where(layers < 0, 0, 1 + layers // _STEP).astype(np.uint8)
     upright = levels.transpose(2, 1, 0)[::-1, ::-1]
     return [_to_data_url(np.ascontiguousarray(upright[..., i : i + 3]), ".png") for i in (0, 3)]
 
@@ -205,6 +205,7 @@ def _fill_page(
         "grid": {"size": [rows, columns], "x_max": grid.x_max, "y_max": grid.y_max, "y_min": grid.y_min},
         "rings": RINGS,
         "paper": PAPER,
+        "steps": [(round(100 * least), opacity) for least, opacity in STEPS],
         "frames": entries,
         "truths": [_pack(truths[stamp], grid.shape) for stamp in used_truths],
     }

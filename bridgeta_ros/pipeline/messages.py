@@ -121,10 +121,9 @@ def to_navigation(
 def draw_bev(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Draw class probabilities `[6, Y, X]` as a picture `[X, Y, 3]` RGB: up is ahead (+x), left is left (+y).
 
-    The classes' colours lie over each other, each as opaque as it is probable. Cells that are not `seen` are darker.
+    Cells are coloured as by `colour_cells`; those that are not `seen` are darker.
     """
-    finite = np.isfinite(probabilities).all()  # ten times faster than replacing NaN that is not there
-    picture = colour_cells(probabilities if finite else np.nan_to_num(probabilities))
+    picture = colour_cells(probabilities)
     if seen is not None:
         unseen = np.ascontiguousarray(~seen.T[::-1, ::-1]).view(np.uint8)
         cv2.copyTo(cv2.LUT(picture, _DIMMED), unseen, picture)

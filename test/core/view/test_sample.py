@@ -5,13 +5,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import invert, project, rigid, transform
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.view.drawing import NEAR, draw_map, draw_points, draw_wires, paint_bev, paint_points, project_lines
+from bridgeta_core.view.drawing import (
+    NEAR,
+    PAINT_ORDER,
+    PAPER,
+    STEPS,
+    colour_cells,
+    draw_map,
+    draw_points,
+    draw_wires,
+    paint_bev,
+    paint_points,
+    project_lines,
+    tint,
+)
 from bridgeta_core.view.sample import Scenery, arrange, draw_sample, write_sample_picture
 
 INTRINSICS = np.array([[80.0, 0, 63.5], [0, 80, 31.5], [0, 0, 1]])
@@ -120,13 +134,40 @@ def test_birds_eye_views_have_forward_up_and_left_on_the_left():
     assert (v, u) == (pytest.approx(40, abs=1), pytest.approx(20, abs=1))
 
 
-def test_probabilities_fade_from_paper_to_the_class():
-    grid = BevGrid(-2, 2, -2, 2, 1.0)
-    values = np.zeros((6, 4, 4))
-    values[0] = 0.5
-    corner = paint_bev(values, grid, 40)[0, 0].astype(float)
-    paper = paint_bev(np.zeros((6, 4, 4)), grid, 40)[0, 0].astype(float)
-    np.testing.assert_allclose(corner, (paper + colour("drivable_area")) / 2, atol=1)
+def colour_cell(**probabilities):
+    values = np.zeros((6, 1, 1))
+    for name, value in probabilities.items():
+        values[CLASS_NAMES.index(name)] = value
+    return tuple(colour_cells(values)[0, 0].tolist())
+
+
+def test_a_class_has_three_tints_by_its_probability():
+    tints = [tint(colour("walkway"), opacity) for _, opacity in STEPS]
+    assert tints[-1] == colour("walkway")
+    shown = {p: colour_cell(walkway=p) for p in (0, 0.24, 0.25, 0.34, 0.35, 0.49, 0.5, 1, np.nan)}
+    assert shown[0] == shown[0.24] == shown[np.nan] == PAPER
+    assert [shown[0.25], shown[0.35], shown[0.5]] == tints
+    assert [shown[0.34], shown[0.49], shown[1]] == tints
+
+
+def test_a_likely_small_area_covers_a_sure_large_one():
+    assert colour_cell(drivable_area=0.9, divider=0.4) == tint(colour("divider"), STEPS[1][1])
+    assert colour_cell(drivable_area=0.9, divider=0.3) == colour("drivable_area")
+    assert colour_cell(drivable_area=0.3, divider=0.26) == tint(colour("divider"), STEPS[0][1])
+
+
+@given(arrays(np.float32, (6, 3, 2), elements=st.floats(0, 1, width=32)))
+def test_a_cell_shows_the_last_of_the_likely_classes(values):
+    picture = colour_cells(values)[::-1, ::-1].transpose(1, 0, 2)
+    for row, column in np.ndindex(3, 2):
+        cell = {name: values[CLASS_NAMES.index(name), row, column] for name in PAINT_ORDER}
+        likely = [name for name, p in cell.items() if p >= np.float32(0.35)]
+        doubtful = [name for name, p in cell.items() if p >= np.float32(0.25)]
+        expected = PAPER
+        if chosen := (likely or doubtful):
+            opacity = [o for least, o in STEPS if cell[chosen[-1]] >= np.float32(least)][-1]
+            expected = tint(colour(chosen[-1]), opacity)
+        assert tuple(picture[row, column].tolist()) == expected
 
 
 def test_cameras_stand_as_they_sit_on_the_vehicle():
