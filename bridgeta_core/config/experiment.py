@@ -364,6 +364,12 @@ class TrainConfig:
     )
     clip: float = setting(35.0, "largest gradient norm", ge=0)
     gamma: float = setting(2.0, "focusing exponent of the focal loss; 0 is cross-entropy", ge=0, le=10)
+    depth_loss: float = setting(
+        0.0,
+        "weight of the cross-entropy of the cameras' depth with what the LiDAR measures, for training alone; 0: off",
+        ge=0,
+        added=True,
+    )
     precision: str = setting("32-true", "Lightning precision", among=("32-true", "16-mixed", "bf16-mixed"))
     accumulate: int = setting(1, "batches whose gradients are summed for one step", ge=1)
     ema: float = setting(0.0, "decay of the averaged weights that are validated and exported; 0: off", ge=0, le=1)

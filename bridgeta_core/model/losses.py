@@ -1,10 +1,14 @@
-"""The task loss of map segmentation."""
+"""What a network learns from: labels, and the depth that the LiDAR measures."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from bridgeta_core.config.experiment import LiftConfig
 
 
 def focal_loss(logits: Tensor, targets: Tensor, known: Tensor, gamma: float) -> Tensor:
@@ -22,3 +26,48 @@ def focal_loss(logits: Tensor, targets: Tensor, known: Tensor, gamma: float) -> 
     per_map = (wrong**gamma * cross_entropy).mean(dim=(-2, -1))
     weight = known.to(per_map.dtype)
     return ((per_map * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)).sum()
+
+
+def measure_depths(
+    points: Sequence[Tensor],
+    intrinsics: Tensor,
+    ego_T_cam: Tensor,
+    feature_size: tuple[int, int],
+    image_size: tuple[int, int],
+) -> Tensor:
+    """Measure the depth of the nearest point in every image cell, `[B, N, h, w]` in metres; infinity without a point.
+
+    `points` are B tensors `[n_i, 5]` of the ego frame, of which those of the keyframe, whose time lag is 0, count.
+    `intrinsics` `[B, N, 3, 3]` are those of the network input, `ego_T_cam` is `[B, N, 4, 4]`; `feature_size` and
+    `image_size` are (height, width). Cell j of stride s has the pixels j s to (j + 1) s - 1, integers at their centres.
+    """
+    batch, cameras = intrinsics.shape[:2]
+    (h, w), (height, width) = feature_size, image_size
+    result = intrinsics.new_full((batch, cameras, h * w), torch.inf, dtype=torch.float32)
+    cam_T_ego = torch.linalg.inv(ego_T_cam.double())
+    projection = (intrinsics.double() @ cam_T_ego[:, :, :3]).float()  # [B, N, 3, 4]
+    for cloud, matrix, nearest in zip(points, projection, result, strict=True):
+        xyz = cloud[cloud[:, 4] == 0, :3].to(matrix)
+        homogeneous = xyz @ matrix[:, :, :3].transpose(1, 2) + matrix[:, None, :, 3]  # [N, n, 3]
+        depth = homogeneous[..., 2]
+        pixels = homogeneous[..., :2] / depth.clamp(min=1e-3)[..., None]
+        column = torch.floor((pixels[..., 0] + 0.5) * (w / width))
+        row = torch.floor((pixels[..., 1] + 0.5) * (h / height))
+        inside = (depth > 1e-3) & (column >= 0) & (column < w) & (row >= 0) & (row < h)
+        cell = torch.where(inside, row * w + column, 0).long()
+        nearest.scatter_reduce_(1, cell, torch.where(inside, depth, torch.inf), "amin")
+    return result.view(batch, cameras, h, w)
+
+
+def depth_loss(depth: Tensor, measured: Tensor, config: LiftConfig) -> Tensor:
+    """Compute the cross-entropy of depth distributions `[B, N, D, h, w]` with the bins of `measured` `[B, N, h, w]`.
+
+    The mean over the cells whose depth lies in the range of the bins, 0 where there is none. BEVDepth (Li et al., arXiv
+    2206.10092) has binary cross-entropy over the bins instead, for the same target.
+    """
+    bins = torch.floor((measured - config.depth_min) / config.depth_step)
+    known = (bins >= 0) & (bins < depth.shape[2])
+    chosen = torch.where(known, bins, 0).long()
+    probability = depth.float().gather(2, chosen[:, :, None]).squeeze(2)
+    losses = -torch.log(probability.clamp(min=1e-6)) * known
+    return losses.sum() / known.sum().clamp(min=1)

@@ -105,9 +105,13 @@ class CameraBranch(nn.Module):
         depth = functional.softmax(logits, dim=2, dtype=torch.promote_types(logits.dtype, torch.float32))
         return depth, features
 
+    def collect(self, depth: Tensor, features: Tensor, plan: LiftPlan) -> Tensor:
+        """Lift what `encode` gives."""
+        return self.downsample(lift(depth, features, plan))
+
     def forward(self, images: Tensor, plan: LiftPlan) -> Tensor:
         """Lift images `[B, N, 3, H, W]`, uint8 or normalised float."""
-        return self.downsample(lift(*self.encode(images, plan.ground), plan))
+        return self.collect(*self.encode(images, plan.ground), plan)
 
 
 class Segmenter(nn.Module):
@@ -164,4 +168,9 @@ class Student(Segmenter):
 
     def forward(self, images: Tensor, plan: LiftPlan) -> Taps:
         """Compute the taps of images `[B, N, 3, H, W]` (uint8, or normalised float)."""
-        return self.decode(self.neck(self.camera(images, plan)))
+        return self.compute_with_depth(images, plan)[0]
+
+    def compute_with_depth(self, images: Tensor, plan: LiftPlan) -> tuple[Taps, Tensor]:
+        """Compute the taps, and the depth distributions `[B, N, D, h, w]` that led to them."""
+        depth, features = self.camera.encode(images, plan.ground)
+        return self.decode(self.neck(self.camera.collect(depth, features, plan))), depth

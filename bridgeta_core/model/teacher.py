@@ -161,6 +161,13 @@ class Teacher(Segmenter):
         `plan` is of the teacher's camera branch or of a student of the same `model`. Without cameras, `images` and
         `plan` are ignored. Raises BridgeTAError when an input is missing.
         """
+        return self.compute_with_depth(images, plan, points)[0]
+
+    def compute_with_depth(
+        self, images: Tensor | None, plan: LiftPlan | None, points: Sequence[Tensor] | None
+    ) -> tuple[Taps, Tensor | None]:
+        """Compute the taps, and the depth distributions `[B, N, D, h, w]` of the cameras, None without cameras."""
+        depth = None
         if points is None:
             raise BridgeTAError(
                 "the teacher needs LiDAR points, and the frames have none",
@@ -174,5 +181,7 @@ class Teacher(Segmenter):
                 )
             if len(images) != len(points):
                 raise BridgeTAError(f"images of {len(images)} samples came with points of {len(points)}")
-            features = torch.cat([self.camera_end(self.camera(images, plan)), features], dim=1)
-        return self.decode(self.fuser(features))
+            depth, seen = self.camera.encode(images, plan.ground)
+            lifted = self.camera.collect(depth, seen, plan)
+            features = torch.cat([self.camera_end(lifted), features], dim=1)
+        return self.decode(self.fuser(features)), depth

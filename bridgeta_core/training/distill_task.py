@@ -119,13 +119,15 @@ class DistillTask(StudentTask):
         labels = Labels(batch.labels, batch.known)
         self.student.train(not context.warming_up)
         with torch.no_grad() if context.warming_up else nullcontext():
-            student = self(batch)
+            student, depth = self.compute_with_depth(batch)
         self.student.train()  # the warm-up may train its decoder and head
         label_loss = self.label_loss(student.Z, batch)
         if not self.calibrated and context.step >= self._warmup + self.experiment.distill.calibrate_steps:
             self._calibrate(label_loss, teacher, student, labels)
         losses = self.distiller.compute_losses(teacher, student, labels, context)
         terms = [*losses.values()] if context.warming_up else [label_loss, *losses.values()]
+        if not context.warming_up and (on_depth := self.depth_loss(depth, batch)) is not None:
+            terms.append(on_depth)
         loss = torch.stack([term.float() for term in terms]).sum()
         self._log({"loss": loss}, batch, prog_bar=True)
         self._log({"label": label_loss, **losses, **self.distiller.report}, batch)

@@ -19,7 +19,7 @@ from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.evaluation.conditions import ConditionIoU
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.model.lift import PlanCache
-from bridgeta_core.model.losses import focal_loss
+from bridgeta_core.model.losses import depth_loss, focal_loss, measure_depths
 from bridgeta_core.model.student import CameraBranch, Student, Taps
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.training.teacher_weights import load_teacher, save_teacher
@@ -42,9 +42,13 @@ class MapTask(lightning.LightningModule):
         self.metric = ConditionIoU(experiment.grid, groups)
         self.scores: dict[str, dict[str, Any]] = {}
 
-    @abstractmethod
     def forward(self, batch: Batch) -> Taps:
         """Compute the taps of the network that is trained."""
+        return self.compute_with_depth(batch)[0]
+
+    @abstractmethod
+    def compute_with_depth(self, batch: Batch) -> tuple[Taps, Tensor | None]:
+        """Compute the taps, and the depth distributions `[B, N, D, h, w]` of the cameras if there are any."""
 
     @abstractmethod
     def export(self, path: Path, provenance: Mapping[str, Any]) -> None:
@@ -66,9 +70,32 @@ class MapTask(lightning.LightningModule):
         seed = np.random.SeedSequence((self.experiment.train.seed, self.current_epoch, self.global_rank))
         lightning.seed_everything(int(seed.generate_state(1)[0]), workers=True, verbose=False)
 
+    def depth_loss(self, depth: Tensor | None, batch: Batch) -> Tensor | None:
+        """Compute and log `train.depth_loss` times the loss on depth; None where that is off.
+
+        Raises BridgeTAError (exit code 2) for a network without cameras.
+        """
+        weight, model = self.experiment.train.depth_loss, self.experiment.model
+        if not weight:
+            return None
+        if depth is None or batch.points is None:
+            raise BridgeTAError(
+                "train.depth_loss compares the depth of cameras with LiDAR points, and one of them is missing",
+                fix="Set train.depth_loss=0",
+                exit_code=2,
+            )
+        size, cells = (model.image.height, model.image.width), (depth.shape[-2], depth.shape[-1])
+        measured = measure_depths(batch.points, batch.intrinsics, batch.ego_T_cam, cells, size)
+        loss = depth_loss(depth, measured, model.lift)
+        self.log("train/depth", loss.detach(), batch_size=len(batch.images))
+        return weight * loss
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Compute and log the loss of a batch."""
-        loss = self.label_loss(self(batch).Z, batch)
+        taps, depth = self.compute_with_depth(batch)
+        loss = self.label_loss(taps.Z, batch)
+        if (on_depth := self.depth_loss(depth, batch)) is not None:
+            loss = loss + on_depth
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.images))
         return loss
 
@@ -159,9 +186,9 @@ class StudentTask(MapTask):
         """Set up the plans, not in the constructor: averaging the weights copies the task, and a cache has a lock."""
         self.plans = PlanCache(self.student.plan, choose_plan_cache_size(self.experiment.data, self.student.camera))
 
-    def forward(self, batch: Batch) -> Taps:
-        """Compute the student's taps."""
-        return self.student(batch.images, self.plans(batch.intrinsics, batch.ego_T_cam))
+    def compute_with_depth(self, batch: Batch) -> tuple[Taps, Tensor]:
+        """Compute the student's taps and depth distributions."""
+        return self.student.compute_with_depth(batch.images, self.plans(batch.intrinsics, batch.ego_T_cam))
 
     def export(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Write the student's weights file."""
@@ -186,10 +213,10 @@ class TeacherTask(MapTask):
         camera, data = self.teacher.camera, self.experiment.data
         self.plans = None if camera is None else PlanCache(camera.plan, choose_plan_cache_size(data, camera))
 
-    def forward(self, batch: Batch) -> Taps:
-        """Compute the teacher's taps."""
+    def compute_with_depth(self, batch: Batch) -> tuple[Taps, Tensor | None]:
+        """Compute the teacher's taps, and the depth distributions of its cameras."""
         plan = self.plans(batch.intrinsics, batch.ego_T_cam) if self.plans is not None else None
-        return self.teacher(batch.images, plan, batch.points)
+        return self.teacher.compute_with_depth(batch.images, plan, batch.points)
 
     def export(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Write the teacher's weights file."""

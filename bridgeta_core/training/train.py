@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import lightning
@@ -33,9 +34,13 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
     `resume` is off, or the other way round, and when another process trains there.
     """
     run, processes = _start(experiment, folder, "student", resume)
-    frames = open_frames(experiment, processes)
+    # Points for the loss on depth alone: those that a teacher of keyframes takes, so that they share a cache.
+    lidar = replace(experiment.teacher.lidar, sweeps=0) if experiment.train.depth_loss else None
+    frames = open_frames(experiment, processes, lidar=lidar)
     if experiment.data.cache:
-        frames.use_cache(experiment.data.cache)
+        for name, cached in frames.use_cache(experiment.data.cache).items():
+            if lidar is not None and name == "train":
+                cached.add_points(lidar)
     task = StudentTask(experiment, frames.groups)
     with _claim(run, experiment, processes, resume):
         loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
@@ -75,6 +80,8 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
         teacher.to(loop.device)
         if experiment.data.cache:
             for name, cached in frames.use_cache(experiment.data.cache, teacher.network.bev_grid).items():
+                if name == "train" and experiment.train.depth_loss:
+                    cached.add_points(teacher.network.config.lidar)
                 if name == "train" or task.scores_assistant:
                     cached.add_taps(teacher, teacher_sha256, teacher.network.config.lidar, experiment.data.batch_size)
         if not resume:  # what `prepare` measures is in buffers, which the checkpoint has

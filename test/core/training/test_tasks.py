@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bridgeta_core.config.experiment import AugmentConfig, DataConfig
-from bridgeta_core.deploy.weights import save_weights
+from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.training.tasks import StudentTask, TeacherTask, choose_plan_cache_size
 from bridgeta_core.training.teacher_weights import load_teacher
+from bridgeta_core.training.train import train_distill, train_student, train_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 
@@ -85,3 +86,26 @@ def test_shifted_images_have_nine_times_the_plans_while_memory_lasts():
 def choose(feature_size=(12, 32), **change) -> int:
     camera = SimpleNamespace(bins=torch.arange(56.0), feature_size=feature_size)
     return choose_plan_cache_size(DataConfig(batch_size=8, augment=AugmentConfig(**change)), camera)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_loss_on_depth_teaches_the_camera_and_adds_no_weights(two_scenes, teacher, tmp_path, cache):
+    settings = ["train.epochs=1", *([f"data.cache={tmp_path / 'cache'}"] if cache else [])]
+    for train, more in ((train_student, []), (train_distill, [f"distill.teacher={teacher}"])):
+        plain, taught = (
+            train(two_scenes(*settings, *more, f"train.depth_loss={weight}"), tmp_path / f"{train.__name__}{weight}")
+            for weight in (0, 1)
+        )
+        assert not same(load_student(plain)[0].camera.depth, load_student(taught)[0].camera.depth)
+        assert load_student(plain)[0].parameter_count == load_student(taught)[0].parameter_count
+        assert [has_depth(path) for path in (plain, taught)] == [False, True]
+
+
+def has_depth(weights):
+    return "train/depth" in (weights.parent / "logs/version_0/metrics.csv").read_text().splitlines()[0]
+
+
+def test_a_network_without_cameras_has_no_depth_to_learn(two_scenes, tmp_path):
+    with pytest.raises(BridgeTAError, match="compares the depth of cameras with LiDAR") as raised:
+        train_teacher(two_scenes("teacher.sensors=lidar", "train.depth_loss=1"), tmp_path)
+    assert raised.value.exit_code == 2
