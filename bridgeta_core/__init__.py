@@ -39,7 +39,13 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     """Import the face of the package on first use: `import bridgeta_core` loads neither torch nor numpy."""
     import importlib
+    import importlib.metadata
 
+    if name == "__version__":
+        try:
+            return importlib.metadata.version("bridgeta_ros")
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"  # run from a source tree that is not installed
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)

@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from bridgeta_core.cli.catalogue import config, weights
 from bridgeta_core.cli.common import (
     Backend,
     Commands,
+    Configuration,
+    Overrides,
     Precision,
     Root,
     Source,
@@ -28,21 +31,39 @@ from bridgeta_core.utils.outputs import check_output, replace_when_done
 # Heavy imports (torch, Lightning, the devkit) stand inside the commands: `bridgeta --help` answers at once, and a
 # vehicle without the [train] extra can run the commands that do not need it.
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 app.command()(bench)
 app.command(name="import")(import_weights)
 app.command()(quantise)
+app.command()(config)
+app.command()(weights)
 
 
-Configuration = Annotated[
-    str, typer.Argument(help="YAML file, or a shipped name: tiny, nuscenes_swin_t, nuscenes_bevfusion.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.", show_default=False)
-]
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import bridgeta_core
+
+        print(f"bridgeta {bridgeta_core.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Camera-only bird's-eye-view map segmentation, distilled from a LiDAR-camera teacher."""
+
+
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
 
 

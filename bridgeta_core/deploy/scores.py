@@ -21,6 +21,8 @@ class ShippedScores:
     baseline: float
     samples: int
     data: str
+    student_name: str = STUDENT
+    baseline_name: str = BASELINE
 
     @classmethod
     def load(cls) -> ShippedScores:

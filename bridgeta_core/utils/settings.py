@@ -6,10 +6,11 @@ import copy
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any, TypeVar, cast, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
@@ -196,6 +197,55 @@ def to_mapping(settings: Any) -> dict[str, Any]:
     content = dataclasses.asdict(settings)
     _drop_added(settings, content)
     return content
+
+
+def write_commented(settings: Any) -> str:
+    """Write a settings dataclass as YAML, each value with its meaning and its range in a comment."""
+    return "\n".join(_write_lines(settings, "", "")) + "\n"
+
+
+def _write_lines(settings: Any, indent: str, meaning: str) -> Iterator[str]:
+    for f in dataclasses.fields(settings):
+        value, rule = getattr(settings, f.name), f.metadata
+        help_text = rule.get("help", "" if dataclasses.is_dataclass(value) else meaning)
+        if dataclasses.is_dataclass(value):
+            yield f"{indent}{f.name}:" + (f"  # {help_text}" if help_text else "")
+            yield from _write_lines(value, f"{indent}  ", "")
+            continue
+        line = f"{indent}{f.name}: {_write_value(value)}"
+        comment = "; ".join(text for text in (help_text, _describe_range(rule)) if text)
+        yield f"{line:39}  # {comment}" if comment else line
+
+
+def _write_value(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _describe_range(rule: Mapping[str, Any]) -> str:
+    """Describe the range of a setting in words, "" where it has none."""
+    low, high = rule.get("ge"), rule.get("le")
+    if rule.get("among"):
+        return f"one of {', '.join(map(str, rule['among']))}"
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    return f"at least {low}" if low is not None else f"at most {high}" if high is not None else ""
+
+
+def list_differences(one: Any, other: Any) -> list[tuple[str, Any, Any]]:
+    """List the settings, dotted, in which two settings dataclasses of one class differ, with both values."""
+    return _list_differences(dataclasses.asdict(one), dataclasses.asdict(other), "")
+
+
+def _list_differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str) -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for key, value in one.items():
+        name, there = f"{prefix}{key}", other.get(key)
+        if isinstance(value, dict) and isinstance(there, dict) and value.keys() == there.keys():
+            found += _list_differences(value, there, f"{name}.")
+        elif value != there:
+            found.append((name, value, there))
+    return found
 
 
 def _drop_added(settings: Any, content: dict[str, Any]) -> None:

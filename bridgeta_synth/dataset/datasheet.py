@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+import bridgeta_core
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
@@ -180,7 +180,7 @@ class DataSheet:
         t = self.tally
         return {
             "generator": "bridgeta synth",
-            "package": _package_version(),
+            "package": bridgeta_core.__version__,
             "world": WORLD_VERSION,
             "settings": asdict(self.settings),
             "locations": list(self.locations),
@@ -214,10 +214,3 @@ class DataSheet:
         boxes = f"{sum(t.annotations.values())} annotations in {len(t.annotations)} categories"
         origin = f"split {s.split}, seed {s.seed}, world {WORLD_VERSION}; {', '.join(self.locations)}"
         return Group(table, Text(f"{counts}, {boxes}; {places}; {origin}"))
-
-
-def _package_version() -> str:
-    try:
-        return version("bridgeta_ros")
-    except PackageNotFoundError:
-        return "unknown"  # run from a source tree that is not installed
