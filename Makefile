@@ -6,6 +6,7 @@ OUT := out/demo
 HOURS ?= 1
 # More arguments for pip, for instance another index: make demo PIP_ARGS="--extra-index-url URL"
 PIP_ARGS ?=
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 
 .PHONY: help install demo test test-slow test-ros campaign lint clean
 .DEFAULT_GOAL := help
@@ -14,8 +15,9 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')" 2>/dev/null \
 	  || grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed  ## create .venv and install BridgeTA with everything it needs
+install: $(VENV)/.installed-dev  ## create .venv and install BridgeTA with everything, also what its tests need
 
+# What the demo and training need.
 $(VENV)/.installed: setup.py constraints.txt
 	@set -e; for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.10; do \
 	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then found=$$python; break; fi; \
@@ -25,15 +27,20 @@ $(VENV)/.installed: setup.py constraints.txt
 	  echo "or name one: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	if ! $$found -c 'import ensurepip, venv' >/dev/null 2>&1; then \
 	  echo "$$found has no venv module. On Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; fi; \
-	echo "Installing into $(VENV) with $$($$found --version)"; \
+	echo "Installing PyTorch into $(VENV) with $$($$found --version), then the rest"; \
 	$$found -m venv $(VENV); \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train,dev]'; \
-	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt --no-deps nuscenes-devkit; fi
+	$(PIP) torch; \
+	echo "Installing BridgeTA and what it needs"; \
+	$(PIP) -e '.[train]'; \
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then $(PIP) --no-deps nuscenes-devkit; fi
 	@touch $@
 
-demo: install  ## synthesise a drive, put it into a ROS 2 bag, replay it through the network, write the report
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the tools of the tests"
+	@$(PIP) -e '.[train,dev]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## synthesise a drive, put it into a ROS 2 bag, replay it through the network, write the report
 	@$(BIN)/bridgeta demo $(OUT)
 
 test: install  ## run the tests
