@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bridgeta_core.deploy.backends.memory import is_out_of_memory
+from bridgeta_core.utils.errors import read_message
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class GraphCache:
                 if is_out_of_memory(error):
                     raise
                 self._usable = False
-                reason = str(error).splitlines()[0]
+                reason = read_message(error)
                 logger.warning("the network cannot be recorded as a CUDA graph and runs slower (%s)", reason)
             if len(self._recorded) > self._size:
                 self._recorded.popitem(last=False)

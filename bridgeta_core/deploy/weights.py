@@ -22,7 +22,7 @@ from bridgeta_core.deploy.draft import draft
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
-from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, join_first
+from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, join_first, read_message
 from bridgeta_core.utils.limits import MOST_CAMERAS, check_plain, parse_json
 from bridgeta_core.utils.outputs import replace_when_done
 
@@ -245,7 +245,7 @@ def _open(path: Path) -> Iterator[Any]:
     except (SafetensorError, OSError, RuntimeError) as error:  # the last when PyTorch cannot map it
         if describe_lack_of_memory(error):
             raise
-        raise BridgeTAError(f"cannot be read ({str(error).splitlines()[0]})", where=path) from error
+        raise BridgeTAError(f"cannot be read ({read_message(error)})", where=path) from error
 
 
 def _require_fit(build: Callable[[], nn.Module], stored: Mapping[str, Tensor], path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from bridgeta_core.config.experiment import Experiment, to_mapping
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, read_message
 from bridgeta_core.utils.files import check_folder, hold_lock
 from bridgeta_core.utils.limits import LARGEST_TEXT, SettingsLoader, check_plain, read_limited
 from bridgeta_core.utils.outputs import replace_when_done
@@ -123,7 +123,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise BridgeTAError(
-            f"is damaged ({str(error).splitlines()[0]})",
+            f"is damaged ({read_message(error)})",
             where=path,
             fix="Put a whole one in its place, or move the run's folder away to have it trained again",
             exit_code=2,

@@ -23,26 +23,26 @@ class BridgeTAError(Exception):
 
 
 def read_message(error: BaseException) -> str:
-    """Return the first line of an error's message, or what a loader process said.
+    """Return the first line of an error's message, or what a loader process said; of an error without one its type.
 
     PyTorch raises the error of a loader process again in this process, with the traceback as its message.
     """
     text = str(error).strip()
     if re.match(r"Caught \w+ in DataLoader worker", text):
         return re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
-    return text.splitlines()[0] if text else ""
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def describe_lost_loader(error: RuntimeError) -> str | None:
     """Describe in one line, by PyTorch's words, a loader process that died; None for any other error."""
-    first = str(error).splitlines()[0] if str(error) else ""
+    first = str(error).partition("\n")[0]
     died = ("is killed by signal", "exited unexpectedly")
     return first if first.startswith("DataLoader worker") and any(words in first for words in died) else None
 
 
 def describe_lack_of_memory(error: BaseException) -> str | None:
     """Describe in one line, by the words of what failed, that an allocation did; None for any other error."""
-    first = read_message(error) or "no memory is left"
+    first = read_message(error) if str(error) else "no memory is left"
     words = ("can't allocate memory", "out of memory", "not enough memory", "can't start new thread")
     of_torch = isinstance(error, RuntimeError) and any(text in first for text in words)
     of_linker = isinstance(error, ImportError) and ("failed to map" in first or "annot allocate memory" in first)
@@ -56,7 +56,7 @@ def describe_refusal(error: BaseException) -> str | None:
     """
     said = read_message(error)
     if isinstance(error, OSError):
-        return f"{error.filename or 'the output'}: {error.strerror}" if error.strerror else said or "the system failed"
+        return f"{error.filename or 'the output'}: {error.strerror}" if error.strerror else said
     words = re.search(r": ([^:]+) \((\d{1,4})\)$", said)
     return said if isinstance(error, RuntimeError) and words and os.strerror(int(words[2])) == words[1] else None
 

@@ -13,7 +13,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, read_message
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
         device = torch.device(choose_device(name))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = read_message(error)
         raise BridgeTAError(f"device {name} is not usable ({reason})", fix="Use auto or cpu", exit_code=2) from error
     return device
 

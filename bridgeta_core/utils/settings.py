@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, read_message
 
 T = TypeVar("T")
 
@@ -183,7 +183,7 @@ def _explain(error: Exception) -> tuple[str, str | None]:
     """Say in one line why a setting cannot be taken, and what may help."""
     if isinstance(error, YAMLError):
         problem = error.problem if isinstance(error, MarkedYAMLError) else None
-        return f"is not YAML ({problem or str(error).splitlines()[0]})", "Put a text between quotes: key='\"...\"'"
+        return f"is not YAML ({problem or read_message(error)})", "Put a text between quotes: key='\"...\"'"
     if isinstance(error, RecursionError):
         return "is nested too deeply", None
     first = str(getattr(error, "msg", None) or error or "").splitlines()[:1]

@@ -25,7 +25,7 @@ from bridgeta_core.config.experiment import ImageConfig, LiftConfig, StudentConf
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.lift import LiftPlan, lift
 from bridgeta_core.model.student import Student
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, read_message
 
 OPSET = 18  # of ONNX: what PyTorch's exporter writes best; ONNX Runtime 1.14 and later read it
 _FEW_PRODUCTS = 10**7  # of a depth and a feature, in a lift that one thread computes in a few milliseconds
@@ -162,7 +162,9 @@ def export_onnx(part: Part, path: Path) -> None:
                 opset_version=OPSET,
             )
         except Exception as error:  # the exporter has errors of many kinds, for what it cannot translate
-            reason = str(error).strip().splitlines()[0][:200]
+            if describe_lack_of_memory(error):
+                raise
+            reason = read_message(error)[:200]
             raise BridgeTAError(f"the {part.NAME} part cannot be written as ONNX ({reason})") from error
 
 

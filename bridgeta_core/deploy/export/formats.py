@@ -22,7 +22,7 @@ from bridgeta_core.deploy.backends.graphs import export_onnx, free_cameras, spli
 from bridgeta_core.deploy.backends.packages import import_onnxruntime, import_openvino, load_openvino_core
 from bridgeta_core.deploy.export.lift_graph import write_lift_graph
 from bridgeta_core.model.student import Student
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, read_message
 
 Arrays = Mapping[str, NDArray[Any]]
 Graph = Callable[[Arrays], list[NDArray[Any]]]
@@ -64,8 +64,9 @@ def explain_failures(what: str) -> Iterator[None]:
     except BridgeTAError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise BridgeTAError(f"{what} ({reason})") from error
+        if describe_lack_of_memory(error):
+            raise
+        raise BridgeTAError(f"{what} ({read_message(error)[:200]})") from error
 
 
 def _write_onnx(student: Student, folder: Path) -> None:

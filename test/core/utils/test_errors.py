@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, describe_refusal
+from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, describe_refusal, read_message
 
 
 class Failing(Dataset[int]):
@@ -72,3 +72,11 @@ def test_a_loader_process_is_quoted_in_its_last_line() -> None:
 )
 def test_other_errors_are_not_the_systems(error: BaseException) -> None:
     assert describe_refusal(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(MemoryError(), "MemoryError"), (ValueError("  \n"), "ValueError"), (ValueError("one\ntwo"), "one")],
+)
+def test_an_error_without_words_is_named_by_its_type(error: BaseException, message: str) -> None:
+    assert read_message(error) == message

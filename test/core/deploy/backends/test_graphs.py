@@ -114,6 +114,17 @@ def test_what_onnx_cannot_express_is_one_clear_error(student: Student, tmp_path:
         export_onnx(Branching(student), tmp_path / "image.onnx")
 
 
+def test_a_lack_of_memory_is_not_taken_for_what_onnx_cannot_express(
+    student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(torch.onnx, "export", run_out)
+    with pytest.raises(MemoryError):
+        export_onnx(ImagePart(student), tmp_path / "image.onnx")
+
+
 def test_only_norms_that_follow_a_convolution_are_folded() -> None:
     class PreActivation(torch.nn.Module):
         def __init__(self) -> None:
