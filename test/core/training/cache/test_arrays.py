@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bridgeta_core.training.cache import arrays as cache_arrays
 from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter
 from bridgeta_core.utils.arrays import save_array
 from bridgeta_core.utils.errors import BridgeTAError
@@ -43,7 +44,7 @@ def test_an_array_that_the_system_refuses_is_not_called_damaged(tmp_path, monkey
     def refuse(path):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
-    monkeypatch.setattr("bridgeta_core.training.cache.arrays.map_array", refuse)
+    monkeypatch.setattr(cache_arrays, "map_array", refuse)
     with pytest.raises(BridgeTAError) as raised:
         Arrays(tmp_path)
     assert str(raised.value) == f"{tmp_path / 'a.npy'}: cannot be read: Too many open files"
