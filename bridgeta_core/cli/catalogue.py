@@ -42,12 +42,12 @@ def config(
 
 def weights() -> None:
     """List the weights that ship, with their mean IoU on validation data and on towns that they have not seen."""
-    from bridgeta_core.deploy.scores import ShippedScores
+    from bridgeta_core.deploy.scores import BASELINE, STUDENT, ShippedScores
     from bridgeta_core.deploy.weights import SHIPPED
     from bridgeta_core.evaluation.metric import format_percent
 
     scores = ShippedScores.load()
-    shown = {scores.student_name: scores.student, scores.baseline_name: scores.baseline}
+    shown = {STUDENT: scores.student, BASELINE: scores.baseline}
     figures = [Column(name, justify="right") for name in ("MB", "samples", "validation", "unseen")]
     table = Table(Column("name", no_wrap=True), "what", Column("images", no_wrap=True), *figures)
     for name, path in SHIPPED.items():

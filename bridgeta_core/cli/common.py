@@ -144,7 +144,7 @@ class _Console(Console):
 console = _Console()
 
 Configuration = Annotated[
-    str, typer.Argument(help="YAML file, or a shipped name: tiny, nuscenes_swin_t, nuscenes_bevfusion.")
+    str, typer.Argument(help="YAML file, or a shipped name: tiny, small, nuscenes_swin_t, nuscenes_bevfusion.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.", show_default=False)

@@ -21,8 +21,6 @@ class ShippedScores:
     baseline: float
     samples: int
     data: str
-    student_name: str = STUDENT
-    baseline_name: str = BASELINE
 
     @classmethod
     def load(cls) -> ShippedScores:

@@ -140,8 +140,7 @@ def balance_classes(positions: Sequence[int], classes: NDArray[np.bool_], seed: 
     draws, random = int(classes.sum()) // len(pools), np.random.default_rng(seed)
     chosen: list[int] = []
     for pool in pools:
-        whole, rest = divmod(draws, len(pool))
-        chosen += [*np.tile(pool, whole).tolist(), *random.permutation(pool)[:rest].tolist()]
+        chosen += _draw_evenly(pool, draws, random)
     return [positions[i] for i in chosen]
 
 
@@ -163,6 +162,11 @@ def weigh_parts(parts: Sequence[Sequence[int]], weights: Sequence[float], seed: 
             )
     random, chosen = np.random.default_rng(seed), list[int]()
     for part, weight in filled:
-        whole, rest = divmod(round(draws * weight), len(part))
-        chosen += [*part] * whole + [part[i] for i in random.permutation(len(part))[:rest]]
+        chosen += _draw_evenly(np.array(part), round(draws * weight), random)
     return chosen
+
+
+def _draw_evenly(pool: NDArray[np.int64], draws: int, random: np.random.Generator) -> list[int]:
+    """Draw from a pool so that each of its values comes equally often, give or take one."""
+    whole, rest = divmod(draws, len(pool))
+    return [*np.tile(pool, whole).tolist(), *random.permutation(pool)[:rest].tolist()]

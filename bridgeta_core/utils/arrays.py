@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bridgeta_core.utils.errors import find_system_error
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,8 +45,9 @@ def map_array(path: Path) -> NDArray[Any]:
         raise ValueError(f"{path.name} is truncated or no plain array")
     try:
         content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
-    except RuntimeError as error:  # torch's for all that the system refuses, with its number at the end
-        number = int((re.findall(r"\((\d+)\)", str(error)) or [errno.EIO])[-1])
+    except RuntimeError as error:
+        if (number := find_system_error(error)) is None:
+            raise
         raise OSError(number, os.strerror(number), str(path)) from error
     array = content[start:].view(dtype).reshape(shape)
     array.flags.writeable = False

@@ -57,8 +57,15 @@ def describe_refusal(error: BaseException) -> str | None:
     said = read_message(error)
     if isinstance(error, OSError):
         return f"{error.filename or 'the output'}: {error.strerror}" if error.strerror else said
-    words = re.search(r": ([^:]+) \((\d{1,4})\)$", said)
-    return said if isinstance(error, RuntimeError) and words and os.strerror(int(words[2])) == words[1] else None
+    return said if find_system_error(error) is not None else None
+
+
+def find_system_error(error: BaseException) -> int | None:
+    """Find the number of the system's error that PyTorch tells in a RuntimeError; None for any other error."""
+    words = re.search(r": ([^:]+) \((\d{1,4})\)$", read_message(error))
+    if not isinstance(error, RuntimeError) or words is None or os.strerror(int(words[2])) != words[1]:
+        return None
+    return int(words[2])
 
 
 def join_first(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:

@@ -17,7 +17,7 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.lift import depth_bins
 from bridgeta_core.model.student import Student
-from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.errors import BridgeTAError, read_message
 
 
 class Backend(Protocol):
@@ -132,7 +132,7 @@ def explain_failure(name: str, what: str, error: BaseException) -> BridgeTAError
 
 def explain_missing(name: str, package: str, error: ImportError) -> BridgeTAError:
     """Make the error for a back end whose package is absent or broken."""
-    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    reason = read_message(error)[:200]
     state = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({reason})"
     fix = f"pip install {package}, or use the backend auto or torch"
     return BridgeTAError(f"the package {package} {state}", where=f"backend {name}", fix=fix, exit_code=2)
