@@ -226,6 +226,15 @@ def test_an_injection_counts_where_it_met_the_sandbox(tmp_path, path, met):
     assert was_met(log, Injection(operation, "EIO"), [Path("/t")]) is met
 
 
+def test_an_error_in_the_interpreters_files_too_is_no_hit_but_a_kill_is(tmp_path):
+    log, operation = tmp_path / "log", Operation("openat", 1, "/t/out/b", True)
+    calls = [f'{thread} openat(AT_FDCWD</t>, "{path}", O_RDONLY)' for thread, path in ((11, "/t/b"), (12, "/lib/a.py"))]
+    log.write_text("\n".join(f"{call} = -1 EACCES (Permission denied) (INJECTED)" for call in calls))
+    assert not was_met(log, Injection(operation, "EACCES"), [Path("/t")])
+    log.write_text("\n".join(f"{call} = ?" for call in calls))
+    assert was_met(log, Injection(operation), [Path("/t")])
+
+
 @pytest.mark.parametrize(
     ("name", "met", "impossible"),
     [

@@ -101,8 +101,8 @@ def was_met(log: Path, injection: Injection, folders: Iterable[Path]) -> bool:
     """Tell whether an injection met an operation on what lies in the folders.
 
     Other threads and other runs count a little differently: it may have met a file of the interpreter instead. And each
-    thread counts for itself: in another one it may have met what cannot happen, a full disk where a file is read, or a
-    disk's error in a pipe.
+    thread counts for itself: an error may also have met another one, in the interpreter's own files, which are nobody's
+    data, or where it cannot happen, a full disk where a file is read, or a disk's error in a pipe.
     """
     if not log.is_file():
         return False
@@ -115,7 +115,8 @@ def was_met(log: Path, injection: Injection, folders: Iterable[Path]) -> bool:
     opens = injection.operation.name in OPENING
     if opens and injection.code == "ENOSPC" and not all(_OPENS_TO_WRITE.search(line) for line in hits):
         return False
-    return any(_find_path(line, prefixes) is not None for line in hits)
+    ours = [_find_path(line, prefixes) is not None for line in hits]
+    return any(ours) and (all(ours) or not injection.code)
 
 
 def _find_path(call: str, prefixes: list[str]) -> str | None:
