@@ -2,7 +2,7 @@
 
 Six classes on the default grid of 200 x 200 cells, all of them seen, along a bend at 10 m/s and 12 frames a second, so
 that every frame moves the window by a cell or two. The same frames are also fused for an ego at rest; the difference is
-the cost of the move. `values` makes the six grids to be published.
+the cost of the move. `values` makes the six grids to be published, `look_up` what the map says around the ego.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from rich.table import Table
 
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_ros.pipeline.local_map import LocalMap
+from bridgeta_core.geometry.local_map import LocalMap
+from bridgeta_ros.pipeline.messages import to_percent
 
 SPEED, RATE, TURN = 10.0, 12.0, 0.15  # m/s, frames per second, rad/s
 
@@ -49,13 +50,14 @@ def main() -> None:
     everywhere = np.ones(grid.shape, dtype=bool)
     moving, resting = LocalMap(grid, options.size), LocalMap(grid, options.size)
     there, moves = make_pose(0), 0
-    times: dict[str, list[float]] = {"update, ego moves": [], "update, ego at rest": [], "values": []}
+    times: dict[str, list[float]] = {"update, ego moves": [], "update, ego at rest": [], "values": [], "look_up": []}
     for frame in range(-10, options.repeats):
         here, result, before = make_pose(frame), results[frame % len(results)], moving.grid
         taken = (
             milliseconds(lambda r=result, p=here: moving.update(r, everywhere, p)),
             milliseconds(lambda r=result: resting.update(r, everywhere, there)),
-            milliseconds(moving.values),
+            milliseconds(lambda: [to_percent(layer) for layer in moving.probabilities()]),
+            milliseconds(lambda p=here: moving.look_up(p)),
         )
         if frame >= 0:  # the first ones fill the map and warm up
             moves += moving.grid != before

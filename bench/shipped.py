@@ -18,8 +18,9 @@ from machine import read_cpu_name
 import bridgeta_core
 from bridgeta_core.cli.commands import find_table_version
 from bridgeta_core.deploy.scores import BASELINE, FILE, STUDENT
-from bridgeta_core.evaluation.evaluate import EvalReport, evaluate_weights
+from bridgeta_core.evaluation.evaluate import evaluate_weights
 from bridgeta_core.evaluation.metric import RANGE_LABELS
+from bridgeta_core.evaluation.report import EvalReport
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.utils.outputs import replace_when_done
 

@@ -121,6 +121,15 @@ def evaluate(
     baseline: Annotated[
         Path | None, typer.Option(help="Training root; its mean mask, thresholded, is scored as a baseline.")
     ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Other weights to compare with on the same samples, paired by scene.")
+    ] = None,
+    seen: Annotated[
+        bool, typer.Option("--seen", help="Score also the cells alone that a camera looks at and the LiDAR reaches.")
+    ] = False,
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Score also predictions fused along each scene, as a local map does.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and evaluation.png.")] = None,
     labels: Annotated[
         str,
@@ -134,27 +143,45 @@ def evaluate(
     backend: Backend = "torch",
     precision: Precision = "float32",
 ) -> None:
-    """Score weights on a dataset: IoU per class and by range, by BEVFusion's protocol."""
+    """Score weights on a dataset: IoU per class and by range, by BEVFusion's protocol, and average precision.
+
+    Intervals are of 95 %, by a bootstrap over scenes.
+    """
     from bridgeta_core.config import experiment as config
     from bridgeta_core.deploy.weights import read_info
     from bridgeta_core.evaluation.evaluate import evaluate_constant, evaluate_weights
+    from bridgeta_core.evaluation.report import Comparison
 
     if out is not None:
         check_folder(out)
     grid, version = read_info(weights).grid, find_table_version(root, version, source)
+    if against is not None and read_info(against).grid != grid:
+        what = f"{weights} and {against} have different grids, so their cells cannot be compared"
+        raise BridgeTAError(what, fix="Evaluate each by itself", exit_code=2)
     label_config = config.from_mapping(config.LabelConfig, {"mode": labels}, where="--labels")
-    report = evaluate_weights(
-        weights,
-        root,
-        version,
-        scenes,
-        labels=label_config,
-        source=source,
-        device=device,
-        backend=backend,
-        precision=precision,
+    report, *others = (
+        evaluate_weights(
+            name,
+            root,
+            version,
+            scenes,
+            labels=label_config,
+            source=source,
+            device=device,
+            backend=backend,
+            precision=precision,
+            seen=seen,
+            fused=fused,
+        )
+        for name in (weights, against)
+        if name is not None
     )
+    comparison = Comparison.of(report, others[0]) if others else None
     console.print(report.build_table())
+    console.print(report.build_interval_table())
+    if comparison is not None:
+        console.print(others[0].build_table())
+        console.print(comparison.build_table())
     if baseline is not None:
         train_version = find_table_version(baseline, None, source)
         constant = evaluate_constant(
@@ -164,7 +191,8 @@ def evaluate(
     if out is not None:
         with hold_lock(out / ".lock", wait=True):  # so that both are of one evaluation
             with replace_when_done(out / "evaluation.json") as temporary:
-                temporary.write_text(json.dumps(report.to_mapping(), indent=2))
+                content = report.to_mapping() | (comparison.to_mapping() if comparison is not None else {})
+                temporary.write_text(json.dumps(content, indent=2))
             with replace_when_done(out / "evaluation.png") as temporary:
                 report.draw(temporary)
         say(f"Wrote {out / 'evaluation.json'} and {out / 'evaluation.png'}")

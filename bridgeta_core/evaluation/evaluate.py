@@ -2,111 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from bridgeta_core.config.experiment import ImageConfig, LabelConfig
 from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Batch, FrameDataset, collate
 from bridgeta_core.data.loader import make_loader
-from bridgeta_core.evaluation.metric import (
-    RANGE_LABELS,
-    RANGES,
-    THRESHOLDS,
-    IoU,
-    MapIoU,
-    describe_unscored,
-    format_percent,
-    format_threshold,
-    intersection_over_union,
-)
-from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
+from bridgeta_core.evaluation.figures import SceneCounts
+from bridgeta_core.evaluation.fused import Fusion
+from bridgeta_core.evaluation.metric import RANGES, IoU, describe_unscored, intersection_over_union
+from bridgeta_core.evaluation.report import EvalReport
+from bridgeta_core.evaluation.seen import SeenCells
+from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader
 
 if TYPE_CHECKING:
     from bridgeta_core.deploy.runtime import Runtime
-
-
-@dataclass(frozen=True, eq=False)
-class EvalReport:
-    """The IoU of one predictor on one dataset."""
-
-    subject: str
-    root: Path
-    scenes: str
-    labels: str
-    samples: int
-    seconds: float
-    iou: IoU
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the report as plain values for JSON; null where nothing is scored."""
-        return {
-            "subject": self.subject,
-            "root": str(self.root),
-            "scenes": self.scenes,
-            "labels": self.labels,
-            "samples": self.samples,
-            "seconds": round(self.seconds, 2),
-            "thresholds": list(THRESHOLDS),
-            **self.iou.to_mapping(),
-        }
-
-    def build_table(self, title: str | None = None) -> Table:
-        """Build a table of the IoU in per cent with a row per class."""
-        iou = self.iou
-        data = f"{self.samples} samples of {self.root} ({self.scenes})"
-        end = ("<= or >=: at the end of the thresholds, a better one may lie beyond",) if iou.at_end.any() else ()
-        caption = "\n".join((data, f"{self.labels} labels", *iou.notes, *end))
-        table = Table(title=title or f"IoU in %, {self.subject}", caption=caption)
-        for column in ("class", "best", "threshold", "at 0.5", *RANGE_LABELS):
-            table.add_column(column, justify="left" if column == "class" else "right")
-        for c, name in enumerate(CLASS_NAMES):
-            threshold = format_threshold(iou.threshold[c], bool(iou.at_end[c]))
-            ranges = [format_percent(value) for value in iou.by_range[c]]
-            table.add_row(name, format_percent(iou.best[c]), threshold, format_percent(iou.half[c]), *ranges)
-        means = [format_percent(value) for value in iou.miou_by_range]
-        table.add_section()
-        table.add_row("mean", format_percent(iou.miou), "", format_percent(iou.miou_half), *means)
-        return table
-
-    def draw(self, path: Path) -> None:
-        """Write a PNG with a group of bars per class: over all cells, and by range."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        columns = np.concatenate([self.iou.best[:, None], self.iou.by_range], axis=1) * 100
-        shades = ("#1b3a57", "#3f7cac", "#8fb8d6", "#c9dcea")
-        width = 0.8 / columns.shape[1]
-        for k, (values, label) in enumerate(zip(columns.T, ("all cells", *RANGE_LABELS), strict=True)):
-            x = np.arange(len(CLASSES)) + (k - (columns.shape[1] - 1) / 2) * width
-            axes.bar(x, np.nan_to_num(values), width, label=label, color=shades[k % len(shades)])
-            if k == 0:
-                for place, value in zip(x, values, strict=True):
-                    text = "not scored" if math.isnan(value) else f"{value:.0f}"
-                    axes.annotate(text, (place, np.nan_to_num(value)), ha="center", va="bottom", fontsize=8)
-        axes.set_xticks(range(len(CLASSES)), CLASS_NAMES)
-        axes.set_ylabel("IoU, %")
-        axes.set_ylim(0, 100)
-        axes.set_title(f"{self.subject}: mIoU {format_percent(self.iou.miou)} % over {self.samples} samples")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, ncols=4)
-        FigureCanvasAgg(figure).print_figure(path, format="png", dpi=150)
 
 
 def evaluate(
@@ -117,25 +39,49 @@ def evaluate(
     scenes: str = "all",
     batch_size: int = 4,
     workers: int = 2,
+    seen: SeenCells | None = None,
+    fusion: Fusion | None = None,
 ) -> EvalReport:
     """Score `predict`, which returns probabilities `[B, 6, Y, X]` for a batch, over a dataset, with a progress bar.
 
+    With `seen` also over the cells that the vehicle sees alone, and with `fusion` also what fuses from the predictions.
     Raises BridgeTAError when a loader process dies.
     """
-    metric = MapIoU(dataset.grid)
+    counts, seen_counts, fused_counts = (SceneCounts(dataset.grid) for _ in range(3))
+    samples = map(dataset.sample, range(len(dataset)))
     loader = make_loader(dataset, workers, batch_size=batch_size, collate_fn=collate)
     start = time.monotonic()
     try:
         for batch in track(loader, description=f"Evaluating {subject}"):
-            metric.update(predict(batch), batch.labels, batch.known)
+            for probabilities, labels, known in zip(predict(batch), batch.labels, batch.known, strict=True):
+                sample = next(samples)
+                counts.update(sample.scene, probabilities, labels, known)
+                if seen is not None:
+                    cells = torch.from_numpy(seen.find(sample))
+                    seen_counts.update(sample.scene, probabilities, labels, known[:, None, None].cpu() & cells)
+                if fusion is not None:
+                    fused = torch.from_numpy(fusion.add(sample, probabilities.float().cpu().numpy()))
+                    fused_counts.update(sample.scene, fused, labels, known)
     except RuntimeError as error:
         if (reason := describe_lost_loader(error)) is None:
             raise
         fix = "If memory ran short, close other programs and start again"
         raise BridgeTAError(f"lost a loader process ({reason})", where=dataset.dataset.root, fix=fix) from error
     seconds = time.monotonic() - start
-    labels = dataset.label_config.mode
-    return EvalReport(subject, dataset.dataset.root, scenes, labels, len(dataset), seconds, metric.result())
+    figures = counts.result()
+    return EvalReport(
+        subject,
+        dataset.dataset.root,
+        scenes,
+        dataset.label_config.mode,
+        len(dataset),
+        seconds,
+        figures.iou,
+        figures,
+        seen=None if seen is None else seen_counts.result(),
+        fused=None if fusion is None else fused_counts.result(),
+        without_lidar=0 if seen is None else seen.without_lidar,
+    )
 
 
 def evaluate_weights(
@@ -150,10 +96,13 @@ def evaluate_weights(
     backend: str = "torch",
     precision: str = "float32",
     workers: int = 2,
+    seen: bool = False,
+    fused: bool = False,
 ) -> EvalReport:
     """Score a student's weights on a dataset, on the grid and with the cameras that it was trained for.
 
-    `device`, `backend` and `precision` are those of `Runtime`, so that what a vehicle runs can be scored. Raises
+    `device`, `backend` and `precision` are those of `Runtime`, so that what a vehicle runs can be scored. With `seen`
+    also over the cells that the vehicle sees alone, and with `fused` also what fuses along each scene. Raises
     BridgeTAError when the weights or the data are missing or broken, or do not fit each other, and as `Runtime` does.
     """
     from bridgeta_core.deploy.runtime import Runtime
@@ -168,7 +117,16 @@ def evaluate_weights(
     subject = (
         path.stem if (backend, precision) == ("torch", "float32") else f"{path.stem} ({runtime.backend}, {precision})"
     )
-    return evaluate(predict_with(runtime), dataset, subject, scenes=scenes, workers=workers)
+    cells = SeenCells(dataset, info.model.lift)
+    return evaluate(
+        predict_with(runtime),
+        dataset,
+        subject,
+        scenes=scenes,
+        workers=workers,
+        seen=cells if seen else None,
+        fusion=Fusion(info.grid, cells) if fused else None,
+    )
 
 
 def predict_with(runtime: Runtime) -> Callable[[Batch], Tensor]:

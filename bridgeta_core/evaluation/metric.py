@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.utils.arrays import Flags, Floats
+from bridgeta_core.utils.arrays import Flags, Floats, Ints
 from bridgeta_core.utils.errors import BridgeTAError
 
 THRESHOLDS = (0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65)
@@ -43,17 +43,17 @@ class IoU:
     @property
     def miou(self) -> float:
         """The mean of `best` over the classes that are scored."""
-        return _mean(self.best)
+        return average_scored(self.best)
 
     @property
     def miou_half(self) -> float:
         """The mean of `half` over the classes that are scored."""
-        return _mean(self.half)
+        return average_scored(self.half)
 
     @property
     def miou_by_range(self) -> Floats:
         """The means of `by_range` over the classes that are scored, `[ranges]`."""
-        return np.array([_mean(column) for column in self.by_range.T])
+        return np.array([average_scored(column) for column in self.by_range.T])
 
     def to_mapping(self, half_by_range: bool = False) -> dict[str, Any]:
         """Return plain values for JSON, with 6 digits; null where nothing is scored.
@@ -63,24 +63,27 @@ class IoU:
         classes: dict[str, Any] = {}
         for c, name in enumerate(CLASS_NAMES):
             classes[name] = {
-                "iou": _round(self.best[c]),
-                "threshold": _round(self.threshold[c]),
+                "iou": round_share(self.best[c]),
+                "threshold": round_share(self.threshold[c]),
                 "threshold_at_end": bool(self.at_end[c]),
-                "iou_at_0.5": _round(self.half[c]),
-                "iou_by_range": dict(zip(RANGE_LABELS, map(_round, self.by_range[c]), strict=True)),
+                "iou_at_0.5": round_share(self.half[c]),
+                "iou_by_range": dict(zip(RANGE_LABELS, map(round_share, self.by_range[c]), strict=True)),
             }
             if half_by_range:
-                values = map(_round, self.half_by_range[c])
+                values = map(round_share, self.half_by_range[c])
                 classes[name]["iou_by_range_at_0.5"] = dict(zip(RANGE_LABELS, values, strict=True))
         content: dict[str, Any] = {
-            "miou": _round(self.miou),
-            "miou_at_0.5": _round(self.miou_half),
+            "miou": round_share(self.miou),
+            "miou_at_0.5": round_share(self.miou_half),
             "classes": classes,
             "notes": list(self.notes),
         }
         if half_by_range:
             content["ranges"] = {
-                label: {"miou": _round(self.miou_by_range[r]), "miou_at_0.5": _round(_mean(self.half_by_range[:, r]))}
+                label: {
+                    "miou": round_share(self.miou_by_range[r]),
+                    "miou_at_0.5": round_share(average_scored(self.half_by_range[:, r])),
+                }
                 for r, label in enumerate(RANGE_LABELS)
             }
         return content
@@ -115,7 +118,8 @@ class MapIoU:
     def update(self, probabilities: Tensor, labels: Tensor, known: Tensor) -> None:
         """Add a batch: probabilities `[B, 6, Y, X]` in [0, 1], labels of 0 and 1 alike, and known `[B, 6]`.
 
-        A class unknown to a sample's map is not counted there. Raises BridgeTAError for values that are not finite.
+        A class unknown to a sample's map is not counted there; `known` may also be by cell, `[B, 6, Y, X]`. Raises
+        BridgeTAError for values that are not finite.
         """
         if not torch.isfinite(probabilities).all():
             raise BridgeTAError("the prediction holds values that are not finite", fix="Train at a lower learning rate")
@@ -130,25 +134,37 @@ class MapIoU:
 
     def result(self) -> IoU:
         """Compute the IoU of all that was added."""
-        counts = self.counts.cpu().numpy()
-        by_range = np.concatenate([counts.sum(axis=1, keepdims=True), counts[:, : len(RANGES)]], axis=1)
-        # Cells that reach threshold t are those on levels above t: sums from the far end.
-        reached = by_range[:, :, ::-1].cumsum(axis=2)[:, :, ::-1][:, :, 1:]
-        positives = by_range[..., 1].sum(axis=2)
-        iou = intersection_over_union(reached[..., 1], reached[..., 0], positives[..., None])
-        whole = iou[:, 0]
-        choice = np.where(np.isnan(whole), -1, whole).argmax(axis=1)
-        rows = np.arange(len(CLASSES))
-        scored = positives[:, 0] > 0
-        return IoU(
-            best=whole[rows, choice],
-            threshold=np.where(scored, np.array(THRESHOLDS)[choice], np.nan),
-            half=whole[:, THRESHOLDS.index(0.5)],
-            by_range=iou[rows, 1:, choice],
-            half_by_range=iou[:, 1:, THRESHOLDS.index(0.5)],
-            at_end=scored & (whole[rows, choice] < 1) & np.isin(choice, (0, len(THRESHOLDS) - 1)),
-            notes=describe_unscored(counts.sum(axis=(1, 2, 3)) > 0, scored),
-        )
+        return compute_iou(self.counts.cpu().numpy())
+
+
+def compute_iou(counts: Ints) -> IoU:
+    """Compute the IoU from `counts` as `MapIoU` has them."""
+    by_range = np.concatenate([counts.sum(axis=1, keepdims=True), counts[:, : len(RANGES)]], axis=1)
+    iou, positives = compute_threshold_iou(by_range)
+    whole = iou[:, 0]
+    choice = np.where(np.isnan(whole), -1, whole).argmax(axis=1)
+    rows = np.arange(len(CLASSES))
+    scored = positives[:, 0] > 0
+    return IoU(
+        best=whole[rows, choice],
+        threshold=np.where(scored, np.array(THRESHOLDS)[choice], np.nan),
+        half=whole[:, THRESHOLDS.index(0.5)],
+        by_range=iou[rows, 1:, choice],
+        half_by_range=iou[:, 1:, THRESHOLDS.index(0.5)],
+        at_end=scored & (whole[rows, choice] < 1) & np.isin(choice, (0, len(THRESHOLDS) - 1)),
+        notes=describe_unscored(counts.sum(axis=(1, 2, 3)) > 0, scored),
+    )
+
+
+def compute_threshold_iou(counts: NDArray[Any]) -> tuple[Floats, NDArray[Any]]:
+    """Compute the IoU at every threshold, `[..., thresholds]`, and the number of cells whose label is 1, `[...]`.
+
+    `counts` `[..., thresholds + 1, 2]` are cells by number of thresholds reached, and label.
+    """
+    # Cells that reach threshold t are those on levels above t: sums from the far end.
+    reached = counts[..., ::-1, :].cumsum(axis=-2)[..., ::-1, :][..., 1:, :]
+    positives = counts[..., 1].sum(axis=-1)
+    return intersection_over_union(reached[..., 1], reached[..., 0], positives[..., None]), positives
 
 
 def intersection_over_union(true: Any, false: Any, positives: Any) -> Floats:
@@ -181,12 +197,12 @@ def format_threshold(value: float, at_end: bool) -> str:
     return f"{'' if not at_end else '<=' if value == THRESHOLDS[0] else '>='}{value:.2f}"
 
 
-def _round(value: float | np.floating[Any]) -> float | None:
+def round_share(value: float | np.floating[Any]) -> float | None:
     """Round a share for JSON, which has no NaN."""
     return None if math.isnan(value) else round(float(value), 6)
 
 
-def _mean(values: Floats) -> float:
+def average_scored(values: Floats) -> float:
     """Average the values that are not NaN."""
     scored = values[~np.isnan(values)]
     return float(scored.mean()) if len(scored) else math.nan

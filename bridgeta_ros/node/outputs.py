@@ -16,13 +16,13 @@ from rosidl_runtime_py.utilities import get_message
 
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.local_map import LocalMap
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.node.graph.factory import RosFactory
 from bridgeta_ros.node.graph.polled import STATIC_QOS, TfTopic
 from bridgeta_ros.node.parameters import NodeParameters
 from bridgeta_ros.pipeline import messages, topics
-from bridgeta_ros.pipeline.local_map import LocalMap
 from bridgeta_ros.pipeline.pipeline import BevResult
 from bridgeta_ros.pipeline.status import OK, WARN, Status
 
@@ -155,8 +155,9 @@ class LocalMapOutput:
             self._problem = self._fault = None
         if fused is None:
             return
-        for publisher, values in zip(self._publishers, self._map.values(), strict=True):
+        for publisher, layer in zip(self._publishers, self._map.probabilities(), strict=True):
             if publisher.get_subscription_count():
+                values = messages.to_percent(layer)
                 grid = messages.make_occupancy_grid(self._make, values, self._map.grid, fused.stamp_ns, self._frame)
                 publisher.publish(grid)
 

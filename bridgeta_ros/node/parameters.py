@@ -10,8 +10,8 @@ from typing import Any
 
 from bridgeta_core.config.experiment import from_mapping, setting, to_mapping
 from bridgeta_core.deploy.backends.supported import NAMES, PRECISIONS
+from bridgeta_core.geometry.local_map import GAIN
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.pipeline.local_map import GAIN
 from bridgeta_ros.pipeline.sync import DEFAULT_SLOP
 
 # When a changed value takes effect. The node refuses changes that would have no effect: of "configure" parameters while
@@ -36,7 +36,7 @@ class LocalMapParameters:
     frame: str = _parameter("map", "frame that stands still, such as map or odom; TF must lead from it to base_frame")
     size: float = _parameter(120.0, "side of the map, metres; the vehicle is in its middle", ge=10, le=1000)
     gain: float = _parameter(
-        GAIN, "weight of one result's log-odds; below 1, as successive errors are alike", ge=0.01, le=1
+        GAIN, "least weight of a new result in the mean of log-odds; 0.1 remembers some ten results", ge=0.01, le=1
     )
 
 

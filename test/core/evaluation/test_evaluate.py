@@ -11,11 +11,14 @@ import torch
 from rich.console import Console
 
 from bridgeta_core.config import experiment as config
-from bridgeta_core.config.experiment import ImageConfig
+from bridgeta_core.config.experiment import ImageConfig, LiftConfig
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
-from bridgeta_core.evaluation import evaluate as evaluation
 from bridgeta_core.evaluation.evaluate import evaluate, evaluate_constant, evaluate_weights
+from bridgeta_core.evaluation.fused import Fusion
+from bridgeta_core.evaluation.metric import MapIoU
+from bridgeta_core.evaluation.report import Comparison
+from bridgeta_core.evaluation.seen import SeenCells
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 
@@ -82,6 +85,70 @@ def test_a_report_says_which_labels_it_scores_against(small_root, frames):
     assert constant.iou.best[0] != evaluate_constant(small_root, VERSION, small_root, VERSION, grid=GRID).iou.best[0]
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batches_count_every_sample_to_its_own_scene(frames, batch_size):
+    def predict(batch):
+        """Depend on each sample's labels alone."""
+        seeds = [int(labels.sum()) for labels in batch.labels]
+        noise = [torch.rand(batch.labels.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return (torch.stack(noise) + batch.labels) / 2
+
+    by_scene = []
+    for scene in ("mini_train", "mini_val"):
+        one = FrameDataset(frames.dataset, scene, ("CAM_FRONT",), frames.image, GRID)
+        by_scene += [evaluate(predict, one, "noise", batch_size=1, workers=0).figures]
+    figures = evaluate(predict, frames, "noise", batch_size=batch_size, workers=0).figures
+    assert figures.scenes == 2
+    for name in ("counts", "histograms"):
+        expected = np.concatenate([getattr(scene, name) for scene in by_scene])
+        np.testing.assert_array_equal(getattr(figures, name), expected)
+
+
+def test_a_report_gives_every_figure_an_interval(frames):
+    report = evaluate(lambda batch: batch.labels.float() * 0.42, frames, "faint labels", workers=0)
+    content = json.loads(json.dumps(report.to_mapping(), allow_nan=False))
+    assert content["bootstrap"] == {"scenes": 2, "resamples": 1000, "level": 0.95}
+    assert content["miou_interval"] == [1, 1]
+    assert content["miou_at_0.5_interval"] == [0, 0]
+    assert content["mean_average_precision"] == 1
+    assert content["classes"]["walkway"]["average_precision_interval"] == [1, 1]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(report.build_interval_table())
+    text = console.file.getvalue()
+    assert "100.0 (100.0 to 100.0)" in text
+    assert "bootstrap over 2 scenes" in text
+
+
+def test_one_scene_has_figures_without_intervals(frames):
+    one = FrameDataset(frames.dataset, "mini_train", ("CAM_FRONT",), frames.image, GRID)
+    report = evaluate(lambda batch: batch.labels.float(), one, "labels", workers=0)
+    assert report.to_mapping()["miou_interval"] is None
+    assert report.build_interval_table().caption == "One scene: no intervals"
+
+
+def test_two_predictors_are_compared_by_scene(frames):
+    def predict(batch):
+        worse = batch.labels.float()
+        worse[..., ::2] = 0
+        return worse
+
+    reports = [
+        evaluate(p, frames, name, workers=0)
+        for name, p in {"labels": lambda b: b.labels.float(), "half": predict}.items()
+    ]
+    better, worse = (report.iou.miou for report in reports)
+    content = json.loads(json.dumps(Comparison.of(*reports).to_mapping(), allow_nan=False))
+    assert content["against"]["subject"] == "half"
+    assert content["difference"]["miou"] == pytest.approx(better - worse, abs=1e-6)
+    low, high = content["difference"]["miou_interval"]
+    assert 0 < low <= content["difference"]["miou"] <= high
+    same = Comparison.of(reports[0], reports[0]).to_mapping()["difference"]
+    assert same["classes"]["divider"]["iou_interval"] == [0, 0]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(Comparison.of(*reports).build_table())
+    assert f"+{100 * (better - worse):.1f}" in console.file.getvalue()
+
+
 def test_an_unscored_class_is_null_with_a_note(small_root, tmp_path):
     boston = FrameDataset(
         NuScenesDataset(small_root, VERSION), "mini_val", ("CAM_FRONT",), ImageConfig(48, 32, margin=1.0), GRID
@@ -144,9 +211,30 @@ def test_weights_are_scored_with_their_own_cameras_and_grid(two_scenes, small_ro
     frames = FrameDataset(
         NuScenesDataset(small_root, VERSION), "all", ("CAM_BACK", "CAM_FRONT"), ImageConfig(96, 64, margin=1.0), GRID
     )
-    metric = evaluation.MapIoU(GRID)
+    metric = MapIoU(GRID)
     for frame in frames:
         with torch.inference_mode():
             plan = student.plan(frame.intrinsics[None], frame.ego_T_cam[None])
             metric.update(student(frame.images[None], plan).Z.sigmoid(), frame.labels[None], frame.known[None])
     np.testing.assert_allclose(report.iou.best, metric.result().best, atol=1e-3)
+
+
+def test_what_is_seen_and_what_is_fused_are_figures_of_their_own(frames):
+    def predict(batch):
+        return torch.where(torch.from_numpy(in_view), batch.labels.float(), 0.5)
+
+    cells = SeenCells(frames, LiftConfig())
+    in_view = cells.find_in_view(frames.sample(0))
+    report = evaluate(
+        predict, frames, "a front camera", batch_size=3, workers=0, seen=cells, fusion=Fusion(GRID, cells)
+    )
+    content = json.loads(json.dumps(report.to_mapping(), allow_nan=False))
+    assert content["miou"] < 0.5
+    assert content["seen"]["miou"] == 1
+    assert content["miou"] < content["fused"]["miou"]
+    assert 0 < content["seen"]["share"] < in_view.mean()
+    assert content["seen"]["samples_without_lidar"] == 0
+    console = Console(file=io.StringIO(), width=120)
+    console.print(report.build_interval_table())
+    text = console.file.getvalue()
+    assert all(words in text for words in ("IoU, seen cells", "IoU, fused", "% of the cells"))

@@ -15,6 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.local_map import LocalMap
 from bridgeta_core.geometry.rig import Camera
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.errors import BridgeTAError
@@ -228,3 +229,20 @@ def test_every_stamp_is_a_time_that_messages_hold_or_refused(seconds, nanosecond
         messages.stamp_to_ns(header)
     with pytest.raises(BridgeTAError, match="is no time"):
         messages.make_time(StrictFactory(), whole)
+
+
+def test_an_occupancy_grid_of_the_map_has_its_cells_in_place():
+    bev = BevGrid(-2, 2, -2, 2, 0.4)
+    local = LocalMap(bev, 8.0)
+    probabilities = np.full((6, 10, 10), 0.5)
+    probabilities[1, 5, 9] = 0.99  # 1.8 m ahead, 0.2 m to the left
+    local.update(probabilities, np.ones((10, 10), dtype=bool), rigid((2999.6, 1234.8, 0), (1, 0, 0, 0)))
+    factory = messages.RosbagsFactory(STORE)
+    message = messages.make_occupancy_grid(factory, messages.to_percent(local.probabilities()[1]), local.grid, 5, "map")
+    info = message.info
+    row, column = divmod(int(message.data.argmax()), info.width)
+    resolution = float(np.float32(info.resolution))  # that field is a float32
+    x = info.origin.position.x + (column + 0.5) * resolution
+    y = info.origin.position.y + (row + 0.5) * resolution
+    assert (x, y) == pytest.approx((2999.6 + 1.8, 1234.8 + 0.2), abs=1e-4)
+    assert (info.width, info.height, message.header.frame_id) == (20, 20, "map")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,32 +12,26 @@ from numpy.typing import ArrayLike, NDArray
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.transforms import Matrix, planar
+from bridgeta_core.utils.arrays import Flags
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.limits import MOST_CELLS
-from bridgeta_ros.pipeline.messages import to_percent
 
-GAIN = 0.2
-LIMIT = 3.5
+GAIN = 0.1
 _LARGEST_PROBABILITY = 0.99  # of one frame: a network that says 1.0 must not outvote all others for ever
-_LARGEST_LIMIT = 20.0  # log-odds; a probability of 1 - 2e-9, and float32 still adds small evidence to it
 _FARTHEST = 1e8  # metres; beyond it float64 no longer separates neighbouring cells well enough
 
 
 class LocalMap:
     """A square window of cells in a fixed frame (`odom` or `map`) that moves with the ego: one grid per class.
 
-    Every cell has the log-odds l of its class and adds each frame by
+    Every cell has the log-odds l of each class, their mean over the frames that saw it. The n-th of them changes it by
 
-        l <- clamp(l + gain * ln(p / (1 - p)), -limit, +limit)
+        l <- l + max(1 / n, gain) * (ln(p / (1 - p)) - l)
 
-    which is the update of an occupancy grid with prior 0.5 (Moravec and Elfes, ICRA 1985; in this form Thrun, Burgard
-    and Fox, Probabilistic Robotics, ch. 9), with two additions:
-
-    - `gain` below 1. The sum holds for independent observations. Successive frames of one network show nearly the
-      same pixels and share their errors, so a frame counts as a share of an observation: 1 / gain frames as one.
-    - `limit`, so that the map can change its mind (the clamping of OctoMap, Hornung et al. 2013). A cell at the limit
-      is back at 0.5 after limit / (gain |ln(p / (1 - p))|) frames of the opposite probability p. With the defaults
-      (0.2 and 3.5, a probability of 0.97) those are 8 frames of p = 0.1, or 4 of p = 0: p is clipped to 0.01 to 0.99.
+    so that all frames count alike at first, and a frame counts half as much as one ln(2) / gain frames later. The sum
+    that occupancy grids have instead (Moravec and Elfes, ICRA 1985) holds for independent observations. Successive
+    frames of one network show nearly the same pixels and share their errors, and a sum would take what the network
+    never gives more than 0.5, such as a far divider, for surely absent.
 
     The window's corner is a whole number of cells from the frame's origin. It moves by whole cells, so nothing is ever
     resampled: cells that leave are forgotten, cells that enter are unknown.
@@ -53,9 +48,7 @@ class LocalMap:
     classes
         How many classes there are.
     gain
-        Weight of a frame, above 0 and at most 1.
-    limit
-        Largest absolute log-odds of a cell, above 0 and at most 20.
+        Least weight of a new frame in a mean, above 0 and at most 1; with 1 the map keeps the latest frame alone.
 
     Raises BridgeTAError for values outside these ranges. Not safe for calls from several threads at once.
     """
@@ -67,7 +60,6 @@ class LocalMap:
         *,
         classes: int = len(CLASSES),
         gain: float = GAIN,
-        limit: float = LIMIT,
     ) -> None:
         cells = size / grid.resolution
         if not math.isfinite(cells) or round(cells) < 1 or abs(cells - round(cells)) > 1e-6:
@@ -82,14 +74,11 @@ class LocalMap:
             )
         if not 0 < gain <= 1:
             raise BridgeTAError(f"local map: the gain is {gain}", fix="Choose one above 0 and up to 1", exit_code=2)
-        if not 0 < limit <= _LARGEST_LIMIT:
-            fix = f"Choose one above 0 and up to {_LARGEST_LIMIT:g}"
-            raise BridgeTAError(f"local map: the limit is {limit}", fix=fix, exit_code=2)
-        self._bev, self._gain, self._limit = grid, gain, limit
+        self._bev, self._gain = grid, gain
         self._side = round(cells)
         self._corner = self._find_corner((0.0, 0.0))
-        # NaN where nothing was ever observed.
-        self._log_odds = np.full((classes, self._side, self._side), np.nan, dtype=np.float32)
+        self._log_odds = np.zeros((classes, self._side, self._side), dtype=np.float32)
+        self._frames = np.zeros((self._side, self._side), dtype=np.float32)  # that saw a cell, up to 1 / gain
 
     @property
     def grid(self) -> BevGrid:
@@ -100,9 +89,8 @@ class LocalMap:
     def update(self, probabilities: NDArray[np.floating], seen: NDArray[np.bool_], map_T_base: ArrayLike) -> None:
         """Move the window to the ego and fuse one frame.
 
-        A cell of the window takes part if its centre lies in a cell of the result that is `seen` and whose probability
-        is finite. It adds the log-odds there, interpolated between the cells' centres. An unseen cell counts as
-        log-odds of 0, so beside one the evidence fades over half a cell.
+        A cell of the window takes part if its centre lies in a cell of the result that is `seen` and whose
+        probabilities are finite. Log-odds are interpolated between the centres of such cells.
 
         Parameters
         ----------
@@ -125,30 +113,40 @@ class LocalMap:
         pose = _to_planar(map_T_base)
         self._move(self._find_corner(pose[:2, 3]))
 
-        bev_T_window = self._bev_T_window(pose)
+        bev_T_window, size = self._bev_T_window(pose), (self._side, self._side)
+        valid = seen & np.isfinite(probabilities).all(axis=0)
+        covered, weight = _warp_mask(valid, bev_T_window, size)
+        self._frames = np.where(covered, np.minimum(self._frames + 1, 1 / self._gain), self._frames)
+        rate = np.where(covered, 1 / np.maximum(self._frames, 1), np.float32(0))
         # Class by class, so that the arrays stay in the processor's cache.
         for layer, frame in zip(self._log_odds, probabilities, strict=True):
-            valid = np.isfinite(frame) & seen
             clipped = np.clip(np.where(valid, frame, 0.5), 1 - _LARGEST_PROBABILITY, _LARGEST_PROBABILITY).astype(
                 np.float32
             )
-            evidence = self._gain * np.log(clipped / (1 - clipped))
-            added = self._warp(evidence, bev_T_window, cv2.INTER_LINEAR)
-            covered = self._warp(valid.view(np.uint8), bev_T_window, cv2.INTER_NEAREST).view(np.bool_)
-            fused = np.clip(np.where(np.isnan(layer), 0, layer) + added, -self._limit, self._limit)
-            layer[:] = np.where(covered, fused, layer)
+            evidence = _warp(np.log(clipped / (1 - clipped)), bev_T_window, size, cv2.INTER_LINEAR)
+            layer += rate * (evidence / weight - layer)
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return probabilities `[classes, rows, columns]` over `grid`; NaN where nothing was observed."""
-        return 1 / (1 + np.exp(-self._log_odds))
+        return np.where(self._frames > 0, 1 / (1 + np.exp(-self._log_odds)), np.float32(np.nan))
 
-    def values(self) -> NDArray[np.int8]:
-        """Return occupancy values `[classes, rows, columns]`: 0 to 100, and -1 where nothing was observed."""
-        return np.stack([to_percent(layer) for layer in self.probabilities()])
+    def look_up(self, map_T_base: ArrayLike) -> NDArray[np.float32]:
+        """Return the map around an ego: probabilities `[classes, Y, X]` over the grid given at the start.
+
+        NaN for a cell whose centre lies in a cell of the window where nothing was observed, or outside the window.
+
+        Raises BridgeTAError for an invalid pose.
+        """
+        window_T_bev = cv2.invertAffineTransform(self._bev_T_window(_to_planar(map_T_base)))
+        rows, columns = self._bev.shape
+        covered, weight = _warp_mask(self._frames > 0, window_T_bev, (columns, rows))
+        layers = [_warp(layer, window_T_bev, (columns, rows), cv2.INTER_LINEAR) / weight for layer in self._log_odds]
+        return np.where(covered, 1 / (1 + np.exp(-np.stack(layers))), np.float32(np.nan))
 
     def reset(self) -> None:
         """Forget everything observed; the window stays where it is."""
-        self._log_odds.fill(np.nan)
+        self._log_odds.fill(0)
+        self._frames.fill(0)
 
     def _find_corner(self, xy: ArrayLike) -> tuple[int, int]:
         """Return the lower left cell (column, row) of a window centred within half a cell of `xy`, metres."""
@@ -162,9 +160,10 @@ class LocalMap:
         if shift == (0, 0):
             return
         (to_columns, from_columns), (to_rows, from_rows) = (self._find_overlap(cells) for cells in shift)
-        moved = np.full_like(self._log_odds, np.nan)
-        moved[:, to_rows, to_columns] = self._log_odds[:, from_rows, from_columns]
-        self._log_odds = moved
+        log_odds, frames = np.zeros_like(self._log_odds), np.zeros_like(self._frames)
+        log_odds[:, to_rows, to_columns] = self._log_odds[:, from_rows, from_columns]
+        frames[to_rows, to_columns] = self._frames[from_rows, from_columns]
+        self._log_odds, self._frames = log_odds, frames
 
     def _find_overlap(self, shift: int) -> tuple[slice, slice]:
         """Return the cells common to the window and one `shift` cells further, along one axis: (new, old) slices."""
@@ -183,10 +182,22 @@ class LocalMap:
         first = base_R_map @ ((np.array(self._corner) + 0.5) * r - pose[:2, 3])
         return np.column_stack((base_R_map, self._bev.to_cells(first) - 0.5))
 
-    def _warp(self, layer: NDArray[np.generic], bev_T_window: Matrix, interpolation: int) -> NDArray[np.generic]:
-        """Look up one layer of a result at the window's cells; 0 outside."""
-        size = (self._side, self._side)
-        return cv2.warpAffine(layer, bev_T_window, size, flags=interpolation | cv2.WARP_INVERSE_MAP)
+
+def _warp(
+    layer: NDArray[np.generic], source_T_target: Matrix, size: tuple[int, int], interpolation: int
+) -> NDArray[Any]:
+    """Look up a layer at the cells of a target of `size` columns and rows; 0 outside."""
+    return cv2.warpAffine(layer, source_T_target, size, flags=interpolation | cv2.WARP_INVERSE_MAP)
+
+
+def _warp_mask(mask: Flags, source_T_target: Matrix, size: tuple[int, int]) -> tuple[Flags, NDArray[np.float32]]:
+    """Find the target's cells whose centres lie in a cell of a mask, and how much of an interpolation there is of it.
+
+    The share is at least a quarter in those cells; elsewhere it is not used, and not 0.
+    """
+    covered = _warp(mask.view(np.uint8), source_T_target, size, cv2.INTER_NEAREST).view(np.bool_)
+    share = _warp(mask.astype(np.float32), source_T_target, size, cv2.INTER_LINEAR)
+    return covered, np.maximum(share, 0.2, dtype=np.float32)
 
 
 def _to_planar(map_T_base: ArrayLike) -> Matrix:

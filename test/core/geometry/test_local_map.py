@@ -1,4 +1,4 @@
-"""The local map is the sum of its frames, each at its place, for any way of the ego."""
+"""The local map is the mean of its frames, each at its place, for any way of the ego."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from rosbags.typesys import Stores, get_typestore
 
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.geometry.local_map import LocalMap
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_ros.pipeline.local_map import GAIN, LIMIT, LocalMap
-from bridgeta_ros.pipeline.messages import RosbagsFactory, make_occupancy_grid
 
 Array = NDArray[np.floating]
 
@@ -73,66 +71,76 @@ def centres(grid: BevGrid) -> tuple[Array, Array]:
 
 
 @given(frames, masks, st.floats(0.05, 1))
-def test_one_frame_adds_weighted_log_odds_to_seen_cells_only(probabilities, seen, gain):
+def test_one_frame_is_the_map_of_its_seen_cells(probabilities, seen, gain):
     local = LocalMap(GRID, SIZE, gain=gain)
     local.update(probabilities, seen, pose())
     expected = np.full((6, 40, 40), np.nan)
-    expected[under_the_result(local)] = np.where(seen, sigmoid(gain * logit(probabilities)), np.nan)
+    expected[under_the_result(local)] = np.where(seen, probabilities, np.nan)
     np.testing.assert_allclose(local.probabilities(), expected, atol=1e-6)
 
 
-@given(st.lists(frames, min_size=1, max_size=5))
-def test_frames_add_up(results):
+@given(st.lists(st.tuples(frames, masks), min_size=1, max_size=5))
+def test_the_first_frames_count_alike(results):
     local = LocalMap(GRID, SIZE)
-    for probabilities in results:
-        local.update(probabilities, ALL, pose())
-    total = GAIN * sum(logit(probabilities) for probabilities in results)
-    np.testing.assert_allclose(evidence(local)[under_the_result(local)], total, atol=1e-4)
+    for probabilities, seen in results:
+        local.update(probabilities, seen, pose())
+    count = sum(seen.astype(int) for _, seen in results)
+    total = sum(logit(probabilities) * seen for probabilities, seen in results)
+    mean = np.where(count > 0, total / np.maximum(count, 1), 0)
+    np.testing.assert_allclose(evidence(local)[under_the_result(local)], mean, atol=1e-4)
 
 
-@pytest.mark.parametrize(("probability", "end"), [(1.0, LIMIT), (0.9, LIMIT), (0.0, -LIMIT)])
-def test_no_cell_becomes_surer_than_the_limit(probability, end):
+@given(st.sampled_from([0.1, 0.25, 0.5, 1.0]), st.floats(0.05, 0.95), st.floats(0.05, 0.95), st.integers(1, 30))
+def test_later_frames_count_by_the_gain(gain, first, second, frames):
+    local, remembered = LocalMap(GRID, SIZE, gain=gain), round(1 / gain)
+    for _ in range(remembered):
+        local.update(np.full(SHAPE, first), ALL, pose())
+    for _ in range(frames):
+        local.update(np.full(SHAPE, second), ALL, pose())
+    left = (1 - gain) ** frames
+    expected = left * logit(first) + (1 - left) * logit(second)
+    np.testing.assert_allclose(evidence(local)[under_the_result(local)], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("probability", "end"), [(1.0, 0.99), (0.0, 0.01)])
+def test_a_frame_is_never_quite_sure(probability, end):
     local = LocalMap(GRID, SIZE)
-    for _ in range(60):
+    for _ in range(3):
         local.update(np.full(SHAPE, probability), ALL, pose())
-    np.testing.assert_allclose(evidence(local)[under_the_result(local)], end, atol=1e-4)
+    np.testing.assert_allclose(local.probabilities()[under_the_result(local)], end, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("opposite", "needed"), [(0.1, 8), (0.3, 21), (0.01, 4), (0.0, 4)])
-def test_a_cell_at_the_limit_changes_after_the_documented_frames(opposite, needed):
+def test_what_the_network_is_unsure_of_stays_unsure():
     local = LocalMap(GRID, SIZE)
-    for _ in range(60):
-        local.update(np.ones(SHAPE), ALL, pose())
-    for _ in range(needed - 1):
-        local.update(np.full(SHAPE, opposite), ALL, pose())
-    assert (local.probabilities()[under_the_result(local)] > 0.5).all()
-    local.update(np.full(SHAPE, opposite), ALL, pose())
-    assert (local.probabilities()[under_the_result(local)] < 0.5).all()
+    for _ in range(50):
+        local.update(np.full(SHAPE, 0.4), ALL, pose())
+    np.testing.assert_allclose(local.probabilities()[under_the_result(local)], 0.4, rtol=1e-4)
 
 
-def test_values_are_percent_and_minus_one_where_unobserved():
+def test_probabilities_are_those_of_one_frame_and_nan_where_unobserved():
     local = LocalMap(GRID, SIZE, gain=1)
-    assert local.values().shape == (6, 40, 40)
-    assert local.values().dtype == np.int8
-    assert (local.values() == -1).all()
+    assert local.probabilities().shape == (6, 40, 40)
+    assert np.isnan(local.probabilities()).all()
     seen = NONE.copy()
     seen[:, :3] = True
     probabilities = np.empty(SHAPE, dtype=np.float32)
-    probabilities[:] = np.array((0.1, 0.25, 0.5, 0.75, 0.9, 0.98))[:, None, None]
+    probabilities[:] = np.array((0.1, 0.25, 0.5, 0.75, 0.9, 0.995))[:, None, None]
     local.update(probabilities, seen, pose())
-    covered = local.values()[under_the_result(local)]
-    assert (covered[:, :, :3] == np.array((10, 25, 50, 75, 90, 97))[:, None, None]).all()  # the last is at the limit
-    assert (covered[:, :, 3:] == -1).all()
-    assert (local.values() != -1).sum() == 6 * seen.sum()
+    covered = local.probabilities()[under_the_result(local)]
+    expected = np.array((0.1, 0.25, 0.5, 0.75, 0.9, 0.99))
+    for layer, value in zip(covered, expected, strict=True):
+        np.testing.assert_allclose(layer[:, :3], value, rtol=1e-5)
+    assert np.isnan(covered[:, :, 3:]).all()
+    assert (~np.isnan(local.probabilities())).sum() == 6 * seen.sum()
 
 
 @given(frames, frames, arrays(np.bool_, SHAPE), st.sampled_from([np.nan, np.inf, -np.inf]))
-def test_values_that_are_not_finite_cost_only_their_own_class(first, second, broken, value):
+def test_a_cell_with_a_value_that_is_not_finite_is_left_out(first, second, broken, value):
     local = LocalMap(GRID, SIZE)
     local.update(first, ALL, pose())
     local.update(np.where(broken, value, second).astype(np.float32), ALL, pose())
-    expected = GAIN * (logit(first) + np.where(broken, 0, logit(second)))
-    np.testing.assert_allclose(evidence(local)[under_the_result(local)], expected, atol=1e-4)
+    mean = np.where(broken.any(axis=0), logit(first), (logit(first) + logit(second)) / 2)
+    np.testing.assert_allclose(evidence(local)[under_the_result(local)], mean, atol=1e-4)
 
 
 @given(frames, arrays(np.bool_, SHAPE), angles, st.floats(-2, 2), st.floats(-2, 2))
@@ -149,17 +157,16 @@ def test_nan_never_spreads_into_what_is_known(probabilities, broken, yaw, x, y):
 def test_a_cell_that_is_only_ever_nan_stays_unknown():
     local = LocalMap(GRID, SIZE)
     local.update(np.full(SHAPE, np.nan), ALL, pose())
-    assert (local.values() == -1).all()
+    assert np.isnan(local.probabilities()).all()
 
 
-def test_beside_what_is_not_seen_the_evidence_fades():
+def test_what_is_not_seen_takes_no_part_beside_what_is():
     seen = NONE.copy()
     seen[5, 7] = True
     local = LocalMap(GRID, SIZE)
-    local.update(np.full(SHAPE, 0.9), seen, pose(x=GRID.resolution / 4))
+    local.update(np.where(seen, 0.9, 0.1) * np.ones(SHAPE), seen, pose(x=GRID.resolution / 4, y=GRID.resolution / 5))
     known = local.probabilities()[~np.isnan(local.probabilities())]
-    # The one cell whose centre is in it lies a quarter of a cell from its middle.
-    np.testing.assert_allclose(known, [sigmoid(0.75 * GAIN * logit(0.9))] * 6, rtol=1e-6)
+    np.testing.assert_allclose(known, [0.9] * 6, rtol=1e-4)  # the one cell whose centre is in it
 
 
 # Where it is
@@ -222,7 +229,7 @@ def scene(x: Array, y: Array) -> Array:
 
 def test_an_ego_moving_through_a_static_world_maps_it():
     bev, r = BevGrid(-10, 10, -8, 8, 0.5), 0.5
-    local, gain = LocalMap(bev, 50.0, gain=0.02), 0.02
+    local = LocalMap(bev, 50.0)
     bx, by = centres(bev)
     for x, y, yaw in drive():
         c, s = math.cos(yaw), math.sin(yaw)
@@ -236,13 +243,13 @@ def test_an_ego_moving_through_a_static_world_maps_it():
         left = math.cos(yaw) * (my - y) - math.sin(yaw) * (mx - x)
         inside = np.minimum.reduce([ahead + 10, 10 - ahead, left + 8, 8 - left])  # metres from the border
         count += inside > 0
-        doubtful |= np.abs(inside - r / 4) < r / 2  # at the border half of the neighbours is missing
+        doubtful |= np.abs(inside - r / 4) < r / 2  # at the border neighbours are missing
     assert ((count == 24) & ~doubtful).sum() > 300
     # In no direction is the scene steeper than 3 * 0.75 or more curved than 3 * 0.75^2 (the wave numbers add up).
     # Linear interpolation errs by r^2 / 8 of the curvature per axis, and OpenCV rounds to 1/32 of a cell.
     bound = r**2 / 8 * 2 * 3 * 0.75**2 + r / 32 * 3 * 0.75
-    error = np.abs(evidence(local) - gain * count * scene(mx, my))[:, ~doubtful]
-    assert (error <= gain * count[~doubtful] * bound + 1e-5).all()
+    error = np.abs(evidence(local) - (count > 0) * scene(mx, my))[:, ~doubtful]
+    assert (error <= bound + 1e-5).all()
     assert np.array_equal(np.isnan(local.probabilities()[0])[~doubtful], (count == 0)[~doubtful])
     # The decision is the world's wherever that is clear.
     clear = ~doubtful & (count > 0) & (np.abs(scene(mx, my)) > bound)
@@ -305,9 +312,9 @@ def test_a_jump_beyond_the_window_empties_it(far):
     local = LocalMap(GRID, SIZE)
     local.update(np.full(SHAPE, 0.9), ALL, pose())
     local.update(np.full(SHAPE, 0.9), NONE, pose(*far))
-    assert (local.values() == -1).all()
+    assert np.isnan(local.probabilities()).all()
     local.update(np.full(SHAPE, 0.9), ALL, pose(*far))
-    assert (local.values() != -1).sum() == 6 * ALL.size
+    assert (~np.isnan(local.probabilities())).sum() == 6 * ALL.size
 
 
 def test_a_window_smaller_than_the_result_holds_its_middle():
@@ -322,25 +329,38 @@ def test_reset_forgets_everything_and_leaves_the_window_in_place():
     local.update(np.full(SHAPE, 0.9), ALL, pose(7, 8))
     grid = local.grid
     local.reset()
-    assert (local.values() == -1).all()
+    assert np.isnan(local.probabilities()).all()
     assert local.grid == grid
 
 
-def test_an_occupancy_grid_of_the_map_has_its_cells_in_place():
-    bev = BevGrid(-2, 2, -2, 2, 0.4)
-    local = LocalMap(bev, 8.0)
-    probabilities = np.full((6, 10, 10), 0.5)
-    probabilities[1, 5, 9] = 0.99  # 1.8 m ahead, 0.2 m to the left
-    local.update(probabilities, np.ones((10, 10), dtype=bool), pose(2999.6, 1234.8))
-    factory = RosbagsFactory(get_typestore(Stores.ROS2_JAZZY))
-    message = make_occupancy_grid(factory, local.values()[1], local.grid, 5, "map")
-    info = message.info
-    row, column = divmod(int(message.data.argmax()), info.width)
-    resolution = float(np.float32(info.resolution))  # that field is a float32
-    x = info.origin.position.x + (column + 0.5) * resolution
-    y = info.origin.position.y + (row + 0.5) * resolution
-    assert (x, y) == pytest.approx((2999.6 + 1.8, 1234.8 + 0.2), abs=1e-4)
-    assert (info.width, info.height, message.header.frame_id) == (20, 20, "map")
+@given(frames, masks, angles, nuscenes_metres, nuscenes_metres)
+def test_a_map_of_one_frame_looks_up_that_frame(probabilities, seen, yaw, x, y):
+    """Where the pose lies on the cells of the window, nothing is interpolated."""
+    x, y, yaw = round(x) / 2, round(y) / 2, round(yaw) * math.pi / 2
+    local = LocalMap(GRID, SIZE, gain=1)
+    local.update(probabilities, seen, pose(x, y, yaw))
+    found = local.look_up(pose(x, y, yaw))
+    np.testing.assert_array_equal(~np.isnan(found), np.broadcast_to(seen, SHAPE))
+    np.testing.assert_allclose(found[:, seen], probabilities[:, seen], rtol=1e-4)
+
+
+def test_what_was_seen_before_is_looked_up_at_its_place():
+    local = LocalMap(GRID, SIZE, gain=1)
+    probabilities = np.full(SHAPE, 0.5, dtype=np.float32)
+    probabilities[2, 4, 10] = 0.9  # 2.25 m ahead, 0.75 m to the right
+    local.update(probabilities, ALL, pose())
+    found = local.look_up(pose(1.0, -1.0, math.pi / 2))  # the ego looks left; the spot is behind it, to the right
+    assert np.isnan(found).any()
+    row, column = divmod(int(np.nanargmax(found[2])), GRID.shape[1])
+    spot = np.array((GRID.x_min, GRID.y_min)) + (np.array((column, row)) + 0.5) * GRID.resolution
+    np.testing.assert_allclose(spot, (0.25, -1.25), atol=1e-6)
+    assert found[2, row, column] == pytest.approx(0.9, rel=1e-4)
+
+
+def test_nothing_is_looked_up_outside_the_window():
+    local = LocalMap(GRID, SIZE)
+    local.update(np.full(SHAPE, 0.9), ALL, pose())
+    assert np.isnan(local.look_up(pose(SIZE, SIZE))).all()
 
 
 # What is refused
@@ -407,9 +427,6 @@ def test_arrays_of_another_shape_are_refused_and_change_nothing(probabilities, s
         ({"gain": 0.0}, "gain is 0"),
         ({"gain": 1.5}, "gain is 1.5"),
         ({"gain": math.nan}, "gain is nan"),
-        ({"limit": 0.0}, "limit is 0"),
-        ({"limit": 21.0}, "limit is 21"),
-        ({"limit": math.nan}, "limit is nan"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
