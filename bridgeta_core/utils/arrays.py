@@ -1,7 +1,8 @@
-"""Types of NumPy arrays that signatures share, and arrays on disk."""
+"""Types of NumPy arrays that signatures share, and arrays on disk. Importing it makes sure of OpenBLAS's memory."""
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,24 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Objects = NDArray[np.object_]
+
+_BLAS_BUFFER = 48 * 2**20  # bytes; OpenBLAS takes 32 MiB
+
+
+def _reserve_blas_memory() -> None:
+    """Let NumPy's OpenBLAS take the buffer of its first call. Raises MemoryError where there is none.
+
+    OpenBLAS of NumPy 1 asks for it again and again, for ever, in a loop that no signal handler of Python interrupts.
+    Asked early, it has its buffer before a command's own data fill the memory. Children that are forked inherit it.
+    """
+    try:
+        mmap.mmap(-1, _BLAS_BUFFER).close()
+    except OSError as error:
+        raise MemoryError(f"no {_BLAS_BUFFER // 2**20} MiB for matrices") from error
+    np.linalg.inv(np.eye(2))
+
+
+_reserve_blas_memory()
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:

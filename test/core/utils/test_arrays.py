@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,3 +67,35 @@ def test_what_the_system_refuses_to_map_is_its_error(tmp_path: Path, monkeypatch
 def test_an_array_with_objects_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         save_array(tmp_path / "a.npy", np.array([{}]))
+
+
+_LIMITED = """
+import resource, signal
+from pathlib import Path
+import numpy as np
+{first}
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 8 * 2**20,) * 2)
+signal.alarm(20)
+{then}
+print(np.linalg.inv(np.eye(2))[0, 0])
+"""
+
+
+def run_limited(first: str, then: str) -> subprocess.CompletedProcess[str]:
+    """Run `then` and an inversion where memory is short, which is one that ends."""
+    code = _LIMITED.format(first=first, then=then)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_matrices_can_be_inverted_when_memory_has_become_short() -> None:
+    done = run_limited("import bridgeta_core.utils.arrays", "")
+    assert (done.stdout, done.returncode) == ("1.0\n", 0), done.stderr
+
+
+def test_where_memory_is_short_from_the_start_it_is_an_error() -> None:
+    """Instead of a process that never ends; what is imported before needs memory of its own."""
+    modules = "import mmap, numpy.typing, numpy.linalg, bridgeta_core.utils.errors"
+    done = run_limited(modules, "import bridgeta_core.utils.arrays")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "MemoryError: no 48 MiB for matrices"
