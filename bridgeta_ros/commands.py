@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridgeta_core.cli.commands import app
-from bridgeta_core.cli.common import Backend, Precision, Root, Source, Version, console, find_table_version, say
+from bridgeta_core.cli.common import (
+    STUDENTS,
+    Backend,
+    Precision,
+    Root,
+    Source,
+    Version,
+    Weights,
+    console,
+    find_table_version,
+    say,
+    show,
+)
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_synth.cli import synth
 
@@ -18,7 +30,7 @@ if TYPE_CHECKING:
     from bridgeta_core.data.frames import Frame
     from bridgeta_core.deploy.weights import WeightsInfo
 
-app.command()(synth)
+app.command(epilog=show("bridgeta synth data/town --scenes 8 --keyframes-only --image-scale 0.5"))(synth)
 
 
 class Storage(str, Enum):
@@ -38,7 +50,7 @@ class Distro(str, Enum):
 Overwrite = Annotated[bool, typer.Option(help="Replace the output if it exists.")]
 
 
-@app.command()
+@app.command(epilog=show("bridgeta bag data/val drive --scene scene-0001"))
 def bag(
     root: Root,
     out: Annotated[Path, typer.Argument(help="Bag folder to write.")],
@@ -60,18 +72,22 @@ def bag(
     say(f"Wrote {content.path}: {sum(content.counts.values())} messages over {content.seconds:.1f} s")
 
 
-@app.command()
+@app.command(epilog=show("bridgeta replay drive bev --weights tiny --backend auto"))
 def replay(
     source: Annotated[Path, typer.Argument(metavar="BAG", help="ROS 2 bag with camera topics.")],
     out: Annotated[Path, typer.Argument(help="Bag folder to write.")],
-    weights: Annotated[str, typer.Option(help="A .safetensors file or the name of shipped weights.")] = "tiny",
+    weights: Annotated[str, typer.Option(help=f"A .safetensors file, or one of {', '.join(STUDENTS)}.")] = "tiny",
     calibration: Annotated[Path | None, typer.Option(help="rig.yaml in place of CameraInfo and TF.")] = None,
     cameras: Annotated[str, typer.Option(help="Cameras or topics with commas; all by default.")] = "",
     base_frame: Annotated[str, typer.Option(help="Frame of the vehicle: x forward, y left.")] = "base_link",
-    slop: Annotated[float, typer.Option(help="Longest time between the images of a set, seconds.")] = 0.06,
-    every: Annotated[int, typer.Option(help="Run every n-th set.")] = 1,
-    max_rate: Annotated[float | None, typer.Option(help="Run at most so many sets per second of recording.")] = None,
-    threshold: Annotated[float, typer.Option(help="Probability above which the navigation grid is drivable.")] = 0.5,
+    slop: Annotated[float, typer.Option(help="Longest time between the images of a set, seconds.", min=0)] = 0.06,
+    every: Annotated[int, typer.Option(help="Run every n-th set.", min=1)] = 1,
+    max_rate: Annotated[
+        float | None, typer.Option(help="Run at most so many sets per second of recording.", min=0.001)
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="Probability above which the navigation grid is drivable.", min=0, max=1)
+    ] = 0.5,
     storage: Annotated[Storage, typer.Option(help="File format of the bag.")] = Storage.mcap,
     distro: Annotated[Distro, typer.Option(help="Oldest ROS 2 that has to read it.")] = Distro.jazzy,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -103,7 +119,7 @@ def replay(
     say(f"Wrote {out}")
 
 
-@app.command()
+@app.command(epilog=show("bridgeta report bev drive report.html"))
 def report(
     replayed: Annotated[Path, typer.Argument(metavar="REPLAY", help="Bag that `bridgeta replay` wrote.")],
     source: Annotated[Path, typer.Argument(metavar="BAG", help="The bag that was replayed.")],
@@ -116,9 +132,9 @@ def report(
     say(f"Wrote {out}")
 
 
-@app.command()
+@app.command(epilog=show("bridgeta export tiny tiny_vehicle --for vehicle"))
 def export(
-    weights: Annotated[str, typer.Argument(help="A .safetensors file or the name of shipped weights: tiny.")],
+    weights: Weights,
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     file_format: Annotated[str, typer.Option("--format", help="Of the graphs: onnx, openvino or aoti.")] = "onnx",
     purpose: Annotated[
@@ -135,8 +151,10 @@ def export(
         str, typer.Option(help="Of a dataset: all, an official split (val), or scene names with commas.")
     ] = "all",
     source: Source = "nuscenes",
-    sets: Annotated[int, typer.Option(help="How many sets of images are compared.")] = 4,
-    tolerance: Annotated[float, typer.Option(help="Largest difference of a probability that is accepted.")] = 1e-3,
+    sets: Annotated[int, typer.Option(help="How many sets of images are compared.", min=1)] = 4,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference of a probability that is accepted.", min=0, max=1)
+    ] = 1e-3,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a student's graphs for programs without PyTorch, once they give the same grids.
@@ -147,8 +165,6 @@ def export(
 
     if purpose not in (None, "vehicle"):
         raise BridgeTAError(f"--for {purpose!r} is not known; there is --for vehicle", exit_code=2)
-    if sets < 1:
-        raise BridgeTAError(f"--sets {sets} leaves nothing to compare", exit_code=2)
     parity = export_student(
         weights,
         out,
@@ -198,10 +214,10 @@ def _render_frames(info: WeightsInfo, sets: int) -> tuple[str, Iterable[Frame]]:
     return "synthetic streets (seed 0, split test)", (frames[i] for i in range(sets))
 
 
-@app.command()
+@app.command(epilog=show("bridgeta demo out/demo --seed 7"))
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for everything that the demo makes.")] = Path("out/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the synthetic drive.")] = 22,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic drive.", min=0)] = 22,
 ) -> None:
     """Run the whole way: a synthetic drive, its bag, the replay through the shipped weights, the report."""
     from bridgeta_ros.bags.demo import run_demo

@@ -12,16 +12,19 @@ from bridgeta_core.cli.common import console, say
 
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist or be empty.")],
-    scenes: Annotated[int, typer.Option(help="Number of scenes; they alternate between the towns.")] = 1,
-    seed: Annotated[int, typer.Option(help="The same seed and options give the same bytes.")] = 0,
+    scenes: Annotated[
+        int, typer.Option(help="Number of scenes; they alternate between the towns.", min=1, max=9999)
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed and options give the same bytes.", min=0)] = 0,
     split: Annotated[
         str, typer.Option(help="train, val or test: each has towns of its own, built and coloured differently.")
     ] = "train",
     duration: Annotated[
-        float, typer.Option(help="Seconds from the first to the last keyframe of a scene, 0 to 60.")
+        float, typer.Option(help="Seconds from the first to the last keyframe of a scene.", min=0, max=60)
     ] = 5.0,
     keyframe_gap: Annotated[
-        float, typer.Option(help="Seconds from one keyframe to the next, 0.5 to 60 in steps of 0.5; nuScenes has 0.5.")
+        float,
+        typer.Option(help="Seconds from one keyframe to the next, in steps of 0.5; nuScenes has 0.5.", min=0.5, max=60),
     ] = 0.5,
     spread: Annotated[
         bool, typer.Option("--spread", help="Spread the keyframes evenly over the towns instead of at random.")
@@ -30,9 +33,9 @@ def synth(
     keyframes_only: Annotated[
         bool, typer.Option("--keyframes-only", help="Leave out the sweeps between the keyframes.")
     ] = False,
-    image_scale: Annotated[float, typer.Option(help="Image size as a share of 1600x900.")] = 1.0,
+    image_scale: Annotated[float, typer.Option(help="Image size as a share of 1600x900.", min=0.02, max=1)] = 1.0,
     lidar: Annotated[bool, typer.Option("--lidar/--no-lidar", help="Write LIDAR_TOP.")] = True,
-    relief: Annotated[float, typer.Option(help="Hilliness: 1 has slopes of up to 6 %, 0 is flat.")] = 1.0,
+    relief: Annotated[float, typer.Option(help="Hilliness: 1 has slopes of up to 6 %, 0 is flat.", min=0, max=1)] = 1.0,
     weather: Annotated[
         str,
         typer.Option(help="mixed (about as in nuScenes), or one for all scenes: clear, overcast, dusk, night, rain."),
@@ -45,7 +48,8 @@ def synth(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to render: cpu or cuda.")] = "cpu",
     jobs: Annotated[
-        int | None, typer.Option(help="How many files are made at a time; as many as there are cores by default.")
+        int | None,
+        typer.Option(help="How many files are made at a time; as many as there are cores by default.", min=1),
     ] = None,
     overwrite: Annotated[
         bool,

@@ -18,9 +18,11 @@ from bridgeta_core.cli.common import (
     Root,
     Source,
     Version,
+    Weights,
     console,
     find_table_version,
     say,
+    show,
 )
 from bridgeta_core.cli.data import data_app
 from bridgeta_core.cli.deploy import bench, import_weights, quantise
@@ -40,11 +42,11 @@ app = typer.Typer(
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
-app.command()(bench)
-app.command(name="import")(import_weights)
-app.command()(quantise)
-app.command()(config)
-app.command()(weights)
+app.command(epilog=show("bridgeta bench tiny --repeats 100"))(bench)
+app.command(name="import", epilog=show("bridgeta import camera-only-seg.pth camera.safetensors"))(import_weights)
+app.command(epilog=show("bridgeta quantise tiny data/val tiny_int8.safetensors"))(quantise)
+app.command(epilog=show("bridgeta config tiny --diff small"))(config)
+app.command(epilog=show("bridgeta weights"))(weights)
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,7 +69,7 @@ def common(
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
 
 
-@train_app.command()
+@train_app.command(epilog=show("bridgeta train teacher tiny data.train_root=data/town data.val_root=data/val"))
 def teacher(
     configuration: Configuration,
     overrides: Overrides = None,
@@ -82,7 +84,7 @@ def teacher(
     say(f"Wrote {train_teacher(experiment, out, resume)}")
 
 
-@train_app.command()
+@train_app.command(epilog=show("bridgeta train student tiny data.train_root=data/town train.epochs=2 --out runs/a"))
 def student(
     configuration: Configuration,
     overrides: Overrides = None,
@@ -97,7 +99,9 @@ def student(
     say(f"Wrote {train_student(experiment, out, resume)}")
 
 
-@train_app.command()
+@train_app.command(
+    epilog=show("bridgeta train distill tiny distill.teacher=runs/teacher/teacher.safetensors --out runs/b")
+)
 def distill(
     configuration: Configuration,
     overrides: Overrides = None,
@@ -112,9 +116,9 @@ def distill(
     say(f"Wrote {train_distill(experiment, out, resume)}")
 
 
-@app.command(name="eval")
+@app.command(name="eval", epilog=show("bridgeta eval tiny data/val --against tiny_labels --out results"))
 def evaluate(
-    weights: Annotated[str, typer.Argument(help="A .safetensors file or the name of shipped weights: tiny.")],
+    weights: Weights,
     root: Root,
     version: Version = None,
     scenes: Annotated[str, typer.Option(help="all, an official split (val), or scene names with commas.")] = "all",
@@ -198,7 +202,7 @@ def evaluate(
         say(f"Wrote {out / 'evaluation.json'} and {out / 'evaluation.png'}")
 
 
-@app.command()
+@app.command(epilog=show("bridgeta view data/val sample.png --sample 3 --weights tiny"))
 def view(
     root: Annotated[Path, typer.Argument(help="nuScenes-format folder (with v1.0-*, maps, samples), or a rig.yaml.")],
     out: Annotated[Path, typer.Argument(help="Picture to write, .png or .jpg.")],
@@ -210,8 +214,8 @@ def view(
         bool,
         typer.Option("--check", help="Draw a sheet of random samples instead, to see whether labels and images agree."),
     ] = False,
-    count: Annotated[int, typer.Option(help="With --check: how many samples.")] = 12,
-    seed: Annotated[int, typer.Option(help="With --check: the same seed chooses the same samples.")] = 0,
+    count: Annotated[int, typer.Option(help="With --check: how many samples.", min=1)] = 12,
+    seed: Annotated[int, typer.Option(help="With --check: the same seed chooses the same samples.", min=0)] = 0,
     scenes: Annotated[
         str, typer.Option(help="With --check: all, an official split (val), or scene names with commas.")
     ] = "all",
@@ -254,7 +258,7 @@ def view(
     say(f"Wrote {out}")
 
 
-@app.command()
+@app.command(epilog=show("bridgeta study tiny data.train_root=data/train data.val_root=data/val seeds=[0,1] --plan"))
 def study(
     configuration: Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, ablations.")],
     overrides: Annotated[
@@ -270,7 +274,7 @@ def study(
     render_only: Annotated[
         bool, typer.Option("--render-only", help="Only write the table of the finished runs.")
     ] = False,
-    jobs: Annotated[int, typer.Option(help="Number of runs at a time; they share the cores.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Number of runs at a time; they share the cores.", min=1)] = 1,
     table: Annotated[
         Path | None, typer.Option(help="Page to write, .md; its figure goes beside it. OUT/results.md by default.")
     ] = None,

@@ -143,12 +143,24 @@ class _Console(Console):
 
 console = _Console()
 
+CONFIGURATIONS = ("tiny", "small", "nuscenes_swin_t", "nuscenes_bevfusion")
+STUDENTS = ("tiny", "tiny_labels")
+"""Names of what ships, here for the help: to list the files would need PyTorch, which takes a second."""
+
 Configuration = Annotated[
-    str, typer.Argument(help="YAML file, or a shipped name: tiny, small, nuscenes_swin_t, nuscenes_bevfusion.")
+    str, typer.Argument(help=f"YAML file, or the name of a shipped one: {', '.join(CONFIGURATIONS)}.")
+]
+Weights = Annotated[
+    str, typer.Argument(help=f"A .safetensors file, or the name of shipped weights: {', '.join(STUDENTS)}.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.", show_default=False)
 ]
+
+
+def show(example: str) -> str:
+    """Return the end of a command's help: an example."""
+    return f"Example: `{example}`"
 
 
 def say(text: str) -> None:

@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli.common import Root, Version, console, find_table_version, say
+from bridgeta_core.cli.common import Root, Version, console, find_table_version, say, show
 from bridgeta_core.utils.outputs import replace_when_done
 
 data_app = typer.Typer(no_args_is_help=True, help="Check and index a dataset.")
 
 
-@data_app.command()
+@data_app.command(epilog=show("bridgeta data check /data/nuscenes --deep --list bad_files.txt"))
 def check(
     root: Root,
     version: Annotated[str | None, typer.Option(help="Folder of the tables; found when there is one.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every image and read every LiDAR file.")] = False,
     jobs: Annotated[
-        int | None, typer.Option(help="Number of processes for --deep; the number of cores by default.")
+        int | None, typer.Option(help="Number of processes for --deep; the number of cores by default.", min=1)
     ] = None,
     list_file: Annotated[
         Path | None,
@@ -39,7 +39,7 @@ def check(
     raise typer.Exit(report.exit_code)
 
 
-@data_app.command()
+@data_app.command(epilog=show("bridgeta data index /data/nuscenes --version v1.0-mini"))
 def index(root: Root, version: Version = None) -> None:
     """Index a dataset, unless that is done, and list what is in it. Other commands index on first use."""
     from bridgeta_core.data.nuscenes.overview import index_overview

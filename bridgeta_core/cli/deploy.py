@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli.common import Root, Source, Version, console, find_table_version, say
-
-Weights = Annotated[str, typer.Argument(help="A .safetensors file or the name of shipped weights: tiny.")]
+from bridgeta_core.cli.common import Root, Source, Version, Weights, console, find_table_version, say
 
 
 def bench(

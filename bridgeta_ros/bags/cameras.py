@@ -165,7 +165,9 @@ def _order_cameras(cameras: list[CameraTopic], wanted: Sequence[str]) -> tuple[l
         ]
     remarks = []
     if missing:
-        remarks.append(f"the weights know {join_first(missing, 6)}, which is not here: {len(cameras)} cameras are used")
+        remarks.append(f"using {len(wanted) - len(missing)} of {len(wanted)} cameras: no {join_first(missing, 6)}")
+        if extra:
+            remarks.append(f"the weights do not know {join_first(extra, 6)}: used beside the others")
     if extra and not missing and wanted:
         remarks.append(f"the weights do not know {join_first(extra, 6)}: replayed without (--cameras chooses others)")
     return ordered, remarks

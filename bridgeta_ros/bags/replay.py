@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,10 +51,17 @@ class ReplaySettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.slop < 0 or (self.max_rate is not None and not self.max_rate > 0):
-            raise BridgeTAError(
-                f"every={self.every}, slop={self.slop}, rate={self.max_rate} must be positive", exit_code=2
-            )
+        problem = None
+        if self.every < 1:
+            problem = f"every is {self.every}, it must be 1 or more"
+        elif not 0 <= self.slop < math.inf:
+            problem = f"slop is {self.slop} s, it must be 0 or more"
+        elif self.max_rate is not None and not 0 < self.max_rate < math.inf:
+            problem = f"max_rate is {self.max_rate} sets per second, it must be above 0"
+        elif not 0 <= self.threshold <= 1:
+            problem = f"threshold is {self.threshold}, it must be 0 to 1"
+        if problem:
+            raise BridgeTAError(f"cannot replay: {problem}", exit_code=2)
 
 
 def replay(

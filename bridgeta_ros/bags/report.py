@@ -257,8 +257,7 @@ def _format_subtitle(summary: ReplaySummary, shown: int) -> str:
 
 def _format_counts(summary: ReplaySummary) -> str:
     return (
-        f"Sets: <b>{summary.used}</b> used, {summary.incomplete} incomplete, {summary.dropped} dropped, "
-        f"{summary.failed} failed. <b>{summary.rate:.1f}</b> sets per second, "
+        f"Sets: {summary.describe_sets()}. <b>{summary.rate:.1f}</b> sets per second, "
         f"{summary.real_time_factor:.1f} times real time."
     )
 

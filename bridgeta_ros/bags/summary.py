@@ -93,6 +93,11 @@ class ReplaySummary:
         rows.append(["mean", *map(_format_cell, columns, means)])
         return ["class", *({"half": "at 0.5", "threshold": "at threshold"}.get(c, c) for c in columns)], rows
 
+    def describe_sets(self) -> str:
+        """Say what became of the sets."""
+        left_out = f"{self.dropped} left out on request, " if self.dropped else ""
+        return f"{self.used} used, {left_out}{self.incomplete} incomplete, {self.failed} failed"
+
     def describe_missed(self) -> str:
         """Name the cameras that incomplete sets lacked, those that lacked most often first."""
         ranked = sorted(self.missed.items(), key=lambda item: -item[1])
@@ -165,10 +170,8 @@ class ReplaySummary:
             for line in rows:
                 table.add_row(*line, end_section=line is rows[-2])
             console.print(table)
-        console.print(
-            f"sets: {self.used} used, {self.incomplete} incomplete, {self.dropped} dropped, {self.failed} failed; "
-            f"{self.rate:.1f} sets/s, {self.real_time_factor:.1f} x real time"
-        )
+        pace = f"{self.rate:.1f} sets/s, {self.real_time_factor:.1f} x real time"
+        console.print(f"sets: {self.describe_sets()}; {pace}", markup=False)
         for loss in self.list_losses():
             console.print(loss, markup=False)
         shown = list(self.failures.items())[:_PRINTED_REASONS]

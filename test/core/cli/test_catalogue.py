@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from bridgeta_core.cli import common
 from bridgeta_core.cli.commands import app
 from bridgeta_core.config import experiment as configs
 from bridgeta_core.deploy.weights import SHIPPED
+from bridgeta_ros.commands import app as whole
 
 CONFIGURATIONS = sorted(path.stem for path in configs.CONFIG_FOLDER.glob("*.yaml"))
 
@@ -71,6 +78,48 @@ def test_all_weights_that_ship_are_listed():
 
 def test_the_version_is_that_of_the_package():
     assert run("--version").strip() == f"bridgeta {importlib.metadata.version('bridgeta_ros')}"
+
+
+def list_commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """List the commands by their words; those of older versions of Typer are click's, those of newer ones its own."""
+    if hasattr(command, "commands"):
+        for name, below in command.commands.items():
+            yield from list_commands(below, (*path, name))
+    else:
+        yield path, command
+
+
+COMMANDS = dict(list_commands(typer.main.get_command(whole)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_help_ends_with_an_example_that_can_be_typed(path):
+    """The words of the example are read as when it is typed, but nothing is run."""
+    found = re.fullmatch(r"Example: `bridgeta (.*)`", COMMANDS[path].epilog or "")
+    assert found is not None
+    words = shlex.split(found[1])
+    assert tuple(words[: len(path)]) == path
+    COMMANDS[path].make_context("bridgeta", words[len(path) :])
+
+
+def list_callbacks(group: typer.Typer) -> Iterator[Any]:
+    yield from (command.callback for command in group.registered_commands)
+    for below in group.registered_groups:
+        yield from list_callbacks(below.typer_instance)
+
+
+@pytest.mark.parametrize("callback", list_callbacks(whole), ids=lambda callback: callback.__name__)
+def test_every_number_has_its_range(callback):
+    for name, hint in get_type_hints(callback, include_extras=True).items():
+        kind, *details = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if {int, float} & {kind, *get_args(kind)}:
+            assert any(detail.min is not None for detail in details), name
+
+
+def test_help_lists_all_that_ships():
+    assert sorted(common.CONFIGURATIONS) == CONFIGURATIONS
+    teachers = {name for name in SHIPPED if name.endswith("teacher")}
+    assert set(common.STUDENTS) == SHIPPED.keys() - teachers
 
 
 @pytest.mark.parametrize("command", [[], ["eval"], ["train", "student"], ["data", "check"]])
