@@ -19,9 +19,12 @@ install: $(VENV)/.installed-dev  ## create .venv and install BridgeTA with every
 
 # What the demo and training need.
 $(VENV)/.installed: setup.py constraints.txt
-	@set -e; for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.10; do \
+	@set -e; for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10); do \
 	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then found=$$python; break; fi; \
 	done; \
+	if [ -z "$${found:-}" ] && [ -n "$(PYTHON)" ]; then \
+	  echo "BridgeTA needs Python 3.10 to 3.13, which PYTHON=$(PYTHON) is not: $$($(PYTHON) --version 2>&1 | tail -n 1)" >&2; \
+	  exit 1; fi; \
 	if [ -z "$${found:-}" ]; then \
 	  echo "BridgeTA needs Python 3.10 to 3.13 and found none. On Debian or Ubuntu: sudo apt install python3 python3-venv," >&2; \
 	  echo "or name one: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.11" >&2; exit 1; fi; \

@@ -395,6 +395,9 @@ def load(cls: type[T], name: str | Path, overrides: Sequence[str] = (), folder: 
     Raises BridgeTAError (exit code 2) that names the file or the key at fault.
     """
     path = Path(name)
+    if path.is_dir():
+        fix = f"A configuration comes first, then settings: tiny data.train_root={name}"
+        raise BridgeTAError("is a folder, and no configuration", where=path, fix=fix, exit_code=2)
     if path.suffix == "" and not path.exists():
         path = folder / f"{name}.yaml"
         if not path.exists():

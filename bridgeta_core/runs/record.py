@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bridgeta_core.config.experiment import DataConfig, Experiment, to_mapping
+from bridgeta_core.data.nuscenes.versions import read_synthetic_settings
 from bridgeta_core.runs.folder import RECORD
 from bridgeta_core.runs.log import read_log, summarise_end
 from bridgeta_core.utils.errors import BridgeTAError
@@ -226,21 +227,13 @@ def _describe_training(data: DataConfig) -> Any:
 
 def _describe_roots(roots: Sequence[str]) -> Any:
     """Return the settings that a synthetic root was made with, of several a list; None for roots of another origin."""
-    found = [_read_synth_settings(root) for root in roots]
+    found = [read_synthetic_settings(root) for root in roots]
     return _one_or_all(found) if any(found) else None
 
 
 def _one_or_all(values: list[Any]) -> Any:
     """Return the only value, or all: records of one root stay as they were."""
     return values[0] if len(values) == 1 else values
-
-
-def _read_synth_settings(root: str | Path) -> dict[str, Any] | None:
-    """Read the settings that a synthetic root was made with; None for a root of another origin, or a damaged file."""
-    try:
-        return dict(json.loads((Path(root) / "synth.json").read_text())["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _describe_data(synthetic: Mapping[str, Any]) -> str:

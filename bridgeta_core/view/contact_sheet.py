@@ -94,10 +94,10 @@ def _draw_heading(title: str, width: int) -> Image:
 
 
 def _write_caption(sample: Sample, description: str) -> str:
-    """Name scene, city, light, weather (by the scene's description) and the beginning of the token."""
+    """Name scene, city, light, weather (by the scene's description) and token."""
     words = description.lower()
     conditions = ["night" if "night" in words else "day", *(["rain"] if "rain" in words else [])]
-    return f"{sample.scene}, {sample.location}, {', '.join(conditions)}, {sample.token[:8]}"
+    return f"{sample.scene}, {sample.location}, {', '.join(conditions)}, {sample.token}"
 
 
 def _draw_tile(scenery: Scenery, caption: str) -> Image:

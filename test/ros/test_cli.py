@@ -49,12 +49,10 @@ def only_message(err: str) -> str:
         (("replay", "{empty}/nothing", "{empty}/out"), 1, "nothing"),
         (("replay", "{root}", "{empty}/out"), 1, "{root}"),
         (("report", "{empty}", "{empty}", "{empty}/report.html"), 1, "{empty}"),
-        (("synth", "{empty}/town", "--scenes", "0"), 2, "scenes"),
+        (("synth", "{empty}/town", "--version", "1.0"), 2, "version"),
         (("export", "tiny", "{empty}/out", "--format", "tflite"), 2, "'tflite' is not one of onnx, openvino, aoti"),
         (("export", "tiny", "{empty}/out", "--for", "boat"), 2, "there is --for vehicle"),
         (("export", "tiny", "{empty}/out", "--for", "vehicle", "--format", "openvino"), 2, "has ONNX graphs"),
-        (("export", "tiny", "{empty}/out", "--tolerance", "nan"), 2, "tolerance"),
-        (("export", "tiny", "{empty}/out", "--sets", "0"), 2, "nothing to compare"),
         (("export", "no_such_weights", "{empty}/out"), 2, "no_such_weights"),
         (("export", "{root}/synth.json", "{empty}/out"), 1, "safetensors"),
         (("export", "tiny", "{root}", "--overwrite"), 2, "{root}: holds something else"),
@@ -71,6 +69,26 @@ def test_a_mistake_is_answered_in_one_line_and_writes_nothing(
     got, _, err = bridgeta(*(argument.format(**places) for argument in arguments))
     assert says.format(**places) in only_message(err)
     assert got == code
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        (("synth", "town"), "--scenes", "0"),
+        (("export", "tiny", "out"), "--sets", "0"),
+        (("export", "tiny", "out"), "--tolerance", "nan"),
+        (("data", "check", "root"), "--jobs", "0"),
+        (("replay", "in", "out"), "--threshold", "1.5"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_number_out_of_range_is_said_by_its_option(bridgeta, tmp_path, monkeypatch, command, option, value):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = bridgeta(*command, option, value)
+    assert code == 2
+    assert option in err
+    assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
 
 

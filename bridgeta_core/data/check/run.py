@@ -26,9 +26,9 @@ from bridgeta_core.data.check.report import Report
 from bridgeta_core.data.check.tables import check_basemaps, check_expansions, check_tables, find_version, read_cities
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.nuscenes.index_cache import cache_folder
+from bridgeta_core.data.nuscenes.versions import read_synthetic_settings
 from bridgeta_core.data.sample import LIDAR
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.limits import parse_json
 from bridgeta_core.utils.misplaced import find_misplaced
 
 _SHOWN = 20  # damaged files that are listed one by one
@@ -48,7 +48,7 @@ def check(root: str | Path, version: str | None = None, *, deep: bool = False, j
     if jobs is not None and jobs < 1:
         raise BridgeTAError(f"jobs is {jobs}, it must be 1 or more", exit_code=2)
     root, report = Path(root).expanduser().resolve(), Report()
-    origin = _read_synthetic_settings(root)
+    origin = read_synthetic_settings(root)
     chosen = find_version(root, version, report)
     dataset = None
     if chosen is not None:
@@ -58,15 +58,6 @@ def check(root: str | Path, version: str | None = None, *, deep: bool = False, j
     else:
         report.verdict = _describe_problem(report)
     return report
-
-
-def _read_synthetic_settings(root: Path) -> dict[str, Any] | None:
-    """Return the settings of a root that `bridgeta synth` wrote, or None."""
-    try:
-        sheet = parse_json((root / "synth.json").read_bytes())
-        return dict(sheet["settings"]) if sheet["generator"] == "bridgeta synth" else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # a real root, or a file of that name from elsewhere
 
 
 def _check_tables_and_maps(root: Path, version: str, report: Report) -> NuScenesDataset | None:

@@ -15,6 +15,7 @@ from bridgeta_core.data.maps.expansion import expansion_path
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.index_cache import CachedColumns, load_columns
 from bridgeta_core.data.nuscenes.json_table import Columns
+from bridgeta_core.data.nuscenes.versions import read_synthetic_settings
 from bridgeta_core.data.sample import LIDAR, Sample, Scene, SensorRecord
 from bridgeta_core.geometry.transforms import Matrix, rigid
 from bridgeta_core.utils.arrays import Flags, Floats, Ints
@@ -113,9 +114,20 @@ class NuScenesDataset(Dataset):
         return self[position].global_T_ego
 
     def select(self, scenes: str) -> list[int]:
-        """Return the positions of the samples of "all", of an official split (train, ...) or of scenes "a,b"."""
+        """Return the positions of the samples of "all", of an official split (train, ...) or of scenes "a,b".
+
+        All of a root of the synthetic world is in the split that it was made as.
+        """
         if scenes == "all" or all(name.strip() in self._scene_number for name in scenes.split(",")):
             return super().select(scenes)
+        synthetic = read_synthetic_settings(self.root) if scenes in ("train", "val", "test") else None
+        if synthetic is not None:
+            made_as = synthetic.get("split", "train")
+            if scenes != made_as:
+                what = f"is the split {made_as!r} of the synthetic world, and has no scene of {scenes!r}"
+                fix = f"Use all or {made_as}, or make that split: bridgeta synth --split {scenes}"
+                raise BridgeTAError(what, where=self.root, fix=fix, exit_code=2)
+            return super().select("all")
         official = official_splits()  # only here: the devkit takes longer to import than an index to open
         if scenes not in official:
             return super().select(scenes)

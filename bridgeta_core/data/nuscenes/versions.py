@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.limits import LARGEST_TEXT, parse_json, read_limited
 from bridgeta_core.utils.misplaced import find_misplaced
 from bridgeta_core.utils.names import is_name
 
@@ -72,3 +74,12 @@ def _place_tables(root: Path, folder: Path, version: str | None) -> str:
         return f"Move {folder} to {target}"
     example = "" if version or is_version else ", or the version that they are"
     return f"Move the .json files of {folder} to {target}{example}"
+
+
+def read_synthetic_settings(root: str | Path) -> dict[str, Any] | None:
+    """Return the settings of a root that `bridgeta synth` wrote, or None for a real one or a damaged file."""
+    try:
+        sheet = parse_json(read_limited(Path(root) / "synth.json", LARGEST_TEXT))
+        return dict(sheet["settings"]) if sheet["generator"] == "bridgeta synth" else None
+    except (OSError, ValueError, KeyError, TypeError, BridgeTAError):
+        return None

@@ -140,6 +140,12 @@ def test_a_missing_name_lists_the_shipped_names(tmp_path):
         config.load(Experiment, "large")
 
 
+def test_a_dataset_in_the_place_of_the_configuration_is_told_where_it_belongs(tmp_path):
+    with pytest.raises(BridgeTAError, match=r"is a folder.*configuration comes first.*data\.train_root=") as error:
+        config.load(Experiment, str(tmp_path))
+    assert error.value.exit_code == 2
+
+
 def test_none_and_free_options_are_kept():
     backbone = config.from_mapping(BackboneConfig, {"pretrained": None, "options": {"depths": [1, 2], "x": "y"}})
     assert backbone.pretrained is None

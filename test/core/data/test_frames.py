@@ -238,6 +238,11 @@ def test_only_the_maps_of_the_chosen_scenes_are_needed(broken_root):
         dataset(broken_root, "mini_val")
 
 
+def test_a_camera_that_the_samples_lack_is_said_at_once(small_root):
+    with pytest.raises(BridgeTAError, match="has no CAM_LEFT; its sensors are CAM_BACK, CAM_FRONT"):
+        FrameDataset(NuScenesDataset(small_root, VERSION), "all", ("CAM_LEFT",), IMAGE, GRID)
+
+
 def test_a_selection_without_samples_is_an_error(small_root):
     with pytest.raises(BridgeTAError, match="hold no samples"):
         dataset(small_root, ",")

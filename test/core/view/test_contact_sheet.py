@@ -42,10 +42,10 @@ def captions(monkeypatch):
 def test_a_sheet_has_every_chosen_sample_under_its_caption(small_root, tmp_path, captions):
     write_contact_sheet(small_root, VERSION, tmp_path / "sheet.png")
     assert captions == [
-        "scene-0061, singapore-onenorth, day, scene-00",
-        "scene-0061, singapore-onenorth, day, scene-00",
-        "scene-0103, boston-seaport, night, rain, scene-01",
-        "scene-0103, boston-seaport, night, rain, scene-01",
+        "scene-0061, singapore-onenorth, day, scene-0061-0",
+        "scene-0061, singapore-onenorth, day, scene-0061-1",
+        "scene-0103, boston-seaport, night, rain, scene-0103-0",
+        "scene-0103, boston-seaport, night, rain, scene-0103-1",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
     picture = cv2.imread(str(tmp_path / "sheet.png"))[..., ::-1]

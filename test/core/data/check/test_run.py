@@ -399,7 +399,6 @@ def test_an_interrupted_check_is_one_line_and_leaves_no_list(small_root, tmp_pat
     [
         ([], 0),
         (["--version", "v1.0-none"], 2),
-        (["--jobs", "0"], 2),
     ],
 )
 def test_the_command_tells_its_result_by_its_exit_code(small_root, arguments, code):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -93,6 +94,17 @@ def test_selects_official_splits_and_scene_names(small_root, split, positions):
 def test_an_empty_or_unknown_selection_names_existing_scenes(small_root, split, message):
     with pytest.raises(BridgeTAError, match=f"{message}.*scene-0061, scene-0103") as error:
         NuScenesDataset(small_root, VERSION).select(split)
+    assert error.value.exit_code == 2
+
+
+def test_all_of_a_synthetic_root_is_in_the_split_that_it_was_made_as(small_root, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(small_root, root)
+    (root / "synth.json").write_text(json.dumps({"generator": "bridgeta synth", "settings": {"split": "val"}}))
+    dataset = NuScenesDataset(root, VERSION)
+    assert dataset.select("val") == [0, 1, 2, 3]
+    with pytest.raises(BridgeTAError, match=r"is the split 'val' of the synthetic world.*--split test") as error:
+        dataset.select("test")
     assert error.value.exit_code == 2
 
 
