@@ -249,9 +249,11 @@ def _format_view(name: str, canvas: str, title: str, note: str) -> str:
 
 def _format_subtitle(summary: ReplaySummary, shown: int) -> str:
     shown_of = f"all {shown} sets" if shown == summary.used else f"{shown} of {summary.used} sets, evenly spread"
+    tints = ", ".join(f"{100 * least:.0f}" for least, _ in STEPS)
     return (
         f"Weights <code>{escape(summary.weights)}</code>, {len(summary.cameras)} cameras. Shown: {shown_of}. "
-        "Ahead is up; hatched cells are seen by no camera, or unknown."
+        f"Ahead is up. Tints from faint to full: at least {tints} % probable. Hatched cells are seen by no camera, or "
+        "unknown."
     )
 
 
