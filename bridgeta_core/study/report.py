@@ -10,6 +10,7 @@ from typing import Any
 
 from bridgeta_core.runs.log import LAST_SHARE
 from bridgeta_core.runs.record import RunRecord
+from bridgeta_core.runs.words import format_duration
 from bridgeta_core.study import tables
 from bridgeta_core.study.results import Results, compute_spread, subtract
 from bridgeta_core.utils.errors import join_first
@@ -77,7 +78,7 @@ def _format_header(results: Results, command: str, today: date) -> str:
         "synthetic data": _join_facts(results, lambda record: record.data),
         "revision of the runs": _join_facts(results, lambda record: record.revision),
         "runs": f"{len(results.records)} of {len(results.runs)}",
-        "training time": tables.format_duration(sum(record.seconds for record in results.records.values())),
+        "training time": format_duration(sum(record.seconds for record in results.records.values())),
     }
     return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)
 

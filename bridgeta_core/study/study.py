@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bridgeta_core.runs.words import format_duration
 from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.equal_time import resolve_length
 from bridgeta_core.study.execution import LOG, Command, Execution, Failure, build_train_command
@@ -18,7 +19,6 @@ from bridgeta_core.study.plan import Run, plan
 from bridgeta_core.study.report import write_report
 from bridgeta_core.study.results import Results
 from bridgeta_core.study.state import State, find_state
-from bridgeta_core.study.tables import format_duration
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import hold_lock
 

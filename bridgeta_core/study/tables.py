@@ -8,6 +8,7 @@ from functools import partial
 from statistics import median
 
 from bridgeta_core.runs.record import RunRecord, RunScores
+from bridgeta_core.runs.words import format_duration
 from bridgeta_core.study.results import (
     BySeed,
     Measure,
@@ -262,19 +263,6 @@ def format_count(value: float) -> str:
     if value < 1e4:
         return f"{value:.0f}"
     return f"{value / 1e3:.0f} k" if value < 999_500 else f"{value / 1e6:.2f} M"
-
-
-def format_duration(seconds: float) -> str:
-    """Format hours and minutes, or minutes and seconds, or seconds."""
-    if math.isnan(seconds):
-        return "?"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def format_significant(value: float) -> str:

@@ -76,6 +76,15 @@ class RunFrames(lightning.LightningDataModule):
         self.groups = group_samples(self.validation)
         self._validation_source: FrameDataset | CachedFrames = self.validation
 
+    def describe(self) -> dict[str, str]:
+        """Describe the frames of training and validation, for who watches."""
+        without = f", {len(self.unlabelled):,} without" if self.unlabelled else ""
+        scenes = len(set(self.validation.scene_names()))
+        return {
+            "training": f"{len(self.labelled):,} frames with labels{without}",
+            "validation": f"{len(self.validation):,} frames of {scenes:,} scenes",
+        }
+
     @abstractmethod
     def train_dataloader(self) -> Iterable[Batch]:
         """Return the batches of the current epoch."""
@@ -154,6 +163,11 @@ class Frames(RunFrames):
             rank=processes.rank,
             world=processes.world,
         )
+
+    def describe(self) -> dict[str, str]:
+        """Describe the frames of training and validation, for who watches."""
+        found = super().describe()
+        return {**found, "training": f"{found['training']}, of {len(set(self.training.scene_names())):,} scenes"}
 
     def _balance(self) -> list[int]:
         classes = find_classes(self.training, self.labelled, hidden=self.processes.rank > 0)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bridgeta_core.config.experiment import TrainConfig
 from bridgeta_core.runs.folder import RunFolder
+from bridgeta_core.runs.words import describe_epoch
 from bridgeta_core.training.batchnorm import SharedBatchNorm
 from bridgeta_core.training.frames import RunFrames
 from bridgeta_core.training.processes import Processes
@@ -55,6 +56,8 @@ class Loop:
             run.checkpoints, filename=run.last.stem, enable_version_counter=False, save_on_train_epoch_end=True
         )
         callbacks: list[Callback] = [self.stopwatch, self.best, latest, LearningRateMonitor("step"), RichProgressBar()]
+        if processes.rank == 0:
+            callbacks.append(EpochLine())
         if train.ema:
             callbacks.append(MovingAverage(train.ema))
         several, version = processes.world > 1, run.next_version()
@@ -105,6 +108,23 @@ class Loop:
             resumable = f"{last} holds the last finished epoch: continue with --resume"
             fix = resumable if last.exists() else "No epoch was finished: start again"
             raise BridgeTAError(stopped, where=self.run.path, fix=fix)
+
+
+class EpochLine(Callback):
+    """A line on the screen that stays, for every epoch."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start timing."""
+        self._start, self._first = time.monotonic(), getattr(self, "_first", trainer.current_epoch)
+        self._begun = getattr(self, "_begun", self._start)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Print how the epoch ended."""
+        now, epoch = time.monotonic(), trainer.current_epoch
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        left = (now - self._begun) / (epoch + 1 - self._first) * (trainer.max_epochs - epoch - 1)
+        best = pl_module.scores.get("best")
+        print(describe_epoch(epoch, trainer.max_epochs, metrics, best, now - self._start, left))
 
 
 class MovingAverage(WeightAveraging):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning
+from rich.console import Console
 from rich.progress import track
 
 from bridgeta_core.config.experiment import Experiment
@@ -16,6 +17,7 @@ from bridgeta_core.model.student import Taps
 from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.runs.log import draw_curves
 from bridgeta_core.runs.record import RunOutcome, describe_origin, save_record
+from bridgeta_core.runs.words import build_scores_table, describe_start
 from bridgeta_core.training.distill_task import DistillTask
 from bridgeta_core.training.frames import RunFrames
 from bridgeta_core.training.fresh import open_frames
@@ -44,6 +46,7 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
     task = StudentTask(experiment, frames.groups)
     with _claim(run, experiment, processes, resume):
         loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
+        _announce(loop, task, frames)
         loop.fit(task, frames, resume)
         return _finish(loop, task, frames)
 
@@ -61,6 +64,7 @@ def train_teacher(experiment: Experiment, folder: Path, resume: bool = False) ->
     task = TeacherTask(experiment, frames.groups)
     with _claim(run, experiment, processes, resume):
         loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
+        _announce(loop, task, frames)
         loop.fit(task, frames, resume)
         return _finish(loop, task, frames)
 
@@ -77,6 +81,8 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
     task = DistillTask(experiment, frames.groups, teacher)
     with _claim(run, experiment, processes, resume):
         loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=True)
+        features = f"read from {experiment.data.cache}" if experiment.data.cache else "computed in every step"
+        _announce(loop, task, frames, f"{experiment.distill.teacher}, its features {features}")
         teacher.to(loop.device)
         if experiment.data.cache:
             for name, cached in frames.use_cache(experiment.data.cache, teacher.network.bev_grid).items():
@@ -121,6 +127,23 @@ def _run_teacher(teacher: FrozenTeacher, frames: RunFrames, count: int) -> Itera
         yield teacher(batch)
 
 
+def _announce(loop: Loop, task: MapTask, frames: RunFrames, teacher: str | None = None) -> None:
+    """Say on the screen of the first process what is trained."""
+    if frames.processes.rank > 0:
+        return
+    description = describe_start(
+        task.experiment,
+        loop.run.kind,
+        device=str(loop.device),
+        processes=frames.processes.world,
+        frames=frames.describe(),
+        parameters=task.count_parameters(),
+        batches=len(frames.batches),
+        teacher=teacher,
+    )
+    print(description)
+
+
 def _finish(loop: Loop, task: MapTask, frames: RunFrames, teacher: str | None = None) -> Path:
     """Write the results of a run in the first process: weights, curves, and last of all the record."""
     if frames.processes.rank == 0:
@@ -148,4 +171,5 @@ def _finish(loop: Loop, task: MapTask, frames: RunFrames, teacher: str | None = 
         task.export(loop.run.weights, describe_origin(outcome))
         draw_curves(loop.run.path, loop.run.curves)
         save_record(loop.run.record, outcome)
+        Console().print(build_scores_table(task.scores["best"]))
     return loop.run.weights
