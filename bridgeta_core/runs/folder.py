@@ -24,8 +24,8 @@ SETTINGS, RECORD, CHECKPOINT = "experiment.yaml", "run.json", "checkpoints/last.
 @dataclass(frozen=True)
 class RunFolder:
     """`path` receives experiment.yaml, logs/version_N (metrics.csv and TensorBoard events; N counts the resumptions),
-    checkpoints/last.ckpt and checkpoints/best.ckpt, and at the end run.json, curves.png and `kind`.safetensors. The
-    process that trains there holds .lock.
+    checkpoints/last.ckpt, checkpoints/best.ckpt and samples.png, and at the end run.json, curves.png and
+    `kind`.safetensors. The process that trains there holds .lock.
     """
 
     path: Path
@@ -67,6 +67,11 @@ class RunFolder:
     def record(self) -> Path:
         """The record, written last of all: a run that has it is finished."""
         return self.path / RECORD
+
+    @property
+    def samples(self) -> Path:
+        """The picture of some validation samples after the last epoch."""
+        return self.path / "samples.png"
 
     @property
     def curves(self) -> Path:

@@ -18,6 +18,7 @@ from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import Batch, Frame, FrameDataset
 from bridgeta_core.data.joined import open_roots
 from bridgeta_core.data.loader import check_loaders, make_loader
+from bridgeta_core.data.sample import Sample
 from bridgeta_core.evaluation.conditions import group_samples
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.training.cache.frames import CachedFrames, check_augment
@@ -105,6 +106,11 @@ class RunFrames(lightning.LightningDataModule):
     def _cache(self, frames: FrameDataset, folder: str | Path) -> CachedFrames:
         workers, rank, world = self.experiment.data.workers, self.processes.rank, self.processes.world
         return CachedFrames(frames, folder, workers=workers, rank=rank, world=world)
+
+    def watch(self, count: int) -> list[Sample]:
+        """Choose at most `count` evenly spaced validation samples of this process."""
+        own = range(self.processes.rank, len(self.validation), self.processes.world)
+        return [self.validation.sample(i) for i in space_evenly(own, count)]
 
     def val_dataloader(self) -> DataLoader:
         """Build the loader of this process's share of the validation frames."""

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar, WeightAveraging
@@ -25,8 +26,10 @@ from bridgeta_core.training.batchnorm import SharedBatchNorm
 from bridgeta_core.training.frames import RunFrames
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.tasks import MapTask
+from bridgeta_core.utils.arrays import Bytes
 from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader
 from bridgeta_core.utils.outputs import replace_when_done
+from bridgeta_core.view.progress import WatchedSample, draw_progress
 
 _IDLE_WARNINGS = (
     "does not have many workers",
@@ -35,6 +38,7 @@ _IDLE_WARNINGS = (
     "exists and is not empty",
     "It is recommended to use .self.log.*sync_dist",  # what is logged is the same in every process
 )
+_WATCHED = 5  # validation samples that are drawn after every epoch
 _UNTIMED_STEPS = 3  # first steps of an epoch, in which loaders start and caches fill
 
 
@@ -57,7 +61,7 @@ class Loop:
         )
         callbacks: list[Callback] = [self.stopwatch, self.best, latest, LearningRateMonitor("step"), RichProgressBar()]
         if processes.rank == 0:
-            callbacks.append(EpochLine())
+            callbacks += [EpochLine(), SamplePictures(run.samples)]
         if train.ema:
             callbacks.append(MovingAverage(train.ema))
         several, version = processes.world > 1, run.next_version()
@@ -125,6 +129,47 @@ class EpochLine(Callback):
         left = (now - self._begun) / (epoch + 1 - self._first) * (trainer.max_epochs - epoch - 1)
         best = pl_module.scores.get("best")
         print(describe_epoch(epoch, trainer.max_epochs, metrics, best, now - self._start, left))
+
+
+class SamplePictures(Callback):
+    """A picture of some validation samples after every epoch, in a file and in TensorBoard."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before: dict[str, Bytes] = {}
+
+    def on_fit_start(self, trainer: Any, pl_module: MapTask) -> None:
+        """Choose samples that this process validates."""
+        frames: RunFrames = trainer.datamodule
+        self._names = {sample.token: f"{sample.scene}, {sample.token}" for sample in frames.watch(_WATCHED)}
+        pl_module.watched = dict.fromkeys(self._names)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: MapTask) -> None:
+        """Draw them."""
+        shown = [
+            WatchedSample(self._names[token], labels=seen[0], now=seen[1], before=self._before.get(token))
+            for token, seen in pl_module.watched.items()
+            if seen is not None
+        ]
+        if not shown:
+            return
+        epoch = trainer.current_epoch
+        before = f"epoch {epoch}" if self._before else "the epoch before"
+        picture = draw_progress(shown, pl_module.experiment.grid, now=f"epoch {epoch + 1}", before=before)
+        with replace_when_done(self._path) as temporary:
+            temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("val/samples", picture, trainer.global_step, dataformats="HWC")
+        self._before = {token: seen[1] for token, seen in pl_module.watched.items() if seen is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint: a resumed run draws what one that was not interrupted draws."""
+        return {token: torch.from_numpy(percent) for token, percent in self._before.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state of a checkpoint."""
+        self._before = {token: percent.numpy() for token, percent in state_dict.items()}
 
 
 class MovingAverage(WeightAveraging):

@@ -23,6 +23,7 @@ from bridgeta_core.model.losses import depth_loss, focal_loss, measure_depths
 from bridgeta_core.model.student import CameraBranch, Student, Taps
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.training.teacher_weights import load_teacher, save_teacher
+from bridgeta_core.utils.arrays import Bytes
 from bridgeta_core.utils.errors import BridgeTAError
 
 _PLANS = 64  # of a fleet
@@ -33,7 +34,8 @@ class MapTask(lightning.LightningModule):
     """A network on its label loss, with optimiser, schedule and validation metric.
 
     `groups` are those of `conditions.group_samples` for the validation frames. `scores` holds the results of
-    `ConditionIoU` for the `last` and the `best` validation, with its `epoch`; a checkpoint has them too.
+    `ConditionIoU` for the `last` and the `best` validation, with its `epoch`; a checkpoint has them too. `watched` has
+    labels `[6, Y, X]` and probabilities in per cent, at the last validation, of the samples whose tokens are its keys.
     """
 
     def __init__(self, experiment: Experiment, groups: Mapping[str, int]) -> None:
@@ -41,6 +43,7 @@ class MapTask(lightning.LightningModule):
         self.experiment = experiment
         self.metric = ConditionIoU(experiment.grid, groups)
         self.scores: dict[str, dict[str, Any]] = {}
+        self.watched: dict[str, tuple[Bytes, Bytes] | None] = {}
 
     def forward(self, batch: Batch) -> Taps:
         """Compute the taps of the network that is trained."""
@@ -106,7 +109,12 @@ class MapTask(lightning.LightningModule):
     def score(self, logits: Tensor, batch: Batch) -> None:
         """Add the logits of a validation batch to loss and metric."""
         self.log("val/loss", self.label_loss(logits, batch), batch_size=len(batch.images), sync_dist=True)
-        self.metric.update(torch.sigmoid(logits.float()), batch.labels, batch.known, batch.tokens)
+        probabilities = torch.sigmoid(logits.float())
+        self.metric.update(probabilities, batch.labels, batch.known, batch.tokens)
+        for token in self.watched.keys() & set(batch.tokens):
+            i = batch.tokens.index(token)
+            percent = (100 * probabilities[i]).round().byte()
+            self.watched[token] = batch.labels[i].cpu().numpy(), percent.cpu().numpy()
 
     def on_validation_epoch_end(self) -> None:
         """Log and remember the metric over the whole validation set of all processes."""

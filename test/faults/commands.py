@@ -55,7 +55,15 @@ class Command:
 def _train(kind: str, *more: str) -> Command:
     run = f"{kind}_run"
     weights = "teacher.safetensors" if kind == "teacher" else "student.safetensors"
-    files = (weights, "run.json", "experiment.yaml", "curves.png", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    files = (
+        weights,
+        "run.json",
+        "experiment.yaml",
+        "curves.png",
+        "samples.png",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+    )
     return Command(
         f"train {kind}",
         ("train", kind, *TRAINING, *more, "--out", f"{{out}}/{run}"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
@@ -56,6 +57,23 @@ def test_a_resumed_run_ends_with_the_same_weights(finished, two_scenes, tmp_path
     train_student(two_scenes("train.ema=0.99"), tmp_path, resume=True)
     last = [torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in (finished, tmp_path)]
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_validation_samples_are_drawn_after_every_epoch_and_after_a_resumption_alike(
+    finished, two_scenes, tmp_path, monkeypatch
+):
+    def break_off(task: StudentTask) -> None:
+        if task.current_epoch == 1:
+            raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTask, "on_train_epoch_start", break_off)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_student(two_scenes("train.ema=0.99"), tmp_path)
+    first = (tmp_path / "samples.png").read_bytes()
+    train_student(two_scenes("train.ema=0.99"), tmp_path, resume=True)
+    assert first != (tmp_path / "samples.png").read_bytes() == (finished / "samples.png").read_bytes()
+    assert cv2.imread(str(tmp_path / "samples.png")).shape[2] == 3
 
 
 def test_a_finished_run_is_not_overwritten(finished, two_scenes):
