@@ -374,6 +374,13 @@ class TrainConfig:
     accumulate: int = setting(1, "batches whose gradients are summed for one step", ge=1)
     ema: float = setting(0.0, "decay of the averaged weights that are validated and exported; 0: off", ge=0, le=1)
     seed: int = setting(0, "seed of weights, order and augmentation", ge=0, le=LARGEST_SEED)
+    logger: str | None = setting(
+        None,
+        "a Lightning logger beside the files and TensorBoard, as module:Class, e.g. "
+        "lightning.pytorch.loggers:WandbLogger or lightning.pytorch.loggers:MLFlowLogger",
+        added=True,
+    )
+    logger_options: dict[str, Any] = setting({}, "arguments of train.logger, e.g. {project: bridgeta}", added=True)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import statistics
 import time
@@ -14,7 +15,7 @@ import cv2
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -27,7 +28,7 @@ from bridgeta_core.training.frames import RunFrames
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.tasks import MapTask
 from bridgeta_core.utils.arrays import Bytes
-from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader
+from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader, read_message
 from bridgeta_core.utils.outputs import replace_when_done
 from bridgeta_core.view.progress import WatchedSample, draw_progress
 
@@ -76,7 +77,11 @@ class Loop:
             gradient_clip_val=train.clip or None,
             precision=train.precision,
             callbacks=callbacks,
-            logger=[CSVLogger(run.path, "logs", version), TensorBoardLogger(run.path, "logs", version)],
+            logger=[
+                CSVLogger(run.path, "logs", version),
+                TensorBoardLogger(run.path, "logs", version),
+                *_open_logger(train),
+            ],
             log_every_n_steps=max(1, min(10, batches // train.accumulate)),
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
@@ -112,6 +117,22 @@ class Loop:
             resumable = f"{last} holds the last finished epoch: continue with --resume"
             fix = resumable if last.exists() else "No epoch was finished: start again"
             raise BridgeTAError(stopped, where=self.run.path, fix=fix)
+
+
+def _open_logger(train: TrainConfig) -> list[Logger]:
+    """Make the logger that the settings ask for. Raises BridgeTAError (exit code 2) when that fails."""
+    if train.logger is None:
+        return []
+    module, _, name = train.logger.partition(":")
+    try:
+        logger = getattr(importlib.import_module(module), name)(**train.logger_options)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        fix = "Give module:Class of a Lightning logger whose package is installed, and its arguments"
+        what = f"train.logger = {train.logger} cannot be made ({read_message(error)})"
+        raise BridgeTAError(what, fix=fix, exit_code=2) from error
+    if not isinstance(logger, Logger):
+        raise BridgeTAError(f"train.logger = {train.logger} is no Lightning logger", exit_code=2)
+    return [logger]
 
 
 class EpochLine(Callback):

@@ -44,8 +44,8 @@ def train_student(experiment: Experiment, folder: Path, resume: bool = False) ->
             if lidar is not None and name == "train":
                 cached.add_points(lidar)
     task = StudentTask(experiment, frames.groups)
+    loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
     with _claim(run, experiment, processes, resume):
-        loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
         _announce(loop, task, frames)
         loop.fit(task, frames, resume)
         return _finish(loop, task, frames)
@@ -62,8 +62,8 @@ def train_teacher(experiment: Experiment, folder: Path, resume: bool = False) ->
         for cached in frames.use_cache(experiment.data.cache).values():
             cached.add_points(experiment.teacher.lidar)
     task = TeacherTask(experiment, frames.groups)
+    loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
     with _claim(run, experiment, processes, resume):
-        loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=False)
         _announce(loop, task, frames)
         loop.fit(task, frames, resume)
         return _finish(loop, task, frames)
@@ -79,8 +79,8 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
     teacher_sha256 = hash_file(find_weights(experiment.distill.teacher))
     frames = open_frames(experiment, processes, lidar=teacher.network.config.lidar, unlabelled=True)
     task = DistillTask(experiment, frames.groups, teacher)
+    loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=True)
     with _claim(run, experiment, processes, resume):
-        loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=True)
         features = f"read from {experiment.data.cache}" if experiment.data.cache else "computed in every step"
         _announce(loop, task, frames, f"{experiment.distill.teacher}, its features {features}")
         teacher.to(loop.device)

@@ -152,3 +152,29 @@ def test_a_killed_run_repeats_its_epoch_exactly(two_scenes, teacher, tmp_path):
     assert again == expected
     last = [torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in (whole, broken)]
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_a_logger_of_the_settings_receives_what_the_files_have(two_scenes, tmp_path):
+    logs = tmp_path / "elsewhere"
+    options = f"train.logger_options={{save_dir: {logs}, name: mine}}"
+    train_student(
+        two_scenes("train.epochs=1", "train.logger=lightning.pytorch.loggers:CSVLogger", options), tmp_path / "run"
+    )
+    (page,) = logs.glob("mine/version_0/metrics.csv")
+    assert "val/miou" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("logger", "message"),
+    [
+        ("no_such_module:Logger", "cannot be made.*no_such_module"),
+        ("lightning.pytorch.loggers:NoLogger", "cannot be made.*NoLogger"),
+        ("lightning.pytorch.loggers:CSVLogger", "cannot be made.*save_dir"),
+        ("pathlib:Path", "is no Lightning logger"),
+    ],
+)
+def test_a_logger_that_cannot_be_made_is_named_before_anything_is_written(two_scenes, tmp_path, logger, message):
+    with pytest.raises(BridgeTAError, match=message) as error:
+        train_student(two_scenes("train.epochs=1", f"train.logger={logger}"), tmp_path / "run")
+    assert error.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
