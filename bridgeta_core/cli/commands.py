@@ -66,6 +66,8 @@ def common(
     """Camera-only bird's-eye-view map segmentation, distilled from a LiDAR-camera teacher."""
 
 
+_MOST_UNASKED = 20  # runs of a study, which may take days
+
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
 
 
@@ -275,6 +277,7 @@ def study(
         bool, typer.Option("--render-only", help="Only write the table of the finished runs.")
     ] = False,
     jobs: Annotated[int, typer.Option(help="Number of runs at a time; they share the cores.", min=1)] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help=f"Start more than {_MOST_UNASKED} runs.")] = False,
     table: Annotated[
         Path | None, typer.Option(help="Page to write, .md; its figure goes beside it. OUT/results.md by default.")
     ] = None,
@@ -305,7 +308,14 @@ def study(
         return
     target = table or (out.with_suffix(".md") if out.is_file() else out / "results.md")
     check_output(target)
-    failures = [] if render_only else studies.run_study(settings, out, jobs, console)
+    failures = []
+    if not render_only:
+        number, work = studies.describe_work(settings, out, jobs)
+        if number > _MOST_UNASKED and not yes:
+            fix = "Add --yes to start them, --plan to list them, or take fewer, as by seeds=[0]"
+            raise BridgeTAError(f"{work}, which is much", where=out, fix=fix, exit_code=2)
+        say(work)
+        failures = studies.run_study(settings, out, jobs, console)
     if failures:
         say(studies.describe_failures(failures))
     command = studies.format_render_command(configuration, overrides or [], out, table)

@@ -91,6 +91,24 @@ def build_overview(study: StudyConfig, out: Path, jobs: int) -> Table:
     return table
 
 
+def describe_work(study: StudyConfig, out: Path, jobs: int) -> tuple[int, str]:
+    """Count the runs that are not done, and describe in one line how many they are and how long they take.
+
+    Raises BridgeTAError when a run has other settings than the study.
+    """
+    results = Results(study, out)
+    left = [run for run in results.runs if find_state(run, resolve_length(study, run, results.runs)) is not State.done]
+    text = f"{len(left)} of {len(results.runs)} runs to do, {jobs} at a time"
+    estimates = [results.estimate_seconds(run) for run in left]
+    known = [seconds for seconds in estimates if not math.isnan(seconds)]
+    if len(known) < len(left):
+        text += "; how long they take is known when one of each kind has ended"
+    if known:
+        about = "about" if len(known) == len(left) else f"{len(known)} of them about"
+        text += f"; {about} {format_duration(sum(known) / jobs)}"
+    return len(left), text
+
+
 def render_study(study: StudyConfig, out: Path, target: Path, command: str) -> tuple[Path, Path]:
     """Write the page and the figure of the finished runs, which are in the folder or collected file `out`.
 

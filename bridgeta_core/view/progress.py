@@ -28,7 +28,7 @@ class WatchedSample:
 def draw_progress(samples: Sequence[WatchedSample], grid: BevGrid, now: str, before: str) -> Image:
     """Draw a row per sample: ground truth, the probabilities called `before`, and those called `now`."""
     titles = ("ground truth", before, now)
-    rows = [[_paint(values, grid) for values in (s.labels * 100, s.before, s.now)] for s in samples]
+    rows = [[_paint(values, grid) for values in (s.labels * np.uint8(100), s.before, s.now)] for s in samples]
     height, width = rows[0][0].shape[:2]
     tile = (height + _LINE + _GAP, width + _GAP)
     page = np.full((_LINE + len(rows) * tile[0], _GAP + len(titles) * tile[1], 3), PAPER, dtype=np.uint8)
