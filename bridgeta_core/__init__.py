@@ -3,7 +3,7 @@
 from bridgeta_core import Rig, Runtime
 
 runtime = Runtime("tiny")
-probabilities = runtime.infer(images, Rig.load("rig.yaml"))
+probabilities = runtime(images, Rig.load("rig.yaml"))
 """
 
 from __future__ import annotations

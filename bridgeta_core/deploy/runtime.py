@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +27,9 @@ from bridgeta_core.deploy.weights import (
     read_int8_graphs,
 )
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.images import fit_images, fit_intrinsics
-from bridgeta_core.geometry.rig import Rig
+from bridgeta_core.geometry.images import apply_fit, fit_images, fit_intrinsics
+from bridgeta_core.geometry.lens import Undistortion
+from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.model.lift import LiftPlan, PlanCache
 from bridgeta_core.model.student import Student
@@ -97,6 +99,7 @@ class Runtime:
         self._feature_size, self._lift = network.feature_size, network.config.lift
         self._plans = PlanCache(self._build_plan, _MAX_PLANS)
         self._last_plan: tuple[Rig, LiftPlan] | None = None
+        self._last_lenses: tuple[Rig, list[tuple[ImageFit, Undistortion | None]]] | None = None
 
     def fits(self, rig: Rig) -> tuple[ImageFit, ...]:
         """Return how each camera's image becomes a network input."""
@@ -117,6 +120,37 @@ class Runtime:
     def _build_plan(self, intrinsics: Tensor, ego_T_cam: Tensor) -> LiftPlan:
         size = (self.image.height, self.image.width)
         return LiftPlan.build(intrinsics, ego_T_cam, self._feature_size, size, self._lift, self.device)
+
+    def __call__(
+        self, images: Mapping[str, NDArray[np.uint8]] | Sequence[NDArray[np.uint8]], rig: Rig
+    ) -> NDArray[np.float32]:
+        """Compute class probabilities `[6, Y, X]` on `grid` from the cameras' images as they are.
+
+        `images` are uint8 RGB `[height, width, 3]` of the size that each camera is calibrated for, by its name or in
+        the rig's order. They are undistorted, resized and cut as the network takes them. On a vehicle
+        `bridgeta_ros.pipeline` does the same in several threads, and decodes at a reduced size. Raises BridgeTAError
+        that names the camera whose image is missing or of another kind.
+        """
+        if isinstance(images, Mapping):
+            missing = [name for name in rig.names if name not in images]
+            if missing:
+                raise BridgeTAError(f"no image of {', '.join(missing)}", fix="Give them, or rig.select the others")
+            images = [images[name] for name in rig.names]
+        if len(images) != len(rig.cameras):
+            raise BridgeTAError(f"{len(images)} images for {len(rig.cameras)} cameras")
+        for image, camera in zip(images, rig.cameras, strict=True):
+            expected = (camera.height, camera.width, 3)
+            if image.dtype != np.uint8 or image.shape != expected:
+                what = f"its image is {image.dtype} {list(image.shape)}, not uint8 {list(expected)}"
+                raise BridgeTAError(what, where=f"camera {camera.name}")
+        if self._last_lenses is None or self._last_lenses[0] is not rig:
+            lenses = [(fit, _undistort(camera, fit)) for camera, fit in zip(rig.cameras, self.fits(rig), strict=True)]
+            self._last_lenses = rig, lenses
+        inputs = [
+            apply_fit(image, fit) if undistortion is None else undistortion.apply(image)
+            for image, (fit, undistortion) in zip(images, self._last_lenses[1], strict=True)
+        ]
+        return self.infer(np.stack(inputs), rig)
 
     def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
         """Compute class probabilities `[6, Y, X]` on `grid` from inputs `[N, h, w, 3]` (RGB) in the rig's order."""
@@ -143,6 +177,10 @@ class Runtime:
         black = np.zeros((len(rig.cameras), self.image.height, self.image.width, 3), dtype=np.uint8)
         for _ in range(2):
             self.infer(black, rig)
+
+
+def _undistort(camera: Camera, fit: ImageFit) -> Undistortion | None:
+    return Undistortion.build(camera, fit) if camera.is_distorted else None
 
 
 def _load(path: Path, digest: str) -> Student:

@@ -14,6 +14,8 @@ from small_networks import GRID, pictures, rig, trained_student
 from bridgeta_core.deploy.runtime import Runtime
 from bridgeta_core.deploy.weights import WeightsInfo, save_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.images import apply_fit
+from bridgeta_core.geometry.lens import Undistortion
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import ImageFit
 from bridgeta_core.model.student import Student
@@ -44,6 +46,42 @@ def test_it_computes_what_the_student_computes(runtime: Runtime, student: Studen
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, z[0].sigmoid().numpy(), atol=1e-5)
     assert found.std() > 1e-4
+
+
+def test_it_takes_images_as_the_cameras_give_them(runtime: Runtime) -> None:
+    vehicle = rig(2)
+    random = np.random.default_rng(0)
+    whole = [random.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in vehicle.cameras]
+    fitted = np.stack([apply_fit(image, fit) for image, fit in zip(whole, runtime.fits(vehicle), strict=True)])
+    expected = runtime.infer(fitted, vehicle)
+    np.testing.assert_array_equal(runtime(whole, vehicle), expected)
+    by_name = dict(reversed(list(zip(vehicle.names, whole, strict=True))))
+    np.testing.assert_array_equal(runtime({**by_name, "unused": whole[0]}, vehicle), expected)
+
+
+def test_it_undistorts_what_a_lens_has_bent(runtime: Runtime) -> None:
+    straight = rig(2)
+    bent = Rig(tuple(replace(c, distortion=(-0.2, 0.05, 0.0, 0.0)) for c in straight.cameras))
+    random = np.random.default_rng(0)
+    whole = [random.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in bent.cameras]
+    pairs = zip(bent.cameras, runtime.fits(bent), whole, strict=True)
+    fitted = np.stack([Undistortion.build(camera, fit).apply(image) for camera, fit, image in pairs])
+    np.testing.assert_array_equal(runtime(whole, bent), runtime.infer(fitted, bent))
+    assert (runtime(whole, bent) != runtime(whole, straight)).any()
+
+
+def test_an_image_that_does_not_fit_is_named_by_its_camera(runtime: Runtime) -> None:
+    vehicle = rig(2)
+    first, second = vehicle.cameras
+    image = np.zeros((first.height, first.width, 3), np.uint8)
+    with pytest.raises(BridgeTAError, match=f"no image of {second.name}"):
+        runtime({first.name: image}, vehicle)
+    with pytest.raises(BridgeTAError, match="1 images for 2 cameras"):
+        runtime([image], vehicle)
+    with pytest.raises(BridgeTAError, match=f"camera {second.name}: its image is float64"):
+        runtime([image, image * 1.0], vehicle)
+    with pytest.raises(BridgeTAError, match=rf"camera {first.name}: its image is uint8 \[4, 4, 3\]"):
+        runtime([image[:4, :4], image], vehicle)
 
 
 def test_loading_from_a_file_gives_the_same(student: Student, runtime: Runtime, tmp_path: Path) -> None:
