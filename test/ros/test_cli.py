@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from bridgeta_core.cli import commands as core_cli
 from bridgeta_core.utils.files import hold_lock
 from bridgeta_ros import cli
 from bridgeta_synth import SynthSettings
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def test_a_format_that_is_not_installed_is_named_with_its_extra(bridgeta, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_export_compares_on_a_dataset(bridgeta, synthetic_root, tmp_path):
+def test_export_compares_on_a_dataset_and_the_example_calls_its_graphs(bridgeta, synthetic_root, tmp_path, capsys):
     code, out, _ = bridgeta(
         "export", "tiny", tmp_path / "out", "--data", synthetic_root, "--sets", 2, "--for", "vehicle"
     )
@@ -123,6 +126,11 @@ def test_export_compares_on_a_dataset(bridgeta, synthetic_root, tmp_path):
             "sample",
         )
     }
+    pytest.importorskip("openvino")
+    runpy.run_path(str(EXAMPLES / "call_exported_graph.py"))["main"](str(tmp_path / "out"))
+    said, _, difference = capsys.readouterr().out.strip().rpartition(" ")
+    assert said == "largest difference from BridgeTA:"
+    assert float(difference) < 1e-3
 
 
 def test_ctrl_c_is_answered_in_one_line_and_leaves_nothing(bridgeta, synthetic_root, tmp_path, monkeypatch):

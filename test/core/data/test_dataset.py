@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from bridgeta_core.config.experiment import ImageConfig, LidarConfig
 from bridgeta_core.data.dataset import ListDataset, open_dataset
 from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.sample import Sample, SensorRecord
+from bridgeta_core.deploy.weights import read_info
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import rigid
@@ -73,6 +75,13 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _on_the_path(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
+
+
+def test_the_example_of_training_on_own_data_runs(root, tmp_path, capsys):
+    main = runpy.run_path(str(DOCS.parent / "examples" / "train_own_data.py"))["main"]
+    main(str(root), str(tmp_path / "run"), *CAMERAS)
+    assert f"{tmp_path / 'run' / 'student.safetensors'}: " in capsys.readouterr().out
+    assert read_info(tmp_path / "run" / "student.safetensors").cameras == CAMERAS
 
 
 def test_the_example_has_at_most_sixty_lines():
