@@ -25,6 +25,7 @@ Tree = Mapping[str, str]
 
 _OWNED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+-[0-9a-f]+-\d+-\d+-\d+\.(partial|old)(/|$)")
 _FAULTS = ("Traceback (most recent call last)", "Segmentation fault", "Fatal Python error", "core dumped")
+_OF_THE_C_LIBRARY = "cannot allocate memory for thread-local data: ABORT"
 # What Python itself says at the start of a process, before any code of ours: of an installed package that it cannot
 # read, and of its own modules in a worker.
 _OF_PYTHON = re.compile(
@@ -72,8 +73,13 @@ def simplify(tree: Tree) -> frozenset[tuple[str, str]]:
 
 
 def check_ending(outcome: Outcome) -> list[str]:
-    """Check that a command that was not killed ended by itself, succeeded or said in one line why not."""
+    """Check that a command that was not killed ended by itself, succeeded or said in one line why not.
+
+    Where memory ends inside the C library, that ends the process, by a line and an exit code of its own.
+    """
     problems = [f"still runs: {line}" for line in outcome.survivors]
+    if outcome.code == 127 and outcome.errors.strip() == _OF_THE_C_LIBRARY:
+        return problems
     if outcome.code < 0:
         problems.append(f"ended by signal {-outcome.code}")
     everything = _OF_PYTHON.sub("", outcome.errors + outcome.output)

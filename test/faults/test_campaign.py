@@ -134,9 +134,10 @@ def test_an_output_that_varies_is_read(sandbox, expected):
         (Outcome(1, "", "", 0, 0), "exit code 1 with 0 messages"),
         (Outcome(1, "", "bridgeta: a\nbridgeta: b\n", 0, 0), "exit code 1 with 2 messages"),
         (Outcome(3, "", "bridgeta: a\n", 0, 0), "exit code 3"),
+        (Outcome(127, "", "sh: bridgeta: not found\n", 0, 0), "exit code 127"),
         (Outcome(0, "", "", 0, 0, ["12 python"]), "still runs: 12 python"),
     ],
-    ids=["signal", "traceback", "silent", "two lines", "code", "running"],
+    ids=["signal", "traceback", "silent", "two lines", "code", "shell", "running"],
 )
 def test_an_end_that_is_not_as_promised_is_named(outcome, problem):
     assert problem in " ".join(check_ending(outcome))
@@ -144,6 +145,13 @@ def test_an_end_that_is_not_as_promised_is_named(outcome, problem):
 
 def test_an_end_in_success_or_one_line_is_as_promised():
     assert check_ending(SUCCESS) == check_ending(FAILURE) == []
+
+
+def test_where_the_c_library_finds_no_memory_it_has_the_last_word():
+    words = "cannot allocate memory for thread-local data: ABORT\n"
+    assert check_ending(Outcome(127, "", words, 0, 0)) == []
+    assert check_ending(Outcome(127, "", words, 0, 0, ["12 python"])) == ["still runs: 12 python"]
+    assert check_ending(Outcome(127, "", "Traceback (most recent call last):\n" + words, 0, 0)) != []
 
 
 ENDS = "OSError: [Errno 24] Too many open files: 'collections'\n"
