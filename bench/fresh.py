@@ -30,6 +30,7 @@ from bridgeta_core.config.experiment import AugmentConfig, Experiment
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import Batch, collate
 from bridgeta_core.data.loader import make_loader
+from bridgeta_core.deploy.teacher_weights import save_teacher
 from bridgeta_core.deploy.weights import save_weights
 from bridgeta_core.distill.base import Context, Labels
 from bridgeta_core.distill.methods import build_distiller
@@ -42,7 +43,6 @@ from bridgeta_core.training.distill_task import Ramp
 from bridgeta_core.training.fresh import FreshBatches
 from bridgeta_core.training.loop import MovingAverage
 from bridgeta_core.training.processes import Processes
-from bridgeta_core.training.teacher_weights import save_teacher
 from bridgeta_synth.dataset.frames import FreshTowns
 
 VALIDATION = 4  # towns

@@ -30,8 +30,8 @@ from bridgeta_core.config.experiment import (
     TeacherConfig,
     load,
 )
+from bridgeta_core.deploy.teacher_weights import save_teacher
 from bridgeta_core.model.teacher import Teacher
-from bridgeta_core.training.teacher_weights import save_teacher
 
 # The LiDAR of nuScenes is 0.94 m ahead of base_link and 1.84 m up; the network sees from 5 m below it to 3 m above. Of
 # the keyframe upstream keeps the points that hit the vehicle.

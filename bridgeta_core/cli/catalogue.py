@@ -43,6 +43,7 @@ def config(
 def weights() -> None:
     """List the weights that ship, with their mean IoU on validation data and on towns that they have not seen."""
     from bridgeta_core.deploy.scores import BASELINE, STUDENT, ShippedScores
+    from bridgeta_core.deploy.teacher_weights import read_any_info
     from bridgeta_core.deploy.weights import SHIPPED
     from bridgeta_core.evaluation.metric import format_percent
 
@@ -51,7 +52,7 @@ def weights() -> None:
     figures = [Column(name, justify="right") for name in ("MB", "samples", "validation", "unseen")]
     table = Table(Column("name", no_wrap=True), "what", Column("images", no_wrap=True), *figures)
     for name, path in SHIPPED.items():
-        info = _read_info(path)
+        info = read_any_info(path)
         origin, image = info.provenance, info.model.image
         table.add_row(
             name,
@@ -67,21 +68,9 @@ def weights() -> None:
     say("All are under the Apache License 2.0. docs/weights.md has the commands that made them, and IoU per class.")
 
 
-def _read_info(path: Path) -> WeightsInfo:
-    """Read the description of a student or a teacher."""
-    from bridgeta_core.deploy.weights import read_description, read_info
-    from bridgeta_core.training.teacher_weights import FORMAT, TeacherInfo
-    from bridgeta_core.utils.errors import BridgeTAError
-
-    try:
-        return read_info(path)
-    except BridgeTAError:
-        return read_description(path, FORMAT, TeacherInfo)
-
-
 def _describe(info: WeightsInfo) -> str:
     """Say what a network is: a teacher, or a student and how it was trained."""
-    from bridgeta_core.training.teacher_weights import TeacherInfo
+    from bridgeta_core.deploy.teacher_weights import TeacherInfo
 
     if isinstance(info, TeacherInfo):
         return "teacher of LiDAR and cameras" if info.teacher.sensors == "fusion" else "teacher of LiDAR"

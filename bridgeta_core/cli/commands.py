@@ -10,6 +10,7 @@ import typer
 
 from bridgeta_core.cli.catalogue import config, weights
 from bridgeta_core.cli.common import (
+    STUDENTS,
     Backend,
     Commands,
     Configuration,
@@ -18,7 +19,6 @@ from bridgeta_core.cli.common import (
     Root,
     Source,
     Version,
-    Weights,
     console,
     find_table_version,
     say,
@@ -120,7 +120,9 @@ def distill(
 
 @app.command(name="eval", epilog=show("bridgeta eval tiny data/val --against tiny_labels --out results"))
 def evaluate(
-    weights: Weights,
+    weights: Annotated[
+        str, typer.Argument(help=f"A .safetensors file, or one of {', '.join(STUDENTS)} and tiny_teacher.")
+    ],
     root: Root,
     version: Version = None,
     scenes: Annotated[str, typer.Option(help="all, an official split (val), or scene names with commas.")] = "all",
@@ -154,14 +156,14 @@ def evaluate(
     Intervals are of 95 %, by a bootstrap over scenes.
     """
     from bridgeta_core.config import experiment as config
-    from bridgeta_core.deploy.weights import read_info
+    from bridgeta_core.deploy.teacher_weights import read_any_info
     from bridgeta_core.evaluation.evaluate import evaluate_constant, evaluate_weights
     from bridgeta_core.evaluation.report import Comparison
 
     if out is not None:
         check_folder(out)
-    grid, version = read_info(weights).grid, find_table_version(root, version, source)
-    if against is not None and read_info(against).grid != grid:
+    grid, version = read_any_info(weights).grid, find_table_version(root, version, source)
+    if against is not None and read_any_info(against).grid != grid:
         what = f"{weights} and {against} have different grids, so their cells cannot be compared"
         raise BridgeTAError(what, fix="Evaluate each by itself", exit_code=2)
     label_config = config.from_mapping(config.LabelConfig, {"mode": labels}, where="--labels")

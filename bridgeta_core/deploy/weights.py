@@ -126,6 +126,11 @@ def read_info(path: str | Path) -> WeightsInfo:
     return read_description(find_weights(path), FORMAT, WeightsInfo)
 
 
+def read_format(path: Path) -> str | None:
+    """Read which format a weights file is of. Raises BridgeTAError for a file that is no safetensors file."""
+    return _read_metadata(path).get("format")
+
+
 def read_description(path: Path, version: str, kind: type[Info]) -> Info:
     """Read and check, as `read_info` does, the description in a weights file of the format `version`."""
     metadata = _read_metadata(path)

@@ -26,6 +26,9 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError, describe_lost_loader
+from bridgeta_core.utils.machine import resolve_device
+
+_PLANS = 64  # of the vehicles of a fleet
 
 if TYPE_CHECKING:
     from bridgeta_core.deploy.runtime import Runtime
@@ -99,27 +102,34 @@ def evaluate_weights(
     seen: bool = False,
     fused: bool = False,
 ) -> EvalReport:
-    """Score a student's weights on a dataset, on the grid and with the cameras that it was trained for.
+    """Score the weights of a student or a teacher on a dataset, on the grid and with the cameras of their training.
 
-    `device`, `backend` and `precision` are those of `Runtime`, so that what a vehicle runs can be scored. With `seen`
+    `device`, `backend` and `precision` are those of `Runtime`, so that what a vehicle runs can be scored; a teacher is
+    computed by PyTorch at float32, and needs the LiDAR. With `seen`
     also over the cells that the vehicle sees alone, and with `fused` also what fuses along each scene. Raises
     BridgeTAError when the weights or the data are missing or broken, or do not fit each other, and as `Runtime` does.
     """
     from bridgeta_core.deploy.runtime import Runtime
+    from bridgeta_core.deploy.teacher_weights import TeacherInfo, read_any_info
     from bridgeta_core.deploy.weights import find_weights
 
     path = find_weights(weights)
-    runtime = Runtime(path, device, precision, backend)
-    info = runtime.info
-    dataset = FrameDataset(
-        open_dataset(source, root, version), scenes, info.cameras, info.model.image, info.grid, labels=labels
-    )
-    subject = (
-        path.stem if (backend, precision) == ("torch", "float32") else f"{path.stem} ({runtime.backend}, {precision})"
-    )
+    info, subject, lidar = read_any_info(path), path.stem, None
+    if isinstance(info, TeacherInfo):
+        if (backend, precision) != ("torch", "float32"):
+            what = "is a teacher, which runs by PyTorch at float32 alone"
+            raise BridgeTAError(what, where=path, fix="Leave out --backend and --precision", exit_code=2)
+        predict, lidar = predict_with_teacher(path, device), info.teacher.lidar
+    else:
+        runtime = Runtime(path, device, precision, backend)
+        predict = predict_with(runtime)
+        if (backend, precision) != ("torch", "float32"):
+            subject = f"{path.stem} ({runtime.backend}, {precision})"
+    data = open_dataset(source, root, version)
+    dataset = FrameDataset(data, scenes, info.cameras, info.model.image, info.grid, lidar=lidar, labels=labels)
     cells = SeenCells(dataset, info.model.lift)
     return evaluate(
-        predict_with(runtime),
+        predict,
         dataset,
         subject,
         scenes=scenes,
@@ -139,6 +149,24 @@ def predict_with(runtime: Runtime) -> Callable[[Batch], Tensor]:
             for images, intrinsics, poses in samples
         ]
         return torch.stack(results)
+
+    return predict
+
+
+def predict_with_teacher(path: str | Path, device: str) -> Callable[[Batch], Tensor]:
+    """Return the function from a batch of samples to probabilities `[B, 6, Y, X]` by a teacher's weights."""
+    from bridgeta_core.deploy.teacher_weights import load_teacher
+    from bridgeta_core.model.lift import PlanCache
+
+    network, where = load_teacher(path)[0], resolve_device(device)
+    network.to(where)
+    plans = None if network.camera is None else PlanCache(network.camera.plan, _PLANS)
+
+    @torch.inference_mode()
+    def predict(batch: Batch) -> Tensor:
+        batch = batch.to(where)
+        plan = None if plans is None else plans(batch.intrinsics, batch.ego_T_cam)
+        return network(batch.images, plan, batch.points).Z.float().sigmoid().cpu()
 
     return predict
 

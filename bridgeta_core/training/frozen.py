@@ -8,12 +8,12 @@ import torch
 
 from bridgeta_core.config.experiment import DataConfig, Experiment
 from bridgeta_core.data.frames import Batch
+from bridgeta_core.deploy.teacher_weights import load_teacher
 from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.training.cache.taps import BatchWithTaps
 from bridgeta_core.training.tasks import choose_plan_cache_size
-from bridgeta_core.training.teacher_weights import load_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 

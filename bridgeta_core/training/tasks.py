@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bridgeta_core.config.experiment import DataConfig, Experiment
 from bridgeta_core.data.frames import Batch
+from bridgeta_core.deploy.teacher_weights import load_teacher, save_teacher
 from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.evaluation.conditions import ConditionIoU
 from bridgeta_core.geometry.classes import CLASS_NAMES
@@ -22,7 +23,6 @@ from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.losses import depth_loss, focal_loss, measure_depths
 from bridgeta_core.model.student import CameraBranch, Student, Taps
 from bridgeta_core.model.teacher import Teacher
-from bridgeta_core.training.teacher_weights import load_teacher, save_teacher
 from bridgeta_core.utils.arrays import Bytes
 from bridgeta_core.utils.errors import BridgeTAError
 

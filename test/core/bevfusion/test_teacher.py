@@ -29,11 +29,11 @@ from bridgeta_core.config.experiment import (
     TeacherConfig,
     load,
 )
+from bridgeta_core.deploy.teacher_weights import load_teacher, save_teacher
 from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.lift import lift
 from bridgeta_core.model.teacher import Teacher, VoxelBranch
-from bridgeta_core.training.teacher_weights import load_teacher, save_teacher
 from bridgeta_core.training.train import train_distill
 
 X, Z = 0.94, 1.84

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from small_networks import GRID, OPTIONS, small_student
 
 import bridgeta_core.deploy.weights as weights
+from bridgeta_core.deploy.teacher_weights import load_teacher
 from bridgeta_core.deploy.weights import find_weights, load_student, read_info, save_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.model.student import Student
-from bridgeta_core.training.teacher_weights import load_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 CAMERAS = ("LEFT", "RIGHT")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import ImageConfig, LiftConfig
-from bridgeta_core.data.frames import FrameDataset
+from bridgeta_core.data.frames import FrameDataset, collate
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.evaluation.evaluate import evaluate, evaluate_constant, evaluate_weights
 from bridgeta_core.evaluation.fused import Fusion
@@ -21,6 +21,7 @@ from bridgeta_core.evaluation.report import Comparison
 from bridgeta_core.evaluation.seen import SeenCells
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.utils.errors import BridgeTAError
 
 VERSION, GRID = "v1.0-mini", BevGrid(-40, 40, -40, 40, 1.0)
 
@@ -238,3 +239,28 @@ def test_what_is_seen_and_what_is_fused_are_figures_of_their_own(frames):
     console.print(report.build_interval_table())
     text = console.file.getvalue()
     assert all(words in text for words in ("IoU, seen cells", "IoU, fused", "% of the cells"))
+
+
+@pytest.mark.parametrize("sensors", ["fusion", "lidar"])
+def test_a_teacher_is_scored_as_it_is_trained(two_scenes, small_root, tmp_path, sensors):
+    from bridgeta_core.deploy.teacher_weights import save_teacher
+    from bridgeta_core.model.teacher import Teacher
+
+    torch.manual_seed(0)
+    experiment = two_scenes(f"teacher.sensors={sensors}")
+    teacher = Teacher(experiment.teacher, experiment.model, GRID).eval()
+    path, cameras = tmp_path / "random.safetensors", ("CAM_BACK", "CAM_FRONT")
+    save_teacher(path, teacher, cameras, {})
+    report = evaluate_weights(path, small_root, VERSION, device="cpu", workers=0)
+    image, lidar = experiment.model.image, experiment.teacher.lidar
+    frames = FrameDataset(NuScenesDataset(small_root, VERSION), "all", cameras, image, GRID, lidar=lidar)
+    metric = MapIoU(GRID)
+    for frame in frames:
+        batch = collate([frame])
+        with torch.inference_mode():
+            plan = None if teacher.camera is None else teacher.camera.plan(batch.intrinsics, batch.ego_T_cam)
+            metric.update(teacher(batch.images, plan, batch.points).Z.sigmoid(), batch.labels, batch.known)
+    np.testing.assert_allclose(report.iou.best, metric.result().best, atol=1e-3)
+    with pytest.raises(BridgeTAError, match="is a teacher, which runs by PyTorch") as error:
+        evaluate_weights(path, small_root, VERSION, device="cpu", backend="openvino")
+    assert error.value.exit_code == 2

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from bridgeta_core.config import experiment as config
+from bridgeta_core.deploy.teacher_weights import load_teacher
 from bridgeta_core.deploy.weights import load_student, read_info
 from bridgeta_core.distill.direct import Direct
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.training.distill_task import DistillTask, Ramp
 from bridgeta_core.training.frozen import FrozenTeacher
 from bridgeta_core.training.tasks import StudentTask
-from bridgeta_core.training.teacher_weights import load_teacher
 from bridgeta_core.training.train import train_distill, train_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 

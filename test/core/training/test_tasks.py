@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bridgeta_core.config.experiment import AugmentConfig, DataConfig
+from bridgeta_core.deploy.teacher_weights import load_teacher
 from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.training.tasks import StudentTask, TeacherTask, choose_plan_cache_size
-from bridgeta_core.training.teacher_weights import load_teacher
 from bridgeta_core.training.train import train_distill, train_student, train_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bridgeta_core.config.experiment import TeacherConfig
-from bridgeta_core.deploy.weights import WeightsInfo, find_weights, load_network, read_description, write_weights
+from bridgeta_core.deploy.weights import (
+    WeightsInfo,
+    find_weights,
+    load_network,
+    read_description,
+    read_format,
+    read_info,
+    write_weights,
+)
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.model.teacher import Teacher
 
@@ -32,6 +40,15 @@ def save_teacher(path: Path, teacher: Teacher, cameras: Sequence[str], provenanc
     """
     info = TeacherInfo(teacher.model, teacher.grid, CLASS_NAMES, tuple(cameras), {**provenance}, teacher.config)
     write_weights(path, FORMAT, teacher, info)
+
+
+def read_any_info(path: str | Path) -> WeightsInfo:
+    """Read the description in the weights file of a student or of a teacher, of which it is a `TeacherInfo`.
+
+    Raises BridgeTAError as `weights.read_info`.
+    """
+    path = find_weights(path)
+    return read_description(path, FORMAT, TeacherInfo) if read_format(path) == FORMAT else read_info(path)
 
 
 def load_teacher(path: str | Path) -> tuple[Teacher, TeacherInfo]:

@@ -15,11 +15,11 @@ from small_networks import GRID, small_student, small_teacher
 from bridgeta_core.config.experiment import (
     StudentConfig,
 )
+from bridgeta_core.deploy.teacher_weights import load_teacher, save_teacher
 from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher
-from bridgeta_core.training.teacher_weights import load_teacher, save_teacher
 from bridgeta_core.utils.errors import BridgeTAError
 
 CAMERAS = ("LEFT", "RIGHT")
