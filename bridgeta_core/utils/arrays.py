@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_core.utils.errors import find_system_error
+from bridgeta_core.utils.machine import require_memory
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -18,7 +18,7 @@ Flags = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Objects = NDArray[np.object_]
 
-_BLAS_BUFFER = 48 * 2**20  # bytes; OpenBLAS takes 32 MiB
+_BLAS_BUFFER = 48  # MiB; OpenBLAS takes 32
 
 
 def _reserve_blas_memory() -> None:
@@ -27,10 +27,7 @@ def _reserve_blas_memory() -> None:
     OpenBLAS of NumPy 1 asks for it again and again, for ever, in a loop that no signal handler of Python interrupts.
     Asked early, it has its buffer before a command's own data fill the memory. Children that are forked inherit it.
     """
-    try:
-        mmap.mmap(-1, _BLAS_BUFFER).close()
-    except OSError as error:
-        raise MemoryError(f"no {_BLAS_BUFFER // 2**20} MiB for matrices") from error
+    require_memory(_BLAS_BUFFER, "matrices")
     np.linalg.inv(np.eye(2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import multiprocessing
 import os
 import platform
@@ -33,6 +34,19 @@ def has_bfloat16() -> bool:
     lines = info.read_text().splitlines() if info.exists() else []
     flags = next((line.split(":")[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def require_memory(mebibytes: int, purpose: str) -> None:
+    """Raise MemoryError unless so much more memory can be mapped.
+
+    For code that does not survive a failed allocation: OpenBLAS asks again for ever, and the exporter of ONNX graphs
+    and its readers end in a segmentation fault. A limit of the address space is noticed (`ulimit -v`). What Linux lends
+    beyond what it has is not: there the kernel kills.
+    """
+    try:
+        mmap.mmap(-1, mebibytes * 2**20).close()
+    except OSError as error:
+        raise MemoryError(f"no {mebibytes} MiB for {purpose}") from error
 
 
 def choose_device(name: str | torch.device) -> str:

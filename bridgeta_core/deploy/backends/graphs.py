@@ -26,10 +26,12 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.lift import LiftPlan, lift
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, read_message
+from bridgeta_core.utils.machine import require_memory
 
 OPSET = 18  # of ONNX: what PyTorch's exporter writes best; ONNX Runtime 1.14 and later read it
 _FEW_PRODUCTS = 10**7  # of a depth and a feature, in a lift that one thread computes in a few milliseconds
 _MOST_CAMERAS = 64  # that an exported graph takes
+_EXPORT_MEMORY = 256  # MiB; that of the shipped student takes 180
 
 
 class ImagePart(nn.Module):
@@ -147,6 +149,7 @@ def export_onnx(part: Part, path: Path) -> None:
     except ImportError as error:
         what = "writing ONNX graphs needs the packages onnx and onnxscript"
         raise BridgeTAError(what, fix="pip install onnx onnxscript", exit_code=2) from error
+    require_memory(_EXPORT_MEMORY, "writing ONNX graphs")
     with _quiet_exporter():
         try:
             torch.onnx.export(

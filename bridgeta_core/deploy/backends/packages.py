@@ -11,23 +11,29 @@ import os
 import sys
 from typing import Any
 
+from bridgeta_core.utils.machine import require_memory
+
+_MEMORY = 192  # MiB that a small network needs at least; without them these packages end in a segmentation fault
+
 
 def import_onnxruntime() -> Any:
-    """Import onnxruntime. Raises ImportError where it is not installed.
+    """Import onnxruntime. Raises ImportError where it is not installed, and MemoryError where memory is short.
 
     Its builds of 2026 report machine, networks and times to Microsoft from Linux too, unless this variable is there
     when the first session is made.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    require_memory(_MEMORY, "ONNX Runtime")
     return importlib.import_module("onnxruntime")
 
 
 def import_openvino() -> Any:
-    """Import openvino. Raises ImportError where it is not installed.
+    """Import openvino. Raises ImportError where it is not installed, and MemoryError where memory is short.
 
     Its import and each conversion report to Google Analytics by the package openvino_telemetry, which it can do
     without.
     """
+    require_memory(_MEMORY, "OpenVINO")
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what Python takes for not installed
     return importlib.import_module("openvino")
 

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from bridgeta_core.deploy.backends.packages import import_onnxruntime
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.machine import require_memory
+
+_MEMORY = 320  # MiB; the shipped student takes 250
 
 Inputs = Mapping[str, NDArray[Any]]
 """The inputs of one run of a graph, by name."""
@@ -31,6 +34,8 @@ def quantise_graph(graph: bytes, samples: Iterable[Inputs], keep_float: Iterable
     except ImportError as error:
         fix = "pip install onnxruntime onnx onnxscript"
         raise BridgeTAError("quantising needs the package onnxruntime", fix=fix, exit_code=2) from error
+
+    require_memory(_MEMORY, "quantising")
 
     class Reader(tools.CalibrationDataReader):
         """Hands the samples over one by one."""

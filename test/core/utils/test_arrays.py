@@ -95,7 +95,7 @@ def test_matrices_can_be_inverted_when_memory_has_become_short() -> None:
 
 def test_where_memory_is_short_from_the_start_it_is_an_error() -> None:
     """Instead of a process that never ends; what is imported before needs memory of its own."""
-    modules = "import mmap, numpy.typing, numpy.linalg, bridgeta_core.utils.errors"
+    modules = "import numpy.typing, numpy.linalg, bridgeta_core.utils.machine"
     done = run_limited(modules, "import bridgeta_core.utils.arrays")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "MemoryError: no 48 MiB for matrices"

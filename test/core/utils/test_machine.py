@@ -9,9 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
+from memory_limit import little_memory
 
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.utils.machine import choose_device, read_cpu_name, resolve_device, shield_from_interrupts
+from bridgeta_core.utils.machine import (
+    choose_device,
+    read_cpu_name,
+    require_memory,
+    resolve_device,
+    shield_from_interrupts,
+)
 
 
 def test_auto_is_cuda_where_there_is_one(monkeypatch):
@@ -31,6 +38,13 @@ def test_a_device_that_is_not_there_is_one_clear_message(name):
 def test_the_cpu_is_always_usable():
     assert resolve_device("cpu").type == "cpu"
     assert read_cpu_name()
+
+
+def test_memory_that_is_not_there_is_an_error():
+    require_memory(64, "a test")
+    with little_memory(32 * 2**20), pytest.raises(MemoryError, match="no 64 MiB for a test"):
+        require_memory(64, "a test")
+    require_memory(64, "a test")  # it was given back
 
 
 def test_a_shielded_child_outlives_ctrl_c():

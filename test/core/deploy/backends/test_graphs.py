@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_limit import little_memory
 from numpy.typing import NDArray
 from small_networks import GRID, random_images, ring_of_cameras, small_student, trained_student
 
@@ -122,6 +123,11 @@ def test_a_lack_of_memory_is_not_taken_for_what_onnx_cannot_express(
 
     monkeypatch.setattr(torch.onnx, "export", run_out)
     with pytest.raises(MemoryError):
+        export_onnx(ImagePart(student), tmp_path / "image.onnx")
+
+
+def test_graphs_are_not_written_where_the_exporter_would_crash(student: Student, tmp_path: Path) -> None:
+    with little_memory(100 * 2**20), pytest.raises(MemoryError, match="no 256 MiB for writing ONNX graphs"):
         export_onnx(ImagePart(student), tmp_path / "image.onnx")
 
 

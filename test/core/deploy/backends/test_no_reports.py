@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from memory_limit import little_memory
+
+from bridgeta_core.deploy.backends.packages import import_onnxruntime, import_openvino
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -52,3 +55,9 @@ def test_nothing_else_imports_them():
     found = {path.name for path in PACKAGE.rglob("*.py") if pattern.search(path.read_text())}
     # One calls import_onnxruntime first; the other is a program of its own, without this package.
     assert found == {"quantise.py", "example.py"}
+
+
+@pytest.mark.parametrize("load", [import_onnxruntime, import_openvino])
+def test_where_memory_is_short_a_package_is_not_begun_with(load):
+    with little_memory(64 * 2**20), pytest.raises(MemoryError, match="no 192 MiB for"):
+        load()
