@@ -128,12 +128,12 @@ class FrameDataset(TorchDataset[Frame]):
         if not self.positions:
             raise BridgeTAError(f"scenes {scenes!r} hold no samples", where=dataset.root, exit_code=2)
         self.cameras, self.image, self.grid = tuple(cameras), image, grid
-        if self.cameras:
-            self.sample(0).rig(self.cameras)  # a name that no sample has is said before long work
         self.augment, self.lidar, self.border = augment, lidar, 0
         chosen = set(self.positions)
         cities = {scene.location for scene in self.dataset.scenes if any(i in chosen for i in scene.samples)}
         self.maps = {city: self.dataset.raster(city, self.label_config) for city in sorted(cities)}
+        if self.cameras:
+            self.sample(0).rig(self.cameras)  # a name that no sample has is said before long work
         folder = self.label_config.cache
         self._cache = LabelCache(folder, self.dataset, self.maps, grid, self.label_config) if folder else None
         self._epoch = torch.zeros(1, dtype=torch.int64)

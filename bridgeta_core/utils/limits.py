@@ -100,12 +100,14 @@ class SettingsLoader(FastLoader):
 def check_plain(value: Any) -> None:
     """Check the settings in a description, which are plain values.
 
-    Raises ValueError for nesting beyond `DEEPEST`, for numbers beyond 64 bits, and for texts that OmegaConf would take
-    for references to other values or to the environment.
+    Raises ValueError for nesting beyond `DEEPEST`, for more than MOST_SETTINGS values, for numbers beyond 64 bits, and
+    for texts that OmegaConf would take for references to other values or to the environment.
     """
-    level, depth = [value], 0
+    level, depth, count = [value], 0, 0
     while level:
-        depth += 1
+        depth, count = depth + 1, count + len(level)
+        if count > MOST_SETTINGS:
+            raise ValueError(f"it has more than {MOST_SETTINGS:,} values")
         if depth > DEEPEST:
             raise ValueError("it is nested too deeply")
         following: list[Any] = []
