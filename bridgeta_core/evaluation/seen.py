@@ -15,6 +15,7 @@ from bridgeta_core.geometry.images import fit_images
 from bridgeta_core.utils.arrays import Flags, Floats
 
 DIRECTIONS = 1080  # of a third of a degree, as a LiDAR with 32 beams has in a turn of 50 ms
+_BESIDE = 3  # directions to both sides whose farthest beam counts: rings are sparse, and posts narrow
 
 
 class SeenCells:
@@ -59,15 +60,15 @@ def find_in_sight(points: NDArray[np.floating], origin: Floats, grid: BevGrid) -
 
     A cell is in sight if a return lies in it, at any height, or if in its direction a beam that does not rise comes
     back from at least as far as its centre, to half the diagonal of a cell. Beams that rise look over what hides the
-    ground. A direction without a return has the farther of its two neighbours'. What is lower than the LiDAR, such as a
-    parked car, hides nothing by this rule, and on slopes nothing is hidden by mistake.
+    ground. The farthest beam within a degree counts, so what is narrower than two, such as a post, hides nothing. Nor
+    does what is lower than the LiDAR, such as a parked car; and on slopes nothing is hidden by mistake.
     """
     offset = np.asarray(points[:, :3], dtype=np.float64) - origin
     x, y = offset[:, 0], offset[:, 1]
     falling = offset[:, 2] <= 0
     reach = np.zeros(DIRECTIONS)
     np.maximum.at(reach, _find_direction(x[falling], y[falling]), np.hypot(x, y)[falling])
-    reach = np.where(reach > 0, reach, np.maximum(np.roll(reach, 1), np.roll(reach, -1)))
+    reach = np.max([np.roll(reach, shift) for shift in range(-_BESIDE, _BESIDE + 1)], axis=0)
     centre_x, centre_y = np.meshgrid(*grid.centres())
     centre_x, centre_y = centre_x - origin[0], centre_y - origin[1]
     slack = grid.resolution / np.sqrt(2)
