@@ -95,7 +95,10 @@ def replay(
     precision: Precision = "float32",
     overwrite: Overwrite = False,
 ) -> None:
-    """Run a bag's cameras through the network, without ROS, and write the BEV grids as a bag."""
+    """Run a bag's cameras through the network, without ROS, and write the BEV grids as a bag.
+
+    It takes sets: an image of every camera, from about the same time.
+    """
     from bridgeta_ros.bags.replay import ReplaySettings
     from bridgeta_ros.bags.replay import replay as run_replay
 

@@ -288,7 +288,7 @@ def study(
         typer.Option(help="Only write what the table needs to this .json file, which --render-only takes as OUT."),
     ] = None,
 ) -> None:
-    """Train arms on label budgets with several seeds, and write a table and a figure of how they compare.
+    """Compare ways to train, called arms, and write a table and a figure: on shares of the labels, with several seeds.
 
     Every run is a folder of its own; after an interruption the same command continues.
     """

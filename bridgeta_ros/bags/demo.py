@@ -18,6 +18,12 @@ from bridgeta_synth.dataset.writer import SynthSettings, write_dataset
 
 DRIVE = SynthSettings(scenes=1, split="test", duration=4.0, version="v1.0-mini", image_scale=0.5)
 
+_WHAT_TO_LOOK_AT = (
+    "Compare prediction and ground truth, side by side in picture and report. Near the vehicle the road should lie "
+    "where it lies, with walkways along it and crossings across. Beyond some 30 m images have few pixels of ground, "
+    "and behind buildings none: there the network guesses, in fainter tints."
+)
+
 
 def run_demo(out: Path, seed: int, console: Console) -> None:
     """Write a drive, its bag, the replay, a picture and a report below `out`; replace those of an earlier demo.
@@ -35,6 +41,7 @@ def run_demo(out: Path, seed: int, console: Console) -> None:
         write_report(replayed, source, page)
     summary.print(console)
     console.print(f"\n{ShippedScores.load().describe_gain()}")
+    console.print(f"\n{_WHAT_TO_LOOK_AT}")
     console.print(f"\nDone in {perf_counter() - start:.0f} s. Open the report in a browser, play the bags in ROS 2:")
     for what, path in (("drive", source), ("grids", replayed), ("picture", picture), ("report", page)):
         console.print(f"  {what:8}{path}", soft_wrap=True, highlight=False)
