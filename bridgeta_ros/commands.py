@@ -60,13 +60,14 @@ def bag(
     distro: Annotated[Distro, typer.Option(help="Oldest ROS 2 that has to read it.")] = Distro.jazzy,
     keyframes_only: Annotated[bool, typer.Option(help="Leave out the sweeps between keyframes.")] = False,
     lidar: Annotated[bool, typer.Option(help="Include the LiDAR.")] = True,
+    source: Source = "nuscenes",
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a nuScenes scene into a ROS 2 bag: images, CameraInfo, TF, LiDAR and ground-truth grids."""
+    """Turn a scene of a dataset into a ROS 2 bag: images, CameraInfo, TF, LiDAR and ground-truth grids."""
     from bridgeta_ros.bags.convert import SceneBagSettings, write_scene_bag
 
     settings = SceneBagSettings(storage.value, distro.value, keyframes_only, lidar, overwrite)
-    content = write_scene_bag(root, find_table_version(root, version), scene, out, settings)
+    content = write_scene_bag(root, find_table_version(root, version, source), scene, out, settings, source=source)
     for remark in content.remarks:
         say(f"note: {remark}")
     say(f"Wrote {content.path}: {sum(content.counts.values())} messages over {content.seconds:.1f} s")

@@ -65,6 +65,20 @@ class Dataset(ABC):
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def records(
+        self, scene_name: str, channels: Sequence[str] | None = None, keyframes_only: bool = False
+    ) -> list[SensorRecord]:
+        """Return the files of a scene by time, those of some channels, and those between its samples if it has any.
+
+        With `keyframes_only` without the latter. Raises BridgeTAError for a channel that the scene lacks.
+        """
+        samples = [self[i] for i in self.scene(scene_name).samples]
+        found = [record for sample in samples for record in sample.records.values()]
+        present = {record.channel for record in found}
+        require_channels(scene_name, channels or (), present)
+        chosen = [record for record in found if channels is None or record.channel in channels]
+        return sorted(chosen, key=lambda record: (record.stamp_us, record.channel))
+
     def find(self, name: str) -> int:
         """Return the position of a sample, given as its token, the beginning of its token, or the position.
 
@@ -106,6 +120,14 @@ class Dataset(ABC):
 
     def _scene_names(self) -> str:
         return join_first([scene.name for scene in self.scenes])
+
+
+def require_channels(scene_name: str, channels: Sequence[str], present: set[str]) -> None:
+    """Raise BridgeTAError (exit code 2) that lists the channels of a scene unless `channels` are among them."""
+    missing = [name for name in channels if name not in present]
+    if missing:
+        what = f"has no {', '.join(missing)}; its sensors are {', '.join(sorted(present))}"
+        raise BridgeTAError(what, where=f"scene {scene_name}", exit_code=2)
 
 
 class ListDataset(Dataset):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bridgeta_core.config.experiment import LabelConfig
+from bridgeta_core.data.dataset import Dataset, open_dataset
 from bridgeta_core.data.maps.expansion import expansion_path
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
@@ -59,9 +61,10 @@ def write_scene_bag(
     out: Path,
     settings: SceneBagSettings | None = None,
     *,
+    source: str = "nuscenes",
     progress: bool = True,
 ) -> BagContent:
-    """Write a scene of a nuScenes root as the bag folder `out`.
+    """Write a scene of a root, which `source` reads as in `open_dataset`, as the bag folder `out`.
 
     It holds all camera sweeps (12 Hz) with their CameraInfo, the LiDAR, map -> base_link from the ego poses, the
     sensors' poses on /tf_static, and at each keyframe the map classes on the default grid, if the city's map expansion
@@ -70,7 +73,7 @@ def write_scene_bag(
     Raises BridgeTAError for an unknown scene, a missing or truncated file (named), and an output that exists.
     """
     settings = settings or SceneBagSettings()
-    dataset = NuScenesDataset(root, version)
+    dataset = open_dataset(source, root, version)
     location = dataset.scene(scene).location
     records = [
         record
@@ -81,9 +84,8 @@ def write_scene_bag(
         raise BridgeTAError("has no camera or LiDAR files", where=f"scene {scene}")
     remarks = []
     raster = None
-    expansion = expansion_path(dataset.root, location)
-    if expansion.exists() or find_misplaced(dataset.root, str(expansion.relative_to(dataset.root))):
-        raster = MapRaster.load(dataset.root, location)
+    if _has_map(dataset, location):
+        raster = dataset.raster(location, LabelConfig())
         unknown = [cls.name for cls, known in zip(CLASSES, raster.known, strict=True) if not known]
         if unknown:
             remarks.append(f"{', '.join(unknown)}: nothing in the map of {location}, so unknown (-1)")
@@ -105,6 +107,14 @@ def write_scene_bag(
             elif raster is not None:
                 writer.write_ground_truth(ns, raster, samples[job].global_T_ego)
     return BagContent(Path(out), writer.counts, (max(stamps) - min(stamps)) / 1e9, tuple(remarks))
+
+
+def _has_map(dataset: Dataset, location: str) -> bool:
+    """Tell whether there is a map, in its place or in another one, which is an error that says so."""
+    if not isinstance(dataset, NuScenesDataset):
+        return True
+    expansion = expansion_path(dataset.root, location)
+    return expansion.exists() or find_misplaced(dataset.root, str(expansion.relative_to(dataset.root))) is not None
 
 
 def _ns(stamp_us: int) -> int:
@@ -170,5 +180,5 @@ def _read_image(record: SensorRecord) -> tuple[bytes, str]:
         if is_truncated(data, header):
             raise BridgeTAError(f"{NAMES[header.kind]} of {len(data)} bytes is truncated")
     except BridgeTAError as error:
-        raise BridgeTAError(error.what, where=record.path, fix="Extract this nuScenes archive again") from None
+        raise BridgeTAError(error.what, where=record.path, fix="Extract or write this file again") from None
     return data, header.kind

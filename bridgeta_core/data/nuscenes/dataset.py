@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_core.config.experiment import LabelConfig
-from bridgeta_core.data.dataset import SWEEP_WINDOW_US, Dataset
+from bridgeta_core.data.dataset import SWEEP_WINDOW_US, Dataset, require_channels
 from bridgeta_core.data.maps.expansion import expansion_path
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.nuscenes.index_cache import CachedColumns, load_columns
@@ -154,13 +154,7 @@ class NuScenesDataset(Dataset):
         rows = np.arange(*c["scene_records"][self._scene_number[scene_name]])
         if channels is not None:
             present = {self._channels[i] for i in np.unique(c["record_channel"][rows])}
-            missing = [name for name in channels if name not in present]
-            if missing:
-                raise BridgeTAError(
-                    f"has no {', '.join(missing)}; its sensors are {', '.join(sorted(present))}",
-                    where=f"scene {scene_name}",
-                    exit_code=2,
-                )
+            require_channels(scene_name, channels, present)
             wanted = [self._channels.index(name) for name in channels]
             rows = rows[np.isin(c["record_channel"][rows], wanted)]
         if keyframes_only:

@@ -129,14 +129,26 @@ def test_pictures_training_and_evaluation_take_it(root, tmp_path):
         ["view", str(root), "sample.png", "--source", SOURCE],
         ["train", "student", "tiny", f"data.source={SOURCE}", *roots, cameras, *settings, "--out", "run"],
         ["eval", "run/student.safetensors", str(root), "--source", SOURCE],
+        ["bag", str(root), "bag", "--scene", "monday", "--source", SOURCE],
+        ["replay", "bag", "bev", "--weights", "run/student.safetensors"],
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DOCS), str(DOCS.parent)])}
     for command in commands:
-        call = [sys.executable, "-c", "from bridgeta_core.cli.commands import app; app()", *command]
+        call = [sys.executable, "-c", "from bridgeta_ros.cli import main; main()", *command]
         result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
     assert len(list((tmp_path / "labels").iterdir())) == 2
+
+
+def test_the_files_of_a_scene_come_by_time_and_channel(root):
+    data = open_dataset(SOURCE, root, "")
+    records = data.records("monday")
+    assert len(records) == 3 * (len(CAMERAS) + 1)
+    assert [record.stamp_us for record in records] == sorted(record.stamp_us for record in records)
+    assert {record.channel for record in data.records("monday", ["rear"], keyframes_only=True)} == {"rear"}
+    with pytest.raises(BridgeTAError, match="scene tuesday: has no LIDAR_TOP; its sensors are bumper, front, rear"):
+        data.records("tuesday", ["LIDAR_TOP"])
 
 
 @pytest.mark.parametrize("name", ["drives", "drives:Nothing", "nowhere:Drives", "json:loads", ":", "drives:Rig"])
