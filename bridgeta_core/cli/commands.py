@@ -138,7 +138,7 @@ def evaluate(
     fused: Annotated[
         bool, typer.Option("--fused", help="Score also predictions fused along each scene, as a local map does.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and evaluation.png.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and its pictures.")] = None,
     labels: Annotated[
         str,
         typer.Option(
@@ -203,7 +203,9 @@ def evaluate(
                 temporary.write_text(json.dumps(content, indent=2))
             with replace_when_done(out / "evaluation.png") as temporary:
                 report.draw(temporary)
-        say(f"Wrote {out / 'evaluation.json'} and {out / 'evaluation.png'}")
+            with replace_when_done(out / "curves.png") as temporary:
+                report.draw_curves(temporary)
+        say(f"Wrote {out / 'evaluation.json'}, evaluation.png and curves.png")
 
 
 @app.command(epilog=show("bridgeta view data/val sample.png --sample 3 --weights tiny"))

@@ -32,6 +32,18 @@ class ProbabilityHistogram:
         self.counts += counts.reshape(self.counts.shape).to(self.counts.device)
 
 
+def compute_curves(counts: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
+    """Compute precision, recall and IoU `[..., BINS]` of what reaches each bin's lower edge, from cells as above.
+
+    NaN where no label is 1, and precision where nothing reaches the edge.
+    """
+    reached = np.asarray(counts, dtype=np.float64)[..., ::-1, :].cumsum(axis=-2)[..., ::-1, :]
+    false, true = reached[..., 0], reached[..., 1]
+    positives = np.where(true[..., :1] > 0, true[..., :1], np.nan)
+    precision = true / np.where(true + false > 0, true + false, np.nan)
+    return precision, true / positives, true / (positives + false)
+
+
 def compute_average_precision(counts: NDArray[Any]) -> Floats:
     """Compute the average precision `[...]` from cells `[..., BINS, 2]` by probability and label.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from bridgeta_core.evaluation.average_precision import BINS, compute_curves
 from bridgeta_core.evaluation.bootstrap import LEVEL, RESAMPLES
 from bridgeta_core.evaluation.figures import HALF, IOU, PRECISION, Figures
 from bridgeta_core.evaluation.metric import RANGE_LABELS, THRESHOLDS, IoU, format_percent, format_threshold, round_share
@@ -111,6 +112,29 @@ class EvalReport:
         for c, (name, *row) in enumerate(zip((*CLASS_NAMES, "mean"), *columns, strict=True)):
             table.add_row(name, *row, end_section=c == len(CLASS_NAMES) - 1)
         return table
+
+    def draw_curves(self, path: Path) -> None:
+        """Write a PNG with two curves per class: precision over recall, and IoU over the threshold."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        if self.figures is None:
+            raise ValueError("a predictor that was not run has no curves")
+        precision, recall, iou = compute_curves(self.figures.histograms.sum(axis=0))
+        figure = Figure(figsize=(10, 4.5), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for c, cls in enumerate(CLASSES):
+            colour = tuple(value / 255 for value in cls.colour)
+            average = format_percent(self.figures.values[PRECISION][c])
+            left.plot(recall[c], precision[c], color=colour, label=f"{cls.name}, AP {average} %")
+            right.plot(np.arange(BINS) / BINS, 100 * iou[c], color=colour)
+        left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
+        right.set(xlabel="threshold", ylabel="IoU, %", xlim=(0, 1), ylim=(0, 100))
+        right.axvspan(THRESHOLDS[0], THRESHOLDS[-1], color="0.93", zorder=0)
+        left.legend(frameon=False, fontsize=8)
+        right.set_title("grey: the protocol's thresholds", fontsize=9)
+        figure.suptitle(f"{self.subject}, {self.samples} samples")
+        FigureCanvasAgg(figure).print_figure(path, format="png", dpi=150)
 
     def draw(self, path: Path) -> None:
         """Write a PNG with a group of bars per class: over all cells, and by range."""

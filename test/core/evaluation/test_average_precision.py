@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from bridgeta_core.evaluation.average_precision import BINS, ProbabilityHistogram, compute_average_precision
+from bridgeta_core.evaluation.average_precision import (
+    BINS,
+    ProbabilityHistogram,
+    compute_average_precision,
+    compute_curves,
+)
 from bridgeta_core.geometry.classes import CLASSES
 
 
@@ -47,3 +52,27 @@ def test_a_perfect_order_scores_one_at_any_level():
 def test_a_class_without_positives_is_not_scored():
     empty = torch.zeros(1, len(CLASSES), 4, 5)
     assert all(math.isnan(value) for value in compute_average_precision(count(empty + 0.5, empty)))
+
+
+def test_curves_are_those_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(3)
+    levels = random.integers(0, BINS, 500)
+    labels = (random.random(500) < levels / BINS).astype(int)
+    counts = np.zeros((BINS, 2), dtype=int)
+    np.add.at(counts, (levels, labels), 1)
+    precision, recall, iou = compute_curves(counts)
+    expected = metrics.precision_recall_curve(labels, levels / BINS)
+    places = (expected[2] * BINS).astype(int)
+    np.testing.assert_allclose(precision[places], expected[0][:-1], rtol=1e-12)
+    np.testing.assert_allclose(recall[places], expected[1][:-1], rtol=1e-12)
+    for place in (0, 100, 200):
+        np.testing.assert_allclose(iou[place], metrics.jaccard_score(labels, levels >= place), rtol=1e-12)
+
+
+def test_a_class_without_labels_has_no_curves():
+    counts = np.zeros((BINS, 2), dtype=int)
+    counts[3, 0] = 5
+    _, recall, iou = compute_curves(counts)
+    assert np.isnan(recall).all()
+    assert np.isnan(iou).all()
