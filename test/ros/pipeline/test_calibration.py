@@ -80,9 +80,10 @@ def test_the_unrectified_image_of_a_stereo_pair_is_turned_by_r(a, b, c, x, y):
     r = Rotation.from_rotvec((a, b, c)).as_matrix()
     d = np.array([-0.1, 0.01, 0.001, 0.0, 0.0])
     camera = camera_from_info("left", info(r=r.ravel(), d=d), np.eye(4))
-    # image_geometry's unrectifyPoint: the ray of the rectified image is projected by the inverse of R, D and K.
+    # image_geometry's unrectifyPoint: the ray of the rectified image is projected by the inverse of R, D and K. Not by
+    # cv2.Rodrigues, which takes angles below 1e-5 for none.
     point = np.array((x, y, 5.0))
-    expected = cv2.projectPoints(point[None], cv2.Rodrigues(r.T)[0], np.zeros(3), K, d)[0].ravel()
+    expected = cv2.projectPoints(point[None], -np.array((a, b, c)), np.zeros(3), K, d)[0].ravel()
     local = transform(invert(camera.ego_T_cam), point)
     ours = cv2.projectPoints(local[None], np.zeros(3), np.zeros(3), camera.intrinsics, np.array(camera.distortion))[0]
     assert np.allclose(ours.ravel(), expected, atol=1e-6)
