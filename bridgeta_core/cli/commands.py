@@ -317,7 +317,8 @@ def study(
         number, work = studies.describe_work(settings, out, jobs)
         if number > _MOST_UNASKED and not yes:
             fix = "Add --yes to start them, --plan to list them, or take fewer, as by seeds=[0]"
-            raise BridgeTAError(f"{work}, which is much", where=out, fix=fix, exit_code=2)
+            what = f"more than {_MOST_UNASKED} runs are not started unasked ({work})"
+            raise BridgeTAError(what, where=out, fix=fix, exit_code=2)
         say(work)
         failures = studies.run_study(settings, out, jobs, console)
     if failures:

@@ -105,9 +105,9 @@ def evaluate_weights(
     """Score the weights of a student or a teacher on a dataset, on the grid and with the cameras of their training.
 
     `device`, `backend` and `precision` are those of `Runtime`, so that what a vehicle runs can be scored; a teacher is
-    computed by PyTorch at float32, and needs the LiDAR. With `seen`
-    also over the cells that the vehicle sees alone, and with `fused` also what fuses along each scene. Raises
-    BridgeTAError when the weights or the data are missing or broken, or do not fit each other, and as `Runtime` does.
+    computed by PyTorch at float32, and needs the LiDAR. With `seen` also over the cells that the vehicle sees alone,
+    and with `fused` also what fuses along each scene. Raises BridgeTAError when the weights or the data are missing or
+    broken, or do not fit each other, and as `Runtime` does.
     """
     from bridgeta_core.deploy.runtime import Runtime
     from bridgeta_core.deploy.teacher_weights import TeacherInfo, read_any_info

@@ -112,7 +112,7 @@ def _check_files(
         report.add_problem("cameras", "the tables name no camera image of any keyframe", fix)
     whole = check_scenes(dataset, channels, remedy, report)
     if origin:
-        report.add_ok("splits", f"synthetic ({origin.get('split')}): its scenes are in no official split")
+        report.add_ok("splits", f"synthetic: all of its scenes are of the split {origin.get('split')}")
     check_frame_room(len(dataset), report)
     complete = [] if origin else check_splits(dataset, whole, report)
     report.bad_files = list_bad_files(channels)

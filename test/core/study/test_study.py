@@ -80,7 +80,7 @@ def test_many_runs_are_started_only_when_that_is_confirmed(make_study, write_run
     assert "Add --yes to start them" in asked.output
     started = bridgeta("study", tmp_path / "study.yaml", "seeds=[0,1,2,3]", "--out", tmp_path / "out", "--yes")
     assert f"{len(runs) - 1} of {len(runs)} runs to do, 1 at a time; how long" in started.output
-    assert "which is much" not in started.output
+    assert "unasked" not in started.output
 
 
 def test_the_time_of_what_is_left_is_told_from_what_is_done(make_study, write_run, tmp_path):

@@ -65,7 +65,7 @@ def test_a_whole_synthetic_root_has_no_problem(synthetic_root):
     )
     assert the(report, "tables").what.startswith(f"all {TABLES} are there")
     assert the(report, "CAM_FRONT").what.startswith("5 of 5 keyframes, ")
-    assert the(report, "splits").what.startswith("synthetic (train)")
+    assert the(report, "splits").what == "synthetic: all of its scenes are of the split train"
 
 
 def test_keyframes_without_lidar_are_healthy_for_a_student(broken_root):
