@@ -48,7 +48,7 @@ setup(
             "deploy/export/vehicle/README.md",
             "py.typed",
         ],
-        "bridgeta_ros": ["bags/report.html"],
+        "bridgeta_ros": ["bags/report/page.*"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
@@ -93,6 +93,7 @@ setup(
             "mypy>=1.10",
             "onnxruntime>=1.17,<2",
             "openvino>=2024.4",
+            "playwright>=1.45",
             "pytest>=8,<9",
             "pytest-xdist>=3.5",
             "ruff>=0.6",

@@ -127,9 +127,9 @@ def replay(
 def report(
     replayed: Annotated[Path, typer.Argument(metavar="REPLAY", help="Bag that `bridgeta replay` wrote.")],
     source: Annotated[Path, typer.Argument(metavar="BAG", help="The bag that was replayed.")],
-    out: Annotated[Path, typer.Argument(help="HTML file to write.")],
+    out: Annotated[Path, typer.Argument(help="Page to write, .html, or film, .mp4.")],
 ) -> None:
-    """Write a replay as one HTML file: animated grids beside the cameras, latencies and IoU."""
+    """Write a replay as one HTML file, grids beside cameras, what is wrong, latencies and IoU; or as a film."""
     from bridgeta_ros.bags.report import write_report
 
     write_report(replayed, source, out)

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from bridgeta_core import Rig, Runtime
-from bridgeta_core.view.drawing import paint_bev
+from bridgeta_core.view.bev import paint_bev
 
 
 def main(folder: str, rig_file: str, out: str) -> None:
@@ -17,9 +17,9 @@ def main(folder: str, rig_file: str, out: str) -> None:
     rig, runtime = Rig.load(rig_file), Runtime("tiny")
     images = {path.stem: cv2.imread(str(path))[..., ::-1] for path in Path(folder).iterdir()}  # OpenCV reads BGR
     probabilities = runtime(images, rig)  # [6, 200, 200]: class, y, x
-    for name, grid in zip(runtime.info.classes, probabilities, strict=True):
-        print(f"{name:14} {(grid > 0.5).sum() * runtime.grid.resolution**2:6.0f} m2")
-    cv2.imwrite(out, paint_bev(probabilities, runtime.grid, side=800)[..., ::-1])
+    for name, least, grid in zip(runtime.info.classes, runtime.info.thresholds, probabilities, strict=True):
+        print(f"{name:14} {(grid >= least).sum() * runtime.grid.resolution**2:6.0f} m2")
+    cv2.imwrite(out, paint_bev(probabilities, runtime.grid, 800, runtime.info.thresholds)[..., ::-1])
 
 
 if __name__ == "__main__":

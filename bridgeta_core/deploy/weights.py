@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bridgeta_core.config.experiment import StudentConfig, from_mapping, to_mapping
 from bridgeta_core.deploy.backends.graphs import hash_student, hash_weights
 from bridgeta_core.deploy.draft import draft
-from bridgeta_core.geometry.classes import CLASS_NAMES
+from bridgeta_core.geometry.classes import CLASS_NAMES, THRESHOLD
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, join_first, read_message
@@ -48,6 +48,14 @@ class WeightsInfo:
 
     SETTINGS: ClassVar[dict[str, type]] = {"model": StudentConfig, "grid": BevGrid}
     """The fields that are settings."""
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The probability of each class from which a picture shows it: the best of its validation, or `THRESHOLD`."""
+        validation = self.provenance.get("validation")
+        stored = validation.get("thresholds") if isinstance(validation, dict) else None
+        values = [stored.get(name) if isinstance(stored, dict) else None for name in self.classes]
+        return tuple(v if isinstance(v, float) and 0 < v < 1 else THRESHOLD for v in values)
 
 
 Info = TypeVar("Info", bound=WeightsInfo)

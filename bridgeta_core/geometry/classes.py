@@ -14,14 +14,18 @@ class MapClass:
     colour: tuple[int, int, int]
 
 
-# Order and layers follow BEVFusion's nuScenes map segmentation; the classes overlap (multi-label).
+# Order and layers follow BEVFusion's nuScenes map segmentation; the classes overlap (multi-label). The colours
+# can be told apart with any colour vision.
 CLASSES: tuple[MapClass, ...] = (
-    MapClass("drivable_area", ("drivable_area",), (166, 206, 227)),
-    MapClass("ped_crossing", ("ped_crossing",), (251, 154, 153)),
-    MapClass("walkway", ("walkway",), (227, 26, 28)),
-    MapClass("stop_line", ("stop_line",), (253, 191, 111)),
-    MapClass("carpark_area", ("carpark_area",), (255, 127, 0)),
-    MapClass("divider", ("road_divider", "lane_divider"), (106, 61, 154)),
+    MapClass("drivable_area", ("drivable_area",), (155, 193, 237)),
+    MapClass("ped_crossing", ("ped_crossing",), (239, 205, 15)),
+    MapClass("walkway", ("walkway",), (39, 122, 104)),
+    MapClass("stop_line", ("stop_line",), (198, 55, 3)),
+    MapClass("carpark_area", ("carpark_area",), (168, 60, 205)),
+    MapClass("divider", ("road_divider", "lane_divider"), (44, 36, 110)),
 )
 CLASS_NAMES: tuple[str, ...] = tuple(c.name for c in CLASSES)
 LINE_LAYERS: frozenset[str] = frozenset({"road_divider", "lane_divider"})
+
+THRESHOLD = 0.5
+"""The probability from which a class counts as present where nothing better is known of a network."""

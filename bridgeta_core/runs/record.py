@@ -29,8 +29,8 @@ class RunOutcome:
 
     `frames` counts the labelled, unlabelled and validation frames; `device` is the device's type; `parameters` are
     numbers of weights; `validation` holds the scores of `ConditionIoU.result` with the `last` and the `best` weights
-    and their epochs, `best` the mIoU and the epoch of the exported ones; `teacher_sha256` is the hash of the teacher's
-    file, if there was one.
+    and their epochs, `best` the mIoU, the epoch and the best threshold of each class of the exported ones;
+    `teacher_sha256` is the hash of the teacher's file, if there was one.
     """
 
     kind: str

@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from bridgeta_core.config.experiment import TrainConfig
+from bridgeta_core.geometry.classes import THRESHOLD
 from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.runs.words import describe_epoch
 from bridgeta_core.training.batchnorm import SharedBatchNorm
@@ -165,8 +166,8 @@ class SamplePictures(Callback):
         self._names = {sample.token: f"{sample.scene}, {sample.token}" for sample in frames.watch(_WATCHED)}
         pl_module.watched = dict.fromkeys(self._names)
 
-    def on_validation_epoch_end(self, trainer: Any, pl_module: MapTask) -> None:
-        """Draw them."""
+    def on_validation_end(self, trainer: Any, pl_module: MapTask) -> None:
+        """Draw them, by the thresholds that were best in this validation."""
         shown = [
             WatchedSample(self._names[token], labels=seen[0], now=seen[1], before=self._before.get(token))
             for token, seen in pl_module.watched.items()
@@ -176,7 +177,8 @@ class SamplePictures(Callback):
             return
         epoch = trainer.current_epoch
         before = f"epoch {epoch}" if self._before else "the epoch before"
-        picture = draw_progress(shown, pl_module.experiment.grid, now=f"epoch {epoch + 1}", before=before)
+        thresholds = [c["threshold"] or THRESHOLD for c in pl_module.scores["last"]["classes"].values()]
+        picture = draw_progress(shown, pl_module.experiment.grid, thresholds, now=f"epoch {epoch + 1}", before=before)
         with replace_when_done(self._path) as temporary:
             temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
         for logger in trainer.loggers:

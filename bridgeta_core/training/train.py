@@ -165,7 +165,11 @@ def _finish(loop: Loop, task: MapTask, frames: RunFrames, teacher: str | None = 
             seconds_per_step=loop.stopwatch.seconds_per_step,
             parameters=task.count_parameters(),
             validation=task.scores,
-            best={"miou": float(loop.best.best_model_score or 0.0), "epoch": state["epoch"]},
+            best={
+                "miou": float(loop.best.best_model_score or 0.0),
+                "epoch": state["epoch"],
+                "thresholds": {name: c["threshold"] for name, c in task.scores["best"]["classes"].items()},
+            },
             teacher_sha256=teacher,
         )
         task.export(loop.run.weights, describe_origin(outcome))

@@ -17,7 +17,8 @@ from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import Image
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.view.drawing import INK, PAPER, QUIET, draw_map, find_pixels, paint_bev, write
+from bridgeta_core.view.bev import paint_bev
+from bridgeta_core.view.drawing import INK, PAPER, QUIET, draw_map, find_pixels, write
 from bridgeta_core.view.sample import (
     GAP,
     Scenery,

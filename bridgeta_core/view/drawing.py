@@ -29,9 +29,6 @@ INK: Colour = (40, 40, 40)
 QUIET: Colour = (150, 150, 150)
 NIGHT: Colour = (24, 24, 24)
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
-# Probabilities from which a class is shown, and how opaque: doubtful, likely from the lowest threshold of the protocol
-# on, and sure.
-STEPS = ((0.25, 0.22), (0.35, 0.55), (0.5, 1.0))
 # Small areas are drawn over large ones.
 PAINT_ORDER = ("drivable_area", "carpark_area", "walkway", "ped_crossing", "stop_line", "divider")
 
@@ -71,8 +68,10 @@ def draw_map(image: Image, camera: Camera, lines: Mapping[str, Sequence[Floats]]
     scale = image.shape[1] / camera.width
     for name in PAINT_ORDER:
         segments = project_lines(camera, cam_T_ego, lines.get(name, ()))
-        corners = _to_fixed_point(segments, scale)
-        cv2.polylines(image, list(corners), False, _colour(name), thickness, cv2.LINE_AA, _SHIFT)
+        corners = list(_to_fixed_point(segments, scale))
+        # With a pale edge, as a dark line would not show on asphalt.
+        cv2.polylines(image, corners, False, PAPER, thickness + 1, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(image, corners, False, _colour(name), thickness, cv2.LINE_AA, _SHIFT)
 
 
 def draw_wires(image: Image, camera: Camera, wires: Sequence[Wire]) -> None:
@@ -98,49 +97,9 @@ def draw_points(image: Image, camera: Camera, points: NDArray[np.floating]) -> N
         cv2.circle(image, centre, 1 << _SHIFT, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
 
-def colour_cells(values: NDArray[np.generic]) -> Image:
-    """Colour labels or probabilities `[6, Y, X]` by class; the result `[X, Y, 3]` has a pixel per cell, forward up.
-
-    A cell shows one class, in one of three tints (`STEPS`), so that contours stay sharp where a network is unsure. A
-    class from the second step on covers those before it in `PAINT_ORDER`; a doubtful one shows where no other is more
-    likely than doubtful. NaN is as 0.
-    """
-    # Plane by plane in bytes and by masks of bits, since the node does this for every set: masked assignments, which
-    # branch at every cell, take three times as long.
-    shown = np.zeros(values.shape[1:], dtype=np.uint8)  # an entry of the palette
-    reached = np.zeros_like(shown)  # the step of the class that is shown
-    for name in PAINT_ORDER:
-        number = CLASS_NAMES.index(name)
-        plane = np.asarray(values[number], dtype=np.float32)
-        step = np.zeros_like(shown)
-        with np.errstate(invalid="ignore"):
-            for least, _ in STEPS:
-                step += (plane >= np.float32(least)).view(np.uint8)
-        covers = np.negative((step > (reached >> 1)).view(np.uint8))  # all bits; the shift is 1 from "likely" on
-        reached ^= (reached ^ step) & covers
-        step += np.uint8(len(STEPS) * number)
-        shown ^= (shown ^ step) & covers
-    upright = np.ascontiguousarray(shown.T[::-1, ::-1])
-    return cv2.LUT(cv2.merge([upright] * 3), _PALETTE)
-
-
-def tint(colour: Colour, opacity: float) -> Colour:
-    """Mix a colour with the paper."""
-    red, green, blue = (round(opacity * c + (1 - opacity) * p) for c, p in zip(colour, PAPER, strict=True))
-    return red, green, blue
-
-
 def colour_depths(depth: NDArray[np.floating]) -> Bytes:
     """Colour distances in metres: RGB `[n, 3]`, near is red, FAR and beyond blue."""
     return apply_turbo(1 - 0.9 * np.sqrt(np.clip(depth / FAR, 0, 1)))  # the blue end itself is nearly black
-
-
-def paint_bev(values: NDArray[np.generic], grid: BevGrid, side: int) -> Image:
-    """Paint labels or probabilities `[6, Y, X]` by class, with range rings and the vehicle.
-
-    The longer side is `side` pixels.
-    """
-    return paint_cells(colour_cells(values), grid, side)
 
 
 def paint_cells(picture: Image, grid: BevGrid, side: int) -> Image:
@@ -223,7 +182,3 @@ def _to_fixed_point(pixels: Floats, scale: float = 1.0) -> NDArray[np.int32]:
 
 def _colour(name: str) -> Colour:
     return CLASSES[CLASS_NAMES.index(name)].colour
-
-
-_PALETTE = np.zeros((1, 256, 3), dtype=np.uint8)
-_PALETTE[0, : 1 + len(STEPS) * len(CLASSES)] = [PAPER, *(tint(c.colour, o) for c in CLASSES for _, o in STEPS)]

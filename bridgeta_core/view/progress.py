@@ -10,7 +10,8 @@ import numpy as np
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import Image
 from bridgeta_core.utils.arrays import Bytes
-from bridgeta_core.view.drawing import PAPER, paint_bev, write
+from bridgeta_core.view.bev import paint_bev
+from bridgeta_core.view.drawing import PAPER, write
 
 _SIDE, _GAP, _LINE = 260, 12, 22  # pixels
 
@@ -25,10 +26,14 @@ class WatchedSample:
     before: Bytes | None = None
 
 
-def draw_progress(samples: Sequence[WatchedSample], grid: BevGrid, now: str, before: str) -> Image:
-    """Draw a row per sample: ground truth, the probabilities called `before`, and those called `now`."""
+def draw_progress(
+    samples: Sequence[WatchedSample], grid: BevGrid, thresholds: Sequence[float], now: str, before: str
+) -> Image:
+    """Draw a row per sample: ground truth, what was predicted `before`, and `now`; classes from `thresholds` on."""
     titles = ("ground truth", before, now)
-    rows = [[_paint(values, grid) for values in (s.labels * np.uint8(100), s.before, s.now)] for s in samples]
+    rows = [
+        [_paint(values, grid, thresholds) for values in (s.labels * np.uint8(100), s.before, s.now)] for s in samples
+    ]
     height, width = rows[0][0].shape[:2]
     tile = (height + _LINE + _GAP, width + _GAP)
     page = np.full((_LINE + len(rows) * tile[0], _GAP + len(titles) * tile[1], 3), PAPER, dtype=np.uint8)
@@ -43,6 +48,6 @@ def draw_progress(samples: Sequence[WatchedSample], grid: BevGrid, now: str, bef
     return page
 
 
-def _paint(percent: Bytes | None, grid: BevGrid) -> Image:
+def _paint(percent: Bytes | None, grid: BevGrid, thresholds: Sequence[float]) -> Image:
     empty = np.zeros((6, *grid.shape), dtype=np.uint8)
-    return paint_bev((empty if percent is None else percent) / 100, grid, _SIDE)
+    return paint_bev((empty if percent is None else percent) / 100, grid, _SIDE, thresholds)

@@ -12,30 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgeta_core.config.experiment import LabelConfig, StudentConfig
-from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.geometry.classes import CLASSES, THRESHOLD
 from bridgeta_core.geometry.coverage import find_remarks, measure_coverage
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import Image, fit_images
 from bridgeta_core.geometry.rig import Rig
 from bridgeta_core.geometry.transforms import invert, transform
-from bridgeta_core.utils.arrays import Floats
+from bridgeta_core.utils.arrays import Flags, Floats
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.outputs import check_output, replace_when_done
+from bridgeta_core.view.bev import ERROR_COLOURS, OPACITIES, find_errors, hatch, paint_bev, paint_errors, tint
 from bridgeta_core.view.drawing import (
     FAR,
     PAPER,
     QUIET,
     RINGS,
-    STEPS,
     Colour,
     Wire,
     colour_depths,
     draw_map,
     draw_points,
     draw_wires,
-    paint_bev,
     paint_points,
-    tint,
     write,
 )
 
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
 
 _FORMATS = (".png", ".jpg", ".jpeg")
 GAP = 12  # pixels between the parts of a picture
+_LEGEND = (400, 360)  # pixels at least
 # By the first part of a box's category; "other" for those without a colour.
 _BOX_COLOURS: dict[str, Colour] = {"vehicle": (255, 158, 0), "human": (60, 120, 255), "other": (200, 200, 200)}
 
@@ -56,7 +55,8 @@ class Scenery:
 
     `lines` are polylines `[n, 3]` per class name, `boxes` the wire frames of annotated objects, and `points`
     `[n, 3 + k]` from the LiDAR. `ground` returns heights `[n]` of the ground at positions `[n, 2]`. `truth` and
-    `prediction` are `[6, Y, X]` in [0, 1] on `grid`; `known` `[6]` marks the classes that the map knows.
+    `prediction` are `[6, Y, X]` in [0, 1] on `grid`; `known` `[6]` marks the classes that the map knows, `thresholds`
+    are those of the prediction, and `seen` `[Y, X]` marks the cells that its cameras see.
     """
 
     rig: Rig
@@ -69,6 +69,8 @@ class Scenery:
     truth: NDArray[np.generic] | None = None
     prediction: NDArray[np.generic] | None = None
     known: Sequence[bool] = (True,) * len(CLASSES)
+    thresholds: Sequence[float] | None = None
+    seen: Flags | None = None
 
 
 def draw_sample(scenery: Scenery, title: str = "", width: int = 1920, points_in_cameras: bool = True) -> Image:
@@ -79,24 +81,40 @@ def draw_sample(scenery: Scenery, title: str = "", width: int = 1920, points_in_
     rows = arrange(scenery.rig)
     cell = min((width - GAP) // max(len(row) for row in rows) - GAP, width // 2)
     strips = []
-    for row in rows:
-        cells = [_draw_camera(scenery, i, cell, points_in_cameras) for i in row]
-        strips.append(place_in_row(cells, width))
-    views: list[tuple[str, Image]] = []
-    panels = sum(v is not None for v in (scenery.prediction, scenery.truth, scenery.points))
-    side = min((width - GAP) // (panels + 1) - GAP, 620)
-    if scenery.prediction is not None:
-        views.append(("prediction", paint_bev(scenery.prediction, scenery.grid, side)))
-    if scenery.truth is not None:
-        views.append(("ground truth (map)", paint_bev(scenery.truth, scenery.grid, side)))
-    if scenery.points is not None:
-        views.append(("LiDAR, colour = height", paint_points(scenery.points, scenery.grid, side, scenery.boxes)))
-    boxes = [add_caption(view, name) for name, view in views]
-    used = GAP + sum(box.shape[1] + GAP for box in boxes)
-    height = max((box.shape[0] for box in boxes), default=240)
-    boxes.append(_draw_legend(scenery, title, width - used - GAP, height))
-    strips.append(place_in_row(boxes, width))
+    for cameras in rows:
+        strips.append(place_in_row([_draw_camera(scenery, i, cell, points_in_cameras) for i in cameras], width))
+    side = (width - GAP) // 3 - GAP
+    boxes = [add_caption(view, name) for name, view in _paint_views(scenery, side)]
+    row: list[Image] = []
+    left = width - GAP  # what the row still has room for
+    for box in boxes:
+        if box.shape[1] + GAP > left:
+            strips.append(place_in_row(row, width))
+            row, left = [], width - GAP
+        row.append(box)
+        left -= box.shape[1] + GAP
+    if left < _LEGEND[0] + GAP:
+        strips.append(place_in_row(row, width))
+        row, left = [], width - GAP
+    height = max([_LEGEND[1], *(box.shape[0] for box in row)])
+    strips.append(place_in_row([*row, _draw_legend(scenery, title, left - GAP, height)], width))
     return np.concatenate(strips)
+
+
+def _paint_views(scenery: Scenery, side: int) -> list[tuple[str, Image]]:
+    """Paint what there is from above: prediction, ground truth, what is wrong, LiDAR."""
+    grid, prediction, truth = scenery.grid, scenery.prediction, scenery.truth
+    views: list[tuple[str, Image]] = []
+    if prediction is not None:
+        views.append(("prediction", paint_bev(prediction, grid, side, scenery.thresholds, scenery.seen)))
+    if truth is not None:
+        views.append(("ground truth (map)", paint_bev(truth, grid, side)))
+    if prediction is not None and truth is not None:
+        errors = find_errors(prediction, truth, scenery.thresholds, scenery.known)
+        views.append(("what is wrong", paint_errors(errors, grid, side, scenery.seen)))
+    if scenery.points is not None:
+        views.append(("LiDAR, colour = height", paint_points(scenery.points, grid, side, scenery.boxes)))
+    return views
 
 
 def arrange(rig: Rig) -> list[list[int]]:
@@ -131,19 +149,26 @@ def _draw_legend(scenery: Scenery, title: str, width: int, height: int) -> Image
         y += 22
     y += 12
     for c, known in zip(CLASSES, scenery.known, strict=True):
-        swatch = box[y - 15 : y + 3, 8:38]
-        tints = [tint(c.colour, opacity) for _, opacity in STEPS] if scenery.prediction is not None else [c.colour]
-        for third, shade in zip(np.array_split(swatch, len(tints), axis=1), tints, strict=True):
-            third[:] = shade if known else PAPER
-        if not known:
-            for x in range(-20, 40, 6):
-                cv2.line(swatch, (x, 20), (x + 20, 0), c.colour, 1, cv2.LINE_AA)
-        cv2.rectangle(box, (8, y - 15), (38, y + 3), QUIET, 1)
+        _draw_swatch(box[y - 15 : y + 3, 8:38], c.colour, scenery.prediction is not None, known)
         write(box, c.name + ("" if known else ": not in this map, unknown"), (48, y))
         y += 28
     y += 8
     if scenery.prediction is not None:
-        write(box, f"tints: {', '.join(f'{least:.0%}' for least, _ in STEPS)} probable", (8, y), 0.45)
+        thresholds = scenery.thresholds or (THRESHOLD,) * len(CLASSES)
+        low, high = (f"{100 * t:.0f}" for t in (min(thresholds), max(thresholds)))
+        shown = f"from {low} % on" if low == high else f"from {low} to {high} % on, by class"
+        write(box, f"shown {shown}; the paler, the less sure", (8, y), 0.45)
+        y += 26
+    if scenery.prediction is not None and scenery.truth is not None:
+        x = 8
+        for name, colour in ERROR_COLOURS.items():
+            _draw_swatch(box[y - 15 : y + 3, x : x + 30], colour)
+            write(box, name, (x + 36, y), 0.45)
+            x += 112
+        y += 26
+    if scenery.seen is not None and not scenery.seen.all():
+        hatch(box[y - 15 : y + 3, 8:38], np.ones((18, 30), dtype=np.bool_))
+        write(box, "seen by no camera", (48, y), 0.45)
         y += 26
     if scenery.points is not None:
         box[y - 12 : y + 2, 8:158] = colour_depths(np.linspace(0, FAR, 150))
@@ -151,6 +176,18 @@ def _draw_legend(scenery: Scenery, title: str, width: int, height: int) -> Image
         y += 26
     write(box, f"rings: {', '.join(f'{r:.0f}' for r in RINGS)} m; up is forward", (8, y), 0.45)
     return box
+
+
+def _draw_swatch(swatch: Image, colour: Colour, shades: bool = False, known: bool = True) -> None:
+    """Fill a swatch with a colour, or with its shades within an outline; hatch that of an unknown class."""
+    swatch[:] = colour if known else PAPER
+    if shades and known:
+        for part, opacity in zip(np.array_split(swatch[3:-3, 3:-3], len(OPACITIES), axis=1), OPACITIES, strict=True):
+            part[:] = tint(colour, opacity)
+    if not known:
+        for x in range(-20, 40, 6):
+            cv2.line(swatch, (x, 20), (x + 20, 0), colour, 1, cv2.LINE_AA)
+    cv2.rectangle(swatch, (0, 0), (swatch.shape[1] - 1, swatch.shape[0] - 1), QUIET, 1)
 
 
 def add_caption(picture: Image, text: str) -> Image:
@@ -194,27 +231,32 @@ def write_sample_picture(
     dataset = open_dataset(source, root, version)
     chosen = dataset[dataset.find(sample or "0")]
     raster = dataset.raster(chosen.location, LabelConfig())
-    grid, model, prediction = BevGrid(), StudentConfig(), None
+    grid, model, names = BevGrid(), StudentConfig(), chosen.camera_names
+    prediction = thresholds = None
     if weights is not None:
         from bridgeta_core.deploy.runtime import Runtime
 
         runtime = Runtime(weights)
-        grid, model, rig = runtime.grid, runtime.info.model, chosen.rig(runtime.info.cameras)
+        grid, model, names = runtime.grid, runtime.info.model, runtime.info.cameras
+        rig = chosen.rig(names)
         inputs = [
             chosen.record(name).read_image(fit=fit) for name, fit in zip(rig.names, runtime.fits(rig), strict=True)
         ]
-        prediction = runtime.infer(np.stack(inputs), rig)
+        prediction, thresholds = runtime.infer(np.stack(inputs), rig), runtime.info.thresholds
+    rig, lift = chosen.rig(names), model.lift
+    fits = list(fit_images(rig, model.image.size, model.image.margin).values())
+    coverage = measure_coverage(rig, fits, grid, lift.depth_min, lift.depth_max)
     scenery = replace(
         read_scenery(chosen, raster, grid),
         boxes=_read_wires(root, version, chosen.token, chosen.global_T_ego) if boxes else (),
         prediction=prediction,
+        thresholds=thresholds,
+        seen=np.any([view.seen for view in coverage], axis=0) if weights is not None else None,
     )
     title = f"{chosen.scene}, {chosen.location}\nsample {chosen.token}"
     picture = draw_sample(scenery, title, points_in_cameras=points_in_cameras)
     write_picture(picture, out)
-    rig, lift = chosen.rig(chosen.camera_names), model.lift
-    fits = list(fit_images(rig, model.image.size, model.image.margin).values())
-    return find_remarks(measure_coverage(rig, fits, grid, lift.depth_min, lift.depth_max))
+    return find_remarks(coverage)
 
 
 def read_scenery(sample: Sample, raster: MapRaster, grid: BevGrid, width: int | None = None) -> Scenery:

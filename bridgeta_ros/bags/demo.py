@@ -21,7 +21,7 @@ DRIVE = SynthSettings(scenes=1, split="test", duration=4.0, version="v1.0-mini",
 _WHAT_TO_LOOK_AT = (
     "Compare prediction and ground truth, side by side in picture and report. Near the vehicle the road should lie "
     "where it lies, with walkways along it and crossings across. Beyond some 30 m images have few pixels of ground, "
-    "and behind buildings none: there the network guesses, in fainter tints."
+    "and behind buildings none: there the network guesses: classes are pale, or missing."
 )
 
 

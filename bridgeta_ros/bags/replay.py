@@ -101,6 +101,7 @@ def replay(
             cameras={camera.name: camera.image for camera in chosen.topics},
             slop=settings.slop,
             grid=asdict(runtime.grid),
+            thresholds=dict(zip(runtime.info.classes, runtime.info.thresholds, strict=True)),
             network=network,
             remarks=chosen.remarks,
         )
@@ -311,6 +312,7 @@ class _Replay:
             result.stamp_ns,
             self._settings.base_frame,
             self._settings.threshold,
+            thresholds=result.thresholds,
         )
         return {topic: self._target.serialise(topic, message) for topic, message in results.items()}
 

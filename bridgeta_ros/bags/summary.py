@@ -35,6 +35,7 @@ class ReplaySummary:
     cameras: dict[str, str]  # name -> image topic
     slop: float  # seconds
     grid: dict[str, float]
+    thresholds: dict[str, float] = field(default_factory=dict)  # by class, from which pictures show it
     network: str = ""  # what computed it: device, back end, precision and why these
     used: int = 0  # sets that ran
     incomplete: int = 0  # sets that lacked a camera
@@ -146,6 +147,8 @@ class ReplaySummary:
             raise ValueError(f"it has {len(self.stamps)} stamps of {self.used} sets")
         if not self.cameras or self.slop < 0:
             raise ValueError("it has no cameras, or a slop below zero")
+        if self.thresholds and self.thresholds.keys() != set(CLASS_NAMES):
+            raise ValueError("its thresholds are not those of the classes")
         if self.latencies.keys() != set(STAGES) or {len(v) for v in self.latencies.values()} != {self.used}:
             raise ValueError(f"its latencies are not {self.used} of each of {', '.join(STAGES)}")
         columns = {tuple(entry) for entry in self.iou.values()}

@@ -63,6 +63,7 @@ class Outputs:
             settings.base_frame,
             settings.threshold,
             wanted,
+            result.thresholds,
         )
         middle = perf_counter()
         for topic, message in results.items():

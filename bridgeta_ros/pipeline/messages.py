@@ -6,10 +6,9 @@ the `rosbags` library. Field names are ROS 2's. Stamps are integer nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys.store import Typestore
@@ -19,7 +18,7 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import EQUIDISTANT, Camera
 from bridgeta_core.geometry.transforms import Matrix, quaternion
 from bridgeta_core.utils.errors import BridgeTAError
-from bridgeta_core.view.drawing import colour_cells
+from bridgeta_core.view.bev import colour_cells
 from bridgeta_ros.pipeline.status import Status
 from bridgeta_ros.pipeline.topics import (
     BEV,
@@ -36,8 +35,6 @@ from bridgeta_ros.pipeline.topics import (
 
 UNKNOWN = -1
 _LATEST = 2**31 * 1_000_000_000 - 1  # ns; the seconds of a Time are an int32
-# What no camera sees has 0.82 of the brightness of what one does.
-_DIMMED = np.rint(np.arange(256) * 0.82).astype(np.uint8)
 
 _FLOAT32, _UINT16 = 7, 4  # sensor_msgs/PointField's constants
 _OFFSETS = {"x": 0, "y": 4, "z": 8, "intensity": 12, "ring": 16}
@@ -116,18 +113,6 @@ def to_navigation(
     drivable = probabilities[[c.name for c in CLASSES].index("drivable_area")] >= threshold
     values: NDArray[np.int8] = np.int8(100) * (~drivable).view(np.int8)
     return values | -(~seen).view(np.int8)
-
-
-def draw_bev(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-    """Draw class probabilities `[6, Y, X]` as a picture `[X, Y, 3]` RGB: up is ahead (+x), left is left (+y).
-
-    Cells are coloured as by `colour_cells`; those that are not `seen` are darker.
-    """
-    picture = colour_cells(probabilities)
-    if seen is not None:
-        unseen = np.ascontiguousarray(~seen.T[::-1, ::-1]).view(np.uint8)
-        cv2.copyTo(cv2.LUT(picture, _DIMMED), unseen, picture)
-    return picture
 
 
 def make_occupancy_grid(factory: MessageFactory, values: NDArray[np.int8], grid: BevGrid, ns: int, frame: str) -> Any:
@@ -282,9 +267,11 @@ def make_result_messages(
     frame: str,
     threshold: float = 0.5,
     wanted: Container[str] | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Make the messages of one result by topic: a grid per class, the navigation grid and the coloured picture.
 
+    `threshold` is that of the navigation grid, `thresholds` are the picture's (see `colour_cells`, which draws it).
     Only messages for `wanted` topics are made; None wants all.
     """
 
@@ -300,5 +287,5 @@ def make_result_messages(
         values = to_navigation(probabilities, seen, threshold)
         made[NAVIGATION] = make_occupancy_grid(factory, values, grid, ns, frame)
     if is_wanted(BEV_IMAGE):
-        made[BEV_IMAGE] = make_rgb_image(factory, draw_bev(probabilities, seen), ns, frame)
+        made[BEV_IMAGE] = make_rgb_image(factory, colour_cells(probabilities, thresholds, seen), ns, frame)
     return made

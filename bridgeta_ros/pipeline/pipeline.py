@@ -146,6 +146,7 @@ class BevResult:
     latencies: dict[str, float]  # milliseconds of the stages decode, preprocess and network
     cameras: tuple[str, ...] = ()  # the cameras used
     faults: dict[str, str] = field(default_factory=dict)  # why a camera's image could not be used
+    thresholds: tuple[float, ...] | None = None  # of the classes, from which a picture shows them
 
 
 class BevPipeline:
@@ -246,7 +247,13 @@ class BevPipeline:
         probabilities = self.runtime.infer(prepared.inputs, view.rig)
         latencies = {**prepared.latencies, "network": 1e3 * (perf_counter() - start)}
         return BevResult(
-            probabilities, view.seen, prepared.stamp_ns, latencies, prepared.cameras, dict(prepared.faults)
+            probabilities,
+            view.seen,
+            prepared.stamp_ns,
+            latencies,
+            prepared.cameras,
+            dict(prepared.faults),
+            self.runtime.info.thresholds,
         )
 
     def _view(self, names: tuple[str, ...]) -> _View:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,6 +12,8 @@ from mcap.reader import make_reader
 from mcap.writer import Writer
 
 from bridgeta_core.config.experiment import StudentConfig, from_mapping
+from bridgeta_core.deploy.weights import WeightsInfo
+from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.images import fit_images
 from bridgeta_core.geometry.rig import Camera, Rig
@@ -38,7 +39,7 @@ class FakeRuntime:
 
     def __init__(self, cameras: Sequence[str] = ("CAM_FRONT", "CAM_BACK"), grid: BevGrid = GRID) -> None:
         model = from_mapping(StudentConfig, {"image": {"width": 64, "height": 32, "margin": 1.0}})
-        self.info: Any = SimpleNamespace(cameras=tuple(cameras), model=model, grid=grid)
+        self.info = WeightsInfo(model, grid, CLASS_NAMES, tuple(cameras))
         self.grid = grid
         self.rigs: list[Rig] = []
 

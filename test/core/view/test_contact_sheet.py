@@ -15,6 +15,7 @@ from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.view import contact_sheet
+from bridgeta_core.view.bev import OPACITIES, tint
 from bridgeta_core.view.contact_sheet import lay_out, write_contact_sheet
 from bridgeta_core.view.sample import Scenery
 
@@ -49,7 +50,7 @@ def test_a_sheet_has_every_chosen_sample_under_its_caption(small_root, tmp_path,
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
     picture = cv2.imread(str(tmp_path / "sheet.png"))[..., ::-1]
-    drivable = CLASSES[CLASS_NAMES.index("drivable_area")].colour
+    drivable = tint(CLASSES[CLASS_NAMES.index("drivable_area")].colour, OPACITIES[-1])
     assert (picture == drivable).all(axis=2).sum() > 10_000
 
 

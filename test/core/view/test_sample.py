@@ -5,26 +5,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import invert, project, rigid, transform
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.view.bev import ERROR_COLOURS, HATCH, OPACITIES, tint
 from bridgeta_core.view.drawing import (
     NEAR,
-    PAINT_ORDER,
-    PAPER,
-    STEPS,
-    colour_cells,
     draw_map,
     draw_points,
     draw_wires,
-    paint_bev,
     paint_points,
     project_lines,
-    tint,
 )
 from bridgeta_core.view.sample import Scenery, arrange, draw_sample, write_sample_picture
 
@@ -118,56 +112,12 @@ def test_boxes_are_drawn_in_cameras_and_around_points_from_above():
     assert np.ptp(u) == pytest.approx(4 / 40 * 200, abs=2)
 
 
-def test_birds_eye_views_have_forward_up_and_left_on_the_left():
+def test_points_from_above_have_forward_up_and_left_on_the_left():
     grid = BevGrid(-20, 40, -15, 15, 0.5)
-    values = np.zeros((6, *grid.shape))
-    row, column = np.floor(grid.to_cells(np.array([30.0, 10.0]))[::-1]).astype(int)
-    values[CLASS_NAMES.index("walkway"), row, column] = 1
-    picture = paint_bev(values, grid, 240)
-    assert picture.shape == (240, 120, 3)
-    v, u = np.argwhere((picture == colour("walkway")).all(axis=2)).mean(axis=0)
-    # 30 m ahead is 10 m below the top of 60 m; 10 m to the left is 5 m from the left of 30 m.
-    assert v == pytest.approx(10 / 60 * 240, abs=3)
-    assert u == pytest.approx(5 / 30 * 120, abs=3)
     red, green, _ = np.moveaxis(paint_points(np.array([[30.0, 10, 20]]), grid, 240).astype(int), -1, 0)
+    # 30 m ahead is 10 m below the top of 60 m; 10 m to the left is 5 m from the left of 30 m.
     ((v, u),) = np.argwhere(red > green + 60)
     assert (v, u) == (pytest.approx(40, abs=1), pytest.approx(20, abs=1))
-
-
-def colour_cell(**probabilities):
-    values = np.zeros((6, 1, 1))
-    for name, value in probabilities.items():
-        values[CLASS_NAMES.index(name)] = value
-    return tuple(colour_cells(values)[0, 0].tolist())
-
-
-def test_a_class_has_three_tints_by_its_probability():
-    tints = [tint(colour("walkway"), opacity) for _, opacity in STEPS]
-    assert tints[-1] == colour("walkway")
-    shown = {p: colour_cell(walkway=p) for p in (0, 0.24, 0.25, 0.34, 0.35, 0.49, 0.5, 1, np.nan)}
-    assert shown[0] == shown[0.24] == shown[np.nan] == PAPER
-    assert [shown[0.25], shown[0.35], shown[0.5]] == tints
-    assert [shown[0.34], shown[0.49], shown[1]] == tints
-
-
-def test_a_likely_small_area_covers_a_sure_large_one():
-    assert colour_cell(drivable_area=0.9, divider=0.4) == tint(colour("divider"), STEPS[1][1])
-    assert colour_cell(drivable_area=0.9, divider=0.3) == colour("drivable_area")
-    assert colour_cell(drivable_area=0.3, divider=0.26) == tint(colour("divider"), STEPS[0][1])
-
-
-@given(arrays(np.float32, (6, 3, 2), elements=st.floats(0, 1, width=32)))
-def test_a_cell_shows_the_last_of_the_likely_classes(values):
-    picture = colour_cells(values)[::-1, ::-1].transpose(1, 0, 2)
-    for row, column in np.ndindex(3, 2):
-        cell = {name: values[CLASS_NAMES.index(name), row, column] for name in PAINT_ORDER}
-        likely = [name for name, p in cell.items() if p >= np.float32(0.35)]
-        doubtful = [name for name, p in cell.items() if p >= np.float32(0.25)]
-        expected = PAPER
-        if chosen := (likely or doubtful):
-            opacity = [o for least, o in STEPS if cell[chosen[-1]] >= np.float32(least)][-1]
-            expected = tint(colour(chosen[-1]), opacity)
-        assert tuple(picture[row, column].tolist()) == expected
 
 
 def test_cameras_stand_as_they_sit_on_the_vehicle():
@@ -214,7 +164,7 @@ def test_the_prediction_of_weights_is_drawn_beside_the_truth(small_root, tmp_pat
     asked = {}
 
     class Painter(runtime.Runtime):
-        """A runtime that predicts carparks everywhere."""
+        """A runtime that predicts walkways everywhere."""
 
         def __init__(self, weights):
             self.info = WeightsInfo(StudentConfig(), grid, CLASS_NAMES, ("CAM_FRONT", "CAM_BACK"))
@@ -223,14 +173,17 @@ def test_the_prediction_of_weights_is_drawn_beside_the_truth(small_root, tmp_pat
         def infer(self, images, rig):
             asked["shape"], asked["cameras"] = images.shape, rig.names
             values = np.zeros((6, *grid.shape), np.float32)
-            values[CLASS_NAMES.index("carpark_area")] = 1
+            values[CLASS_NAMES.index("walkway")] = 1
             return values
 
     monkeypatch.setattr(runtime, "Runtime", Painter)
     write_sample_picture(small_root, "v1.0-mini", "0", tmp_path / "with.png", weights="any")
     assert asked == {"shape": (2, 256, 704, 3), "cameras": ("CAM_FRONT", "CAM_BACK")}
     picture = cv2.imread(str(tmp_path / "with.png"))[..., ::-1]
-    assert (picture == colour("carpark_area")).all(axis=2).sum() > 20_000
+    assert (picture == tint(colour("walkway"), OPACITIES[-1])).all(axis=2).sum() > 20_000
+    # The map has other classes on top, and the two cameras do not see the sides.
+    assert (picture == ERROR_COLOURS["missed"]).all(axis=2).sum() > 50_000
+    assert (picture == HATCH[0]).all(axis=2).sum() > 20_000
 
 
 @pytest.mark.parametrize(

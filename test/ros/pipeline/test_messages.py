@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rosbags.typesys import Stores, get_typestore
 
-from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
+from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.geometry.local_map import LocalMap
 from bridgeta_core.geometry.rig import Camera
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.view.bev import colour_cells
 from bridgeta_ros.pipeline import messages
 from bridgeta_ros.pipeline.status import ERROR, OK, WARN, Status
 from bridgeta_ros.pipeline.topics import BEV, BEV_IMAGE, NAVIGATION
@@ -93,22 +94,16 @@ def test_navigation_is_0_where_drivable_100_where_not_else_unknown():
     assert messages.to_navigation(probabilities, seen, threshold=0.6).tolist() == [[0, 100, 100, -1]]
 
 
-def test_the_picture_shows_ahead_at_the_top_and_left_at_the_left():
-    grid = BevGrid(-10, 10, -5, 5, 1.0)
-    probabilities = np.zeros((6, *grid.shape))
-    column, row = np.floor(grid.to_cells(np.array((8.5, 3.5)))).astype(int)  # ahead and to the left
-    probabilities[1, row, column] = 1.0
-    picture = messages.draw_bev(probabilities)
-    assert picture.shape == (20, 10, 3)
-    assert picture[1, 1].tolist() == list(CLASSES[1].colour)
-    assert len(np.unique(np.delete(picture.reshape(-1, 3), 1 * 10 + 1, axis=0), axis=0)) == 1
-
-
-def test_the_picture_darkens_unseen_cells():
-    probabilities = np.zeros((6, 1, 3))
-    probabilities[0, 0] = (0.0, 0.4, 1.0)
-    dark = messages.draw_bev(probabilities, np.zeros((1, 3), bool))
-    assert (dark < messages.draw_bev(probabilities)).all()
+def test_the_picture_shows_classes_from_their_thresholds_on_and_hatches_what_is_not_seen():
+    probabilities, seen = np.full((6, *GRID.shape), 0.42), np.ones(GRID.shape, bool)
+    seen[0] = False
+    thresholds = (0.4, *(0.5,) * 5)
+    message = messages.make_result_messages(
+        MAKE, probabilities, seen, GRID, NS, "base_link", wanted={BEV_IMAGE}, thresholds=thresholds
+    )[BEV_IMAGE]
+    picture = message.data.reshape(message.height, message.width, 3)
+    assert np.array_equal(picture, colour_cells(probabilities, thresholds, seen))
+    assert len(np.unique(picture[:, :-1].reshape(-1, 3), axis=0)) == 1
 
 
 def test_image_messages_keep_their_bytes():

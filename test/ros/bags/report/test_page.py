@@ -17,9 +17,10 @@ from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_ros.bags.io import create_bag, open_bag
-from bridgeta_ros.bags.latency_chart import draw_latencies
 from bridgeta_ros.bags.replay import replay
-from bridgeta_ros.bags.report import _Truths, write_report
+from bridgeta_ros.bags.report import write_report
+from bridgeta_ros.bags.report.latency_chart import draw_latencies
+from bridgeta_ros.bags.report.moments import _Truths
 
 
 class Page(HTMLParser):
@@ -97,7 +98,7 @@ def test_each_set_shows_its_cameras_and_grids_with_ahead_at_the_top(tmp_path):
     assert [frame["time"] for frame in data["frames"]] == pytest.approx([0.083 * i for i in range(6)])
     for cycle, frame in enumerate(data["frames"]):
         front, back = (picture(url) for url in frame["images"])
-        assert front.shape == (180, 320, 3)
+        assert front.shape == (270, 480, 3)
         assert abs(front.mean() - (20 * cycle + 100)) < 3
         assert abs(back.mean() - (20 * cycle + 10)) < 3
         first = picture(frame["prediction"][0])
@@ -228,3 +229,8 @@ def test_ground_truths_that_no_frame_shows_are_not_kept():
         assert len(truths.grids) <= 2
     assert sorted(truths.grids) == [5_000 * MS, 9_000 * MS]
     assert all(len(grids) == 6 for grids in truths.grids.values())
+
+
+def test_a_report_is_a_page_or_a_film(tmp_path):
+    with pytest.raises(BridgeTAError, match=r"report\.pdf: is no report.*\.html.*\.mp4"):
+        write_report(tmp_path / "out", tmp_path / "in", tmp_path / "report.pdf", progress=False)
