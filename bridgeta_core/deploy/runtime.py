@@ -126,6 +126,7 @@ class Runtime:
     ) -> NDArray[np.float32]:
         """Compute class probabilities `[6, Y, X]` on `grid` from the cameras' images as they are.
 
+        They are NaN for classes that the training data did not know (`info.learned`).
         `images` are uint8 RGB `[height, width, 3]` of the size that each camera is calibrated for, by its name or in
         the rig's order. They are undistorted, resized and cut as the network takes them. On a vehicle
         `bridgeta_ros.pipeline` does the same in several threads, and decodes at a reduced size. Raises BridgeTAError
@@ -153,16 +154,24 @@ class Runtime:
         return self.infer(np.stack(inputs), rig)
 
     def infer(self, images: NDArray[np.uint8], rig: Rig) -> NDArray[np.float32]:
-        """Compute class probabilities `[6, Y, X]` on `grid` from inputs `[N, h, w, 3]` (RGB) in the rig's order."""
+        """Compute class probabilities `[6, Y, X]` on `grid` from inputs `[N, h, w, 3]` (RGB) in the rig's order.
+
+        They are NaN for classes that the training data did not know (`info.learned`).
+        """
         expected = (len(rig.cameras), self.image.height, self.image.width, 3)
         if images.shape != expected or images.dtype != np.uint8:
             raise BridgeTAError(f"images are {images.dtype} {list(images.shape)}, not uint8 {list(expected)}")
         found = self.predict(torch.from_numpy(np.ascontiguousarray(images)), self.plan(rig))
         probabilities: NDArray[np.float32] = found.numpy()
+        if not all(self.info.learned):
+            probabilities[~np.array(self.info.learned)] = np.nan
         return probabilities
 
     def predict(self, images: Tensor, plan: LiftPlan) -> Tensor:
-        """Compute class probabilities `[6, Y, X]`, on the CPU, from inputs `[N, h, w, 3]` and their lift."""
+        """Compute class probabilities `[6, Y, X]`, on the CPU, from inputs `[N, h, w, 3]` and their lift.
+
+        Unlike those of `infer` they are numbers also for classes that the training data did not know.
+        """
         with torch.inference_mode():
             x = images.contiguous().to(self.device)
 

@@ -57,6 +57,12 @@ class WeightsInfo:
         values = [stored.get(name) if isinstance(stored, dict) else None for name in self.classes]
         return tuple(v if isinstance(v, float) and 0 < v < 1 else THRESHOLD for v in values)
 
+    @property
+    def learned(self) -> tuple[bool, ...]:
+        """Which classes the training data knew; of the others a network says nothing that could be relied on."""
+        unknown = self.provenance.get("unknown_classes")
+        return tuple(not (isinstance(unknown, list) and name in unknown) for name in self.classes)
+
 
 Info = TypeVar("Info", bound=WeightsInfo)
 Network = TypeVar("Network", bound=nn.Module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +44,12 @@ def evaluate(
     workers: int = 2,
     seen: SeenCells | None = None,
     fusion: Fusion | None = None,
+    learned: Sequence[bool] | None = None,
 ) -> EvalReport:
     """Score `predict`, which returns probabilities `[B, 6, Y, X]` for a batch, over a dataset, with a progress bar.
 
-    With `seen` also over the cells that the vehicle sees alone, and with `fusion` also what fuses from the predictions.
+    Classes that the network has not `learned` (None: it has all) are not scored. With `seen` also over the cells that
+    the vehicle sees alone, and with `fusion` also what fuses from the predictions.
     Raises BridgeTAError when a loader process dies.
     """
     counts, seen_counts, fused_counts = (SceneCounts(dataset.grid) for _ in range(3))
@@ -56,12 +58,13 @@ def evaluate(
     start = time.monotonic()
     try:
         for batch in track(loader, description=f"Evaluating {subject}"):
-            for probabilities, labels, known in zip(predict(batch), batch.labels, batch.known, strict=True):
+            scored = batch.known.cpu() if learned is None else batch.known.cpu() & torch.tensor(learned)
+            for probabilities, labels, known in zip(predict(batch), batch.labels, scored, strict=True):
                 sample = next(samples)
                 counts.update(sample.scene, probabilities, labels, known)
                 if seen is not None:
                     cells = torch.from_numpy(seen.find(sample))
-                    seen_counts.update(sample.scene, probabilities, labels, known[:, None, None].cpu() & cells)
+                    seen_counts.update(sample.scene, probabilities, labels, known[:, None, None] & cells)
                 if fusion is not None:
                     fused = torch.from_numpy(fusion.add(sample, probabilities.float().cpu().numpy()))
                     fused_counts.update(sample.scene, fused, labels, known)
@@ -136,6 +139,7 @@ def evaluate_weights(
         workers=workers,
         seen=cells if seen else None,
         fusion=Fusion(info.grid, cells) if fused else None,
+        learned=info.learned,
     )
 
 

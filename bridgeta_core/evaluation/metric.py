@@ -179,7 +179,7 @@ def describe_unscored(known: NDArray[np.bool_], present: NDArray[np.bool_]) -> t
     absent = [name for name, k, p in zip(CLASS_NAMES, known, present, strict=True) if k and not p]
     notes = []
     if unknown:
-        notes.append(f"not scored, unknown to these maps: {', '.join(unknown)}")
+        notes.append(f"not scored, unknown to these maps or weights: {', '.join(unknown)}")
     if absent:
         notes.append(f"not scored, nowhere in these labels: {', '.join(absent)}")
     return tuple(notes)

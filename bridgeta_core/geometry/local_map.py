@@ -79,6 +79,7 @@ class LocalMap:
         self._corner = self._find_corner((0.0, 0.0))
         self._log_odds = np.zeros((classes, self._side, self._side), dtype=np.float32)
         self._frames = np.zeros((self._side, self._side), dtype=np.float32)  # that saw a cell, up to 1 / gain
+        self._unknown = np.zeros(classes, dtype=np.bool_)  # classes that the results say nothing of
 
     @property
     def grid(self) -> BevGrid:
@@ -90,7 +91,8 @@ class LocalMap:
         """Move the window to the ego and fuse one frame.
 
         A cell of the window takes part if its centre lies in a cell of the result that is `seen` and whose
-        probabilities are finite. Log-odds are interpolated between the centres of such cells.
+        probabilities are finite. Log-odds are interpolated between the centres of such cells. A class that is NaN
+        everywhere is unknown in the map from then on.
 
         Parameters
         ----------
@@ -114,7 +116,9 @@ class LocalMap:
         self._move(self._find_corner(pose[:2, 3]))
 
         bev_T_window, size = self._bev_T_window(pose), (self._side, self._side)
-        valid = seen & np.isfinite(probabilities).all(axis=0)
+        if not (empty := np.isnan(probabilities).all(axis=(1, 2))).all():
+            self._unknown |= empty
+        valid = seen & np.isfinite(probabilities[~self._unknown]).all(axis=0)
         covered, weight = _warp_mask(valid, bev_T_window, size)
         self._frames = np.where(covered, np.minimum(self._frames + 1, 1 / self._gain), self._frames)
         rate = np.where(covered, 1 / np.maximum(self._frames, 1), np.float32(0))
@@ -128,7 +132,7 @@ class LocalMap:
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return probabilities `[classes, rows, columns]` over `grid`; NaN where nothing was observed."""
-        return np.where(self._frames > 0, 1 / (1 + np.exp(-self._log_odds)), np.float32(np.nan))
+        return self._to_probabilities(self._log_odds, self._frames > 0)
 
     def look_up(self, map_T_base: ArrayLike) -> NDArray[np.float32]:
         """Return the map around an ego: probabilities `[classes, Y, X]` over the grid given at the start.
@@ -141,12 +145,17 @@ class LocalMap:
         rows, columns = self._bev.shape
         covered, weight = _warp_mask(self._frames > 0, window_T_bev, (columns, rows))
         layers = [_warp(layer, window_T_bev, (columns, rows), cv2.INTER_LINEAR) / weight for layer in self._log_odds]
-        return np.where(covered, 1 / (1 + np.exp(-np.stack(layers))), np.float32(np.nan))
+        return self._to_probabilities(np.stack(layers), covered)
+
+    def _to_probabilities(self, log_odds: NDArray[np.float32], observed: NDArray[np.bool_]) -> NDArray[np.float32]:
+        known = observed & ~self._unknown[:, None, None]
+        return np.where(known, 1 / (1 + np.exp(-log_odds)), np.float32(np.nan))
 
     def reset(self) -> None:
         """Forget everything observed; the window stays where it is."""
         self._log_odds.fill(0)
         self._frames.fill(0)
+        self._unknown.fill(False)
 
     def _find_corner(self, xy: ArrayLike) -> tuple[int, int]:
         """Return the lower left cell (column, row) of a window centred within half a cell of `xy`, metres."""

@@ -30,7 +30,8 @@ class RunOutcome:
     `frames` counts the labelled, unlabelled and validation frames; `device` is the device's type; `parameters` are
     numbers of weights; `validation` holds the scores of `ConditionIoU.result` with the `last` and the `best` weights
     and their epochs, `best` the mIoU, the epoch and the best threshold of each class of the exported ones;
-    `teacher_sha256` is the hash of the teacher's file, if there was one.
+    `unknown_classes` are those of which the training data say nothing, `teacher_sha256` is the hash of the teacher's
+    file, if there was one.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class RunOutcome:
     parameters: Mapping[str, int]
     validation: Mapping[str, Any]
     best: Mapping[str, Any]
+    unknown_classes: Sequence[str] = ()
     teacher_sha256: str | None = None
 
 
@@ -87,6 +89,7 @@ def describe_origin(outcome: RunOutcome) -> dict[str, Any]:
         "train_samples": outcome.frames["labelled"],
         "unlabelled_samples": outcome.frames["unlabelled"],
         "validation_samples": outcome.frames["validation"],
+        "unknown_classes": list(outcome.unknown_classes),
         "synthetic_data": _describe_training(experiment.data),
         "data": to_mapping(experiment.data),
         "train": to_mapping(experiment.train),

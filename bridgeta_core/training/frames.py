@@ -20,6 +20,7 @@ from bridgeta_core.data.joined import open_roots
 from bridgeta_core.data.loader import check_loaders, make_loader
 from bridgeta_core.data.sample import Sample
 from bridgeta_core.evaluation.conditions import group_samples
+from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.training.cache.frames import CachedFrames, check_augment
 from bridgeta_core.training.cache.taps import collate_with_taps
@@ -85,6 +86,10 @@ class RunFrames(lightning.LightningDataModule):
             "training": f"{len(self.labelled):,} frames with labels{without}",
             "validation": f"{len(self.validation):,} frames of {scenes:,} scenes",
         }
+
+    def find_unknown_classes(self) -> list[str]:
+        """Find the classes of which no map that is trained on says anything."""
+        return []
 
     @abstractmethod
     def train_dataloader(self) -> Iterable[Batch]:
@@ -169,6 +174,12 @@ class Frames(RunFrames):
             rank=processes.rank,
             world=processes.world,
         )
+
+    def find_unknown_classes(self) -> list[str]:
+        """Find the classes of which no map that is trained on says anything."""
+        locations = {self.training.sample(i).location for i in self.labelled}
+        known = np.any([self.training.maps[location].known for location in locations], axis=0)
+        return [name for name, is_known in zip(CLASS_NAMES, known, strict=True) if not is_known]
 
     def describe(self) -> dict[str, str]:
         """Describe the frames of training and validation, for who watches."""

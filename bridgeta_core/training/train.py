@@ -170,6 +170,7 @@ def _finish(loop: Loop, task: MapTask, frames: RunFrames, teacher: str | None = 
                 "epoch": state["epoch"],
                 "thresholds": {name: c["threshold"] for name, c in task.scores["best"]["classes"].items()},
             },
+            unknown_classes=frames.find_unknown_classes(),
             teacher_sha256=teacher,
         )
         task.export(loop.run.weights, describe_origin(outcome))

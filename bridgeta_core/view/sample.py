@@ -110,7 +110,8 @@ def _paint_views(scenery: Scenery, side: int) -> list[tuple[str, Image]]:
     if truth is not None:
         views.append(("ground truth (map)", paint_bev(truth, grid, side)))
     if prediction is not None and truth is not None:
-        errors = find_errors(prediction, truth, scenery.thresholds, scenery.known)
+        learned = ~np.isnan(np.asarray(prediction, dtype=np.float32)).all(axis=(1, 2))
+        errors = find_errors(prediction, truth, scenery.thresholds, (learned & scenery.known).tolist())
         views.append(("what is wrong", paint_errors(errors, grid, side, scenery.seen)))
     if scenery.points is not None:
         views.append(("LiDAR, colour = height", paint_points(scenery.points, grid, side, scenery.boxes)))
@@ -148,9 +149,11 @@ def _draw_legend(scenery: Scenery, title: str, width: int, height: int) -> Image
         write(box, line, (8, y))
         y += 22
     y += 12
-    for c, known in zip(CLASSES, scenery.known, strict=True):
-        _draw_swatch(box[y - 15 : y + 3, 8:38], c.colour, scenery.prediction is not None, known)
-        write(box, c.name + ("" if known else ": not in this map, unknown"), (48, y))
+    for number, (c, known) in enumerate(zip(CLASSES, scenery.known, strict=True)):
+        learned = scenery.prediction is None or not np.isnan(np.asarray(scenery.prediction[number], np.float32)).all()
+        _draw_swatch(box[y - 15 : y + 3, 8:38], c.colour, scenery.prediction is not None, known and learned)
+        remark = "" if known else ": not in this map, unknown"
+        write(box, c.name + (remark if learned else ": not in the training data, unknown"), (48, y))
         y += 28
     y += 8
     if scenery.prediction is not None:

@@ -211,9 +211,10 @@ class Agreement:
     """Scores results against the ground-truth grids of the same bag, with the protocol's metric.
 
     Each ground truth is paired with the result of the nearest stamp. Grids and results may be interleaved in any way.
-    Only results of the last `window_ns` are considered; where time goes back by more than that, those from before are
-    scored and forgotten. A ground truth without a result within `tolerance_ns` does not count, nor do unknown cells
-    (-1), nor the oldest ones where more wait than memory should hold: `lost` counts these.
+    Classes that are NaN in a result are not scored. Only results of the last `window_ns` are considered; where time
+    goes back by more than that, those from before are scored and forgotten. A ground truth without a result within
+    `tolerance_ns` does not count, nor do unknown cells (-1), nor the oldest ones where more wait than memory should
+    hold: `lost` counts these.
     """
 
     def __init__(self, grid: BevGrid, tolerance_ns: int = 60_000_000, window_ns: int = 1_000_000_000) -> None:
@@ -260,7 +261,9 @@ class Agreement:
             unknown = np.zeros((2, *self._shape), dtype=bool)
             layers = [self._unpack(truth[name]) if name in truth else unknown for name in CLASS_NAMES]
             values, known = torch.from_numpy(np.stack(layers, axis=1))[:, None]
-            self._metric.update(torch.from_numpy(probabilities)[None], values, known)
+            learned = ~np.isnan(probabilities).all(axis=(1, 2))
+            known &= torch.from_numpy(learned)[:, None, None]
+            self._metric.update(torch.from_numpy(np.nan_to_num(probabilities))[None], values, known)
             self.pairs += 1
 
     def _find_near(self, stamp: int) -> list[tuple[int, NDArray[np.float32]]]:

@@ -109,10 +109,14 @@ def to_percent(probabilities: NDArray[np.floating], seen: NDArray[np.bool_] | No
 def to_navigation(
     probabilities: NDArray[np.floating], seen: NDArray[np.bool_], threshold: float = 0.5
 ) -> NDArray[np.int8]:
-    """Combine class probabilities `[6, Y, X]` to one grid `[Y, X]`: 0 drivable, 100 not drivable, -1 not seen."""
-    drivable = probabilities[[c.name for c in CLASSES].index("drivable_area")] >= threshold
-    values: NDArray[np.int8] = np.int8(100) * (~drivable).view(np.int8)
-    return values | -(~seen).view(np.int8)
+    """Combine class probabilities `[6, Y, X]` to one grid `[Y, X]`: 0 drivable, 100 not drivable, -1 unknown.
+
+    Unknown is what is not `seen`, and NaN.
+    """
+    drivable = probabilities[[c.name for c in CLASSES].index("drivable_area")]
+    with np.errstate(invalid="ignore"):
+        values: NDArray[np.int8] = np.int8(100) * (~(drivable >= threshold)).view(np.int8)
+    return values | -(~seen | np.isnan(drivable)).view(np.int8)
 
 
 def make_occupancy_grid(factory: MessageFactory, values: NDArray[np.int8], grid: BevGrid, ns: int, frame: str) -> Any:

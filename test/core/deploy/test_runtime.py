@@ -48,6 +48,15 @@ def test_it_computes_what_the_student_computes(runtime: Runtime, student: Studen
     assert found.std() > 1e-4
 
 
+def test_a_class_that_the_training_data_did_not_know_is_nan(student: Student) -> None:
+    origin = {"unknown_classes": ["walkway", "stop_line"]}
+    info = WeightsInfo(student.config, GRID, CLASS_NAMES, ("a", "b"), origin)
+    found = Runtime.from_student(student, info, "cpu").infer(pictures(2), rig(2))
+    unknown = np.array([name in origin["unknown_classes"] for name in CLASS_NAMES])
+    assert np.isnan(found[unknown]).all()
+    assert np.isfinite(found[~unknown]).all()
+
+
 def test_it_takes_images_as_the_cameras_give_them(runtime: Runtime) -> None:
     vehicle = rig(2)
     random = np.random.default_rng(0)

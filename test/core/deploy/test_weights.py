@@ -18,7 +18,7 @@ from small_networks import GRID, OPTIONS, small_student
 
 import bridgeta_core.deploy.weights as weights
 from bridgeta_core.deploy.teacher_weights import load_teacher
-from bridgeta_core.deploy.weights import find_weights, load_student, read_info, save_weights
+from bridgeta_core.deploy.weights import WeightsInfo, find_weights, load_student, read_info, save_weights
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError
@@ -104,6 +104,33 @@ def test_loading_asks_no_hub(tmp_path: Path) -> None:
     loaded, info = load_student(tmp_path / "a.safetensors")
     assert info.model.backbone.pretrained == "somebody/nothing-of-this-name"
     assert loaded.parameter_count == student.parameter_count
+
+
+@pytest.mark.parametrize(
+    ("stored", "thresholds"),
+    [
+        ({"divider": 0.35, "walkway": 0.4}, (0.5, 0.5, 0.4, 0.5, 0.5, 0.35)),
+        ({"divider": None, "walkway": 7.0, "stop_line": "0.4"}, (0.5,) * 6),
+        ([0.4], (0.5,) * 6),
+    ],
+)
+def test_thresholds_are_those_of_the_validation_where_it_has_them(
+    tmp_path: Path, stored: object, thresholds: tuple[float, ...]
+) -> None:
+    assert WeightsInfo(make_student().config, GRID, CLASS_NAMES, CAMERAS).thresholds == (0.5,) * 6
+    save_weights(tmp_path / "a.safetensors", make_student(), CAMERAS, {"validation": {"thresholds": stored}})
+    assert read_info(tmp_path / "a.safetensors").thresholds == thresholds
+
+
+@pytest.mark.parametrize(
+    ("stored", "unlearned"), [([], []), (["divider", "moon"], ["divider"]), (None, []), ("divider", []), (3, [])]
+)
+def test_classes_are_learned_unless_the_training_data_did_not_know_them(
+    tmp_path: Path, stored: object, unlearned: list[str]
+) -> None:
+    save_weights(tmp_path / "a.safetensors", make_student(), CAMERAS, {"unknown_classes": stored})
+    info = read_info(tmp_path / "a.safetensors")
+    assert [name for name, learned in zip(CLASS_NAMES, info.learned, strict=True) if not learned] == unlearned
 
 
 def test_the_info_can_be_read_alone(path: Path, student: Student) -> None:

@@ -156,9 +156,17 @@ def test_an_unscored_class_is_null_with_a_note(small_root, tmp_path):
     )
     report = evaluate(lambda batch: batch.labels.float(), boston, "labels", scenes="mini_val", workers=0)
     assert report.to_mapping()["classes"]["stop_line"]["iou"] is None
-    assert report.to_mapping()["notes"] == ["not scored, unknown to these maps: stop_line"]
+    assert report.to_mapping()["notes"] == ["not scored, unknown to these maps or weights: stop_line"]
     assert report.iou.miou == 1
     report.draw(tmp_path / "figure")
+
+
+def test_a_class_that_the_weights_did_not_learn_is_not_scored(frames):
+    learned = [name != "divider" for name in CLASS_NAMES]
+    report = evaluate(lambda batch: batch.labels.float(), frames, "labels", workers=0, learned=learned)
+    assert report.to_mapping()["classes"]["divider"]["iou"] is None
+    assert report.to_mapping()["notes"][0].startswith("not scored, unknown to these maps or weights: ")
+    assert "divider" in report.to_mapping()["notes"][0]
 
 
 def test_the_evaluate_constant_is_the_best_of_all_thresholds(small_root, frames):

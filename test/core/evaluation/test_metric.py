@@ -113,7 +113,7 @@ def test_unknown_and_absent_classes_are_named_not_scored():
     assert np.isnan(iou.best).tolist() == [False, True, True, False, False, False]
     assert iou.miou == 1
     assert iou.notes == (
-        "not scored, unknown to these maps: walkway",
+        "not scored, unknown to these maps or weights: walkway",
         "not scored, nowhere in these labels: ped_crossing",
     )
 

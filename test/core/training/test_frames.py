@@ -51,6 +51,15 @@ def test_every_batch_has_its_share_of_unlabelled_frames(two_scenes):
         assert not batch.labels[~labelled].any()
 
 
+def test_a_class_that_no_map_of_the_labelled_frames_knows_is_found(two_scenes):
+    assert Frames(two_scenes("data.train_scenes=mini_val"), Processes()).find_unknown_classes() == ["stop_line"]
+    assert Frames(two_scenes(), Processes()).find_unknown_classes() == []
+    frames = Frames(two_scenes("data.labelled=0.5"), Processes(), unlabelled=True)
+    known = {frames.training.sample(i).location for i in frames.labelled}
+    assert known == {"singapore-onenorth"}
+    assert frames.find_unknown_classes() == []
+
+
 def test_frames_of_several_roots_are_drawn_by_their_weights(two_scenes, small_root, other_root):
     roots = f"data.train_root=[{small_root},{other_root}]"
     frames = Frames(two_scenes(roots, "data.root_weights=[1,3]"), Processes())

@@ -146,6 +146,17 @@ def test_truths_that_no_result_comes_for_are_bounded_and_counted(monkeypatch):
     assert agreement.pairs == 1
 
 
+def test_a_class_that_the_network_did_not_learn_is_not_scored():
+    agreement = Agreement(GRID)
+    add_truth(agreement, 0, 100)
+    probabilities = everywhere(1)
+    probabilities[CLASS_NAMES.index("walkway")] = np.nan
+    agreement.add_result(0, probabilities)
+    columns = agreement.conclude().to_columns()
+    assert columns["walkway"]["best"] is None
+    assert columns["divider"]["best"] == 1.0
+
+
 def test_unknown_cells_do_not_count_however_long_a_truth_waits():
     agreement = Agreement(GRID)
     values = np.zeros(GRID.shape, dtype=np.int8)

@@ -94,6 +94,12 @@ def test_navigation_is_0_where_drivable_100_where_not_else_unknown():
     assert messages.to_navigation(probabilities, seen, threshold=0.6).tolist() == [[0, 100, 100, -1]]
 
 
+def test_where_the_drivable_area_is_unknown_navigation_is_too():
+    probabilities = np.full((6, 1, 3), 0.9)
+    probabilities[CLASS_NAMES.index("drivable_area"), 0] = (np.nan, 0.9, 0.1)
+    assert messages.to_navigation(probabilities, np.ones((1, 3), bool)).tolist() == [[-1, 0, 100]]
+
+
 def test_the_picture_shows_classes_from_their_thresholds_on_and_hatches_what_is_not_seen():
     probabilities, seen = np.full((6, *GRID.shape), 0.42), np.ones(GRID.shape, bool)
     seen[0] = False
