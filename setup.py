@@ -58,6 +58,7 @@ setup(
     zip_safe=False,
     python_requires=">=3.10,<3.14",
     install_requires=[
+        "huggingface_hub>=0.26",
         "lz4>=4",
         "mcap>=1.6,<2",
         "numpy>=1.23,<3",

@@ -151,7 +151,7 @@ Configuration = Annotated[
     str, typer.Argument(help=f"YAML file, or the name of a shipped one: {', '.join(CONFIGURATIONS)}.")
 ]
 Weights = Annotated[
-    str, typer.Argument(help=f"A .safetensors file, or the name of shipped weights: {', '.join(STUDENTS)}.")
+    str, typer.Argument(help=f"A .safetensors file, hf://owner/name, or shipped weights: {', '.join(STUDENTS)}.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings as key=value, e.g. train.epochs=5.", show_default=False)
@@ -173,8 +173,9 @@ def find_table_version(root: Path, version: str | None, source: str = "nuscenes"
     if version is not None or source != "nuscenes":
         return version or ""
     from bridgeta_core.data.nuscenes.versions import explain_missing_tables, list_versions
+    from bridgeta_core.utils.hub import find_root
 
-    root = root.expanduser().resolve()
+    root = find_root(root)
     versions = list_versions(root)
     if not versions:
         raise explain_missing_tables(root, None)
@@ -185,7 +186,9 @@ def find_table_version(root: Path, version: str | None, source: str = "nuscenes"
 
 
 Version = Annotated[str | None, typer.Option(help="Folder of the tables, such as v1.0-mini; found when there is one.")]
-Root = Annotated[Path, typer.Argument(help="nuScenes-format folder (with v1.0-*, maps, samples).")]
+Root = Annotated[
+    Path, typer.Argument(help="nuScenes-format folder (with v1.0-*, maps, samples), or hf://datasets/owner/name.")
+]
 Source = Annotated[str, typer.Option(help="What reads the folder: nuscenes, or module:Class (docs/own_data.md).")]
 Backend = Annotated[
     str, typer.Option(help="What computes the network: torch, openvino, onnxruntime, tensorrt, or auto, the fastest.")

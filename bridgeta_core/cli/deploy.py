@@ -45,6 +45,22 @@ def import_weights(
     say(f"Wrote {out}, a {network}. {use}")
 
 
+def push(
+    weights: Weights,
+    place: Annotated[str, typer.Argument(help="Repository of a hub, hf://owner/name or hf://owner/name@branch.")],
+    licence: Annotated[
+        str | None, typer.Option(help="Licence for the card, by the hub's name of it, such as apache-2.0.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="If the repository is new, show it to nobody else.")
+    ] = False,
+) -> None:
+    """Push weights to a hub, with a card from their own description. Log in before: hf auth login."""
+    from bridgeta_core.deploy.export.push import push_weights
+
+    say(f"Pushed to {push_weights(weights, place, licence=licence, private=private)}")
+
+
 def quantise(
     weights: Weights,
     root: Root,

@@ -18,6 +18,7 @@ from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import LIDAR, Sample, Scene, SensorRecord
 from bridgeta_core.geometry.transforms import Matrix
 from bridgeta_core.utils.errors import BridgeTAError, join_first
+from bridgeta_core.utils.hub import find_root
 
 DATASETS: Mapping[str, str] = {"nuscenes": "bridgeta_core.data.nuscenes.dataset:NuScenesDataset"}
 """The datasets that have a name: module and class."""
@@ -205,12 +206,12 @@ def _check_transforms(samples: Sequence[Sample]) -> None:
 
 
 def open_dataset(name: str, root: str | Path, version: str) -> Dataset:
-    """Open the dataset in `root`.
+    """Open the dataset in `root`, a folder or a hub's `hf://datasets/owner/name[@revision]`.
 
     `name` is one of `DATASETS`, or "module:Class" for a subclass of `ListDataset` that takes root and version. Raises
     BridgeTAError (exit code 2) when there is no such class, and what the class raises.
     """
-    root = Path(root).expanduser().resolve()
+    root = find_root(root)
     kind = _find_class(name)
     if name in DATASETS:
         return kind(root, version)

@@ -23,6 +23,7 @@ from bridgeta_core.geometry.classes import CLASS_NAMES, THRESHOLD
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, join_first, read_message
+from bridgeta_core.utils.hub import fetch_file, is_hub_place
 from bridgeta_core.utils.limits import MOST_CAMERAS, check_plain, parse_json
 from bridgeta_core.utils.outputs import replace_when_done
 
@@ -69,16 +70,21 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """Find a weights file by path or shipped weights by name. Raises BridgeTAError that lists the shipped names."""
+    """Find a weights file by path, shipped weights by name, or a hub's by `hf://owner/name[@revision][/path]`.
+
+    Raises BridgeTAError that lists the shipped names, and as `hub.fetch_file`.
+    """
     path = Path(name_or_path)
     if path.is_file():
         return path
+    if is_hub_place(name_or_path):
+        return fetch_file(name_or_path, ".safetensors")
     if str(name_or_path) in SHIPPED:
         return SHIPPED[str(name_or_path)]
     raise BridgeTAError(
         "no such weights file",
         where=name_or_path,
-        fix=f"Name a .safetensors file or one of the shipped weights: {', '.join(SHIPPED) or '(none)'}",
+        fix=f"Name a .safetensors file, hf://owner/name, or shipped weights: {', '.join(SHIPPED) or '(none)'}",
         exit_code=2,
     )
 

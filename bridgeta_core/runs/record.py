@@ -19,6 +19,7 @@ from bridgeta_core.data.nuscenes.versions import read_synthetic_settings
 from bridgeta_core.runs.folder import RECORD
 from bridgeta_core.runs.log import read_log, summarise_end
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.hub import find_root
 from bridgeta_core.utils.machine import read_cpu_name
 from bridgeta_core.utils.outputs import replace_when_done
 
@@ -230,7 +231,7 @@ def _describe_training(data: DataConfig) -> Any:
 
 def _describe_roots(roots: Sequence[str]) -> Any:
     """Return the settings that a synthetic root was made with, of several a list; None for roots of another origin."""
-    found = [read_synthetic_settings(root) for root in roots]
+    found = [read_synthetic_settings(find_root(root)) for root in roots]
     return _one_or_all(found) if any(found) else None
 
 

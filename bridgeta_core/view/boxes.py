@@ -11,6 +11,7 @@ import numpy as np
 from bridgeta_core.geometry.transforms import Matrix, rigid, transform
 from bridgeta_core.utils.arrays import Floats
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.hub import find_root
 from bridgeta_core.utils.limits import parse_json
 
 
@@ -41,7 +42,7 @@ def read_boxes(root: str | Path, version: str, sample: str) -> list[Box]:
 
     Raises BridgeTAError when a table is missing or broken.
     """
-    folder = Path(root) / version
+    folder = find_root(root) / version
     records = [r for r in _read_table(folder, "sample_annotation") if r["sample_token"] == sample]
     wanted = {record["instance_token"] for record in records}
     category_of = {r["token"]: r["category_token"] for r in _read_table(folder, "instance") if r["token"] in wanted}

@@ -29,6 +29,7 @@ from bridgeta_core.data.nuscenes.index_cache import cache_folder
 from bridgeta_core.data.nuscenes.versions import read_synthetic_settings
 from bridgeta_core.data.sample import LIDAR
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.hub import find_root
 from bridgeta_core.utils.misplaced import find_misplaced
 
 _SHOWN = 20  # damaged files that are listed one by one
@@ -47,7 +48,7 @@ def check(root: str | Path, version: str | None = None, *, deep: bool = False, j
     """
     if jobs is not None and jobs < 1:
         raise BridgeTAError(f"jobs is {jobs}, it must be 1 or more", exit_code=2)
-    root, report = Path(root).expanduser().resolve(), Report()
+    root, report = find_root(root), Report()
     origin = read_synthetic_settings(root)
     chosen = find_version(root, version, report)
     dataset = None

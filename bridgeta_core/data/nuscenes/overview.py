@@ -13,6 +13,7 @@ from bridgeta_core.data.nuscenes.dataset import NuScenesDataset, official_splits
 from bridgeta_core.data.nuscenes.index_cache import is_cached
 from bridgeta_core.data.sample import Scene
 from bridgeta_core.utils.errors import BridgeTAError
+from bridgeta_core.utils.hub import find_root
 
 
 def index_overview(root: str | Path, version: str) -> Table:
@@ -20,7 +21,7 @@ def index_overview(root: str | Path, version: str) -> Table:
 
     Raises BridgeTAError as `NuScenesDataset.open` does.
     """
-    was_there = is_cached(Path(root).expanduser().resolve(), version)
+    was_there = is_cached(find_root(root), version)
     start = time.monotonic()
     dataset = NuScenesDataset(root, version)
     seconds = time.monotonic() - start
