@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bridgeta_core.cli.common import Root, Version, console, find_table_version, say, show
+from bridgeta_core.cli.common import Root, Source, Version, console, find_table_version, say, show
 from bridgeta_core.utils.outputs import replace_when_done
 
 data_app = typer.Typer(no_args_is_help=True, help="Check and index a dataset.")
@@ -25,11 +25,12 @@ def check(
         Path | None,
         typer.Option("--list", help="Write the paths of all missing, empty and damaged files, one per line."),
     ] = None,
+    source: Source = "nuscenes",
 ) -> None:
     """Check what of a dataset is missing or damaged, and say what to do; exit code 1 when there is a problem."""
     from bridgeta_core.data.check.run import check as check_root
 
-    report = check_root(root, version, deep=deep, jobs=jobs)
+    report = check_root(root, version, source=source, deep=deep, jobs=jobs)
     console.print(report.render())
     if list_file is not None:
         with replace_when_done(list_file) as temporary:
@@ -41,7 +42,7 @@ def check(
 
 @data_app.command(epilog=show("bridgeta data index /data/nuscenes --version v1.0-mini"))
 def index(root: Root, version: Version = None) -> None:
-    """Index a dataset, unless that is done, and list what is in it. Other commands index on first use."""
+    """Index a nuScenes-format dataset, unless that is done, and list what is in it; the first use does it too."""
     from bridgeta_core.data.nuscenes.overview import index_overview
 
     console.print(index_overview(root, find_table_version(root, version)))

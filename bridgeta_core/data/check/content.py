@@ -60,6 +60,11 @@ def find_damaged(root: Path, files: Sequence[Expected], jobs: int) -> list[Fault
     return damaged
 
 
+def check_files(root: Path, files: Sequence[Expected], jobs: int | None) -> list[Fault]:
+    """Find the damaged ones of some files, as `find_damaged` does; with `jobs` None here, one after the other."""
+    return find_damaged(root, files, jobs) if jobs else _find_faults(root, files)
+
+
 class _Rate(ProgressColumn):
     """Files per second."""
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from bridgeta_core.data.check.content import Fault
+
+_SHOWN = 20  # damaged files that are listed one by one
 
 
 class Severity(Enum):
@@ -75,3 +80,20 @@ class Report:
             severity = Text(item.severity.value, style=_COLOURS[item.severity])
             table.add_row(severity, item.name, Text(item.what), Text(item.fix))
         return Group(table, Text())
+
+
+def add_damaged(report: Report, faults: Sequence[Fault], remedy: str) -> None:
+    """Add the damaged files, the first ones one by one; `remedy` is what to do where a fault does not say."""
+    for fault in faults[:_SHOWN]:
+        report.add_problem("damaged", f"{fault.path}: {fault.what}", fault.fix or remedy)
+    if len(faults) > _SHOWN:
+        report.add_problem("damaged", f"{len(faults):,} files in all; --list FILE writes their paths", remedy)
+    report.bad_files = sorted({*report.bad_files, *(fault.path for fault in faults)})
+
+
+def describe_problem(report: Report) -> str:
+    """Say what to do before anything can be trained."""
+    problem = report.problems[0]
+    others = len(report.problems) - 1
+    rest = f" (and {others} more problem{'s' * (others > 1)} above)" if others else ""
+    return f"Training cannot start yet. First: {problem.name}: {problem.what}{rest}. {problem.fix}."

@@ -22,7 +22,8 @@ from bridgeta_core.data.check.files import (
     list_bad_files,
     list_channels,
 )
-from bridgeta_core.data.check.report import Report
+from bridgeta_core.data.check.report import Report, add_damaged, describe_problem
+from bridgeta_core.data.check.source import check_source
 from bridgeta_core.data.check.tables import check_basemaps, check_expansions, check_tables, find_version, read_cities
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.data.nuscenes.index_cache import cache_folder
@@ -32,7 +33,6 @@ from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.hub import find_root
 from bridgeta_core.utils.misplaced import find_misplaced
 
-_SHOWN = 20  # damaged files that are listed one by one
 _BLOBS = {
     "v1.0-trainval": "Extract all ten v1.0-trainval*_blobs.tgz into this root",
     "v1.0-mini": "Extract v1.0-mini.tgz into this root again",
@@ -40,14 +40,24 @@ _BLOBS = {
 }
 
 
-def check(root: str | Path, version: str | None = None, *, deep: bool = False, jobs: int | None = None) -> Report:
+def check(
+    root: str | Path,
+    version: str | None = None,
+    *,
+    source: str = "nuscenes",
+    deep: bool = False,
+    jobs: int | None = None,
+) -> Report:
     """Check a nuScenes root: its tables, maps, sensor files and splits, and the cache of its index.
 
-    `deep` decodes every camera image and reads every LIDAR_TOP file in `jobs` processes (by default one per core).
-    What is missing or broken is in the report; BridgeTAError (exit code 2) is for wrong arguments.
+    Another `source` is checked by `check_source`. `deep` decodes every camera image and reads every LIDAR_TOP file in
+    `jobs` processes (by default one per core). What is missing or broken is in the report; BridgeTAError (exit code 2)
+    is for wrong arguments.
     """
     if jobs is not None and jobs < 1:
         raise BridgeTAError(f"jobs is {jobs}, it must be 1 or more", exit_code=2)
+    if source != "nuscenes":
+        return check_source(root, version or "", source, deep=deep, jobs=jobs or os.cpu_count() or 1)
     root, report = find_root(root), Report()
     origin = read_synthetic_settings(root)
     chosen = find_version(root, version, report)
@@ -57,7 +67,7 @@ def check(root: str | Path, version: str | None = None, *, deep: bool = False, j
     if dataset is not None:
         _check_files(dataset, origin, report, os.cpu_count() or 1 if jobs is None else jobs, deep)
     else:
-        report.verdict = _describe_problem(report)
+        report.verdict = describe_problem(report)
     return report
 
 
@@ -122,7 +132,7 @@ def _check_files(
     else:
         _check_first_lidar(dataset.root, channels, report)
     report.verdict = (
-        _describe_problem(report) if report.problems else _describe_start(dataset, channels, complete, origin)
+        describe_problem(report) if report.problems else _describe_start(dataset, channels, complete, origin)
     )
 
 
@@ -147,33 +157,20 @@ def _check_content(root: Path, channels: Sequence[Channel], remedy: str, report:
         for i in np.flatnonzero(c.there)
     ]
     faults = find_damaged(root, files, jobs)
-    for fault in faults[:_SHOWN]:
-        report.add_problem("damaged", f"{fault.path}: {fault.what}", fault.fix or remedy)
-    if len(faults) > _SHOWN:
-        report.add_problem("damaged", f"{len(faults):,} files in all; --list FILE writes their paths", remedy)
+    add_damaged(report, faults, remedy)
     if not faults:
         report.add_ok("content", f"{len(files):,} files are whole")
-    report.bad_files = sorted({*report.bad_files, *(fault.path for fault in faults)})
 
 
 def _check_first_lidar(root: Path, channels: Sequence[Channel], report: Report) -> None:
     """Read one LiDAR file: points of another kind than nuScenes' are so in all files."""
     first = next((c.files.paths[np.flatnonzero(c.there)[0]] for c in channels if _is_read(c)), None)
     if first is not None and (fault := find_lidar_fault(root, first)):
-        report.add_problem("damaged", f"{fault.path}: {fault.what}", fault.fix or "")
-        report.bad_files = sorted({*report.bad_files, fault.path})
+        add_damaged(report, [fault], "")
 
 
 def _is_read(channel: Channel) -> bool:
     return channel.files.channel == LIDAR and bool(channel.there.any())
-
-
-def _describe_problem(report: Report) -> str:
-    """Say what to do before anything can be trained."""
-    problem = report.problems[0]
-    others = len(report.problems) - 1
-    rest = f" (and {others} more problem{'s' * (others > 1)} above)" if others else ""
-    return f"Training cannot start yet. First: {problem.name}: {problem.what}{rest}. {problem.fix}."
 
 
 def _describe_start(

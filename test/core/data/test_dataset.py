@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import runpy
 import shutil
@@ -12,10 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import shapely
+from own_drives import CAMERAS, DOCS, ROAD, SOURCE, START, STEP, write_drives
 from typer.testing import CliRunner
 
 from bridgeta_core.cli.commands import app
@@ -25,51 +23,15 @@ from bridgeta_core.data.frames import FrameDataset
 from bridgeta_core.data.sample import Sample, SensorRecord
 from bridgeta_core.deploy.weights import read_info
 from bridgeta_core.geometry.grid import BevGrid
-from bridgeta_core.geometry.rig import Camera, Rig
 from bridgeta_core.geometry.transforms import rigid
 from bridgeta_core.utils.errors import BridgeTAError
 
-DOCS = Path(__file__).parents[3] / "docs"
-SOURCE = "drives:Drives"
-CAMERAS = ("front", "rear", "bumper")  # of different sizes, and three: nothing wants nuScenes' six
 GRID = BevGrid(-20, 20, -20, 20, 1.0)
-START, STEP = 5_000_000, 200_000
-ROAD = shapely.box(-100, -4, 100, 4)
-MIDDLE = shapely.LineString([(-100, 0), (100, 0)])
-
-
-def rig() -> Rig:
-    looks = {"front": [0.5, -0.5, 0.5, -0.5], "rear": [0.5, -0.5, -0.5, 0.5], "bumper": [0.5, -0.5, 0.5, -0.5]}
-    sizes = {"front": (96, 64), "rear": (96, 64), "bumper": (64, 64)}
-    k = np.array([[50.0, 0, 40], [0, 50.0, 30], [0, 0, 1]])
-    return Rig(tuple(Camera(n, *sizes[n], k, rigid([1.0, 0.0, 1.5], looks[n])) for n in CAMERAS))
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """Two drives of three samples along a straight road, the second without LiDAR."""
-    root, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
-    rig().save(root / "rig.yaml")
-    features = [
-        {"type": "Feature", "properties": {"layer": name}, "geometry": shapely.geometry.mapping(found)}
-        for name, found in (("drivable_area", ROAD), ("lane_divider", MIDDLE))
-    ]
-    (root / "map.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    for drive in ("monday", "tuesday"):
-        stamps = [START + i * STEP for i in range(3)]
-        for camera in rig().cameras:
-            (root / drive / camera.name).mkdir(parents=True)
-            for stamp in stamps:
-                image = rng.integers(0, 255, (camera.height, camera.width, 3), dtype=np.uint8)
-                cv2.imwrite(str(root / drive / camera.name / f"{stamp}.jpg"), image)
-        if drive == "monday":
-            (root / drive / "LIDAR_TOP").mkdir()
-            for stamp in stamps:
-                points = np.hstack([rng.normal(0, 10, (40, 3)), rng.integers(0, (256, 32), (40, 2))])
-                points.astype("<f4").tofile(root / drive / "LIDAR_TOP" / f"{stamp}.bin")
-        with open(root / drive / "poses.csv", "w", newline="") as file:
-            csv.writer(file).writerows([stamp, 2.0 * i, 1.0, 0.0, 1, 0, 0, 0] for i, stamp in enumerate(stamps))
-    return root
+    return write_drives(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture(autouse=True)
