@@ -160,6 +160,7 @@ def evaluate(
     from bridgeta_core.deploy.teacher_weights import read_any_info
     from bridgeta_core.evaluation.evaluate import evaluate_constant, evaluate_weights
     from bridgeta_core.evaluation.report import Comparison
+    from bridgeta_core.view.sample import write_picture
 
     if out is not None:
         check_folder(out)
@@ -181,6 +182,7 @@ def evaluate(
             precision=precision,
             seen=seen,
             fused=fused,
+            worst=out is not None and name == weights,
         )
         for name in (weights, against)
         if name is not None
@@ -206,7 +208,10 @@ def evaluate(
                 report.draw(temporary)
             with replace_when_done(out / "curves.png") as temporary:
                 report.draw_curves(temporary)
-        say(f"Wrote {out / 'evaluation.json'}, evaluation.png and curves.png")
+            if report.worst is not None:
+                write_picture(report.worst, out / "worst.png")
+        pictures = ["evaluation.png", "curves.png", *(["worst.png"] if report.worst is not None else [])]
+        say(f"Wrote {out / 'evaluation.json'}, {', '.join(pictures)}")
 
 
 @app.command(epilog=show("bridgeta view data/val sample.png --sample 3 --weights tiny"))

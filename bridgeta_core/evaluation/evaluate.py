@@ -22,6 +22,7 @@ from bridgeta_core.evaluation.fused import Fusion
 from bridgeta_core.evaluation.metric import RANGES, IoU, describe_unscored, intersection_over_union
 from bridgeta_core.evaluation.report import EvalReport
 from bridgeta_core.evaluation.seen import SeenCells
+from bridgeta_core.evaluation.worst import WorstSamples
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.utils.arrays import Floats
@@ -45,22 +46,24 @@ def evaluate(
     seen: SeenCells | None = None,
     fusion: Fusion | None = None,
     learned: Sequence[bool] | None = None,
+    worst: WorstSamples | None = None,
 ) -> EvalReport:
     """Score `predict`, which returns probabilities `[B, 6, Y, X]` for a batch, over a dataset, with a progress bar.
 
     Classes that the network has not `learned` (None: it has all) are not scored. With `seen` also over the cells that
-    the vehicle sees alone, and with `fusion` also what fuses from the predictions.
+    the vehicle sees alone, and with `fusion` also what fuses from the predictions. `worst` is given every sample.
     Raises BridgeTAError when a loader process dies.
     """
     counts, seen_counts, fused_counts = (SceneCounts(dataset.grid) for _ in range(3))
-    samples = map(dataset.sample, range(len(dataset)))
+    positions = iter(range(len(dataset)))
     loader = make_loader(dataset, workers, batch_size=batch_size, collate_fn=collate)
     start = time.monotonic()
     try:
         for batch in track(loader, description=f"Evaluating {subject}"):
             scored = batch.known.cpu() if learned is None else batch.known.cpu() & torch.tensor(learned)
             for probabilities, labels, known in zip(predict(batch), batch.labels, scored, strict=True):
-                sample = next(samples)
+                position = next(positions)
+                sample = dataset.sample(position)
                 counts.update(sample.scene, probabilities, labels, known)
                 if seen is not None:
                     cells = torch.from_numpy(seen.find(sample))
@@ -68,6 +71,8 @@ def evaluate(
                 if fusion is not None:
                     fused = torch.from_numpy(fusion.add(sample, probabilities.float().cpu().numpy()))
                     fused_counts.update(sample.scene, fused, labels, known)
+                if worst is not None:
+                    worst.add(position, probabilities.float().cpu().numpy(), labels.cpu().numpy(), known.numpy())
     except RuntimeError as error:
         if (reason := describe_lost_loader(error)) is None:
             raise
@@ -75,6 +80,7 @@ def evaluate(
         raise BridgeTAError(f"lost a loader process ({reason})", where=dataset.dataset.root, fix=fix) from error
     seconds = time.monotonic() - start
     figures = counts.result()
+    picture = worst.draw(dataset) if worst is not None and worst.samples else None
     return EvalReport(
         subject,
         dataset.dataset.root,
@@ -87,6 +93,7 @@ def evaluate(
         seen=None if seen is None else seen_counts.result(),
         fused=None if fusion is None else fused_counts.result(),
         without_lidar=0 if seen is None else seen.without_lidar,
+        worst=picture,
     )
 
 
@@ -104,13 +111,15 @@ def evaluate_weights(
     workers: int = 2,
     seen: bool = False,
     fused: bool = False,
+    worst: bool = False,
 ) -> EvalReport:
     """Score the weights of a student or a teacher on a dataset, on the grid and with the cameras of their training.
 
     `device`, `backend` and `precision` are those of `Runtime`, so that what a vehicle runs can be scored; a teacher is
     computed by PyTorch at float32, and needs the LiDAR. With `seen` also over the cells that the vehicle sees alone,
-    and with `fused` also what fuses along each scene. Raises BridgeTAError when the weights or the data are missing or
-    broken, or do not fit each other, and as `Runtime` does.
+    and with `fused` also what fuses along each scene; with `worst` the report has a picture of the worst samples.
+    Raises BridgeTAError when the weights or the data are missing or broken, or do not fit each other, and as `Runtime`
+    does.
     """
     from bridgeta_core.deploy.runtime import Runtime
     from bridgeta_core.deploy.teacher_weights import TeacherInfo, read_any_info
@@ -140,6 +149,7 @@ def evaluate_weights(
         seen=cells if seen else None,
         fusion=Fusion(info.grid, cells) if fused else None,
         learned=info.learned,
+        worst=WorstSamples(info.thresholds) if worst else None,
     )
 
 

@@ -15,6 +15,7 @@ from bridgeta_core.evaluation.bootstrap import LEVEL, RESAMPLES
 from bridgeta_core.evaluation.figures import HALF, IOU, PRECISION, Figures
 from bridgeta_core.evaluation.metric import RANGE_LABELS, THRESHOLDS, IoU, format_percent, format_threshold, round_share
 from bridgeta_core.geometry.classes import CLASS_NAMES, CLASSES
+from bridgeta_core.geometry.images import Image
 from bridgeta_core.utils.arrays import Floats
 
 
@@ -24,7 +25,8 @@ class EvalReport:
 
     `figures` are those of all cells, None for a predictor that was not run; `seen` those of the cells that the vehicle
     sees, and `fused` those of predictions fused along each scene, None where they were not asked for. `without_lidar`
-    samples of `seen` have no LiDAR, which would tell what is hidden.
+    samples of `seen` have no LiDAR, which would tell what is hidden. `worst` is a picture of the samples with the
+    lowest IoU, if it was asked for.
     """
 
     subject: str
@@ -38,6 +40,7 @@ class EvalReport:
     seen: Figures | None = None
     fused: Figures | None = None
     without_lidar: int = 0
+    worst: Image | None = None
 
     @property
     def share_seen(self) -> float:

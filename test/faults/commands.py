@@ -132,7 +132,7 @@ COMMANDS = {
         Command(
             "eval",
             ("eval", "{inputs}/weights.safetensors", "{inputs}/root", "--out", "{out}/eval"),
-            outputs=("eval/evaluation.json", "eval/evaluation.png", "eval/curves.png"),
+            outputs=("eval/evaluation.json", "eval/evaluation.png", "eval/curves.png", "eval/worst.png"),
             earlier=("--labels", "exact"),
         ),
         Command(

@@ -174,7 +174,7 @@ def test_bag_replay_report_and_eval_run_from_the_command_line(bridgeta, syntheti
     assert "exact labels" in out
     content = json.loads((scores / "evaluation.json").read_text())
     assert (content["samples"], content["labels"]) == (5, "exact")
-    assert all(Path(scores / name).stat().st_size > 1_000 for name in ("evaluation.png", "curves.png"))
+    assert all(Path(scores / name).stat().st_size > 1_000 for name in ("evaluation.png", "curves.png", "worst.png"))
 
 
 def test_two_demos_do_not_write_into_one_folder(bridgeta, tmp_path):
