@@ -6,7 +6,9 @@ OUT := out/demo
 HOURS ?= 1
 # More arguments for pip, for instance another index: make demo PIP_ARGS="--extra-index-url URL"
 PIP_ARGS ?=
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+PIP = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+# Of what pip prints, the packages as it comes to them; its warnings and errors go to stderr.
+NAMES = sed -un 's/^Collecting \([^ ]*\).*/  \1/p; s/^Installing collected.*/  unpacking/p'
 
 .PHONY: help install demo test test-slow test-ros campaign lint clean
 .DEFAULT_GOAL := help
@@ -19,7 +21,7 @@ install: $(VENV)/.installed-dev  ## create .venv and install BridgeTA with every
 
 # What the demo and training need.
 $(VENV)/.installed: setup.py constraints.txt
-	@set -e; for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10); do \
+	@set -e -o pipefail; for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10); do \
 	  if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$${found:-}" ] && [ -n "$(PYTHON)" ]; then \
@@ -32,15 +34,15 @@ $(VENV)/.installed: setup.py constraints.txt
 	  echo "$$found has no venv module. On Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; fi; \
 	echo "Installing PyTorch into $(VENV) with $$($$found --version), then the rest"; \
 	$$found -m venv $(VENV); \
-	$(PIP) torch; \
+	$(PIP) torch | $(NAMES); \
 	echo "Installing BridgeTA and what it needs"; \
-	$(PIP) -e '.[train]'; \
-	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then $(PIP) --no-deps nuscenes-devkit; fi
+	$(PIP) -e '.[train]' | $(NAMES); \
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then $(PIP) --no-deps nuscenes-devkit | $(NAMES); fi
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the tools of the tests"
-	@$(PIP) -e '.[train,dev]'
+	@set -o pipefail; $(PIP) -e '.[train,dev]' | $(NAMES)
 	@touch $@
 
 demo: $(VENV)/.installed  ## synthesise a drive, put it into a ROS 2 bag, replay it through the network, write the report

@@ -31,7 +31,7 @@ def list_files(folder: str) -> list[str]:
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version="0.2.0",
     description="Camera-only bird's-eye-view map segmentation, distilled from a LiDAR-camera teacher, with ROS 2",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -6,7 +6,11 @@ import ast
 import json
 import re
 import runpy
+import shutil
+import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -308,3 +312,31 @@ def test_the_security_policy_names_the_topics_of_the_node():
     for kind, names in (("publish", published), ("subscribe", read)):
         for name in names:
             assert any(fnmatch(name, str(pattern)) for pattern in allowed[kind]), name
+
+
+def test_a_source_distribution_makes_the_wheel_of_the_checkout(tmp_path: Path):
+    """All that is installed: the packages with their data, and what colcon and `ros2 launch` look for."""
+    tree = tmp_path / "tree"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a checkout of git")
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():  # not one that is being deleted
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, tree / name)
+    build = [sys.executable, "setup.py", "--quiet"]
+    subprocess.run([*build, "sdist", "--dist-dir", str(tmp_path)], cwd=tree, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    subprocess.run([*build, "bdist_wheel", "--dist-dir", str(tmp_path)], cwd=unpacked, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = set(zipfile.ZipFile(wheel).namelist())
+    packages = ("bridgeta_core", "bridgeta_ros", "bridgeta_synth")
+    wanted = {str(path.relative_to(tree)) for name in packages for path in (tree / name).rglob("*") if path.is_file()}
+    assert wanted <= installed
+    data = f"{wheel.name.rsplit('-', 3)[0]}.data/data/share/bridgeta_ros"
+    for folder in ("launch", "config"):
+        assert {f"{data}/{folder}/{path.name}" for path in (tree / folder).iterdir()} <= installed
+    assert f"{data}/package.xml" in installed
