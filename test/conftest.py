@@ -47,13 +47,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A nuScenes root, version v1.0-mini: one scene of 2 s (5 keyframes) with sweeps, images of 400x225."""
+    """A nuScenes root, version v1.0-mini: one scene of 2 s (5 keyframes) with sweeps, images of 400x225.
+
+    To read only: the processes of a parallel run share it.
+    """
+    from bridgeta_core.utils.files import hold_lock
     from bridgeta_synth import SynthSettings, write_dataset
 
-    root = tmp_path_factory.mktemp("synthetic") / "root"
-    settings = SynthSettings(scenes=1, seed=7, duration=2.0, version="v1.0-mini", image_scale=0.25)
-    write_dataset(root, settings, progress=False)
-    return root
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "synthetic"
+    with hold_lock(folder / "lock", wait=True):
+        if not (folder / "root").exists():
+            settings = SynthSettings(scenes=1, seed=7, duration=2.0, version="v1.0-mini", image_scale=0.25)
+            write_dataset(folder / "root", settings, progress=False)
+    return folder / "root"
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ The same colours show in pictures, in the report of a replay, and in RViz and Fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -123,7 +122,7 @@ def find_errors(
 def paint_errors(errors: Bytes, grid: BevGrid, side: int, seen: Flags | None = None) -> Image:
     """Paint what `find_errors` found, in `ERROR_COLOURS`, with range rings and the vehicle."""
     palette = np.array([PAPER, *ERROR_COLOURS.values()], dtype=np.uint8)
-    upright: Any = np.ascontiguousarray(palette[errors].transpose(1, 0, 2)[::-1, ::-1])
+    upright = np.ascontiguousarray(palette[errors].transpose(1, 0, 2)[::-1, ::-1])
     if seen is not None:
         hatch(upright, ~seen.T[::-1, ::-1])
     return paint_cells(upright, grid, side)

@@ -112,6 +112,7 @@ COMMANDS = {
             again=("--overwrite",),
         ),
         Command("report", ("report", "{inputs}/replay", "{inputs}/bag", "{out}/report.html"), outputs=("report.html",)),
+        Command("report film", ("report", "{inputs}/replay", "{inputs}/bag", "{out}/film.mp4"), outputs=("film.mp4",)),
         Command(
             "view",
             ("view", "{inputs}/root", "{out}/view.png", "--weights", "{inputs}/weights.safetensors"),

@@ -23,7 +23,7 @@ from bridgeta_ros.commands import app
 
 HERE = Path(__file__).parent
 # A demo is a synth, a bag, a replay and a report; a benchmark and the lists of what ships write nothing.
-NOT_TRIED = {"demo", "bench", "config", "weights"}
+NOT_TRIED = {"demo", "bench", "config", "weights", "push"}
 OUTPUT = {"bag/bag.mcap": b"messages", "bag/metadata.yaml": b"version: 9\n"}
 OWNED = "out/.bag.0123abcd-89ef4567-12-3456-0.partial/bag.mcap"
 SUCCESS = Outcome(0, "Wrote bag\n", "", 0, 0)

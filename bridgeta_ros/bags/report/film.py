@@ -26,6 +26,7 @@ def write_film(replay: ShownReplay, out: Path, *, progress: bool = True) -> None
     height, width = (side // 2 * 2 for side in _draw(replay, replay.moments[0]).shape[:2])  # the codec wants even sides
     with TemporaryDirectory(prefix="bridgeta_") as folder, progress_bar(progress) as bar:
         film = Path(folder) / "film.mp4"  # by whose name OpenCV knows the format
+        _require_room(film)
         writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*_CODEC), _choose_rate(replay), (width, height))
         if not writer.isOpened():
             raise BridgeTAError("this OpenCV cannot write VP9", fix="Install opencv-python-headless from PyPI")
@@ -36,6 +37,15 @@ def write_film(replay: ShownReplay, out: Path, *, progress: bool = True) -> None
         if cv2.VideoCapture(str(film)).get(cv2.CAP_PROP_FRAME_COUNT) != len(replay.moments):
             raise BridgeTAError("a film could not be written as a whole", where=folder, fix="Make room on that disk")
         out.write_bytes(film.read_bytes())
+
+
+def _require_room(film: Path) -> None:
+    """Raise BridgeTAError where not even a little can be written, which OpenCV would not tell from a lack of VP9."""
+    try:
+        film.write_bytes(bytes(2**16))
+    except OSError as error:
+        what = f"a film cannot be written here ({error.strerror})"
+        raise BridgeTAError(what, where=film.parent, fix="Name a folder with room: TMPDIR=FOLDER") from error
 
 
 def _choose_rate(replay: ShownReplay) -> float:

@@ -69,6 +69,16 @@ def test_a_film_that_is_not_whole_is_an_error(bags, monkeypatch):
     assert sorted(path.name for path in bags.iterdir()) == ["in", "out"]
 
 
+def test_a_full_disk_for_temporary_files_is_an_error(bags, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(film.Path, "write_bytes", fail)
+    with pytest.raises(BridgeTAError, match=r"cannot be written here \(No space left.*TMPDIR"):
+        write_report(bags / "out", bags / "in", bags / "drive.mp4", progress=False)
+    assert sorted(path.name for path in bags.iterdir()) == ["in", "out"]
+
+
 def test_an_opencv_without_the_codec_is_an_error(bags, monkeypatch):
     monkeypatch.setattr(film, "_CODEC", "none")
     with pytest.raises(BridgeTAError, match="cannot write VP9"):
