@@ -21,8 +21,8 @@ def main(exported: str) -> None:
 
     description = json.loads((folder / "description.json").read_text())
     cameras = json.loads((folder / "sample" / "cameras.json").read_text())
-    core = openvino.Core()
-    image, lift, bev = (core.compile_model(folder / f"{name}.onnx", "CPU") for name in ("image", "lift", "bev"))
+    core, exact = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}  # without it a CPU that has bfloat16 takes it
+    image, lift, bev = (core.compile_model(folder / f"{name}.onnx", "CPU", exact) for name in ("image", "lift", "bev"))
 
     size = description["image"]["width"], description["image"]["height"]
     pictures = [cv2.imread(str(folder / "sample" / camera["image"]))[..., ::-1] for camera in cameras]
