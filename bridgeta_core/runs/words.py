@@ -10,6 +10,7 @@ from rich.table import Table
 
 from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.evaluation.metric import RANGE_LABELS, format_percent, format_threshold
+from bridgeta_core.utils.machine import has_bfloat16
 
 
 def describe_start(
@@ -32,6 +33,8 @@ def describe_start(
     where = f"{device}, {train.precision}" + (f", {processes} processes" if processes > 1 else "")
     networks = ", ".join(f"{name} {_format_count(number)}" for name, number in parameters.items())
     lines = {"device": where, "parameters": networks, **frames}
+    if device == "cpu" and train.precision == "32-true" and has_bfloat16():
+        lines["device"] += "; this processor has bfloat16: train.precision=bf16-mixed is faster"
     if teacher is not None:
         lines["teacher"] = teacher
     lines["epochs"] = f"{train.epochs} of {batches} batches of {data.batch_size * processes} frames"

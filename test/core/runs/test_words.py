@@ -8,10 +8,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bridgeta_core.config import experiment as config
+from bridgeta_core.runs import words
 from bridgeta_core.runs.words import describe_epoch, describe_start, format_duration
 from bridgeta_core.training.train import train_student
 
 METRICS = {"train/loss": 0.41234, "val/loss": 0.5, "val/miou": 0.2437}
+
+
+@pytest.fixture(autouse=True)
+def _old_processor(monkeypatch):
+    monkeypatch.setattr(words, "has_bfloat16", lambda: False)
 
 
 def test_the_start_says_what_is_trained_on_what():
@@ -36,6 +42,17 @@ def test_the_start_says_what_is_trained_on_what():
     ]
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "said"),
+    [("cpu", "32-true", True), ("cpu", "bf16-mixed", False), ("cuda:0", "32-true", False)],
+)
+def test_a_processor_that_could_train_faster_is_said(monkeypatch, device, precision, said):
+    monkeypatch.setattr(words, "has_bfloat16", lambda: True)
+    experiment = config.load(config.Experiment, "tiny", [f"train.precision={precision}"])
+    text = describe_start(experiment, "student", device=device, processes=1, frames={}, parameters={}, batches=1)
+    assert ("train.precision=bf16-mixed is faster" in text) is said
+
+
 def test_an_epoch_is_one_line_in_per_cent():
     line = describe_epoch(1, 6, METRICS, {"miou": 0.25, "epoch": 0}, 65.0, 250.0)
     assert line == (
@@ -55,8 +72,8 @@ def test_a_validation_without_any_class_is_a_dash():
 @given(st.floats(0, 1e6))
 def test_a_duration_is_right_to_the_unit_that_it_shows(seconds):
     units = {"s": 1, "min": 60, "h": 3600}
-    words = format_duration(seconds).split()
-    value = sum(int(number) * units[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+    parts = format_duration(seconds).split()
+    value = sum(int(number) * units[unit] for number, unit in zip(parts[::2], parts[1::2], strict=True))
     assert abs(value - seconds) <= (0.5 if seconds < 3599.5 else 30)
 
 
