@@ -10,10 +10,8 @@ from bridgeta_ros.bags.report.film import write_film
 from bridgeta_ros.bags.report.moments import read_moments
 from bridgeta_ros.bags.report.page import format_page
 
-_PAGES = (".html", ".htm")
 _FILM = ".mp4"
-_MOST = {_FILM: 1200}  # sets that a film shows; twice as many as 100 s at 12 Hz would take 600 MB of memory
-_FEW = 60  # sets that a page shows
+_MOST = {".html": 60, ".htm": 60, _FILM: 1200}  # sets by kind; each takes some 400 kB of memory
 _WIDTH = 480  # pixels of a camera's image
 
 
@@ -27,12 +25,11 @@ def write_report(
     when `out` is neither a page nor a film.
     """
     kind = Path(out).suffix.lower()
-    if kind not in (*_PAGES, _FILM):
+    if kind not in _MOST:
         fix = "Let its name end in .html, for a page, or .mp4, for a film"
         raise BridgeTAError("is no report that can be written", where=out, fix=fix, exit_code=2)
     check_output(Path(out))
-    most = max_frames or _MOST.get(kind, _FEW)
-    replay = read_moments(Path(replayed), Path(source), most, _WIDTH, progress=progress)
+    replay = read_moments(Path(replayed), Path(source), max_frames or _MOST[kind], _WIDTH, progress=progress)
     with replace_when_done(Path(out)) as temporary:
         if kind == _FILM:
             write_film(replay, temporary, progress=progress)
