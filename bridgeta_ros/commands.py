@@ -221,7 +221,7 @@ def _render_frames(info: WeightsInfo, sets: int) -> tuple[str, Iterable[Frame]]:
 @app.command(epilog=show("bridgeta demo out/demo --seed 7"))
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for everything that the demo makes.")] = Path("out/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the synthetic drive.", min=0)] = 22,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic drive.", min=0)] = 8,
 ) -> None:
     """Run the whole way: a synthetic drive, its bag, the replay through the shipped weights, the report."""
     from bridgeta_ros.bags.demo import run_demo

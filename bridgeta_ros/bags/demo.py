@@ -16,7 +16,8 @@ from bridgeta_ros.bags.replay import ReplaySettings, replay
 from bridgeta_ros.bags.report import write_report
 from bridgeta_synth.dataset.writer import SynthSettings, write_dataset
 
-DRIVE = SynthSettings(scenes=1, split="test", duration=4.0, version="v1.0-mini", image_scale=0.5)
+# By day and over a junction with crossings, so that there is something to see; its towns are none of the training's.
+DRIVE = SynthSettings(scenes=1, split="test", duration=4.0, version="v1.0-mini", image_scale=0.4, weather="clear")
 
 _WHAT_TO_LOOK_AT = (
     "Compare prediction and ground truth, side by side in picture and report. Near the vehicle the road should lie "
