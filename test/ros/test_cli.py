@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import bridgeta_core
 from bridgeta_core.cli import commands as core_cli
 from bridgeta_core.utils.files import hold_lock
 from bridgeta_ros import cli
@@ -145,6 +146,8 @@ def test_ctrl_c_is_answered_in_one_line_and_leaves_nothing(bridgeta, synthetic_r
 
 def test_a_command_whose_extra_is_not_installed_says_so(bridgeta, synthetic_root, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning", None)
+    # What is imported anew in this test becomes an attribute of its package too, and must not stay it.
+    monkeypatch.setattr(bridgeta_core, "training", None, raising=False)
     for name in [name for name in sys.modules if name.startswith("bridgeta_core.training")]:
         monkeypatch.delitem(sys.modules, name)
     code, _, err = bridgeta("train", "student", "tiny")
