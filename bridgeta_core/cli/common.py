@@ -141,7 +141,7 @@ class _Console(Console):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-console = _Console()
+console = _Console(emoji=False)  # ":x:" may be part of a name
 
 CONFIGURATIONS = ("tiny", "small", "nuscenes_swin_t", "nuscenes_bevfusion")
 STUDENTS = ("tiny", "tiny_labels")

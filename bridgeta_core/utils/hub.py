@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bridgeta_core.utils.errors import BridgeTAError, read_message
@@ -39,6 +39,11 @@ class HubPlace:
         """What the hub calls such a repository."""
         return "dataset" if self.is_dataset else "model"
 
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        path = f"/{self.path}" if self.path else ""
+        return f"hf://{'datasets/' if self.is_dataset else ''}{self.repo}{revision}{path}"
+
 
 def is_hub_place(place: str | Path) -> bool:
     """Return whether a path or name means a place in a hub."""
@@ -61,13 +66,13 @@ def fetch_file(place: str | Path, suffix: str) -> Path:
     the file differs from its checksum.
     """
     where = parse_hub_place(place)
-    folder = _fetch(place, where, where.path or f"*{suffix}")
+    folder = _fetch(where, where.path or f"*{suffix}")
     names = [where.path] if where.path else sorted(path.name for path in folder.glob(f"*{suffix}"))
     if len(names) > 1:
-        fix = f"Name one: hf://{where.repo}{_format_revision(where)}/{names[0]}"
-        raise BridgeTAError(f"has {', '.join(names)}", where=place, fix=fix, exit_code=2)
+        fix = f"Name one: {replace(where, path=names[0])}"
+        raise BridgeTAError(f"has {', '.join(names)}", where=str(where), fix=fix, exit_code=2)
     if not names or not (folder / names[0]).is_file():
-        raise BridgeTAError(f"has no such file, or none that ends in {suffix}", where=place, exit_code=2)
+        raise BridgeTAError(f"has no such file, or none that ends in {suffix}", where=str(where), exit_code=2)
     _verify(folder / names[0])
     return folder / names[0]
 
@@ -75,10 +80,10 @@ def fetch_file(place: str | Path, suffix: str) -> Path:
 def fetch_folder(place: str | Path) -> Path:
     """Fetch a repository, or a folder in it, and return where it lies here. Raises BridgeTAError as `fetch_file`."""
     where = parse_hub_place(place)
-    folder = _fetch(place, where, f"{where.path}/*" if where.path else None)
+    folder = _fetch(where, f"{where.path}/*" if where.path else None)
     root = folder / where.path if where.path else folder
     if not root.is_dir():
-        raise BridgeTAError("has no such folder", where=place, exit_code=2)
+        raise BridgeTAError("has no such folder", where=str(where), exit_code=2)
     # A dataset has gigabytes, which are not read again at every start.
     note = cache_folder() / "hub" / hashlib.sha256(str(root.absolute()).encode()).hexdigest()
     if not note.exists():
@@ -94,16 +99,12 @@ def find_root(root: str | Path) -> Path:
     return fetch_folder(root) if is_hub_place(root) else Path(root).expanduser().resolve()
 
 
-def _format_revision(where: HubPlace) -> str:
-    return f"@{where.revision}" if where.revision else ""
-
-
-def _fetch(place: str | Path, where: HubPlace, pattern: str | None) -> Path:
+def _fetch(where: HubPlace, pattern: str | None) -> Path:
     # It is read at the import, and keeps the package from telling its makers what runs here.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import snapshot_download
 
-    with explain_hub(place):
+    with explain_hub(where):
         folder = snapshot_download(
             where.repo, repo_type=where.kind, revision=where.revision, allow_patterns=pattern, library_name="bridgeta"
         )
@@ -111,10 +112,11 @@ def _fetch(place: str | Path, where: HubPlace, pattern: str | None) -> Path:
 
 
 @contextmanager
-def explain_hub(place: str | Path) -> Iterator[None]:
+def explain_hub(where: HubPlace) -> Iterator[None]:
     """Turn what huggingface_hub raises into a BridgeTAError that names the place."""
     from huggingface_hub import errors
 
+    place = str(where)
     try:
         yield
     except errors.LocalEntryNotFoundError as error:

@@ -30,12 +30,15 @@ def check_source(root: str | Path, version: str, source: str, *, deep: bool, job
     """Check what `source` reads from a root: samples, cameras, files, calibration, and maps where the vehicle drove.
 
     `deep` decodes every image and reads every LiDAR file in `jobs` processes; without it, the first of each sensor.
+    Raises BridgeTAError (exit code 2) when there is no such source or root.
     """
     report, root = Report(), find_root(root)
     try:
         dataset = open_dataset(source, root, version)
     except BridgeTAError as error:
-        report.add_problem("source", f"{source}: {error}", error.fix or "")
+        if error.exit_code == 2:  # no such class, or no such folder
+            raise
+        report.add_problem("source", f"{source}: {_tell(error, root)}", error.fix or "")
         report.verdict = describe_problem(report)
         return report
     samples = [dataset[i] for i in range(len(dataset))]
@@ -91,6 +94,11 @@ def _check_files(root: Path, samples: Sequence[Sample], report: Report, jobs: in
         report.add_ok("content", which if jobs else f"{which}; --deep looks at all")
 
 
+def _tell(error: BridgeTAError, root: Path) -> str:
+    """Tell an error without what to do about it, which has a place of its own."""
+    return error.what if error.where is None else f"{_name(Path(str(error.where)), root)}: {error.what}"
+
+
 def _measure(path: Path) -> int | None:
     try:
         return path.stat().st_size
@@ -134,7 +142,7 @@ def _check_maps(dataset: Dataset, samples: Sequence[Sample], report: Report) -> 
         try:
             raster = dataset.raster(location, LabelConfig())
         except BridgeTAError as error:
-            report.add_problem(f"map {location}", str(error), error.fix or "Repair read_map")
+            report.add_problem(f"map {location}", _tell(error, dataset.root), error.fix or "Repair read_map")
             continue
         chosen = [there[i] for i in np.unique(np.linspace(0, len(there) - 1, _MAP_SAMPLES).round().astype(int))]
         _report_map(f"map {location}", raster, [_count_cells(raster, sample, grid) for sample in chosen], report)

@@ -25,7 +25,7 @@ def push_weights(weights: str | Path, place: str, *, licence: str | None = None,
     path = find_weights(weights)
     card = format_card(read_any_info(path), where, path.name, licence)
     api = HfApi(library_name="bridgeta")
-    with explain_hub(place):
+    with explain_hub(where):
         api.create_repo(where.repo, private=private, exist_ok=True)
         commit = api.create_commit(
             where.repo,
@@ -47,11 +47,10 @@ def format_card(info: WeightsInfo, where: HubPlace, file: str, licence: str | No
     known = [name for name, learned in zip(info.classes, info.learned, strict=True) if learned]
     unknown = [name for name in info.classes if name not in known]
     kind = "teacher of LiDAR and cameras" if is_teacher else "camera-only student"
-    place = f"hf://{where.repo}" + (f"@{where.revision}" if where.revision else "")
     use = (
-        f"bridgeta train distill tiny distill.teacher={place}"
+        f"bridgeta train distill tiny distill.teacher={where}"
         if is_teacher
-        else f"bridgeta replay drive bev --weights {place}"
+        else f"bridgeta replay drive bev --weights {where}"
     )
     rows = {
         "cameras": f"{len(info.cameras)} of {image.width}x{image.height} pixels: {', '.join(info.cameras)}",

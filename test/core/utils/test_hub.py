@@ -32,6 +32,7 @@ def test_a_place_is_read_as_it_is_written(owner, name, revision, path, is_datase
     found = parse_hub_place(Path(text) if through_a_path else text)
     assert found == HubPlace(f"{owner}/{name}", revision, "/".join(path) if path else None, is_dataset)
     assert is_hub_place(Path(text))
+    assert str(found) == text
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bridgeta_core.cli.commands import app
+from bridgeta_core.cli.common import say
 from bridgeta_core.data.check.report import Severity
 from bridgeta_core.data.check.run import check
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,18 @@ def test_a_source_that_cannot_be_opened_is_a_problem(root):
     report = look(root)
     assert set(problems(report)) == {"source"}
     assert "Training cannot start yet" in report.verdict
+
+
+def test_a_source_or_a_root_that_is_not_there_is_one_line(root, tmp_path):
+    for place, source, message in ((root, "no.such:Class", "no.such:Class"), (tmp_path / "x", SOURCE, "not a folder")):
+        with pytest.raises(BridgeTAError, match=message) as caught:
+            check(place, source=source)
+        assert caught.value.exit_code == 2
+
+
+def test_what_looks_like_an_emoji_is_printed_as_it_is(capsys):
+    say("module:x:")
+    assert capsys.readouterr().out == "module:x:\n"
 
 
 def test_the_command_takes_a_source(root):
