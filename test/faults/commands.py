@@ -36,8 +36,9 @@ class Command:
     """A command as a user types it; `{inputs}`, `{out}` and `{cache}` stand for folders.
 
     Each of `outputs`, paths below `{out}`, is whole or absent at any time. `unfinished` are patterns of what else may
-    lie in `{out}` until the command has succeeded. With the arguments `earlier` it makes an output that differs, and
-    with `again` it replaces one, or goes on with what is there.
+    lie in `{out}` until the command has succeeded. `growing` are outputs that it writes anew as it goes on, whole every
+    time. With the arguments `earlier` it makes an output that differs, and with `again` it replaces one, or goes on
+    with what is there.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Command:
     earlier: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
+    growing: tuple[str, ...] = ()
 
     def build(self, folders: Mapping[str, Path], more: tuple[str, ...] = ()) -> list[str]:
         """Build the arguments of `bridgeta` with the folders `inputs`, `out` and `cache`."""
@@ -70,6 +72,7 @@ def _train(kind: str, *more: str) -> Command:
         outputs=tuple(f"{run}/{name}" for name in files),
         again=("--resume",),
         unfinished=(f"{run}/*",),
+        growing=(f"{run}/samples.png",),
     )
 
 

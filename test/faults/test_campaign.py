@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from commands import COMMANDS
 from hypothesis import given
@@ -124,6 +126,20 @@ def test_an_output_that_varies_is_read(sandbox, expected):
     assert check_outputs(COMMANDS["bag"], sandbox, varying, 0) == []
     write(sandbox, {"bag/metadata.yaml": b"version: [8\n"})
     assert "bag/metadata.yaml is damaged" in check_outputs(COMMANDS["bag"], sandbox, varying, 0)[0]
+
+
+def test_an_output_that_grows_may_be_of_an_earlier_epoch_until_the_end_and_is_whole_then_too(sandbox):
+    command, path = COMMANDS["train student"], "student_run/samples.png"
+    at_the_end = Expected({path: "another epoch's"}, frozenset(), {})
+
+    def judge(content, ending):
+        write(sandbox, {path: content})
+        return [problem for problem in check_outputs(command, sandbox, at_the_end, ending) if "samples.png" in problem]
+
+    picture = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    assert judge(picture, None) == judge(picture, 1) == []
+    assert judge(picture, 0) == [f"{path} differs from that of an undisturbed run"]
+    assert "is damaged" in judge(picture[:20], None)[0]
 
 
 @pytest.mark.parametrize(
