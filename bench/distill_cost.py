@@ -24,7 +24,7 @@ from machine import milliseconds, read_cpu_name
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from bridgeta_core.config import experiment as config
 from bridgeta_core.config.experiment import Experiment
@@ -32,9 +32,12 @@ from bridgeta_core.data.dataset import open_dataset
 from bridgeta_core.data.frames import Batch, FrameDataset, collate
 from bridgeta_core.data.nuscenes.index_cache import list_versions
 from bridgeta_core.deploy.weights import load_student, save_weights
-from bridgeta_core.distill.base import Context, Distiller, Labels
-from bridgeta_core.distill.methods import METHODS, build_distiller
+from bridgeta_core.distill.base import Context, Distiller, Example, Labels, View
+from bridgeta_core.distill.levels import freeze_running_statistics
+from bridgeta_core.distill.methods.registry import METHODS, build_distiller
+from bridgeta_core.distill.stages import record_fuser_input, record_stages
 from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.model.lift import LiftPlan
 from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
@@ -96,24 +99,42 @@ class Step:
         trained = list(self.student.parameters())
         if distilled:
             self.distiller = build_distiller(experiment.distill, self.student, teacher).to(device)
-            self.distiller.prepare([self.run_teacher()])
+            taps, fused = self.run_teacher(batch)
+            self.distiller.prepare([Example(taps, self.labels, fused)], teacher)
             trained += [p for p in self.distiller.parameters() if p.requires_grad]
         self.trained = trained
         self.optimiser = torch.optim.AdamW(trained, lr=1e-4)
 
     @torch.no_grad()
-    def run_teacher(self) -> Taps:
-        """Compute the teacher's taps."""
-        return self.teacher(self.batch.images, self.plan, self.batch.points)
+    def run_teacher(self, batch: Batch) -> tuple[Taps, Tensor | None]:
+        """Compute the teacher's taps, and the input of its fuser."""
+        with record_fuser_input(self.teacher) as fused:
+            taps = self.teacher(batch.images, self.plan_of(batch), batch.points)
+        return taps, fused[0] if fused else None
+
+    def plan_of(self, batch: Batch) -> LiftPlan:
+        """Plan the lift of a batch; a transformed one has another than the batch itself."""
+        return self.plan if batch is self.batch else self.student.plan(batch.intrinsics, batch.ego_T_cam)
+
+    def view(self) -> View | None:
+        """Run both networks on the batch as the method transforms it, if it does."""
+        batch = self.distiller.view(self.batch, 500) if self.distiller else None
+        if batch is None:
+            return None
+        with freeze_running_statistics(self.student):
+            student = self.student(batch.images, self.plan_of(batch))
+        return View(self.run_teacher(batch)[0], student, Labels(batch.labels, batch.known))
 
     def __call__(self) -> None:
         """Take the step."""
         gamma = self.experiment.train.gamma
-        taps = self.run_teacher() if self.distiller else None
-        output = self.student(self.batch.images, self.plan)
+        with record_stages(self.student.decoder) as stages:
+            output = self.student(self.batch.images, self.plan)
         loss = focal_loss(output.Z, self.batch.labels, self.batch.known, gamma)
         if self.distiller:
-            context = Context(self.student, self.teacher, step=500, steps=1000, gamma=gamma)
+            taps, fused = self.run_teacher(self.batch)
+            inside = {"stages": tuple(stages), "fused": fused, "view": self.view()}
+            context = Context(self.student, self.teacher, step=500, steps=1000, gamma=gamma, **inside)
             loss = loss + sum(self.distiller.compute_losses(taps, output, self.labels, context).values())
         self.optimiser.zero_grad()
         loss.backward()

@@ -32,8 +32,8 @@ from bridgeta_core.data.frames import Batch, collate
 from bridgeta_core.data.loader import make_loader
 from bridgeta_core.deploy.teacher_weights import save_teacher
 from bridgeta_core.deploy.weights import save_weights
-from bridgeta_core.distill.base import Context, Labels
-from bridgeta_core.distill.methods import build_distiller
+from bridgeta_core.distill.base import Context, Example, Labels
+from bridgeta_core.distill.methods.registry import build_distiller
 from bridgeta_core.evaluation.metric import MapIoU
 from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.losses import focal_loss
@@ -147,7 +147,8 @@ class Run:
         distill = experiment.distill
         distiller = build_distiller(distill, distilled, self.teacher).to(self.device)
         count = math.ceil(distill.statistics_frames / experiment.data.batch_size)
-        distiller.prepare(self._taps(next(self.batches)) for _ in range(count))
+        seen = itertools.islice(self.batches, count)
+        distiller.prepare((Example(self._taps(b), Labels(b.labels, b.known)) for b in seen), self.teacher)
         first, second = Trainee(alone, experiment, self.device), Trainee(distilled, experiment, self.device, distiller)
         # The ramp counts steps, whose number is not known; it is set by the share of the time in thousandths.
         ramp = Ramp(1000, 0, 50, distill.strength, distill.final)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bridgeta_core.config.related import OfaKdConfig
 from bridgeta_core.utils.settings import setting
 
 
@@ -124,7 +125,7 @@ class DistillConfig:
     """How a trained teacher helps to train the student."""
 
     teacher: str = setting("runs/teacher/teacher.safetensors", "weights of the teacher")
-    method: str = setting("bridgeta", "bridgeta, direct, logits, fitnet, channelwise or bevfeature")
+    method: str = setting("bridgeta", "one of those in docs/distillation.md, such as direct or ofa_kd")
     strength: float = setting(1.0, "factor on all distillation terms", ge=0)
     warmup_steps: int = setting(1000, "steps that train only what the method adds; the student waits", ge=0)
     ramp_steps: int = setting(1000, "steps after that over which the distillation terms grow to full strength", ge=0)
@@ -139,3 +140,4 @@ class DistillConfig:
     fitnet: FitNetConfig = field(default_factory=FitNetConfig)
     channelwise: ChannelWiseConfig = field(default_factory=ChannelWiseConfig)
     bevfeature: BevFeatureConfig = field(default_factory=BevFeatureConfig)
+    ofa_kd: OfaKdConfig = field(default_factory=OfaKdConfig)

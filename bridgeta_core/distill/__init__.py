@@ -1,1 +1,1 @@
-"""Ways to teach the student with a frozen teacher: one file per method, all on the contract of `base`."""
+"""Ways to teach the student with a frozen teacher: the contract of `base`, and what the `methods` share."""

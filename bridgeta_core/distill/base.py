@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from bridgeta_core.config.distill import DistillConfig
+from bridgeta_core.data.frames import Batch
 from bridgeta_core.distill.normalise import Adapter
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
@@ -25,13 +27,35 @@ class Labels:
     known: Tensor
 
 
+class Example(NamedTuple):
+    """The teacher on a batch of unaugmented training frames, for what is measured or fitted before training.
+
+    `fused` is the input of its fuser `[B, C, Y', X']`, for a method that `needs_live_teacher`.
+    """
+
+    taps: Taps
+    labels: Labels
+    fused: Tensor | None = None
+
+
+class View(NamedTuple):
+    """What both networks make of a transformed batch; of these only the student's taps carry a graph."""
+
+    teacher: Taps
+    student: Taps
+    labels: Labels
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What a loss may need besides the taps: the networks, and the progress of training.
+    """What a loss may need besides the taps: the networks, what lies inside them, and the progress of training.
 
     `step` counts optimiser steps out of `steps`. While `warming_up`, only the modules of the method are trained, and
     the student's taps carry no graph. `strength` is the schedule's factor on all terms that compare networks. `gamma`
-    is the focal loss's exponent.
+    is the focal loss's exponent. `stages` are what the stages of the student's decoder gave, the finest first, with the
+    graph of its taps (`stages.compute_stages` has the teacher's). `fused`, the input of the teacher's fuser
+    `[B, C, Y', X']`, is there for a method that `needs_live_teacher`, and `view` for one whose `view` transforms
+    batches.
     """
 
     student: Student
@@ -41,6 +65,9 @@ class Context:
     strength: float = 1.0
     warming_up: bool = False
     gamma: float = 2.0
+    stages: tuple[Tensor, ...] = ()
+    fused: Tensor | None = None
+    view: View | None = None
 
     @property
     def progress(self) -> float:
@@ -53,6 +80,9 @@ class Distiller(nn.Module, ABC):
 
     Teacher and student are no submodules of a distiller: what it owns is trained with the student and never shipped.
     """
+
+    needs_live_teacher = False
+    """Whether the teacher must run in every step, because its taps, which a cache may hold, are not enough."""
 
     def __init__(
         self, config: DistillConfig, student: Student, teacher: Teacher, levels: Collection[str] = ("F", "D")
@@ -72,8 +102,26 @@ class Distiller(nn.Module, ABC):
         carry no graph.
         """
 
-    def prepare(self, teacher: Iterable[Taps]) -> None:
-        """Measure what is needed of the teacher's taps on training frames, once before training. Default: nothing."""
+    def prepare(self, examples: Iterable[Example], teacher: Teacher) -> None:
+        """Measure or fit what the method needs of the teacher on training frames, once before training. Default:
+        nothing.
+
+        `examples` can be read several times, and every time the teacher runs anew. What comes of them belongs into
+        buffers or parameters: a resumed run takes them from its checkpoint.
+        """
+
+    def view(self, batch: Batch, step: int) -> Batch | None:
+        """Transform a batch, for a second pass of both networks in this step; None for none, as by default.
+
+        Needs a live teacher. Batch norms of the student do not update their running statistics in that pass.
+        """
+        return None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """List groups of the method's parameters that are not trained as the student's: `params`, `lr` (the schedule's
+        peak), and `weight_decay`. Default: none.
+        """
+        return []
 
     def calibrate(self, label_loss: Tensor, student: Taps, losses: dict[str, Tensor], share: float) -> None:
         """Set the weights of the levels, so that the gradient of each at the student's F has the norm of `share` times

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 
 from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.data.frames import Batch
-from bridgeta_core.distill.base import Context, Distiller, Labels
-from bridgeta_core.distill.methods import build_distiller
+from bridgeta_core.distill.base import Context, Distiller, Labels, View
+from bridgeta_core.distill.levels import freeze_running_statistics
+from bridgeta_core.distill.methods.registry import build_distiller
+from bridgeta_core.distill.stages import record_stages
 from bridgeta_core.evaluation.metric import MapIoU
 from bridgeta_core.model.student import Taps
 from bridgeta_core.training.frozen import FrozenTeacher
@@ -93,6 +95,10 @@ class DistillTask(StudentTask):
         trained = (p.numel() for p in self.distiller.parameters() if p.requires_grad)
         return {**super().count_parameters(), "train_only": sum(trained)}
 
+    def special_groups(self) -> list[dict[str, Any]]:
+        """List the method's parameters that are not trained as the student's."""
+        return self.distiller.parameter_groups()
+
     def setup(self, stage: str) -> None:
         """Set up the plans, and the ramp now that the number of steps is known."""
         super().setup(stage)
@@ -100,30 +106,34 @@ class DistillTask(StudentTask):
         self.ramp = Ramp(self.steps, self._warmup, config.ramp_steps, config.strength, config.final)
         self.teacher.to(self.trainer.strategy.root_device)
 
-    def build_context(self, strength: float | None = None) -> Context:
-        """Describe the progress of training, with another strength than the ramp's where one is given."""
+    def build_context(self) -> Context:
+        """Describe the progress of training."""
         step = self.global_step
         return Context(
             student=self.student,
             teacher=self.teacher.network,
             step=step,
             steps=self.steps,
-            strength=self.ramp.strength_at(step) if strength is None else strength,
+            strength=self.ramp.strength_at(step),
             warming_up=self.ramp.is_warming_up(step),
             gamma=self.experiment.train.gamma,
         )
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Compute and log the loss of a batch: the label loss, except in the warm-up, and the distiller's terms."""
-        context, teacher = self.build_context(), self.teacher(batch)
+        context, (teacher, fused) = self.build_context(), self.teacher.run(batch)
         labels = Labels(batch.labels, batch.known)
         self.student.train(not context.warming_up)
-        with torch.no_grad() if context.warming_up else nullcontext():
+        with (
+            torch.no_grad() if context.warming_up else nullcontext(),
+            record_stages(self.student.decoder) as stages,
+        ):
             student, depth = self.compute_with_depth(batch)
         self.student.train()  # the warm-up may train its decoder and head
+        context = replace(context, stages=tuple(stages), fused=fused, view=self._view(batch, context))
         label_loss = self.label_loss(student.Z, batch)
         if not self.calibrated and context.step >= self._warmup + self.experiment.distill.calibrate_steps:
-            self._calibrate(label_loss, teacher, student, labels)
+            self._calibrate(label_loss, teacher, student, labels, context)
         losses = self.distiller.compute_losses(teacher, student, labels, context)
         terms = [*losses.values()] if context.warming_up else [label_loss, *losses.values()]
         if not context.warming_up and (on_depth := self.depth_loss(depth, batch)) is not None:
@@ -137,11 +147,20 @@ class DistillTask(StudentTask):
         for name, value in values.items():
             self.log(f"train/{name}", value.detach(), prog_bar=prog_bar, batch_size=len(batch.images))
 
-    def _calibrate(self, label_loss: Tensor, teacher: Taps, student: Taps, labels: Labels) -> None:
+    def _view(self, batch: Batch, context: Context) -> View | None:
+        """Run both networks on the batch as the method transforms it, if it does."""
+        view = self.distiller.view(batch, context.step)
+        if view is None:
+            return None
+        with torch.no_grad() if context.warming_up else nullcontext(), freeze_running_statistics(self.student):
+            student = self(view)
+        return View(self.teacher(view), student, Labels(view.labels, view.known))
+
+    def _calibrate(self, label_loss: Tensor, teacher: Taps, student: Taps, labels: Labels, context: Context) -> None:
         """Set the weights of the levels by the losses at full strength, to the mean over all processes."""
         # Only ratios of gradients count. In half precision they would vanish without the scale that training has too.
         scale = _HALF_SCALE if self.experiment.train.precision == "16-mixed" else 1.0
-        losses = self.distiller.compute_losses(teacher, student, labels, self.build_context(strength=1.0))
+        losses = self.distiller.compute_losses(teacher, student, labels, replace(context, strength=1.0))
         scaled = {name: scale * loss for name, loss in losses.items()}
         self.distiller.calibrate(scale * label_loss, student, scaled, self.experiment.distill.levels.calibrate)
         if self.trainer.world_size > 1:

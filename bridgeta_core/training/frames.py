@@ -223,4 +223,5 @@ class Frames(RunFrames):
 
     def sample_dataloader(self, count: int) -> DataLoader:
         """Build a loader of at most `count` evenly spaced training frames, unaugmented, the same in every process."""
-        return self._loader(self._training_source.unaugmented(), space_evenly(range(len(self.training)), count))
+        frames = PartlyLabelled(self._training_source.unaugmented(), self.labelled)
+        return self._loader(frames, space_evenly(range(len(self.training)), count))

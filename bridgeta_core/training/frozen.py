@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bridgeta_core.config.experiment import DataConfig, Experiment
 from bridgeta_core.data.frames import Batch
 from bridgeta_core.deploy.teacher_weights import load_teacher
+from bridgeta_core.distill.stages import record_fuser_input
 from bridgeta_core.model.lift import PlanCache
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
@@ -70,9 +72,18 @@ class FrozenTeacher:
         self._device = torch.device(device)
         self.network.to(device)
 
-    @torch.no_grad()
     def __call__(self, batch: Batch) -> Taps:
         """Return the taps of a batch in float32, without a graph."""
+        return self.run(batch)[0]
+
+    def run(self, batch: Batch) -> tuple[Taps, Tensor | None]:
+        """Return the taps of a batch, and the input of the fuser where the teacher itself runs; without a graph."""
+        with record_fuser_input(self.network) as inputs:
+            taps = self._compute(batch)
+        return taps, inputs[0] if inputs else None
+
+    @torch.no_grad()
+    def _compute(self, batch: Batch) -> Taps:
         batch = batch.to(self._device)
         if isinstance(batch, BatchWithTaps):
             return Taps(*(tap.float() for tap in batch.taps))

@@ -61,6 +61,10 @@ class MapTask(lightning.LightningModule):
     def count_parameters(self) -> dict[str, int]:
         """Count the parameters of the network, and of what is trained with it and not shipped, for the record."""
 
+    def special_groups(self) -> list[dict[str, Any]]:
+        """List groups of parameters with a learning rate of their own, as the optimiser takes them. Default: none."""
+        return []
+
     def label_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Compute the focal loss of a batch."""
         return focal_loss(logits, batch.labels, batch.known, self.experiment.train.gamma)
@@ -156,20 +160,23 @@ class MapTask(lightning.LightningModule):
             raise BridgeTAError(
                 f"train.momentum = {train.momentum} needs two values, at the ends and at the peak", exit_code=2
             )
-        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        special = self.special_groups()
+        apart = {id(p) for group in special for p in group["params"]}
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad and id(p) not in apart}
         undecayed = [p for name, p in trained.items() if name.endswith(tuple(train.undecayed))]
         groups: list[dict[str, Any]] = [
             {"params": [p for p in trained.values() if all(p is not other for other in undecayed)]}
         ]
         if undecayed:
             groups.append({"params": undecayed, "weight_decay": 0.0})
+        groups += special
         optimiser = torch.optim.AdamW(groups, lr=train.learning_rate, weight_decay=train.weight_decay)
         steps = max(2, int(self.trainer.estimated_stepping_batches))
         # A rise of exactly one step makes OneCycleLR divide by zero; a tiny bit more is the same schedule.
         rise = train.warmup if train.warmup * steps != 1 else train.warmup * (1 + 1e-9)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser,
-            max_lr=train.learning_rate,
+            max_lr=[group.get("lr", train.learning_rate) for group in groups],
             total_steps=steps,
             pct_start=rise,
             div_factor=10.0,

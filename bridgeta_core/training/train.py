@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from rich.progress import track
 
 from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.deploy.weights import find_weights
-from bridgeta_core.model.student import Taps
+from bridgeta_core.distill.base import Example, Labels
 from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.runs.log import draw_curves
 from bridgeta_core.runs.record import RunOutcome, describe_origin, save_record
@@ -81,18 +81,21 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
     task = DistillTask(experiment, frames.groups, teacher)
     loop = Loop(run, experiment.train, processes, len(frames.batches), unused_parameters=True)
     with _claim(run, experiment, processes, resume):
-        features = f"read from {experiment.data.cache}" if experiment.data.cache else "computed in every step"
+        live = task.distiller.needs_live_teacher or not experiment.data.cache
+        features = "computed in every step" if live else f"read from {experiment.data.cache}"
         _announce(loop, task, frames, f"{experiment.distill.teacher}, its features {features}")
         teacher.to(loop.device)
         if experiment.data.cache:
-            for name, cached in frames.use_cache(experiment.data.cache, teacher.network.bev_grid).items():
-                if name == "train" and experiment.train.depth_loss:
+            mirrored = None if live else teacher.network.bev_grid
+            for name, cached in frames.use_cache(experiment.data.cache, mirrored).items():
+                if name == "train" and (live or experiment.train.depth_loss):
                     cached.add_points(teacher.network.config.lidar)
-                if name == "train" or task.scores_assistant:
+                if (name == "train" and not live) or (name == "val" and task.scores_assistant):
                     cached.add_taps(teacher, teacher_sha256, teacher.network.config.lidar, experiment.data.batch_size)
         if not resume:  # what `prepare` measures is in buffers, which the checkpoint has
             task.distiller.to(loop.device)
-            task.distiller.prepare(_run_teacher(teacher, frames, experiment.distill.statistics_frames))
+            examples = _Examples(teacher, frames, experiment.distill.statistics_frames)
+            task.distiller.prepare(examples, teacher.network)
         loop.fit(task, frames, resume)
         return _finish(loop, task, frames, teacher_sha256)
 
@@ -120,11 +123,19 @@ def _claim(run: RunFolder, experiment: Experiment, processes: Processes, resume:
         yield
 
 
-def _run_teacher(teacher: FrozenTeacher, frames: RunFrames, count: int) -> Iterator[Taps]:
-    """Yield the teacher's taps on training frames, with a progress bar."""
-    hidden = frames.processes.rank > 0
-    for batch in track(frames.sample_dataloader(count), description="Teacher's statistics", disable=hidden):
-        yield teacher(batch)
+class _Examples(Iterable[Example]):
+    """The teacher on at most `count` training frames, with a progress bar every time that they are read."""
+
+    def __init__(self, teacher: FrozenTeacher, frames: RunFrames, count: int) -> None:
+        self._teacher, self._frames, self._count = teacher, frames, count
+
+    def __iter__(self) -> Iterator[Example]:
+        batches = self._frames.sample_dataloader(self._count)
+        hidden = self._frames.processes.rank > 0
+        for batch in track(batches, description="Teacher's statistics", disable=hidden):
+            taps, fused = self._teacher.run(batch)
+            batch = batch.to(taps.Z.device)
+            yield Example(taps, Labels(batch.labels, batch.known), fused)
 
 
 def _announce(loop: Loop, task: MapTask, frames: RunFrames, teacher: str | None = None) -> None:

@@ -24,8 +24,11 @@ from bridgeta_core.config.experiment import (
     from_mapping,
     load,
 )
-from bridgeta_core.distill.base import Context, Distiller, Labels
-from bridgeta_core.distill.methods import build_distiller
+from bridgeta_core.data.frames import Batch
+from bridgeta_core.distill.base import Context, Distiller, Example, Labels, View
+from bridgeta_core.distill.levels import freeze_running_statistics
+from bridgeta_core.distill.methods.registry import build_distiller
+from bridgeta_core.distill.stages import compute_stages, record_fuser_input, record_stages
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
@@ -60,30 +63,68 @@ class Bench:
     ego_T_cam: Tensor
     points: list[Tensor]
     labels: Labels
+    stages: tuple[Tensor, ...] = ()
+    fused: Tensor | None = None
+
+    @property
+    def batch(self) -> Batch:
+        """The frames as training has them."""
+        inputs = self.images, self.intrinsics, self.ego_T_cam, self.labels.masks, self.labels.known
+        return Batch(*inputs, tokens=[str(i) for i in range(len(self.images))], points=self.points)
 
     def distiller(self, method: str, *overrides: str, prepared: bool = True) -> Distiller:
         config = from_mapping(DistillConfig, {"method": method}, overrides)
         torch.manual_seed(5)
         distiller = build_distiller(config, self.student, self.teacher)
         if prepared:
-            distiller.prepare([self.teacher_taps()])
+            distiller.prepare([self.example()], self.teacher)
         return distiller
 
-    def teacher_taps(self) -> Taps:
-        with torch.no_grad():
-            return self.teacher(self.images, self.student.plan(self.intrinsics, self.ego_T_cam), self.points)
+    def example(self) -> Example:
+        """What `prepare` gets to see of these frames."""
+        return Example(self.teacher_taps(), self.labels, self.fused)
+
+    def teacher_taps(self, batch: Batch | None = None) -> Taps:
+        batch = batch or self.batch
+        with torch.no_grad(), record_fuser_input(self.teacher) as fused:
+            taps = self.teacher(batch.images, self.student.plan(batch.intrinsics, batch.ego_T_cam), batch.points)
+        self.fused = fused[0] if fused else None
+        return taps
 
     def student_taps(self) -> Taps:
-        return self.student(self.images, self.student.plan(self.intrinsics, self.ego_T_cam))
+        with record_stages(self.student.decoder) as stages:
+            taps = self.student(self.images, self.student.plan(self.intrinsics, self.ego_T_cam))
+        self.stages = tuple(stages)
+        return taps
 
     def leaf_taps(self) -> Taps:
-        """The student's taps as leaves that take gradients."""
-        return Taps(*(x.detach().requires_grad_() for x in self.student_taps()))
+        """The student's taps as leaves that take gradients, and its stages too."""
+        taps = self.student_taps()
+        self.stages = tuple(x.detach().requires_grad_() for x in self.stages)
+        return Taps(*(x.detach().requires_grad_() for x in taps))
+
+    def agreeing_taps(self) -> Taps:
+        """The taps of a student that agrees with the teacher everywhere, as leaves that take gradients."""
+        taps = self.teacher_taps()
+        self.stages = tuple(x.detach().requires_grad_() for x in compute_stages(self.teacher, taps.F))
+        return Taps(*(x.detach().clone().requires_grad_() for x in taps))
+
+    def view(self, distiller: Distiller, step: int) -> View | None:
+        """What both networks make of the frames as a method transforms them."""
+        batch = distiller.view(self.batch, step)
+        if batch is None:
+            return None
+        with freeze_running_statistics(self.student):
+            student = self.student(batch.images, self.student.plan(batch.intrinsics, batch.ego_T_cam))
+        fused = self.fused
+        teacher, self.fused = self.teacher_taps(batch), fused
+        return View(teacher, student, Labels(batch.labels, batch.known))
 
     def losses(
         self, distiller: Distiller, teacher: Taps, student: Taps, labels: Labels | None = None, **changes: Any
     ) -> dict[str, Tensor]:
-        return distiller.compute_losses(teacher, student, labels or self.labels, self.context(**changes))
+        inside = {"stages": self.stages, "fused": self.fused, "view": self.view(distiller, changes.get("step", 10))}
+        return distiller.compute_losses(teacher, student, labels or self.labels, self.context(**(inside | changes)))
 
     def context(self, **changes: Any) -> Context:
         values: dict[str, Any] = {"student": self.student, "teacher": self.teacher, "step": 10, "steps": 100}
@@ -126,6 +167,7 @@ def _build(batch: int, model: StudentConfig, teacher: Teacher | None = None) -> 
         bench.teacher_taps()
         bench.student_taps()
     bench.teacher.eval()
+    bench.stages = ()
     return bench
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from bridgeta_core.config import experiment as config
 from bridgeta_core.deploy.teacher_weights import load_teacher
 from bridgeta_core.deploy.weights import load_student, read_info
-from bridgeta_core.distill.direct import Direct
+from bridgeta_core.distill.base import Distiller
+from bridgeta_core.distill.dense import list_stage_widths
+from bridgeta_core.distill.methods.direct import Direct
+from bridgeta_core.distill.methods.registry import METHODS
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.training.distill_task import DistillTask, Ramp
 from bridgeta_core.training.frozen import FrozenTeacher
@@ -197,3 +202,87 @@ def test_strength_warms_up_rises_holds_and_falls():
 
 def test_without_a_rise_strength_is_full_at_once():
     assert Ramp(steps=10).strength_at(0) == Ramp(steps=10).strength_at(9) == 1.0
+
+
+class Curious(Distiller):
+    """A method that uses every hook, and remembers what it was given."""
+
+    needs_live_teacher = True
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.weight, self.fast = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+        self.examples, self.contexts = [], []
+
+    def prepare(self, examples, teacher) -> None:
+        self.examples = [*examples, *examples]
+
+    def view(self, batch, step):
+        return replace(batch, images=batch.images.flip(-1), labels=batch.labels.flip(-2))
+
+    def parameter_groups(self):
+        return [{"params": [self.fast], "lr": 0.5, "weight_decay": 0.0}]
+
+    def compute_losses(self, teacher, student, labels, context):
+        self.contexts.append((context, labels))
+        return {"kd/F": context.strength * self.weight * self.fast * (teacher.F - student.F).square().mean()}
+
+
+@pytest.fixture
+def curious(distil, monkeypatch):
+    monkeypatch.setitem(METHODS, "curious", Curious)
+    options = [*AT_ONCE, "distill.method=curious", "train.epochs=1", "data.steps_per_epoch=2", "data.labelled=0.5"]
+    return lambda *more, **where: distil(*options, *more, **where)[0]
+
+
+def test_a_method_is_prepared_on_examples_that_can_be_read_again_without_hidden_labels(curious):
+    examples = curious().distiller.examples
+    assert len(examples) % 2 == 0
+    half = len(examples) // 2
+    for one, again in zip(examples[:half], examples[half:], strict=True):
+        assert torch.equal(one.taps.F, again.taps.F)
+        assert one.fused.shape[0] == len(one.labels.masks)
+    known = torch.cat([example.labels.known.any(dim=1) for example in examples[:half]])
+    masks = torch.cat([example.labels.masks.flatten(1).any(dim=1) for example in examples[:half]])
+    assert known.any()
+    assert not known.all()
+    assert not masks[~known].any()
+
+
+def test_a_method_sees_what_lies_inside_the_networks(curious):
+    task = curious()
+    for context, _ in task.distiller.contexts:
+        assert [stage.shape[1] for stage in context.stages] == list_stage_widths(task.student)
+        assert all(stage.requires_grad for stage in context.stages)
+        assert context.fused.shape[1] == task.teacher.network.fuser[0].in_channels
+
+
+def test_a_method_can_look_at_a_transformed_batch_without_touching_running_statistics(curious, monkeypatch, tmp_path):
+    task = curious()
+    statistics = {n: x for n, x in task.student.named_buffers() if "running" in n}
+    monkeypatch.setattr(Curious, "view", Distiller.view)
+    plain = curious(folder=tmp_path / "plain")
+    for context, labels in task.distiller.contexts:
+        assert torch.equal(context.view.labels.masks, labels.masks.flip(-2))
+        assert context.view.student.Z.requires_grad
+        assert not context.view.teacher.Z.requires_grad
+    assert all(context.view is None for context, _ in plain.distiller.contexts)
+    assert all(torch.equal(statistics[n], x) for n, x in plain.student.named_buffers() if "running" in n)
+
+
+def test_a_method_can_train_parameters_at_a_rate_of_their_own(curious):
+    task = curious()
+    groups = task.optimizers().param_groups
+    assert [g["max_lr"] for g in groups if any(p is task.distiller.fast for p in g["params"])] == [0.5]
+    others = [g for g in groups if any(p is task.distiller.weight for p in g["params"])]
+    assert [g["max_lr"] for g in others] == [task.experiment.train.learning_rate]
+    trained = [p for g in groups for p in g["params"]]
+    assert len(trained) == len({id(p) for p in trained}) == len(list(task.parameters()))
+
+
+def test_where_a_method_needs_a_live_teacher_the_cache_holds_no_taps(curious, tmp_path):
+    contexts = curious(f"data.cache={tmp_path / 'cache'}").distiller.contexts
+    assert all(context.fused is not None for context, _ in contexts)
+    assert list((tmp_path / "cache").glob("*-frames-*"))
+    assert list((tmp_path / "cache").glob("*-points-*"))
+    assert not list((tmp_path / "cache").glob("*-taps-*"))

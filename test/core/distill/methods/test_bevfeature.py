@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from bridgeta_core.distill.base import Labels
-from bridgeta_core.distill.bevfeature import to_sampling_coordinates
+from bridgeta_core.distill.methods.bevfeature import to_sampling_coordinates
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.head import GridResampler
 from bridgeta_core.model.student import Taps

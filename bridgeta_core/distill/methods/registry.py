@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Distiller
-from bridgeta_core.distill.bevfeature import BevFeature
-from bridgeta_core.distill.bridgeta import BridgeTA
-from bridgeta_core.distill.channelwise import ChannelWise
-from bridgeta_core.distill.direct import Direct
-from bridgeta_core.distill.fitnet import FitNet
-from bridgeta_core.distill.logits import Logits
+from bridgeta_core.distill.methods.bevfeature import BevFeature
+from bridgeta_core.distill.methods.bridgeta import BridgeTA
+from bridgeta_core.distill.methods.channelwise import ChannelWise
+from bridgeta_core.distill.methods.direct import Direct
+from bridgeta_core.distill.methods.fitnet import FitNet
+from bridgeta_core.distill.methods.logits import Logits
+from bridgeta_core.distill.related.ofa_kd import OfaKd
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Distiller]] = {
     "fitnet": FitNet,
     "channelwise": ChannelWise,
     "bevfeature": BevFeature,
+    "ofa_kd": OfaKd,
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridgeta_core.distill.base import Labels
-from bridgeta_core.distill.channelwise import spatial_divergence
+from bridgeta_core.distill.methods.channelwise import spatial_divergence
 from bridgeta_core.model.student import Taps
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from bridgeta_core.config.distill import DistillConfig
-from bridgeta_core.distill.base import Context, Distiller, Labels
+from bridgeta_core.distill.base import Context, Distiller, Example, Labels
 from bridgeta_core.distill.levels import Levels, decode_with_student
 from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student, Taps
@@ -24,9 +24,9 @@ class Direct(Distiller):
         super().__init__(config, student, teacher, config.levels.levels)
         self.levels = Levels(config.levels, student, teacher)
 
-    def prepare(self, teacher: Iterable[Taps]) -> None:
+    def prepare(self, examples: Iterable[Example], teacher: Teacher) -> None:
         """Measure the teacher's statistics on training frames."""
-        self.levels.prepare(teacher)
+        self.levels.prepare(example.taps for example in examples)
 
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute `kd/F`, `kd/D`, `kd/Z`, and `label/teacher_feature` where it has a weight."""

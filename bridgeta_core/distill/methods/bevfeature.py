@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bridgeta_core.config.distill import DistillConfig
-from bridgeta_core.distill.base import Context, Distiller, Labels
+from bridgeta_core.distill.base import Context, Distiller, Example, Labels
 from bridgeta_core.distill.cells import CellWeighting
 from bridgeta_core.distill.distance import squared_distance
 from bridgeta_core.distill.normalise import Normaliser, fit_scales, tap_widths
@@ -37,9 +37,9 @@ class BevFeature(Distiller):
         self.normaliser = Normaliser("teacher", tap_widths(teacher)["F"])
         self.foreground = CellWeighting("foreground", student.grid, student.bev_grid)
 
-    def prepare(self, teacher: Iterable[Taps]) -> None:
+    def prepare(self, examples: Iterable[Example], teacher: Teacher) -> None:
         """Measure the teacher's statistics on training frames."""
-        fit_scales({"F": [self.normaliser.teacher]}, teacher)
+        fit_scales({"F": [self.normaliser.teacher]}, (example.taps for example in examples))
 
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute `kd/feature`, `kd/relation`, `kd/response` and `kd/dense`, those with a weight."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bridgeta_core.config.distill import DistillConfig
-from bridgeta_core.distill.base import Context, Distiller, Labels
+from bridgeta_core.distill.base import Context, Distiller, Example, Labels
 from bridgeta_core.distill.cells import CellWeighting
 from bridgeta_core.distill.distance import squared_distance
 from bridgeta_core.distill.normalise import Normaliser, collect_scales, fit_scales, tap_widths
@@ -34,9 +34,9 @@ class FitNet(Distiller):
         self.adapters = nn.ModuleDict({x: _identity(widths[x]) for x in own.levels if own.adapter})
         self.cells = CellWeighting(own.cells, student.grid, student.bev_grid)
 
-    def prepare(self, teacher: Iterable[Taps]) -> None:
+    def prepare(self, examples: Iterable[Example], teacher: Teacher) -> None:
         """Measure the teacher's statistics on training frames."""
-        fit_scales(collect_scales(self.normalisers), teacher)
+        fit_scales(collect_scales(self.normalisers), (example.taps for example in examples))
 
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute `kd/F` and `kd/D`, those that are chosen."""

@@ -31,7 +31,7 @@ def test_the_scale_of_a_channel_does_not_matter(bench):
     for f in (torch.ones(8, 1, 1), factor):
         distiller = bench.distiller("fitnet", "fitnet.adapter=false", prepared=False)
         scaled = t._replace(F=t.F * f)
-        distiller.prepare([scaled])
+        distiller.prepare([bench.example()._replace(taps=scaled)], bench.teacher)
         student = Taps(s.F * f, s.D, s.Z)
         values.append(bench.losses(distiller, scaled, student)["kd/F"].item())
     # Not exactly: the floor under a channel's spread is relative to the median channel's.

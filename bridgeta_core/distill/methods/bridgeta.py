@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bridgeta_core.config.distill import BridgeTAConfig, DistillConfig
-from bridgeta_core.distill.base import Context, Distiller, Labels
+from bridgeta_core.distill.base import Context, Distiller, Example, Labels
 from bridgeta_core.distill.levels import Levels, decode_with_student
 from bridgeta_core.distill.normalise import TeacherScale, collect_scales, fit_scales, tap_widths
 from bridgeta_core.model.assistant import TeacherAssistant
@@ -126,11 +126,11 @@ class BridgeTA(Distiller):
         self.assistant = TeacherAssistant(width, own.network) if learned else None
         self.head = _OwnHead(own.network.channels, student, teacher) if own.reading == "own" else None
 
-    def prepare(self, teacher: Iterable[Taps]) -> None:
+    def prepare(self, examples: Iterable[Example], teacher: Teacher) -> None:
         """Measure the teacher's statistics on training frames."""
         scales = collect_scales(self.levels.normalisers)
         scales["F"].append(self.space)
-        fit_scales(scales, teacher)
+        fit_scales(scales, (example.taps for example in examples))
 
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute `kd/F`, `kd/D`, `kd/Z` and `label/assistant`."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bridgeta_core.config.distill import DistillConfig
-from bridgeta_core.distill.base import Context, Distiller, Labels
+from bridgeta_core.distill.base import Context, Distiller, Example, Labels
 from bridgeta_core.distill.cells import AreaAverage
 from bridgeta_core.distill.normalise import FEATURES, Normaliser, collect_scales, fit_scales, tap_widths
 from bridgeta_core.model.student import Student, Taps
@@ -37,9 +37,9 @@ class ChannelWise(Distiller):
         self.normalisers = nn.ModuleDict({level: Normaliser("teacher", widths[level]) for level in chosen})
         self.area = AreaAverage(student.grid, student.bev_grid)
 
-    def prepare(self, teacher: Iterable[Taps]) -> None:
+    def prepare(self, examples: Iterable[Example], teacher: Teacher) -> None:
         """Measure the teacher's statistics on training frames."""
-        fit_scales(collect_scales(self.normalisers), teacher)
+        fit_scales(collect_scales(self.normalisers), (example.taps for example in examples))
 
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute a term `kd/LEVEL` per chosen level."""

@@ -1,0 +1,42 @@
+"""Heads that are trained beside the networks: from features inside of one to class logits on the label grid."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bridgeta_core.geometry.classes import CLASSES
+from bridgeta_core.model.head import GridResampler
+from bridgeta_core.model.student import Student
+
+_PRIOR = 0.1  # probability of every class before training, as in the networks' own heads
+
+
+class DenseHead(nn.Module):
+    """Features `[B, C, y, x]` that cover the feature grid in cells of any size to logits `[B, 6, Y, X]`.
+
+    `body` leads from C to `channels`, and a 1x1 convolution from there to the classes.
+    """
+
+    def __init__(self, body: nn.Module, channels: int, student: Student) -> None:
+        super().__init__()
+        self.body, self.classify = body, nn.Conv2d(channels, len(CLASSES), 1)
+        self.size = student.bev_grid.shape
+        self.resample = GridResampler(student.bev_grid, student.grid)
+        assert self.classify.bias is not None
+        nn.init.constant_(self.classify.bias, math.log(_PRIOR / (1 - _PRIOR)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute the logits."""
+        logits = self.classify(self.body(features))
+        if logits.shape[-2:] != self.size:
+            logits = functional.interpolate(logits, size=self.size, mode="bilinear", align_corners=False)
+        return self.resample(logits)
+
+
+def list_stage_widths(network: nn.Module) -> list[int]:
+    """List the channels of what each stage of a student's or teacher's decoder gives."""
+    config = network.config if isinstance(network, Student) else network.model
+    return [int(width) for width in config.decoder.stages]  # type: ignore[union-attr]

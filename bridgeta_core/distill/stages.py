@@ -1,0 +1,53 @@
+"""What lies between the taps: the stages of a decoder, and what a teacher's fuser takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from bridgeta_core.model.decoder import Decoder
+from bridgeta_core.model.teacher import Teacher
+
+
+@contextmanager
+def record_stages(decoder: Decoder) -> Iterator[list[Tensor]]:
+    """Collect what each stage of a decoder gives, `[B, width, y, x]`, the finest first, while the block runs."""
+    outputs: list[Tensor] = []
+
+    def collect(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.append(output)
+
+    handles = [stage.register_forward_hook(collect) for stage in decoder.stages]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def record_fuser_input(teacher: Teacher) -> Iterator[list[Tensor]]:
+    """Collect what the teacher's fuser takes while the block runs: the channels of its cameras, then its LiDAR's,
+    `[B, C, Y', X']`.
+    """
+    inputs: list[Tensor] = []
+
+    def collect(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs.append(arguments[0])
+
+    handle = teacher.fuser.register_forward_pre_hook(collect)
+    try:
+        yield inputs
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def compute_stages(teacher: Teacher, features: Tensor) -> tuple[Tensor, ...]:
+    """Compute the stages of the teacher's decoder from its F, which a cache may hold, without a graph."""
+    with record_stages(teacher.decoder) as stages:
+        teacher.decoder(torch.relu(features))
+    return tuple(stages)

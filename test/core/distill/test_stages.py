@@ -1,0 +1,33 @@
+"""What lies between the taps, recorded while a network runs, and computed anew from the teacher's F."""
+
+from __future__ import annotations
+
+import torch
+
+from bridgeta_core.distill.stages import compute_stages, record_fuser_input, record_stages
+
+
+def test_the_stages_are_what_the_decoder_gives_on_its_way(bench):
+    with record_stages(bench.student.decoder) as stages:
+        taps = bench.student.eval()(bench.images, bench.student.plan(bench.intrinsics, bench.ego_T_cam))
+    features = torch.relu(taps.F)
+    for stage, recorded in zip(bench.student.decoder.stages, stages, strict=True):
+        features = stage(features)
+        assert torch.equal(features, recorded)
+        assert recorded.requires_grad
+    bench.student(bench.images, bench.student.plan(bench.intrinsics, bench.ego_T_cam))
+    assert len(stages) == len(bench.student.decoder.stages)  # nothing is recorded after the block
+
+
+def test_the_teachers_stages_follow_from_its_f_alone(bench):
+    with record_stages(bench.teacher.decoder) as stages:
+        taps = bench.teacher_taps()
+    computed = compute_stages(bench.teacher, taps.F)
+    assert all(torch.equal(one, other) for one, other in zip(computed, stages, strict=True))
+    assert not any(stage.requires_grad for stage in computed)
+
+
+def test_f_follows_from_the_fusers_input(bench):
+    with record_fuser_input(bench.teacher) as fused:
+        taps = bench.teacher_taps()
+    assert torch.equal(bench.teacher.fuser(fused[0]), taps.F)
