@@ -267,20 +267,31 @@ class DataConfig:
         "renders frames to train on, and validates on a nuScenes-format root",
     )
     train_root: Any = texts("data/train", "nuScenes-format folder to train on, or a list of such folders")
+    unlabelled_root: Any = texts(
+        None,
+        "folder, or a list, of drives whose labels are never read: distillation takes their scenes of train_scenes "
+        "among the unlabelled frames; training without a teacher leaves them out",
+        added=True,
+    )
     root_weights: list[float] = setting(
         [],
-        "how often the samples of each root of train_root are drawn, relative to one another; empty: every sample "
-        "equally often",
+        "how often the samples of each root of train_root, then of unlabelled_root, are drawn, relative to one "
+        "another; empty: every sample equally often",
         ge=1e-3,
         le=1e3,
         added=True,
     )
     val_root: Any = texts("data/val", "nuScenes-format folder to validate on (may equal train_root), or a list")
     version: str = setting("v1.0-trainval", "folder of the tables in all roots")
-    train_scenes: str = setting("all", "scenes of train_root: all, or an official split such as train")
+    train_scenes: str = setting(
+        "all", "scenes of train_root and unlabelled_root: all, or an official split such as train"
+    )
     val_scenes: str = setting("all", "scenes of val_root: all, or an official split such as val")
     labelled: float = setting(
-        1.0, "share of the scenes of train_scenes whose labels are used, evenly spread; at least one scene", ge=0, le=1
+        1.0,
+        "share of the scenes of train_scenes in train_root whose labels are used, evenly spread; at least one scene",
+        ge=0,
+        le=1,
     )
     unlabelled: str = setting(
         "rest", "frames that are distilled without labels: rest (of train_scenes), none, or scenes"
@@ -309,6 +320,11 @@ class DataConfig:
     def train_roots(self) -> list[str]:
         """The folders to train on."""
         return list_texts(self.train_root)
+
+    @property
+    def unlabelled_roots(self) -> list[str]:
+        """The folders of drives without labels."""
+        return list_texts(self.unlabelled_root)
 
     @property
     def val_roots(self) -> list[str]:

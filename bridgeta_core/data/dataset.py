@@ -63,6 +63,10 @@ class Dataset(ABC):
         """The positions of the samples of each root, where there are several."""
         return (range(len(self)),)
 
+    def find_origin(self, position: int) -> tuple[Dataset, int]:
+        """Find the dataset of a single root that a sample is of, and its position there."""
+        return self, position
+
     def __len__(self) -> int:
         return len(self.tokens)
 

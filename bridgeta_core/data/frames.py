@@ -188,7 +188,7 @@ class FrameDataset(TorchDataset[Frame]):
         """Return labels `[6, Y, X]` of the changed world, and known `[6]`; no image is read."""
         position = self.positions[position]
         raster = self.maps[self.dataset.scene_of(position).location]
-        if self._cache is not None and np.array_equal(change.world, np.eye(4)):
+        if self._cache is not None and any(raster.known) and np.array_equal(change.world, np.eye(4)):
             labels = self._cache.read(position)
         else:
             labels = change.rasterise(raster, self.dataset.global_T_ego(position), self.grid)

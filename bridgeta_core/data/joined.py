@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bridgeta_core.config.experiment import LabelConfig
 from bridgeta_core.data.dataset import Dataset, open_dataset
+from bridgeta_core.data.maps.expansion import LAYERS
 from bridgeta_core.data.maps.raster import MapRaster
 from bridgeta_core.data.sample import Sample, Scene, SensorRecord
 from bridgeta_core.geometry.transforms import Matrix
@@ -22,10 +23,11 @@ class JoinedDataset(Dataset):
     """The samples of several datasets, one dataset after the other.
 
     Scenes and locations carry the name of their root, as in `town-2/scene-0001`: roots may have equal names for other
-    drives and maps. Raises BridgeTAError (exit code 2) when a root comes twice or two roots share samples.
+    drives and maps. The maps of the last `unlabelled` datasets are never read; empty ones, which know no class, stand
+    for them. Raises BridgeTAError (exit code 2) when a root comes twice or two roots share samples.
     """
 
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
+    def __init__(self, datasets: Sequence[Dataset], unlabelled: int = 0) -> None:
         roots = [dataset.root for dataset in datasets]
         common = Path(os.path.commonpath(roots))
         names = [root.name for root in roots]
@@ -34,7 +36,13 @@ class JoinedDataset(Dataset):
         self._datasets = dict(zip(names, datasets, strict=True))
         if len(self._datasets) < len(datasets):
             twice = next(root for root in roots if roots.count(root) > 1)
-            raise BridgeTAError("this root comes twice in the list of roots", where=twice, exit_code=2)
+            raise BridgeTAError(
+                "this root comes twice in the list of roots",
+                where=twice,
+                fix="Give every root once: its labels are used (data.train_root) or not (data.unlabelled_root)",
+                exit_code=2,
+            )
+        self._unlabelled = frozenset(names[len(names) - unlabelled :])
         self._starts = np.cumsum([0, *map(len, datasets)])
         scenes = [
             Scene(
@@ -66,6 +74,11 @@ class JoinedDataset(Dataset):
         """The positions of the samples of each root."""
         return tuple(map(range, self._starts[:-1].tolist(), self._starts[1:].tolist()))
 
+    def find_origin(self, position: int) -> tuple[Dataset, int]:
+        """Find the dataset of a single root that a sample is of, and its position there."""
+        name, own = self._find(position)
+        return self._datasets[name], own
+
     def __getitem__(self, position: int) -> Sample:
         if not -len(self) <= position < len(self):
             raise IndexError(position)
@@ -91,12 +104,14 @@ class JoinedDataset(Dataset):
     def raster(self, location: str, labels: LabelConfig) -> MapRaster:
         """Load the map of a location. Raises BridgeTAError when it is missing or broken."""
         name, _, own = location.rpartition("/")
+        if name in self._unlabelled:
+            return MapRaster(own, dict.fromkeys(LAYERS, np.empty(0, dtype=object)), labels)
         return self._datasets[name].raster(own, labels)
 
     def map_files(self, location: str) -> list[Path]:
         """List the files that the map depends on."""
         name, _, own = location.rpartition("/")
-        return self._datasets[name].map_files(own)
+        return [] if name in self._unlabelled else self._datasets[name].map_files(own)
 
     def select(self, scenes: str) -> list[int]:
         """Return the positions of scenes "a/b,c/d", or of what every root selects: "all", or an official split."""
@@ -112,7 +127,10 @@ class JoinedDataset(Dataset):
         return list(self._datasets)[number], position - int(self._starts[number])
 
 
-def open_roots(name: str, roots: Sequence[str], version: str) -> Dataset:
-    """Open the dataset in one root, or those in several as one. Raises BridgeTAError as `open_dataset` does."""
-    datasets = [open_dataset(name, root, version) for root in roots]
-    return datasets[0] if len(datasets) == 1 else JoinedDataset(datasets)
+def open_roots(name: str, roots: Sequence[str], version: str, unlabelled: Sequence[str] = ()) -> Dataset:
+    """Open the dataset in one root, or those in several as one. Raises BridgeTAError as `open_dataset` does.
+
+    Those in the roots `unlabelled` come last, and without their labels.
+    """
+    datasets = [open_dataset(name, root, version) for root in (*roots, *unlabelled)]
+    return datasets[0] if len(datasets) == 1 else JoinedDataset(datasets, len(unlabelled))

@@ -56,6 +56,8 @@ def save_record(path: Path, outcome: RunOutcome) -> None:
     import torch
 
     data, pace = outcome.experiment.data, outcome.seconds_per_step
+    # A run without a teacher does not read them.
+    without_labels = data.unlabelled_roots if outcome.frames["unlabelled"] else []
     content: dict[str, Any] = {
         "kind": outcome.kind,
         **_describe_process(),
@@ -65,7 +67,12 @@ def save_record(path: Path, outcome: RunOutcome) -> None:
         "seed": outcome.experiment.train.seed,
         "train_root": _one_or_all([str(Path(root)) for root in data.train_roots]),
         "val_root": _one_or_all([str(Path(root)) for root in data.val_roots]),
-        "synthetic_data": {"train": _describe_training(data), "val": _describe_roots(data.val_roots)},
+        **({"unlabelled_root": _one_or_all([str(Path(root)) for root in without_labels])} if without_labels else {}),
+        "synthetic_data": {
+            "train": _describe_training(data),
+            **({"unlabelled": _describe_roots(without_labels)} if without_labels else {}),
+            "val": _describe_roots(data.val_roots),
+        },
         "frames": dict(outcome.frames),
         "epochs": outcome.epochs,
         "steps": outcome.steps,

@@ -23,6 +23,8 @@ BySeed = Mapping[int, float]
 
 FORMAT = "bridgeta-study/1"
 
+_PLACES = ("data.train_root ", "data.unlabelled_root ", "data.val_root ")
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -139,7 +141,7 @@ def _read_finished(runs: Sequence[Run]) -> dict[str, FinishedRun]:
 def _list_deviations(run: Run, settings: Mapping[str, Any]) -> list[str]:
     """Leave out where the data lay, which does not matter to the reader of a table."""
     different = list_deviations(settings, run.experiment, run.kind)
-    return [text for text in different if not text.startswith(("data.train_root ", "data.val_root "))]
+    return [text for text in different if not text.startswith(_PLACES)]
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,12 @@ def _check_roots(runs: Sequence[Run]) -> None:
     """Report missing data once, instead of once for every run."""
     for run in runs:
         data = run.experiment.data
-        for key, root in [("train_root", r) for r in data.train_roots] + [("val_root", r) for r in data.val_roots]:
-            if not Path(root).is_dir():
+        roots = {"train_root": data.train_roots, "unlabelled_root": data.unlabelled_roots, "val_root": data.val_roots}
+        for key, named in roots.items():
+            if missing := [root for root in named if not Path(root).is_dir()]:
                 raise BridgeTAError(
                     f"data.{key} of {run.name} is not a folder",
-                    where=root,
+                    where=missing[0],
                     fix="Give a nuScenes-format root",
                     exit_code=2,
                 )

@@ -138,8 +138,9 @@ class RunFrames(lightning.LightningDataModule):
 class Frames(RunFrames):
     """Training and validation frames; order and augmentation depend only on the seed, the epoch and the sample.
 
-    With `lidar` frames have points. The argument `unlabelled` lets frames without labels take part. The attributes
-    `labelled` and `unlabelled` are positions in the dataset `training`.
+    With `lidar` frames have points. The argument `unlabelled` lets frames without labels take part, those that
+    `data.labelled` leaves out and those of `data.unlabelled_root`. The attributes `labelled` and `unlabelled` are
+    positions in the dataset `training`.
     """
 
     batches: MixedBatches
@@ -154,7 +155,8 @@ class Frames(RunFrames):
         data, train = experiment.data, experiment.train
         super().__init__(experiment, processes, data.source, lidar)
         augment = Augment(data.augment, train.seed)
-        dataset = open_roots(data.source, data.train_roots, data.version)
+        without_labels = data.unlabelled_roots if unlabelled else []
+        dataset = open_roots(data.source, data.train_roots, data.version, without_labels)
         self._parts = dataset.parts
         chosen = Selection.choose(dataset, data, unlabelled)
         common = data.cameras, experiment.model.image, experiment.grid
@@ -192,18 +194,20 @@ class Frames(RunFrames):
 
     def _weigh(self, positions: Sequence[int]) -> Sequence[int]:
         """Repeat positions so that those of each root are drawn as often as its weight says."""
-        weights = self.experiment.data.root_weights
+        data, weights = self.experiment.data, self.experiment.data.root_weights
         if not weights:
             return positions
-        if len(weights) != len(self._parts):
+        if len(weights) != len(roots := data.train_roots + data.unlabelled_roots):
             raise BridgeTAError(
-                f"data.root_weights has {len(weights)} weights for {len(self._parts)} roots of data.train_root",
+                f"data.root_weights has {len(weights)} weights for {len(roots)} roots of data.train_root and "
+                "data.unlabelled_root",
                 fix="Give one weight for each root, in their order, or none",
                 exit_code=2,
             )
-        part_of = np.repeat(np.arange(len(weights)), [len(part) for part in self._parts])[self.training.positions]
-        parts = [[i for i in positions if part_of[i] == part] for part in range(len(weights))]
-        return weigh_parts(parts, weights, self.experiment.train.seed)
+        numbers = range(len(self._parts))  # without those of data.unlabelled_root where they take no part
+        part_of = np.repeat(numbers, [len(part) for part in self._parts])[self.training.positions]
+        parts = [[i for i in positions if part_of[i] == part] for part in numbers]
+        return weigh_parts(parts, weights[: len(parts)], self.experiment.train.seed)
 
     def use_cache(self, folder: str | Path, features: BevGrid | None = None) -> dict[str, CachedFrames]:
         """Cache the frames `train` and `val`.

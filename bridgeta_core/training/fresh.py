@@ -72,6 +72,7 @@ class FreshFrames(RunFrames):
             "steps_per_epoch to how many batches an epoch has": not data.steps_per_epoch,
             "balance=false": data.balance,
             "labelled=1": data.labelled < 1,
+            "unlabelled_root=null": bool(data.unlabelled_roots),
             "root_weights=[]": bool(data.root_weights),
         }
         if changes := [f"data.{change}" for change, is_wrong in wrong.items() if is_wrong]:

@@ -39,10 +39,13 @@ class Selection:
     def choose(cls, dataset: Dataset, data: DataConfig, with_unlabelled: bool) -> Selection:
         """Choose the share `data.labelled` of the scenes, and with `with_unlabelled` those of `data.unlabelled`.
 
-        A scene whose labels are used is never among the unlabelled ones.
+        A scene whose labels are used is never among the unlabelled ones, and one of `data.unlabelled_root`, whose
+        samples follow those of `data.train_root`, never among the labelled ones.
         """
         scenes = _select_scenes(dataset, data.train_scenes)
-        chosen = space_evenly(scenes, max(1, round(data.labelled * len(scenes))))
+        end = dataset.parts[len(data.train_roots) - 1].stop
+        own = [name for name in scenes if dataset.scene(name).samples.start < end]
+        chosen = space_evenly(own, max(1, round(data.labelled * len(own))))
         rest: list[str] = []
         if with_unlabelled and data.unlabelled != "none":
             pool = scenes if data.unlabelled == "rest" else _select_scenes(dataset, data.unlabelled)

@@ -42,14 +42,17 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-def texts(default: str, help: str) -> Any:
-    """Make a dataclass field, of type Any, for a text or a list of at least one; read it with `list_texts`."""
-    return field(default=default, metadata={"help": help, "texts": True})
+def texts(default: str | None, help: str, *, added: bool = False) -> Any:
+    """Make a dataclass field, of type Any, for a text or a list of at least one; read it with `list_texts`.
+
+    Where the default is None, None is allowed and stands for no text. `added` is as in `setting`.
+    """
+    return field(default=default, metadata={"help": help, "texts": True, "added": added})
 
 
-def list_texts(value: str | list[str]) -> list[str]:
+def list_texts(value: str | list[str] | None) -> list[str]:
     """Return the texts of a field that `texts` made, as a list."""
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str) else value or []
 
 
 def _unlock(node: DictConfig) -> None:
@@ -66,7 +69,7 @@ def _check_ranges(value: Any, path: str, where: object) -> None:
         if dataclasses.is_dataclass(item):
             _check_ranges(item, f"{name}.", where)
             continue
-        if rule.get("texts") and not _is_texts(item):
+        if rule.get("texts") and not _is_texts(item) and (item is not None or f.default is not None):
             raise BridgeTAError(
                 f"{name} = {item!r} is neither a text nor a list of texts",
                 where=where,

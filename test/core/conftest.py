@@ -234,6 +234,14 @@ def other_root(_small_root: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return root
 
 
+@pytest.fixture(scope="session")
+def fleet_root(other_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The other root without its maps, to read only: drives of a fleet."""
+    root = Path(shutil.copytree(other_root, tmp_path_factory.mktemp("fleet") / "fleet"))
+    shutil.rmtree(root / "maps")
+    return root
+
+
 @pytest.fixture
 def broken_root(_small_root: Path, tmp_path: Path) -> Path:
     """A copy of the small root to break."""

@@ -44,7 +44,9 @@ _ARRAYS = {
 
 @dataclass
 class _Scene:
-    """Positions of a scene's frames in the dataset, and its folders by kind: frames, points, taps."""
+    """The name of a scene in its root, positions of its frames in the dataset, and its folders by kind: frames,
+    points, taps.
+    """
 
     name: str
     positions: range
@@ -74,10 +76,12 @@ class CachedFrames(Dataset[Frame]):
             self._border = frames.augment.settings.image_shift
         self._workers, self._rank, self._world = workers, rank, world
         self._scenes: list[_Scene] = []
+        before = ""
         for position, name in enumerate(frames.scene_names()):
-            if not self._scenes or self._scenes[-1].name != name:
-                self._scenes.append(_Scene(name, range(position, position)))
-            scene = self._scenes[-1]
+            if name != before:
+                dataset, own = frames.dataset.find_origin(frames.positions[position])
+                self._scenes.append(_Scene(dataset.scene_of(own).name, range(position, position)))
+            scene, before = self._scenes[-1], name
             scene.positions = range(scene.positions.start, position + 1)
         self._place = [(s, row) for s, scene in enumerate(self._scenes) for row in range(len(scene.positions))]
         self._open: dict[int, dict[str, Arrays]] = {}

@@ -19,8 +19,9 @@ def hash_frames(frames: FrameDataset, positions: Sequence[int]) -> str:
     """Hash what images, calibrations and labels at some positions depend on: settings, poses, and name, size and time
     of each file.
     """
-    samples, root = [frames.sample(i) for i in positions], frames.dataset.root
+    samples, root = [frames.sample(i) for i in positions], _find_root(frames, positions)
     cities = dict.fromkeys(sample.location for sample in samples)
+    is_labelled = any(known for city in cities for known in frames.maps[city].known)
     return hash_json(
         [
             _LAYOUT,
@@ -34,13 +35,14 @@ def hash_frames(frames: FrameDataset, positions: Sequence[int]) -> str:
             [describe_file(path, root) for city in cities for path in frames.dataset.map_files(city)],
             frames.label_config.key(),
             *([frames.border] if frames.border else []),
+            *([] if is_labelled else ["unlabelled"]),
         ]
     )
 
 
 def hash_points(frames: FrameDataset, positions: Sequence[int], lidar: LidarConfig) -> str:
     """Hash what LiDAR points at some positions depend on: the settings that choose them, and all sweeps."""
-    root, records = frames.dataset.root, []
+    root, records = _find_root(frames, positions), []
     for i in positions:
         records += frames.dataset.lidar_sweeps(frames.positions[i], lidar.sweeps)
     chosen: dict[str, Any] = {"sweeps": lidar.sweeps, "ego_radius": lidar.ego_radius}  # the others are the network's
@@ -52,6 +54,11 @@ def hash_points(frames: FrameDataset, positions: Sequence[int], lidar: LidarConf
 def hash_taps(frames: str, points: str, teacher: str) -> str:
     """Hash what a teacher's taps depend on: the keys of its inputs, and the hash of its weights file."""
     return hash_json([_LAYOUT, "taps", frames, points, teacher])
+
+
+def _find_root(frames: FrameDataset, positions: Sequence[int]) -> Path:
+    """Find the root of some positions of one scene, which is the same in whatever list of roots."""
+    return frames.dataset.find_origin(frames.positions[positions[0]])[0].root
 
 
 def _describe_record(record: SensorRecord, root: Path) -> Any:

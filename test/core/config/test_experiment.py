@@ -78,6 +78,7 @@ def test_defaults_are_not_shared():
         ("data.val_root=[a,3]", "data.val_root = .* is neither"),
         ("data.val_root={a: b}", "data.val_root = .* is neither"),
         ("data.train_root=null", "data.train_root = None is neither"),
+        ("data.unlabelled_root=[]", r"data.unlabelled_root = \[\] is neither"),
         ("data.root_weights=[1,0]", "data.root_weights = 0.0 must be between"),
         ("train.initial=*b", r"train.initial: is not YAML \(found undefined alias"),
         ("train.initial=a: b: c", "train.initial: is not YAML"),

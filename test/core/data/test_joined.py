@@ -106,6 +106,28 @@ def test_a_root_that_comes_twice_is_refused(small_root):
     with pytest.raises(BridgeTAError, match=f"{small_root}: this root comes twice") as raised:
         open_roots("nuscenes", [small_root, small_root], VERSION)
     assert raised.value.exit_code == 2
+    with pytest.raises(BridgeTAError, match=r"comes twice .*\(data.train_root\) or not \(data.unlabelled_root\)"):
+        open_roots("nuscenes", [small_root], VERSION, [small_root])
+
+
+@pytest.mark.parametrize("mode", ["compatible", "bevfusion", "exact"])
+def test_maps_of_unlabelled_roots_are_empty_and_never_read(small_root, fleet_root, mode):
+    joined, labels = open_roots("nuscenes", [small_root], VERSION, [fleet_root]), LabelConfig(mode=mode)
+    place = joined.scenes[2].location
+    assert place == "fleet/singapore-onenorth"
+    raster = joined.raster(place, labels)
+    assert raster.known == (False,) * 6
+    assert not raster.rasterise(joined.global_T_ego(4), GRID).any()
+    assert joined.map_files(place) == []
+    assert any(joined.raster(joined.scenes[0].location, labels).known)
+    assert joined.map_files(joined.scenes[0].location)
+
+
+def test_samples_know_the_root_that_they_are_from(alone, joined):
+    for position in range(8):
+        dataset, own = joined.find_origin(position)
+        assert (dataset.root, own) == (alone[position // 4].root, position % 4)
+    assert alone[1].find_origin(3) == (alone[1], 3)
 
 
 def test_roots_of_the_same_drives_are_refused(small_root, broken_root):

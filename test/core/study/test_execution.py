@@ -210,8 +210,9 @@ def test_the_command_of_a_run_is_one_that_a_user_could_type(tmp_path):
     assert "--resume" in done.stdout
 
 
-def test_missing_data_are_one_error_before_anything_starts(make_study, pretend, quiet, tmp_path):
-    study = make_study("data.val_root=/nowhere", **ONE)
-    with pytest.raises(BridgeTAError, match=r"/nowhere: data.val_root of .* is not a folder"):
+@pytest.mark.parametrize("key", ["val_root", "unlabelled_root"])
+def test_missing_data_are_one_error_before_anything_starts(make_study, pretend, quiet, tmp_path, key):
+    study = make_study(f"data.{key}=/nowhere", **ONE)
+    with pytest.raises(BridgeTAError, match=rf"/nowhere: data.{key} of .* is not a folder"):
         run_study(study, tmp_path / "out", 2, quiet, pretend(""))
     assert not list((tmp_path / "out").glob("*/*"))

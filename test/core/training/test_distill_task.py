@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,17 @@ def test_only_the_student_is_exported(finished, teacher):
     assert len(student.state_dict()) == len([name for name in names if name.startswith("student.")])
     assert info.provenance["unlabelled_samples"] == 2
     assert len(info.provenance["teacher_sha256"]) == 64
+
+
+def test_drives_without_maps_are_distilled_from_the_cache(two_scenes, teacher, small_root, fleet_root, tmp_path):
+    cached = f"data.unlabelled_root={fleet_root}", f"data.cache={tmp_path / 'cache'}"
+    settings = two_scenes(f"distill.teacher={teacher}", *AT_ONCE, *cached, "train.epochs=1", "data.steps_per_epoch=2")
+    train_distill(settings, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["frames"] == {"labelled": 4, "unlabelled": 4, "validation": 4}
+    assert (record["train_root"], record["unlabelled_root"]) == (str(small_root), str(fleet_root))
+    assert record["synthetic_data"] == {"train": None, "unlabelled": None, "val": None}
+    assert math.isfinite(rows(tmp_path / "run", "train/loss")[0])
 
 
 def test_distillation_does_not_change_the_teacher(distil, teacher):

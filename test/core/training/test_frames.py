@@ -51,6 +51,52 @@ def test_every_batch_has_its_share_of_unlabelled_frames(two_scenes):
         assert not batch.labels[~labelled].any()
 
 
+@pytest.mark.parametrize("options", [[], ["data.cache"], ["labels.cache"]], ids=["files", "cache", "cached labels"])
+def test_drives_of_another_city_join_without_labels(two_scenes, fleet_root, tmp_path, options):
+    settings = two_scenes(f"data.unlabelled_root={fleet_root}", *(f"{option}={tmp_path}" for option in options))
+    frames = Frames(settings, Processes(), unlabelled=True)
+    assert (frames.labelled, frames.unlabelled) == ([0, 1, 2, 3], [4, 5, 6, 7])
+    if settings.data.cache:
+        frames.use_cache(settings.data.cache)
+    frames.trainer = type("Trainer", (), {"current_epoch": 0})
+    for batch in frames.train_dataloader():
+        assert [token.startswith("other-") for token in batch.tokens] == [False, True]
+        assert batch.labels[0].any()
+        assert batch.known[0].any()
+        assert not batch.labels[1].any()
+        assert not batch.known[1].any()
+        assert batch.images[1].any()
+
+
+def test_training_without_a_teacher_leaves_drives_without_labels_out(two_scenes, fleet_root):
+    frames = Frames(two_scenes(f"data.unlabelled_root={fleet_root}"), Processes())
+    plain = Frames(two_scenes(), Processes())
+    assert (len(frames.training), frames.unlabelled) == (4, [])
+    assert [frames.training.sample(i).scene for i in range(4)] == [plain.training.sample(i).scene for i in range(4)]
+    assert list(frames.batches) == list(plain.batches)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_another_city_does_not_change_which_frames_have_labels(two_scenes, fleet_root, share):
+    alone = Frames(two_scenes(f"data.labelled={share}"), Processes())
+    settings = two_scenes(f"data.labelled={share}", f"data.unlabelled_root=[{fleet_root}]")
+    joined = Frames(settings, Processes(), unlabelled=True)
+    tokens = [[frames.training.sample(i).token for i in frames.labelled] for frames in (joined, alone)]
+    assert tokens[0] == tokens[1]
+
+
+def test_a_root_cannot_have_labels_and_have_none(two_scenes, small_root):
+    with pytest.raises(BridgeTAError, match="this root comes twice") as caught:
+        Frames(two_scenes(f"data.unlabelled_root=[{small_root}]"), Processes(), unlabelled=True)
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_unlabelled_root_is_named(two_scenes, tmp_path):
+    with pytest.raises(BridgeTAError, match=f"{tmp_path / 'nowhere'}") as caught:
+        Frames(two_scenes(f"data.unlabelled_root={tmp_path / 'nowhere'}"), Processes(), unlabelled=True)
+    assert caught.value.exit_code == 2
+
+
 def test_a_class_that_no_map_of_the_labelled_frames_knows_is_found(two_scenes):
     assert Frames(two_scenes("data.train_scenes=mini_val"), Processes()).find_unknown_classes() == ["stop_line"]
     assert Frames(two_scenes(), Processes()).find_unknown_classes() == []
@@ -69,9 +115,21 @@ def test_frames_of_several_roots_are_drawn_by_their_weights(two_scenes, small_ro
     assert drawn[True] == 3 * drawn[False] > 0
 
 
-def test_as_many_weights_as_roots_are_needed(two_scenes):
+def test_as_many_weights_as_roots_are_needed(two_scenes, fleet_root):
     with pytest.raises(BridgeTAError, match=r"root_weights has 2 weights for 1 roots of data\.train_root"):
         Frames(two_scenes("data.root_weights=[1,3]"), Processes())
+    with pytest.raises(BridgeTAError, match=r"root_weights has 1 weights for 2 roots"):
+        Frames(two_scenes("data.root_weights=[1]", f"data.unlabelled_root={fleet_root}"), Processes())
+
+
+def test_unlabelled_roots_have_weights_too(two_scenes, fleet_root):
+    settings = two_scenes(
+        "data.labelled=0.5", "data.root_weights=[3,1]", f"data.unlabelled_root={fleet_root}", "data.steps_per_epoch=16"
+    )
+    frames = Frames(settings, Processes(), unlabelled=True)
+    drawn = Counter(i for batch in frames.batches for i in batch)
+    assert drawn[2] + drawn[3] == 3 * sum(drawn[i] for i in range(4, 8)) == 12
+    assert Frames(settings, Processes()).labelled == [0, 1]
 
 
 def test_more_processes_than_validation_frames_are_refused(two_scenes):
@@ -195,11 +253,11 @@ def test_a_changed_frame_equals_one_that_is_read_changed(two_scenes):
 
 def test_settings_that_mean_nothing_to_fresh_frames_are_named(two_scenes):
     wrong = ["data.steps_per_epoch=0", "data.balance=true", "data.labelled=0.5", "data.root_weights=[1.0]"]
+    wrong += ["data.unlabelled_root=data/fleet"]
     with pytest.raises(BridgeTAError, match="without end") as caught:
         open_frames(two_scenes("data.source=synthetic", *wrong), Processes())
-    assert all(
-        key in str(caught.value.fix) for key in ("steps_per_epoch", "balance=false", "labelled=1", "root_weights=[]")
-    )
+    meant = ("steps_per_epoch", "balance=false", "labelled=1", "root_weights=[]", "unlabelled_root=null")
+    assert all(key in str(caught.value.fix) for key in meant)
     one = two_scenes(*ENDLESS, "data.fresh.pool=1", "data.fresh.frames=1", "data.fresh.drives=1")
     with pytest.raises(BridgeTAError, match=r"batch_size = 2 is too much for 1 towns of 1 frames"):
         open_frames(one, Processes())

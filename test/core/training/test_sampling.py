@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgeta_core.config.experiment import DataConfig, ImageConfig
+from bridgeta_core.data.dataset import Dataset
 from bridgeta_core.data.frames import FrameDataset
+from bridgeta_core.data.joined import open_roots
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.training.sampling import (
@@ -167,6 +169,23 @@ def test_labelled_scenes_are_never_among_the_unlabelled(index):
     data = DataConfig(train_scenes="mini_train", unlabelled="all")
     assert Selection.choose(index, data, True) == Selection((FIRST,), (SECOND,))
     assert Selection.choose(index, replace(data, unlabelled=FIRST), True) == Selection((FIRST,), ())
+
+
+@pytest.fixture(scope="module")
+def with_fleet(small_root, fleet_root) -> Dataset:
+    return open_roots("nuscenes", [small_root], "v1.0-mini", [fleet_root])
+
+
+def test_scenes_of_unlabelled_roots_are_never_among_the_labelled(with_fleet, small_root, fleet_root):
+    data = DataConfig(train_root=str(small_root), unlabelled_root=str(fleet_root))
+    ours, theirs = (tuple(f"{root}/{name}" for name in (FIRST, SECOND)) for root in ("root", "fleet"))
+    assert Selection.choose(with_fleet, data, True) == Selection(ours, theirs)
+    few = replace(data, labelled=0.5)
+    assert Selection.choose(with_fleet, few, True) == Selection(ours[:1], (ours[1], *theirs))
+    named = replace(few, train_scenes="mini_val")
+    assert Selection.choose(with_fleet, named, True) == Selection(ours[1:], theirs[1:])
+    assert Selection.choose(with_fleet, replace(few, unlabelled="none"), True) == Selection(ours[:1], ())
+    assert Selection.choose(with_fleet, replace(data, unlabelled=theirs[0]), True) == Selection(ours, theirs[:1])
 
 
 def test_a_missing_scene_is_named(index):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from bridgeta_core.config.experiment import AugmentConfig, ImageConfig, LabelConfig, LidarConfig
 from bridgeta_core.data.augment import Augment
 from bridgeta_core.data.frames import FrameDataset
+from bridgeta_core.data.joined import open_roots
 from bridgeta_core.data.nuscenes.dataset import NuScenesDataset
 from bridgeta_core.geometry.grid import BevGrid
 from bridgeta_core.model.student import Taps
@@ -181,6 +183,29 @@ def test_another_choice_of_scenes_shares_the_cache(small_root, folder, cached):
     some = CachedFrames(dataset(small_root, "scene-0103"), folder)
     assert [some[i].token for i in range(2)] == ["scene-0103-0", "scene-0103-1"]
     assert same(some[1], cached[3])
+
+
+def test_other_lists_of_roots_share_the_cache(small_root, other_root, fleet_root, folder, tmp_path):
+    def open_cache(*roots: Path, unlabelled: tuple[Path, ...] = ()) -> CachedFrames:
+        joined = open_roots("nuscenes", roots, "v1.0-mini", unlabelled)
+        frames = FrameDataset(joined, "all", ("CAM_FRONT", "CAM_BACK"), IMAGE, BevGrid(resolution=4.0))
+        cache = CachedFrames(frames, tmp_path)
+        cache.add_points(LIDAR)
+        assert all(same(cache[i], frames[i]) for i in range(len(frames)))
+        return cache
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    before = set(tmp_path.iterdir())
+    open_cache(other_root, small_root)
+    added = set(tmp_path.iterdir()) - before
+    assert [path.name.split("-")[2] for path in added] == [
+        "frames",
+        "frames",
+    ]  # its points are copies of the small root's
+    assert open_cache(small_root, unlabelled=(other_root,))[4].known.any() == 0  # not with the labels of the other list
+    more = set(tmp_path.iterdir()) - before - added
+    assert [path.name.split("-")[2] for path in more] == ["frames", "frames"]
+    assert not open_cache(small_root, unlabelled=(fleet_root,))[4].labels.any()
 
 
 @pytest.mark.parametrize(
