@@ -51,7 +51,12 @@ class StudyConfig:
     overrides: list[str] = setting([], "key=value settings of all runs, before those of budgets and arms")
     seeds: list[int] = setting([0], "seeds of the arms' runs", ge=0, le=config.LARGEST_SEED)
     budgets: dict[str, list[str]] = setting({}, "label budgets: name and key=value settings, such as full: []")
-    teachers: dict[str, list[str]] = setting({}, "teachers: name and key=value settings; no budget applies to them")
+    teachers: dict[str, list[str]] = setting({}, "teachers: name and key=value settings, after those of their budget")
+    shared_teachers: bool = setting(
+        False,
+        "each teacher is trained once, without the settings of a budget, and serves all budgets; otherwise it is "
+        "trained for every budget, so that what is hidden from a student is hidden from its teacher",
+    )
     teacher_seeds: list[int] = setting(
         [0],
         "seeds of each teacher; dealt out to the arms' seeds in turn, so that all arms of a seed have one teacher",
@@ -83,6 +88,10 @@ class StudyConfig:
     def teacher_of(self, arm: str) -> str:
         """Return the teacher of an arm; the first one for an arm without a teacher."""
         return self.arms[arm].teacher or next(iter(self.teachers), "")
+
+    def teacher_budget(self, budget: str) -> str:
+        """Return the budget that a teacher of this budget is trained on; empty where all budgets share it."""
+        return "" if self.shared_teachers else budget
 
     def teacher_seed(self, seed: int) -> int:
         """Return the seed of the teacher that teaches a seed of the arms."""
@@ -120,8 +129,8 @@ def _check_names(study: StudyConfig) -> None:
                     f"{key}.{name}: the name is also that of a folder",
                     "Use letters, digits and . _ + - only, and put the rest into the arm's title",
                 )
-    if TEACHERS in study.arms:
-        raise _error(f"arms.{TEACHERS}: the folder of that name is the teachers'", "Give the arm another name")
+            if name == TEACHERS:
+                raise _error(f"{key}.{TEACHERS}: the folder of that name is that of all teachers", "Give another name")
     for key, seeds in (("seeds", study.seeds), ("teacher_seeds", study.teacher_seeds)):
         if not seeds or len(set(seeds)) < len(seeds):
             raise _error(f"{key} = {seeds} must name at least one seed, and each once", f"For instance {key}=[0,1,2]")

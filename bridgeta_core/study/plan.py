@@ -19,8 +19,9 @@ from bridgeta_core.utils.errors import BridgeTAError
 class Run:
     """One training run in its `folder`, after the runs named in `needs`.
 
-    `arm` is the teacher's name and `budget` is empty for a teacher. The `experiment` of a run that trains as long as
-    the arm `like` is not final: `equal_time.resolve_length` changes its length once the runs that it needs are done.
+    For a teacher `arm` is its name, and `budget` is empty where all budgets share it. The `experiment` of a run that
+    trains as long as the arm `like` is not final: `equal_time.resolve_length` changes its length once the runs that it
+    needs are done.
     """
 
     kind: str
@@ -36,7 +37,7 @@ class Run:
     def name(self) -> str:
         """Arm, budget and seed; the path of `folder` in the study's folder."""
         if self.kind == "teacher":
-            return name_teacher_run(self.arm, self.seed)
+            return name_teacher_run(self.arm, self.budget, self.seed)
         return name_run(self.arm, self.budget, self.seed)
 
 
@@ -45,9 +46,9 @@ def name_run(arm: str, budget: str, seed: int) -> str:
     return f"{arm}/{budget}/seed{seed}"
 
 
-def name_teacher_run(teacher: str, seed: int) -> str:
-    """Name a teacher's run; the name is also its path in the study's folder."""
-    return f"{TEACHERS}/{teacher}/seed{seed}"
+def name_teacher_run(teacher: str, budget: str, seed: int) -> str:
+    """Name a teacher's run; the name is also its path in the study's folder. A shared teacher has an empty budget."""
+    return "/".join(part for part in (TEACHERS, teacher, budget, f"seed{seed}") if part)
 
 
 def order_arms(study: StudyConfig) -> list[str]:
@@ -66,13 +67,14 @@ def plan(study: StudyConfig, out: Path) -> list[Run]:
     Raises BridgeTAError that names the arm, budget or teacher whose settings are wrong.
     """
     experiments = _Experiments(study)
-    runs = [
-        Run(
-            "teacher", teacher, "", seed, out / name_teacher_run(teacher, seed), experiments.load_teacher(teacher, seed)
-        )
-        for seed in study.teacher_seeds
-        for teacher in study.teachers
-    ]
+    runs = []
+    for seed in study.teacher_seeds:
+        for budget in dict.fromkeys(map(study.teacher_budget, study.budgets)):
+            for teacher in study.teachers:
+                folder = out / name_teacher_run(teacher, budget, seed)
+                runs.append(
+                    Run("teacher", teacher, budget, seed, folder, experiments.load_teacher(teacher, budget, seed))
+                )
     for seed in study.seeds:
         for budget in study.budgets:
             for arm in order_arms(study):
@@ -84,7 +86,7 @@ def plan(study: StudyConfig, out: Path) -> list[Run]:
 def _make_run(study: StudyConfig, experiment: Experiment, arm: str, budget: str, seed: int, out: Path) -> Run:
     settings, needs = study.arms[arm], list[str]()
     if settings.kind == "distill":
-        teacher = name_teacher_run(study.teacher_of(arm), study.teacher_seed(seed))
+        teacher = name_teacher_run(study.teacher_of(arm), study.teacher_budget(budget), study.teacher_seed(seed))
         needs.append(teacher)
         experiment.distill.teacher = str(RunFolder(out / teacher, "teacher").weights)
     if settings.like:
@@ -105,8 +107,11 @@ class _Experiments:
     def __init__(self, study: StudyConfig) -> None:
         self._study = study
 
-    def load_teacher(self, teacher: str, seed: int) -> Experiment:
-        return self._load_with_seed(f"teachers.{teacher}", self._study.teachers[teacher], seed)
+    def load_teacher(self, teacher: str, budget: str, seed: int) -> Experiment:
+        key, overrides = f"teachers.{teacher}", self._study.teachers[teacher]
+        if budget:
+            key, overrides = f"{key} with budgets.{budget}", [*self._study.budgets[budget], *overrides]
+        return self._load_with_seed(key, overrides, seed)
 
     def load_arm(self, arm: str, budget: str, seed: int) -> Experiment:
         settings = self._study.arms[arm]

@@ -88,7 +88,11 @@ def _describe_teachers(results: Results) -> str:
     if not teachers:
         return ""
     named = [f"{name} (`{'`, `'.join(settings)}`)" if settings else name for name, settings in teachers.items()]
-    return f" Teachers train on all labels in every budget, unless their settings say otherwise: {', '.join(named)}."
+    if results.study.shared_teachers:
+        said = "Teachers train on all labels in every budget, unless their settings say otherwise"
+    else:
+        said = "Each budget has teachers of its own, from which is hidden what is hidden from its students"
+    return f" {said}: {', '.join(named)}."
 
 
 def _join_facts(results: Results, fact: Callable[[RunRecord], str]) -> str:
@@ -145,7 +149,7 @@ def _mark_teachers(axes: Any, results: Results, budget: str) -> None:
     far = []
     left, right = axes.get_xlim()
     for teacher in results.study.teachers:
-        gap = compute_spread(_gains(results, budget, results.teacher(teacher, tables.measure_miou(results))))
+        gap = compute_spread(_gains(results, budget, results.teacher(teacher, budget, tables.measure_miou(results))))
         if gap is None:
             continue
         if left < gap.mean < right + (right - left) / 2:

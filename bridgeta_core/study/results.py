@@ -62,14 +62,16 @@ class Results:
         runs = [run for run in self.runs if run.kind != "teacher" and (run.arm, run.budget) == (arm, budget)]
         return {run.seed: measure(self.records[run.name]) for run in runs if run.name in self.records}
 
-    def teacher(self, teacher: str, measure: Measure) -> dict[int, float]:
-        """Measure a teacher, by the seed of the arms that it belongs to."""
-        names = {seed: name_teacher_run(teacher, self.study.teacher_seed(seed)) for seed in self.study.seeds}
-        return {seed: measure(self.records[name]) for seed, name in names.items() if name in self.records}
+    def teacher(self, teacher: str, budget: str, measure: Measure) -> dict[int, float]:
+        """Measure a teacher of a budget, by the seed of the arms that it belongs to."""
+        own = self.teacher_runs(teacher, budget, measure)
+        seeds = {seed: self.study.teacher_seed(seed) for seed in self.study.seeds}
+        return {seed: own[of] for seed, of in seeds.items() if of in own}
 
-    def teacher_runs(self, teacher: str, measure: Measure) -> dict[int, float]:
-        """Measure a teacher's runs, by their own seed."""
-        names = {seed: name_teacher_run(teacher, seed) for seed in self.study.teacher_seeds}
+    def teacher_runs(self, teacher: str, budget: str, measure: Measure) -> dict[int, float]:
+        """Measure the runs of a teacher of a budget, by their own seed."""
+        budget = self.study.teacher_budget(budget)
+        names = {seed: name_teacher_run(teacher, budget, seed) for seed in self.study.teacher_seeds}
         return {seed: measure(self.records[name]) for seed, name in names.items() if name in self.records}
 
     def estimate_seconds(self, run: Run) -> float:

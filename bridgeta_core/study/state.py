@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
@@ -11,6 +12,7 @@ from typing import Any
 from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.runs import folder as runs
 from bridgeta_core.runs.folder import CHECKPOINT, RECORD
+from bridgeta_core.study.config import TEACHERS
 from bridgeta_core.study.plan import Run
 from bridgeta_core.utils.errors import BridgeTAError, join_first
 from bridgeta_core.utils.settings import rename_old_keys
@@ -104,8 +106,10 @@ def _check_settings(run: Run, planned: Experiment) -> None:
 
 
 def _is_same_teacher(one: str, other: str) -> bool:
-    """Tell whether two paths end in teachers/NAME/seedK/FILE alike: a study's folder may have been moved."""
-    return Path(one).parts[-4:] == Path(other).parts[-4:]
+    """Tell whether two paths are the same from the folder of the teachers on: a study's folder may have been moved."""
+    folder = f"{os.sep}{TEACHERS}{os.sep}"
+    tails = [f"{os.sep}{Path(path)}".rpartition(folder)[1:] for path in (one, other)]
+    return tails[0] == tails[1] and tails[0][0] == folder
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -45,7 +45,7 @@ def format_main_table(results: Results, budget: str) -> str:
     for arm in list_arms(results, budget):
         best, at_half = results.values(arm, budget, miou), results.values(arm, budget, half)
         closed = compute_gap_closed(
-            best, results.values(study.baseline, budget, miou), results.teacher(study.teacher_of(arm), miou)
+            best, results.values(study.baseline, budget, miou), results.teacher(study.teacher_of(arm), budget, miou)
         )
         rows.append(
             [
@@ -60,10 +60,10 @@ def format_main_table(results: Results, budget: str) -> str:
             ]
         )
     for teacher in study.teachers:
-        own = results.teacher_runs(teacher, miou)
+        own = results.teacher_runs(teacher, budget, miou)
         if own:
-            best = results.teacher(teacher, miou)
-            at_half = results.teacher(teacher, half)
+            best = results.teacher(teacher, budget, miou)
+            at_half = results.teacher(teacher, budget, half)
             against = [
                 [format_difference(_paired(values, results.values(arm, budget, measure))) for arm in others]
                 for values, measure in ((best, miou), (at_half, half))
@@ -75,7 +75,7 @@ def format_main_table(results: Results, budget: str) -> str:
                     format_spread(compute_spread(own.values())),
                     *against[0],
                     NOTHING,
-                    format_spread(compute_spread(results.teacher_runs(teacher, half).values())),
+                    format_spread(compute_spread(results.teacher_runs(teacher, budget, half).values())),
                     *against[1],
                     *[NOTHING] * 3,
                 ]
@@ -99,7 +99,7 @@ def format_detail_table(results: Results, budget: str, what: Callable[[RunScores
             row.append(cell if gain is None or arm == study.baseline else f"{cell} ({format_signed(gain.mean, 1)})")
         rows.append(row)
     for teacher in study.teachers:
-        cells = [_mean(results.teacher_runs(teacher, measure)) for measure in measures]
+        cells = [_mean(results.teacher_runs(teacher, budget, measure)) for measure in measures]
         if set(cells) != {NOTHING}:
             rows.append([f"teacher: {teacher}", *cells])
     return format_table(["arm", *keys], rows) if keys else ""
@@ -140,7 +140,7 @@ def format_cost_table(results: Results, budget: str) -> str:
     sources: dict[str, Callable[[Measure], BySeed]] = {
         _name(results, arm): partial(results.values, arm, budget) for arm in list_arms(results, budget)
     }
-    sources |= {f"teacher: {teacher}": partial(results.teacher_runs, teacher) for teacher in study.teachers}
+    sources |= {f"teacher: {teacher}": partial(results.teacher_runs, teacher, budget) for teacher in study.teachers}
     rows = [
         [name, *(show(_median(values(measure))) for _, measure, show in measures)]
         for name, values in sources.items()

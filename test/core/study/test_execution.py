@@ -74,7 +74,7 @@ def test_a_failed_run_shows_its_log_and_stops_no_other(make_study, pretend, quie
 def test_without_its_teacher_no_arm_is_distilled(make_study, pretend, quiet, tmp_path):
     failures = run_study(make_study(**ONE), tmp_path, 2, quiet, pretend("teachers:crash"))
     reasons = {failure.run.arm: failure.reason for failure in failures}
-    assert reasons["A1"] == "not started: it needs teachers/fusion/seed0"
+    assert reasons["A1"] == "not started: it needs teachers/fusion/full/seed0"
     assert reasons.keys() == {"fusion", "A1", "A2", "A0_time", "R1"}
     assert (tmp_path / "A0/full/seed0/run.json").exists()
 
@@ -102,7 +102,7 @@ def test_an_interrupted_run_is_resumed_where_the_study_is_now(make_study, preten
     assert (folder / "log.txt").read_text().startswith("distill resume")
     settings = yaml.safe_load((folder / "experiment.yaml").read_text())
     assert settings["data"]["workers"] == 9
-    assert settings["distill"]["teacher"] == str(tmp_path / "new/teachers/fusion/seed0/teacher.safetensors")
+    assert settings["distill"]["teacher"] == str(tmp_path / "new/teachers/fusion/full/seed0/teacher.safetensors")
 
 
 def test_ctrl_c_ends_all_runs_and_says_how_to_continue(make_study, pretend, quiet, tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_ctrl_c_ends_all_runs_and_says_how_to_continue(make_study, pretend, quie
     with pytest.raises(BridgeTAError, match=r"was interrupted\. The same command continues"):
         run_study(study, tmp_path, 2, quiet, pretend("A0/:hang,fusion:hang"))
     assert time.monotonic() - start < 30  # they would sleep for a minute
-    logs = [(tmp_path / name / "log.txt").read_text() for name in ("A0/full/seed0", "teachers/fusion/seed0")]
+    logs = [(tmp_path / name / "log.txt").read_text() for name in ("A0/full/seed0", "teachers/fusion/full/seed0")]
     assert all("KeyboardInterrupt" in log for log in logs)
     assert "interrupted" in shown(study, tmp_path)
     monkeypatch.undo()
@@ -179,7 +179,7 @@ def test_a_place_that_can_be_no_folder_is_one_line(make_study, tmp_path, out):
 def test_the_overview_estimates_from_the_finished_runs(make_study, write_run, tmp_path):
     study = make_study(teachers={"fusion": []}, budgets={"full": []})
     for run in plan(study, tmp_path):
-        if run.name in ("A0/full/seed0", "A1/full/seed0", "A1/full/seed1", "teachers/fusion/seed0"):
+        if run.name in ("A0/full/seed0", "A1/full/seed0", "A1/full/seed1", "teachers/fusion/full/seed0"):
             seconds = {"A0": 60.0, "A1": 120.0, "fusion": 600.0}[run.arm]
             write_run(run, seconds=seconds)
     text = shown(study, tmp_path, jobs=2)
@@ -195,7 +195,7 @@ def test_the_overview_estimates_from_the_finished_runs(make_study, write_run, tm
 
 def test_the_overview_of_a_new_study_claims_no_time(make_study, tmp_path):
     text = " ".join(shown(make_study(), tmp_path / "new").split())
-    assert "0 of 29 done; 29 runs without a finished one of their kind are not counted" in text
+    assert "0 of 31 done; 31 runs without a finished one of their kind are not counted" in text
 
 
 def test_jobs_are_at_least_one(make_study, quiet, tmp_path):

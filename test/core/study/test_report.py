@@ -23,12 +23,17 @@ def test_the_page_says_where_its_figures_come_from(filled):
     assert first == f"<!-- Written by: bridgeta study study_x 'seeds=[0, 1]' --out {out} --render-only -->"
     for line in ("- date: 2026-03-01", "- trained on: cpu on Toy CPU", "- revision of the runs: abc1234"):
         assert line in rest.splitlines()
-    assert "- runs: 10 of 29" in rest
-    assert "Teachers train on all labels in every budget" in " ".join(rest.split())
+    assert "- runs: 10 of 31" in rest
+    assert "Each budget has teachers of its own, from which is hidden" in rest
     assert "lidar (`teacher.sensors=lidar`)" in rest
     assert "## Labels: tenth (`data.labelled=0.1`)\n\nNo run of this budget is finished." in rest
-    assert "- not finished: teachers/lidar/seed0, A0_time/full/seed0" in rest
+    assert "- not finished: teachers/lidar/full/seed0, teachers/fusion/tenth/seed0" in rest
     assert "![Differences to labels by arm](results.png)" in rest
+
+
+def test_the_page_says_when_all_budgets_share_their_teachers(filled, make_study):
+    page = format_page(Results(make_study(shared_teachers=True), filled[1]), "x.png", "x", date(2026, 3, 1))
+    assert "Teachers train on all labels in every budget, unless their settings say otherwise: fusion, lidar" in page
 
 
 def test_runs_with_other_settings_are_named_on_the_page(filled, make_study):

@@ -36,6 +36,22 @@ def test_moving_a_study_changes_no_settings(make_study, write_run, tmp_path):
         assert find_state(run, run.experiment) is State.done
 
 
+def test_the_teacher_of_another_budget_is_another_setting(make_study, write_run, tmp_path):
+    for run in plan(make_study(shared_teachers=True), tmp_path):
+        write_run(run)
+    found = {run.name: run for run in plan(make_study(), tmp_path)}
+    with pytest.raises(
+        BridgeTAError, match=r"distill.teacher = \S*/teachers/fusion/seed0/\S* instead of \S*/full/seed0"
+    ):
+        find_state(found["A2/full/seed0"], found["A2/full/seed0"].experiment)
+    assert find_state(found["A0/full/seed0"], found["A0/full/seed0"].experiment) is State.done
+    moved = plan(make_study(shared_teachers=True), tmp_path / "teachers")  # a study's folder may have that name too
+    (tmp_path / "teachers" / "A2").mkdir()
+    (tmp_path / "A2/full").rename(tmp_path / "teachers/A2/full")
+    run = next(run for run in moved if run.name == "A2/full/seed0")
+    assert find_state(run, run.experiment) is State.done
+
+
 def test_settings_that_an_older_run_lacks_were_default(make_study, write_run, tmp_path):
     run = plan(make_study(), tmp_path)[2]
     write_run(run)

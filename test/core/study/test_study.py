@@ -63,7 +63,7 @@ def test_a_study_whose_runs_failed_writes_its_page_and_fails(finished, monkeypat
     monkeypatch.setattr(studies, "run_study", run_study)
     done = bridgeta("study", configuration, "--out", out)
     assert done.exit_code == 1
-    assert "teachers/fusion/seed0: ended with exit code 3" in done.output
+    assert "teachers/fusion/full/seed0: ended with exit code 3" in done.output
     assert "no such device" in done.output
     assert "runs that failed: 1" in done.output
     assert (out / "results.md").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridgeta_core.study import tables
+from bridgeta_core.study.plan import plan
 from bridgeta_core.study.results import Results
 
 
@@ -25,6 +26,23 @@ def test_the_main_table(filled):
         "| teacher: fusion | 1 | 40.00 ± - | +9.00 ± 0.58 (3) | +6.00 ± 1.53 (3) | - | 30.00 ± - "
         "| +9.00 ± 0.58 (3) | +6.00 ± 1.53 (3) | - | - | - |",
     ]
+
+
+def test_every_budget_has_the_gap_to_its_own_teacher(filled, write_run):
+    study, out = filled
+    miou = {"teachers/fusion/tenth/seed0": 0.30, "A0/tenth/seed0": 0.20, "A2/tenth/seed0": 0.25}
+    for run in plan(study, out):
+        if run.name in miou:
+            write_run(run, miou[run.name], frames={"labelled": 8, "unlabelled": 72, "validation": 20})
+    results = Results(study, out)
+    full, tenth = (tables.format_main_table(results, budget) for budget in study.budgets)
+    assert "| BridgeTA | 1 | 25.00 ± - | +5.00 ± - (1) | - | 50 % |" in tenth
+    assert "| teacher: fusion | 1 | 30.00 ± - |" in tenth
+    assert "| 53 % |" in full
+    assert "| teacher: fusion | 1 | 40.00 ± - |" in full
+    assert "| teacher: fusion | 600 | 0.5 | 5 min 00 s | 900 MB | 2.00 M | 0 | 8 | 72 |" in tables.format_cost_table(
+        results, "tenth"
+    )
 
 
 def test_the_weights_that_are_scored_can_be_chosen(filled):
