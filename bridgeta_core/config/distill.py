@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bridgeta_core.config.related import OfaKdConfig
+from bridgeta_core.config.related import OfaKdConfig, RddConfig
 from bridgeta_core.utils.settings import setting
 
 
@@ -141,3 +141,4 @@ class DistillConfig:
     channelwise: ChannelWiseConfig = field(default_factory=ChannelWiseConfig)
     bevfeature: BevFeatureConfig = field(default_factory=BevFeatureConfig)
     ofa_kd: OfaKdConfig = field(default_factory=OfaKdConfig)
+    rdd: RddConfig = field(default_factory=RddConfig)

@@ -15,3 +15,25 @@ class OfaKdConfig:
     branches: float = setting(1.0, "weight of each branch's logits against the teacher's", ge=0)
     present: float = setting(1.2, "exponent that enhances what the label says, where a class is present", ge=1, le=4)
     absent: float = setting(1.0, "the same where a class is absent; above 1 the background swamps the rest", ge=1, le=4)
+
+
+@dataclass
+class RddConfig:
+    """Labels where the teacher says that they are easy, then where one network alone finds them hard (RDD)."""
+
+    easy: float = setting(0.1, "share of the steps in which only easy cells count more", ge=0, le=1)
+    turn: str = setting(
+        "linear", "to hard cells after that: linear until the end, or at once", among=("linear", "once")
+    )
+    places: str = setting(
+        "one",
+        "hard cells that count: of one network alone, of either, of both, or of the student",
+        among=("one", "either", "both", "student"),
+    )
+    threshold: float = setting(0.7, "probability of what the label says up to which a cell is hard", ge=0, le=1)
+    hardest: float = setting(0.05, "share of a class's cells in a batch that is hard at least", ge=0, le=1)
+    rescale: bool = setting(False, "divide the weights of easy cells by their mean, which is below 1: a control")
+    fit_epochs: int = setting(2, "passes over the training frames that fit the teacher's auxiliary head", ge=1)
+    fit_rate: float = setting(1e-3, "learning rate of that", ge=1e-6, le=1)
+    logits: float = setting(1.0, "weight of logit distillation", ge=0)
+    tau: float = setting(1.0, "its temperature", ge=0.1, le=20)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bridgeta_core.distill.base import Example
 from bridgeta_core.geometry.classes import CLASSES
 from bridgeta_core.model.head import GridResampler
+from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student
 
 _PRIOR = 0.1  # probability of every class before training, as in the networks' own heads
+_GAMMA = 2.0  # of the focal loss, as in the networks' training by default
 
 
 class DenseHead(nn.Module):
@@ -40,3 +45,22 @@ def list_stage_widths(network: nn.Module) -> list[int]:
     """List the channels of what each stage of a student's or teacher's decoder gives."""
     config = network.config if isinstance(network, Student) else network.model
     return [int(width) for width in config.decoder.stages]  # type: ignore[union-attr]
+
+
+def fit_head(
+    head: DenseHead, examples: Iterable[Example], read: Callable[[Example], Tensor], epochs: int, rate: float
+) -> None:
+    """Fit a head to the labels of training frames by the focal loss and AdamW, and freeze it.
+
+    `read` takes the head's input from an example. Frames without labels change nothing but the statistics of batch
+    norms.
+    """
+    optimiser = torch.optim.AdamW(head.parameters(), lr=rate)
+    head.train()
+    for _ in range(epochs):
+        for example in examples:
+            logits = head(read(example))
+            focal_loss(logits, example.labels.masks, example.labels.known, _GAMMA).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    head.eval().requires_grad_(False)

@@ -45,6 +45,16 @@ def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
     return torch.sigmoid(p) * (p - q) - functional.softplus(p) + functional.softplus(q)
 
 
+def logit_divergence(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
+    """Compute logit distillation (R1) of `[B, K, Y, X]`: tau^2 KL, averaged over cells and batch, summed over classes.
+
+    Many methods have it as an option beside terms of their own.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        per_cell = bernoulli_kl(teacher.float() / tau, student.float() / tau)
+    return tau**2 * per_cell.mean(dim=(0, 2, 3)).sum()
+
+
 DISTANCES = {"brier": brier, "js": jensen_shannon, "kl": kl_divergence}
 """Distances of logits by the names that `distill.levels.distance` gives them."""
 

@@ -11,6 +11,7 @@ from bridgeta_core.distill.methods.direct import Direct
 from bridgeta_core.distill.methods.fitnet import FitNet
 from bridgeta_core.distill.methods.logits import Logits
 from bridgeta_core.distill.related.ofa_kd import OfaKd
+from bridgeta_core.distill.related.rdd import Rdd
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Distiller]] = {
     "channelwise": ChannelWise,
     "bevfeature": BevFeature,
     "ofa_kd": OfaKd,
+    "rdd": Rdd,
 }
 
 

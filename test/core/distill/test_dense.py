@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bridgeta_core.distill.dense import DenseHead, list_stage_widths
+from bridgeta_core.distill.base import Example, Labels
+from bridgeta_core.distill.dense import DenseHead, fit_head, list_stage_widths
 
 
 def test_before_training_every_class_has_the_prior_of_the_networks_heads(bench):
@@ -37,3 +38,25 @@ def test_the_widths_are_those_of_the_stages(bench):
         assert list_stage_widths(network) == [8, 8]
     bench.student_taps()
     assert [stage.shape[1] for stage in bench.stages] == list_stage_widths(bench.student)
+
+
+def test_a_fitted_head_reads_what_the_labels_say_and_is_frozen(bench):
+    """Features that show the labels themselves are read almost without an error; another input gives another head."""
+    size = bench.student.bev_grid.shape
+    shown = torch.nn.functional.interpolate(bench.labels.masks.float(), size=size, mode="area")
+    taps = bench.teacher_taps()._replace(F=shown)
+    head = DenseHead(nn.BatchNorm2d(6), 6, bench.student)
+    fit_head(head, [Example(taps, bench.labels)], lambda example: example.taps.F, epochs=200, rate=0.1)
+    right = (head(shown) > 0) == (bench.labels.masks > 0)
+    assert right.float().mean() > 0.95
+    assert not head.training
+    assert not [p for p in head.parameters() if p.requires_grad]
+
+
+def test_frames_without_labels_fit_no_weight(bench):
+    head = DenseHead(nn.Identity(), 8, bench.student)
+    before = head.classify.weight.clone()
+    unknown = Labels(bench.labels.masks, torch.zeros_like(bench.labels.known))
+    example = Example(bench.teacher_taps(), unknown)
+    fit_head(head, [example], lambda example: example.taps.F, epochs=1, rate=1e-9)
+    torch.testing.assert_close(head.classify.weight, before)

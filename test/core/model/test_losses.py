@@ -66,6 +66,14 @@ def test_extreme_logits_stay_finite(magnitude):
     assert torch.isfinite(logits.grad).all()
 
 
+def test_cells_of_weight_0_do_not_count():
+    logits, targets, known = torch.randn(1, 2, 2, 2), torch.ones(1, 2, 2, 2), torch.ones(1, 2, dtype=torch.bool)
+    weights = torch.ones(1, 2, 2, 2)
+    weights[..., 0] = 0
+    half = focal_loss(logits[..., 1:], targets[..., 1:], known, 2.0)
+    assert focal_loss(logits, targets, known, 2.0, weights).item() == pytest.approx(half.item() / 2)
+
+
 def measure(*clouds: np.ndarray) -> torch.Tensor:
     """Measure the depths of clouds `[n, 4]` (x, y, z, lag) in a camera that looks ahead and one that looks back."""
     points = [torch.from_numpy(np.insert(cloud, 3, 0, axis=1)).float() for cloud in clouds]

@@ -43,6 +43,7 @@ VARIANTS = {
     "channelwise": [("channelwise.levels=[F, D, Z]",), ("channelwise.presence=false",)],
     "bevfeature": [("bevfeature.dense=1",)],
     "ofa_kd": [("ofa_kd.branches=0",), ("ofa_kd.output=0", "ofa_kd.absent=1.2")],
+    "rdd": [("rdd.easy=1", "rdd.rescale=true"), ("rdd.easy=0", "rdd.turn=once", "rdd.places=either")],
 }
 ALL = [(m,) for m in METHODS] + [(m, *v) for m in METHODS for v in VARIANTS.get(m, [])]
 
