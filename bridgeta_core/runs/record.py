@@ -28,11 +28,11 @@ from bridgeta_core.utils.outputs import replace_when_done
 class RunOutcome:
     """What a training run knows when it ends, for its record and for the origin of its weights.
 
-    `frames` counts the labelled, unlabelled and validation frames; `device` is the device's type; `parameters` are
-    numbers of weights; `validation` holds the scores of `ConditionIoU.result` with the `last` and the `best` weights
-    and their epochs, `best` the mIoU, the epoch and the best threshold of each class of the exported ones;
-    `unknown_classes` are those of which the training data say nothing, `teacher_sha256` is the hash of the teacher's
-    file, if there was one.
+    `frames` counts the labelled, unlabelled and validation frames; `device` is the device's type; `cache_seconds` is
+    how long it took to build what the run read from the cache, NaN if unknown; `parameters` are numbers of weights;
+    `validation` holds the scores of `ConditionIoU.result` with the `last` and the `best` weights and their epochs,
+    `best` the mIoU, the epoch and the best threshold of each class of the exported ones; `unknown_classes` are those of
+    which the training data say nothing, `teacher_sha256` is the hash of the teacher's file, if there was one.
     """
 
     kind: str
@@ -44,6 +44,7 @@ class RunOutcome:
     steps: int
     seconds: float
     seconds_per_step: float | None
+    cache_seconds: float
     parameters: Mapping[str, int]
     validation: Mapping[str, Any]
     best: Mapping[str, Any]
@@ -78,6 +79,7 @@ def save_record(path: Path, outcome: RunOutcome) -> None:
         "steps": outcome.steps,
         "seconds": round(outcome.seconds, 3),
         "seconds_per_step": None if pace is None else round(pace, 6),
+        "cache_seconds": None if math.isnan(outcome.cache_seconds) else round(outcome.cache_seconds, 3),
         "peak_memory": _measure_peak_memory(),
         "parameters": dict(outcome.parameters),
         "validation": dict(outcome.validation),
@@ -125,7 +127,8 @@ class RunRecord:
     """A finished run, as a study reads it.
 
     `parameters` are the network's own, `train_only` those that only training needs; `peak_memory` is in MB, of the GPU
-    if there is one; `scores` has those of the `last` and the `best` weights; `ends` is of `log.summarise_end`.
+    if there is one; `scores` has those of the `last` and the `best` weights; `ends` is of `log.summarise_end`;
+    `cache_seconds` is as of `RunOutcome`, NaN for runs that were recorded without it.
     """
 
     steps: int
@@ -141,6 +144,17 @@ class RunRecord:
     data: str
     scores: Mapping[str, RunScores]
     ends: Mapping[str, float]
+    cache_seconds: float = math.nan
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of all steps, loading included; not those of validation and of starting."""
+        return self.steps * self.seconds_per_step
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of training and of building what it reads from the cache; NaN if unknown."""
+        return self.training_seconds + self.cache_seconds
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the record as plain values for JSON: null for NaN."""
@@ -195,6 +209,7 @@ def read_record(folder: Path) -> RunRecord:
             data=_describe_data(content.get("synthetic_data") or {}),
             scores={name: _read_scores(content["validation"][name]) for name in ("last", "best")},
             ends=summarise_end(read_log(folder)),
+            cache_seconds=_number(content.get("cache_seconds")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BridgeTAError(

@@ -39,6 +39,12 @@ class ArmConfig:
     like: str = setting(
         "", "train as long as this arm in wall-clock time; for arms that cost as much per step as the baseline"
     )
+    like_counts: str = setting(
+        "training",
+        "what counts as the time of the arm in like: training, its own steps; or everything, the whole training of its "
+        "teacher too, and what building the cache took that the two read",
+        among=("training", "everything"),
+    )
     teacher: str = setting("", "the one of the study's teachers that teaches; the first if empty")
     reference: bool = setting(False, "a reference point, in the tables below the arms")
 
@@ -161,6 +167,8 @@ def _check_arms(study: StudyConfig) -> None:
 def _check_likes(study: StudyConfig) -> None:
     for name, arm in study.arms.items():
         if not arm.like:
+            if arm.like_counts != "training":
+                raise _error(f"arms.{name}.like_counts says nothing without like", f"Give arms.{name}.like too")
             continue
         key = f"arms.{name}.like"
         _check_arm_exists(study, key, arm.like)

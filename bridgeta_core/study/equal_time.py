@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from bridgeta_core.config.experiment import Experiment
-from bridgeta_core.runs.record import read_record
+from bridgeta_core.runs.record import RunRecord, read_record
 from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.plan import Run
 from bridgeta_core.study.state import State, find_state
@@ -33,10 +33,15 @@ def resolve_length(study: StudyConfig, run: Run, runs: Sequence[Run]) -> Experim
         if (folder / LENGTH).exists():
             try:
                 measured = json.loads((folder / LENGTH).read_text())
+                counted = measured["like"], measured.get("counts", "training")
+                if counted != (run.like, study.arms[run.arm].like_counts):
+                    raise ValueError(f"it is of {counted[0]}, {counted[1]}")
                 return lengthen(run.experiment, float(measured["factor"]))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise BridgeTAError(
-                    "does not say the factor", where=folder / LENGTH, fix="Remove it to have it measured again"
+                    f"does not say the factor ({error})",
+                    where=folder / LENGTH,
+                    fix="Remove it to have it measured again",
                 ) from error
     measured = _measure(study, run, runs)
     return lengthen(run.experiment, measured["factor"]) if measured else None
@@ -69,20 +74,39 @@ def lengthen(experiment: Experiment, factor: float) -> Experiment:
 
 
 def _measure(study: StudyConfig, run: Run, runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Measure an arm's median training time relative to the baseline's; None while either has no finished run.
+    """Measure how many times as long as the baseline a run is to train; None while nothing is finished to tell.
 
-    The run itself costs what the baseline costs per step: only such arms may have a `like`.
+    The run itself costs what the baseline costs per step, and reads the same from the cache: only such arms may have a
+    `like`. Where everything counts, its steps have the time that the cache leaves.
     """
-    seconds = {}
-    for arm in (run.like, study.baseline):
-        records = {
-            r.name: read_record(r.folder)
-            for r in runs
-            if (r.arm, r.budget) == (arm, run.budget) and r.kind != "teacher" and find_state(r) is State.done
-        }
-        times = {name: record.steps * record.seconds_per_step for name, record in records.items()}
-        seconds[arm] = {name: round(time, 3) for name, time in times.items() if time > 0}
-        if not seconds[arm]:
-            return None
-    factor = median(seconds[run.like].values()) / median(seconds[study.baseline].values())
-    return {"like": run.like, "factor": round(factor, 4), "training_seconds": seconds}
+    counts = study.arms[run.arm].like_counts
+    of_budget = [r for r in runs if r.budget == run.budget and r.kind != "teacher"]
+    like, baseline = ([r for r in of_budget if r.arm == arm] for arm in (run.like, study.baseline))
+    names = {name for r in (*like, *baseline) for name in (r.name, r.teacher)}
+    records = {r.name: read_record(r.folder) for r in runs if r.name in names and find_state(r) is State.done}
+
+    def measure(of: Sequence[Run], seconds: Callable[[Run], float]) -> dict[str, float]:
+        found = {r.name: seconds(r) for r in of if r.name in records}
+        return {name: round(value, 3) for name, value in found.items() if not math.isnan(value)}
+
+    training, spent = measure(baseline, lambda r: records[r.name].training_seconds), 0.0
+    if counts == "everything":
+        wanted = measure(like, lambda r: compute_full_seconds(r, records))
+        spent = _median(measure(baseline, lambda r: records[r.name].cache_seconds))
+    else:
+        wanted = measure(like, lambda r: records[r.name].training_seconds)
+    left, unit = _median(wanted) - spent, _median(training)
+    if math.isnan(left) or not unit > 0:
+        return None
+    seconds = {run.like: wanted, study.baseline: training}
+    return {"like": run.like, "counts": counts, "factor": round(left / unit, 4), "seconds": seconds}
+
+
+def _median(seconds: Mapping[str, float]) -> float:
+    return median(seconds.values()) if seconds else math.nan
+
+
+def compute_full_seconds(run: Run, records: Mapping[str, RunRecord]) -> float:
+    """Compute the seconds of a run and of its teacher, all of them, with the cache that each reads; NaN if unknown."""
+    names = [name for name in (run.name, run.teacher) if name]
+    return sum(records[name].total_seconds for name in names) if records.keys() >= set(names) else math.nan

@@ -114,7 +114,8 @@ class Execution:
     def _start(self, run: Run, progress: Progress) -> None:
         experiment = resolve_length(self._study, run, self._runs)
         if experiment is None:
-            raise BridgeTAError(f"the runs of {run.like} and {self._study.baseline} measured no time per step")
+            what = f"the runs of {run.like} and {self._study.baseline} do not say how long they took"
+            raise BridgeTAError(what, fix="Train them anew, and build their cache anew where everything counts")
         folder = RunFolder(run.folder, run.kind)
         with folder.hold():
             resume = find_state(run, experiment) is State.interrupted

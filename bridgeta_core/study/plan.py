@@ -17,7 +17,7 @@ from bridgeta_core.utils.errors import BridgeTAError
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training run in its `folder`, after the runs named in `needs`.
+    """One training run in its `folder`, after the runs named in `needs`. `teacher` is the one whose weights teach it.
 
     For a teacher `arm` is its name, and `budget` is empty where all budgets share it. The `experiment` of a run that
     trains as long as the arm `like` is not final: `equal_time.resolve_length` changes its length once the runs that it
@@ -32,6 +32,7 @@ class Run:
     experiment: Experiment
     needs: tuple[str, ...] = ()
     like: str = ""
+    teacher: str = ""
 
     @property
     def name(self) -> str:
@@ -84,7 +85,7 @@ def plan(study: StudyConfig, out: Path) -> list[Run]:
 
 
 def _make_run(study: StudyConfig, experiment: Experiment, arm: str, budget: str, seed: int, out: Path) -> Run:
-    settings, needs = study.arms[arm], list[str]()
+    settings, needs, teacher = study.arms[arm], list[str](), ""
     if settings.kind == "distill":
         teacher = name_teacher_run(study.teacher_of(arm), study.teacher_budget(budget), study.teacher_seed(seed))
         needs.append(teacher)
@@ -92,7 +93,7 @@ def _make_run(study: StudyConfig, experiment: Experiment, arm: str, budget: str,
     if settings.like:
         needs += [name_run(other, budget, study.seeds[0]) for other in (settings.like, study.baseline)]
     folder = out / name_run(arm, budget, seed)
-    return Run(settings.kind, arm, budget, seed, folder, experiment, tuple(needs), settings.like)
+    return Run(settings.kind, arm, budget, seed, folder, experiment, tuple(needs), settings.like, teacher)
 
 
 @cache

@@ -31,6 +31,12 @@ that level); rho is how far it is on the way from teacher to student. Means over
 over the seeds. An assistant below its student misleads it."""
 
 
+_COST_LEGEND = """\
+Medians over the seeds. Training is all steps, without validation and starting. With teacher and cache, the whole
+training of the run's teacher is added, as if it taught this run alone, and the time that it took to build what each of
+the two reads from the cache."""
+
+
 def write_report(results: Results, target: Path, command: str, today: date) -> tuple[Path, Path]:
     """Write the page and the figure as `target` with the suffixes .md and .png, and return their paths."""
     page, figure = target.with_suffix(".md"), target.with_suffix(".png")
@@ -65,7 +71,8 @@ def format_page(results: Results, figure: str, command: str, today: date) -> str
                 parts += [f"### {title}", f"Mean, and in brackets the paired difference to {study.baseline}.", table]
         if explained := tables.format_explanation_table(results, budget):
             parts += ["### Assistant", _ASSISTANT_LEGEND.format(share=LAST_SHARE), explained]
-        parts += ["### Cost of training", "Medians over the seeds.", tables.format_cost_table(results, budget)]
+        costs = tables.format_cost_table(results, budget)
+        parts += ["### Cost of training", _COST_LEGEND if tables.FULL in costs else "Medians over the seeds.", costs]
     parts += _list_remarks(results)
     return "\n\n".join(parts) + "\n"
 

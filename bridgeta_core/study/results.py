@@ -13,6 +13,7 @@ import numpy as np
 
 from bridgeta_core.runs.record import RunRecord, RunScores, read_record
 from bridgeta_core.study.config import StudyConfig
+from bridgeta_core.study.equal_time import compute_full_seconds
 from bridgeta_core.study.plan import Run, name_teacher_run, plan
 from bridgeta_core.study.state import State, find_state, flatten_settings, list_deviations, nest_settings, read_settings
 from bridgeta_core.utils.errors import BridgeTAError
@@ -61,6 +62,11 @@ class Results:
         """Measure an arm's runs, by seed."""
         runs = [run for run in self.runs if run.kind != "teacher" and (run.arm, run.budget) == (arm, budget)]
         return {run.seed: measure(self.records[run.name]) for run in runs if run.name in self.records}
+
+    def full_seconds(self, arm: str, budget: str) -> dict[int, float]:
+        """Compute the time of an arm's runs with that of their teachers and of the cache, by seed; NaN if unknown."""
+        runs = [run for run in self.runs if run.kind != "teacher" and (run.arm, run.budget) == (arm, budget)]
+        return {run.seed: compute_full_seconds(run, self.records) for run in runs if run.name in self.records}
 
     def teacher(self, teacher: str, budget: str, measure: Measure) -> dict[int, float]:
         """Measure a teacher of a budget, by the seed of the arms that it belongs to."""

@@ -21,6 +21,7 @@ from bridgeta_core.study.results import (
 )
 
 NOTHING = "-"
+FULL = "with teacher and cache"
 EXPLAINED = ("slack", "delta", "rho")
 _ASSISTANT, _STUDENT = "val/assistant_miou", "val/miou"
 
@@ -125,7 +126,10 @@ def format_explanation_table(results: Results, budget: str) -> str:
 
 
 def format_cost_table(results: Results, budget: str) -> str:
-    """Format what training costs: medians over the seeds."""
+    """Format what training costs: medians over the seeds.
+
+    The columns of training alone and in `FULL` are there once a run has recorded the time of its cache.
+    """
     study = results.study
     measures: list[tuple[str, Measure, Callable[[float], str]]] = [
         ("steps", _steps, lambda value: f"{value:,.0f}"),
@@ -141,12 +145,18 @@ def format_cost_table(results: Results, budget: str) -> str:
         _name(results, arm): partial(results.values, arm, budget) for arm in list_arms(results, budget)
     }
     sources |= {f"teacher: {teacher}": partial(results.teacher_runs, teacher, budget) for teacher in study.teachers}
-    rows = [
-        [name, *(show(_median(values(measure))) for _, measure, show in measures)]
-        for name, values in sources.items()
-        if values(_steps)
-    ]
-    return format_table(["arm", *(name for name, _, _ in measures)], rows)
+    full = {_name(results, arm): results.full_seconds(arm, budget) for arm in list_arms(results, budget)}
+    full |= {f"teacher: {name}": results.teacher_runs(name, budget, _total) for name in study.teachers}
+    known = any(not math.isnan(_median(values)) for values in full.values())
+    rows = []
+    for name, values in sources.items():
+        if not values(_steps):
+            continue
+        row = [name, *(show(_median(values(measure))) for _, measure, show in measures)]
+        if known:
+            row += [format_duration(_median(seconds)) for seconds in (values(_training), full[name])]
+        rows.append(row)
+    return format_table(["arm", *(name for name, _, _ in measures), *(["training", FULL] if known else [])], rows)
 
 
 def measure_miou(results: Results) -> Measure:
@@ -172,6 +182,14 @@ def _steps(record: RunRecord) -> float:
 
 def _pace(record: RunRecord) -> float:
     return record.seconds_per_step
+
+
+def _training(record: RunRecord) -> float:
+    return record.training_seconds
+
+
+def _total(record: RunRecord) -> float:
+    return record.total_seconds
 
 
 def _costs(results: Results, arm: str, budget: str) -> Sequence[str]:

@@ -22,6 +22,7 @@ from bridgeta_core.data.sample import Sample
 from bridgeta_core.evaluation.conditions import group_samples
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.geometry.grid import BevGrid
+from bridgeta_core.training.cache.arrays import read_seconds
 from bridgeta_core.training.cache.frames import CachedFrames, check_augment
 from bridgeta_core.training.cache.taps import collate_with_taps
 from bridgeta_core.training.processes import Processes
@@ -77,6 +78,7 @@ class RunFrames(lightning.LightningDataModule):
             )
         self.groups = group_samples(self.validation)
         self._validation_source: FrameDataset | CachedFrames = self.validation
+        self._caches: list[CachedFrames] = []
 
     def describe(self) -> dict[str, str]:
         """Describe the frames of training and validation, for who watches."""
@@ -110,7 +112,17 @@ class RunFrames(lightning.LightningDataModule):
 
     def _cache(self, frames: FrameDataset, folder: str | Path) -> CachedFrames:
         workers, rank, world = self.experiment.data.workers, self.processes.rank, self.processes.world
-        return CachedFrames(frames, folder, workers=workers, rank=rank, world=world)
+        self._caches.append(CachedFrames(frames, folder, workers=workers, rank=rank, world=world))
+        return self._caches[-1]
+
+    @property
+    def cache_seconds(self) -> float:
+        """Seconds that it took to build what this run reads from the cache, whatever run did it; NaN if unknown.
+
+        Those of several processes are added up.
+        """
+        folders = {folder for cache in self._caches for folder in cache.folders}
+        return sum((read_seconds(folder) for folder in folders), 0.0)
 
     def watch(self, count: int) -> list[Sample]:
         """Choose at most `count` evenly spaced validation samples of this process."""

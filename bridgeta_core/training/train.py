@@ -174,6 +174,7 @@ def _finish(loop: Loop, task: MapTask, frames: RunFrames, teacher: str | None = 
             steps=loop.trainer.global_step,
             seconds=loop.stopwatch.seconds,
             seconds_per_step=loop.stopwatch.seconds_per_step,
+            cache_seconds=frames.cache_seconds,
             parameters=task.count_parameters(),
             validation=task.scores,
             best={

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +18,7 @@ from bridgeta_core.utils.arrays import map_array, save_array
 from bridgeta_core.utils.errors import BridgeTAError
 
 _ENDS, _SUMS = "_ends", "_crc32"  # what is added to a name
+_SECONDS = "seconds"
 
 
 class ArrayWriter:
@@ -23,7 +26,7 @@ class ArrayWriter:
 
     To plain files, not to memory maps, where a full disk would kill the process. Rows that vary in length along their
     first axis are `ragged`: they are joined along it, and NAME_ends.npy `[rows]` holds where each one ends.
-    NAME_crc32.npy `[rows]` holds the rows' checksums.
+    NAME_crc32.npy `[rows]` holds the rows' checksums. seconds.npy `[1]` says how long it all took.
     """
 
     def __init__(self, folder: Path, rows: int) -> None:
@@ -34,6 +37,7 @@ class ArrayWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> ArrayWriter:
+        self._start = time.monotonic()
         return self
 
     def write(self, values: Mapping[str, NDArray[Any]]) -> None:
@@ -61,6 +65,9 @@ class ArrayWriter:
             for name, values in self._ragged.items():
                 save_array(self._folder / f"{name}.npy", np.concatenate(values))
                 save_array(self._folder / f"{name}{_ENDS}.npy", np.cumsum([len(value) for value in values]))
+            seconds = np.array([time.monotonic() - self._start])
+            save_array(self._folder / f"{_SECONDS}.npy", seconds)
+            self._sums[_SECONDS] = [_sum(seconds[0])]
             for name, sums in self._sums.items():
                 save_array(self._folder / f"{name}{_SUMS}.npy", np.array(sums, np.uint32))
 
@@ -107,6 +114,14 @@ class Arrays:
     def _describe(self, name: str, what: str) -> BridgeTAError:
         where = self._folder / f"{name}.npy"
         return BridgeTAError(what, where=where, fix=f"Remove {self._folder} to have it built again")
+
+
+def read_seconds(folder: Path) -> float:
+    """Read how long the arrays of a folder took to write; NaN where that is damaged, or older than its record."""
+    try:
+        return float(Arrays(folder).read(_SECONDS, 0))
+    except BridgeTAError:
+        return math.nan
 
 
 def _sum(row: NDArray[Any]) -> int:

@@ -96,6 +96,11 @@ class CachedFrames(Dataset[Frame]):
 
         self._build("frames", keys, write)
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that the frames, their points and taps are read from."""
+        return [folder for scene in self._scenes for folder in scene.folders.values()]
+
     def unaugmented(self) -> CachedFrames:
         """Return the same frames without augmentation."""
         plain = copy.copy(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import cv2
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from bridgeta_core.deploy.weights import load_student
 from bridgeta_core.geometry.classes import CLASS_NAMES
 from bridgeta_core.runs import record as record_module
+from bridgeta_core.runs.record import RunRecord, read_record
 from bridgeta_core.training.train import train_student, train_teacher
 
 
@@ -28,6 +30,7 @@ def record(folder):
 def test_it_counts_steps_of_the_optimiser(record):
     assert (record["kind"], record["epochs"], record["steps"]) == ("student", 2, 4)
     assert 0 < record["seconds_per_step"] < record["seconds"]
+    assert record["cache_seconds"] == 0
     assert record["peak_memory"]["resident"] > 1e7
 
 
@@ -44,6 +47,17 @@ def test_it_has_the_scores_of_the_last_and_the_best_weights(record):
         assert set(scores["ranges"]) == {"0-20 m", "20-35 m", "35-50 m"}
         assert {n: c["samples"] for n, c in scores["conditions"].items()} == {"day": 2, "night": 2, "dry": 2, "rain": 2}
     assert record["validation"]["best"]["miou"] >= record["validation"]["last"]["miou"]
+
+
+def test_a_record_of_before_does_not_know_the_time_of_the_cache(folder, record, tmp_path):
+    assert read_record(folder).total_seconds == pytest.approx(4 * record["seconds_per_step"])
+    del record["cache_seconds"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    old = read_record(tmp_path)
+    assert math.isnan(old.cache_seconds)
+    collected = old.to_mapping()
+    assert collected.pop("cache_seconds") is None
+    assert math.isnan(RunRecord.from_mapping(collected).total_seconds)
 
 
 def test_the_best_scores_are_those_of_the_exported_weights(folder, record):

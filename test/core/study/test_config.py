@@ -44,6 +44,8 @@ def test_a_wrong_setting_of_a_study_names_key_and_remedy(make_study, settings, m
         ({"A0": {}, "B": {"budgets": ["half"]}}, r"arms.B.budgets = \['half'\] names half, .*Use some of full, tenth"),
         ({"A0": {}, "B": {"teacher": "radar"}}, r"arms.B.teacher = radar is not among teachers. Use one of fusion"),
         ({"A0": {}, "B": {"like": "C"}}, r"arms.B.like = C is not among arms. Use one of A0, B"),
+        ({"A0": {}, "B": {"like_counts": "everything"}}, r"arms.B.like_counts says nothing without like"),
+        ({"A0": {}, "B": {"like": "A0", "like_counts": "all"}}, r"arms.B.like_counts = 'all' is not one of training"),
         ({"A0": {}, "B": {"like": "B"}}, r"arms.B.like: B like B goes in a circle"),
         ({"A0": {}, "B": {"like": "C"}, "C": {"like": "B"}}, r"arms.B.like: B like C like B goes in a circle"),
         ({"A0": {"like": "B"}, "B": {}}, r"arms.A0.like: the baseline cannot be as long as another arm"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
 from bridgeta_core.study import tables
 from bridgeta_core.study.plan import plan
+from bridgeta_core.study.report import format_page
 from bridgeta_core.study.results import Results
 
 
@@ -84,6 +87,22 @@ def test_the_table_of_costs(filled):
         "| labels | 600 | 0.5 | 5 min 00 s | 900 MB | 1.00 M | 0 | 80 | 0 |",
         "| BridgeTA | 600 | 1 | 5 min 00 s | 900 MB | 1.23 M | 170 k | 80 | 0 |",
     ]
+
+
+def test_the_table_of_costs_states_the_time_alone_and_with_the_teacher(filled, write_run):
+    study, out = filled
+    for run in plan(study, out):
+        if run.name in ("A0/full/seed0", "A2/full/seed0", "teachers/fusion/full/seed0"):
+            pace = {"A0": 0.5, "A2": 1.0, "fusion": 2.0}[run.arm]
+            write_run(run, seconds_per_step=pace, cache_seconds=10.0)
+    first, _, labels, direct, bridgeta, *_, teacher = tables.format_cost_table(Results(study, out), "full").splitlines()
+    assert first.endswith("| training | with teacher and cache |")
+    assert labels.endswith("| 5 min 00 s | 5 min 10 s |")  # 600 steps of 0.5 s, and 10 s
+    assert direct.endswith("| 7 min 30 s | ? |")
+    assert bridgeta.endswith("| 10 min 00 s | 30 min 20 s |")  # and 600 steps of 2 s, and 10 s
+    assert teacher.endswith("| 20 min 00 s | 20 min 10 s |")
+    page = format_page(Results(study, out), "x.png", "x", date(2026, 3, 1))
+    assert "as if it taught this run alone" in page
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_drives_without_maps_are_distilled_from_the_cache(two_scenes, teacher, s
     train_distill(settings, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["frames"] == {"labelled": 4, "unlabelled": 4, "validation": 4}
+    assert record["cache_seconds"] > 0
     assert (record["train_root"], record["unlabelled_root"]) == (str(small_root), str(fleet_root))
     assert record["synthetic_data"] == {"train": None, "unlabelled": None, "val": None}
     assert math.isfinite(rows(tmp_path / "run", "train/loss")[0])

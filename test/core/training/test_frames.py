@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import fields
 
@@ -14,6 +15,7 @@ from bridgeta_core.config.experiment import AugmentConfig, LidarConfig
 from bridgeta_core.data.augment import Augment, Change
 from bridgeta_core.data.frames import Batch, Frame
 from bridgeta_core.training import fresh
+from bridgeta_core.training.cache.arrays import read_seconds
 from bridgeta_core.training.frames import Frames
 from bridgeta_core.training.fresh import FreshBatches, Schedule, change_frame, open_frames
 from bridgeta_core.training.processes import Processes
@@ -66,6 +68,21 @@ def test_drives_of_another_city_join_without_labels(two_scenes, fleet_root, tmp_
         assert not batch.labels[1].any()
         assert not batch.known[1].any()
         assert batch.images[1].any()
+
+
+def test_a_run_knows_how_long_its_cache_took_whoever_built_it(two_scenes, tmp_path):
+    settings = two_scenes("data.val_scenes=mini_val")
+    assert Frames(settings, Processes()).cache_seconds == 0
+    built, found = Frames(settings, Processes()), Frames(settings, Processes())
+    for frames in (built, found):
+        for cached in frames.use_cache(tmp_path).values():
+            cached.add_points(KEYFRAME)
+    folders = list(tmp_path.iterdir())
+    assert len(folders) == 4  # frames and points of two scenes; training and validation share one scene
+    assert built.cache_seconds == found.cache_seconds == pytest.approx(sum(map(read_seconds, folders)))
+    assert built.cache_seconds > 0
+    (folders[0] / "seconds.npy").unlink()
+    assert math.isnan(found.cache_seconds)
 
 
 def test_training_without_a_teacher_leaves_drives_without_labels_out(two_scenes, fleet_root):

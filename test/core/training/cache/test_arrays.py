@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from bridgeta_core.training.cache import arrays as cache_arrays
-from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter
+from bridgeta_core.training.cache.arrays import Arrays, ArrayWriter, read_seconds
 from bridgeta_core.utils.arrays import save_array
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -30,6 +31,20 @@ def test_rows_are_read_as_written(tmp_path):
         for name, value in {**row, "points": points[i]}.items():
             assert arrays.read(name, i).dtype == value.dtype
             assert np.array_equal(arrays.read(name, i), value)
+
+
+def test_it_is_known_how_long_arrays_took_to_write(tmp_path, monkeypatch):
+    clock = iter((100.0, 102.5))
+    monkeypatch.setattr(cache_arrays.time, "monotonic", lambda: next(clock))
+    with ArrayWriter(tmp_path, 1) as writer:
+        writer.write({"a": np.ones(2)})
+    assert read_seconds(tmp_path) == 2.5
+    path = tmp_path / "seconds.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    assert math.isnan(read_seconds(tmp_path))
+    path.unlink()
+    assert math.isnan(read_seconds(tmp_path))
+    Arrays(tmp_path).check(["a"], 1)  # a cache of before is as good
 
 
 def test_a_damaged_array_is_named(tmp_path):
