@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bridgeta_core.config.related import OfaKdConfig, RddConfig
+from bridgeta_core.config.related import Kd360Config, OfaKdConfig, RddConfig
 from bridgeta_core.utils.settings import setting
 
 
@@ -142,3 +142,4 @@ class DistillConfig:
     bevfeature: BevFeatureConfig = field(default_factory=BevFeatureConfig)
     ofa_kd: OfaKdConfig = field(default_factory=OfaKdConfig)
     rdd: RddConfig = field(default_factory=RddConfig)
+    kd360: Kd360Config = field(default_factory=Kd360Config)

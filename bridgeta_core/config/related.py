@@ -37,3 +37,16 @@ class RddConfig:
     fit_rate: float = setting(1e-3, "learning rate of that", ge=1e-6, le=1)
     logits: float = setting(1.0, "weight of logit distillation", ge=0)
     tau: float = setting(1.0, "its temperature", ge=0.1, le=20)
+
+
+@dataclass
+class Kd360Config:
+    """Relations of cells, and where channels fire inside the decoder and in the output (KD360-VoxelBEV)."""
+
+    affinity: float = setting(1.0, "weight of the similarities between the cells of F", ge=0)
+    inner: float = setting(3.0, "weight of the channels of the decoder's last stage", ge=0)
+    output: float = setting(3.0, "weight of the classes' logits as channels", ge=0)
+    window: int = setting(16, "cells of F along each side of the windows within which cells are compared", ge=2)
+    tau: float = setting(3.0, "temperature of the softmax over cells", ge=0.1, le=20)
+    learned: bool = setting(False, "learn the weights by uncertainty; those above then only say which terms take part")
+    logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)

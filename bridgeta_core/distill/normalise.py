@@ -77,14 +77,18 @@ def collect_scales(normalisers: nn.ModuleDict) -> dict[str, list[Any]]:
     return {level: [normaliser.teacher] for level, normaliser in normalisers.items()}
 
 
-def fit_scales(scales: Mapping[str, Sequence[TeacherScale]], outputs: Iterable[Taps]) -> None:
-    """Set the scales of every level, F or D, from the teacher's outputs in one pass, in float64."""
+def fit_scales(
+    scales: Mapping[str, Sequence[TeacherScale]], outputs: Iterable[Taps] | Iterable[Mapping[str, Tensor]]
+) -> None:
+    """Set the scales of every level, F or D of taps or any name of mappings, from the teacher's outputs in one pass,
+    in float64.
+    """
     count: dict[str, int] = {}
     sums: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
     for output in outputs:
         for level in scales:
-            x = getattr(output, level).double()
+            x = (getattr(output, level) if isinstance(output, Taps) else output[level]).double()
             axes = (0, 2, 3)
             count[level] = count.get(level, 0) + x.numel() // x.shape[1]
             sums[level] = sums.get(level, 0) + x.sum(axes)

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from bridgeta_core.distill.dense import list_stage_widths
 from bridgeta_core.model.decoder import Decoder
+from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher
 
 
@@ -51,3 +54,22 @@ def compute_stages(teacher: Teacher, features: Tensor) -> tuple[Tensor, ...]:
     with record_stages(teacher.decoder) as stages:
         teacher.decoder(torch.relu(features))
     return tuple(stages)
+
+
+class StageAdapter(nn.Module):
+    """Brings a stage of the student's decoder to the channels and cells of a stage of the teacher's.
+
+    A 1x1 convolution where the channels differ, and bilinear interpolation where the cells do; else nothing.
+    """
+
+    def __init__(self, student: Student, teacher: Teacher, own: int, wanted: int) -> None:
+        super().__init__()
+        inputs, outputs = list_stage_widths(student)[own], list_stage_widths(teacher)[wanted]
+        self.layer = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, stage: Tensor, size: torch.Size) -> Tensor:
+        """Adapt a stage `[B, C, y, x]` to `size`, the teacher's rows and columns."""
+        adapted = self.layer(stage)
+        if adapted.shape[-2:] != size:
+            adapted = functional.interpolate(adapted, size=size, mode="bilinear", align_corners=False)
+        return adapted

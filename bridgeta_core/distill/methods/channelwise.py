@@ -47,23 +47,33 @@ class ChannelWise(Distiller):
         student = self.adapter(student)
         for level in own.levels:
             t, s = getattr(teacher, level).float(), getattr(student, level).float()
-            if level == "Z":
-                counted, inside = self._select_classes(labels, t), torch.ones_like(t[0, 0])
-            else:
+            counted, inside = None, torch.ones_like(t[0, 0])
+            if level != "Z":
                 normalise = self.normalisers[level]
                 t, s, inside = normalise(t), normalise(s), self.area.inside
-                counted = torch.ones(t.shape[:2], device=t.device)
-            per_channel = own.tau**2 * spatial_divergence(t / own.tau, s / own.tau, inside)
-            value = (counted * per_channel).sum() / counted.sum().clamp(min=1)
+            elif own.presence:
+                counted = select_classes(labels, t)
+            value = compare_channels(t, s, own.tau, inside, counted)
             losses[f"kd/{level}"] = context.strength * own.weight.get(level, 1.0) * value
         return losses
 
-    def _select_classes(self, labels: Labels, logits: Tensor) -> Tensor:
-        """Return 1 for the classes of each frame that count, else 0: `[B, 6]`."""
-        if not self.config.channelwise.presence:
-            return torch.ones(logits.shape[:2], device=logits.device)
-        labelled = labels.known & (labels.masks > 0).flatten(2).any(dim=2)
-        return (labelled | (torch.sigmoid(logits).amax(dim=(-2, -1)) > 0.1)).float()
+
+def select_classes(labels: Labels, logits: Tensor) -> Tensor:
+    """Return 1 for the classes of each frame that the labels or the teacher's logits show, else 0: `[B, 6]`."""
+    labelled = labels.known & (labels.masks > 0).flatten(2).any(dim=2)
+    return (labelled | (torch.sigmoid(logits).amax(dim=(-2, -1)) > 0.1)).float()
+
+
+def compare_channels(t: Tensor, s: Tensor, tau: float, inside: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Compute tau^2 KL of the channels of `t` and `s` `[B, C, Y, X]`, averaged over the channels that count.
+
+    `inside` `[Y, X]` is 1 for the cells of the softmax, `counted` `[B, C]` for the channels, all by default. 0 where
+    none counts.
+    """
+    per_channel = tau**2 * spatial_divergence(t / tau, s / tau, inside)
+    if counted is None:
+        return per_channel.mean()
+    return (counted * per_channel).sum() / counted.sum().clamp(min=1)
 
 
 def spatial_divergence(t: Tensor, s: Tensor, inside: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from bridgeta_core.distill.methods.channelwise import ChannelWise
 from bridgeta_core.distill.methods.direct import Direct
 from bridgeta_core.distill.methods.fitnet import FitNet
 from bridgeta_core.distill.methods.logits import Logits
+from bridgeta_core.distill.related.kd360 import Kd360
 from bridgeta_core.distill.related.ofa_kd import OfaKd
 from bridgeta_core.distill.related.rdd import Rdd
 from bridgeta_core.model.student import Student
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Distiller]] = {
     "bevfeature": BevFeature,
     "ofa_kd": OfaKd,
     "rdd": Rdd,
+    "kd360": Kd360,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridgeta_core.distill.normalise import TeacherScale
+from bridgeta_core.distill.normalise import TeacherScale, fit_scales
 
 
 def test_the_scale_gives_zero_mean_and_unit_spread(bench):
@@ -30,3 +30,11 @@ def test_dead_channels_do_not_lower_the_floor():
     assert scale.scale.flatten().tolist() == pytest.approx([5e-5, 5e-5, 5e-5, 2, 1e-3])
     scale.set(torch.zeros(5), torch.zeros(5))
     assert scale.scale.flatten().tolist() == [1, 1, 1, 1, 1]
+
+
+def test_features_of_any_name_have_a_scale_over_all_batches():
+    scale, batches = TeacherScale(2), [torch.randn(1, 2, 3, 3) * 5 + 2 for _ in range(3)]
+    fit_scales({"inner": [scale]}, ({"inner": x} for x in batches))
+    cells = torch.cat(batches).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(scale.mean.flatten(), cells.mean(dim=1))
+    torch.testing.assert_close(scale.scale.flatten(), cells.std(dim=1, correction=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bridgeta_core.distill.stages import compute_stages, record_fuser_input, record_stages
+from bridgeta_core.distill.stages import StageAdapter, compute_stages, record_fuser_input, record_stages
 
 
 def test_the_stages_are_what_the_decoder_gives_on_its_way(bench):
@@ -31,3 +31,14 @@ def test_f_follows_from_the_fusers_input(bench):
     with record_fuser_input(bench.teacher) as fused:
         taps = bench.teacher_taps()
     assert torch.equal(bench.teacher.fuser(fused[0]), taps.F)
+
+
+def test_a_stage_that_fits_is_left_alone_and_another_brought_to_the_teachers_shape(bench, narrow_bench):
+    taps = bench.teacher_taps()
+    wanted = compute_stages(bench.teacher, taps.F)[1]
+    adapter = StageAdapter(bench.student, bench.teacher, 1, 1)
+    assert torch.equal(adapter(wanted, wanted.shape[-2:]), wanted)
+    narrow_bench.student_taps()
+    assert narrow_bench.stages[0].shape[-2:] != wanted.shape[-2:]
+    adapted = StageAdapter(narrow_bench.student, bench.teacher, 0, 1)(narrow_bench.stages[0], wanted.shape[-2:])
+    assert adapted.shape == wanted.shape

@@ -44,6 +44,7 @@ VARIANTS = {
     "bevfeature": [("bevfeature.dense=1",)],
     "ofa_kd": [("ofa_kd.branches=0",), ("ofa_kd.output=0", "ofa_kd.absent=1.2")],
     "rdd": [("rdd.easy=1", "rdd.rescale=true"), ("rdd.easy=0", "rdd.turn=once", "rdd.places=either")],
+    "kd360": [("kd360.affinity=0", "kd360.inner=0", "kd360.logits=1"), ("kd360.learned=true",)],
 }
 ALL = [(m,) for m in METHODS] + [(m, *v) for m in METHODS for v in VARIANTS.get(m, [])]
 
