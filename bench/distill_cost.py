@@ -100,7 +100,9 @@ class Step:
         if distilled:
             self.distiller = build_distiller(experiment.distill, self.student, teacher).to(device)
             taps, fused = self.run_teacher(batch)
-            self.distiller.prepare([Example(taps, self.labels, fused)], teacher)
+            view = self.distiller.view(batch, 0)
+            seen = None if view is None else self.run_teacher(view)[0]
+            self.distiller.prepare([Example(taps, self.labels, fused, seen)], teacher)
             trained += [p for p in self.distiller.parameters() if p.requires_grad]
         self.trained = trained
         self.optimiser = torch.optim.AdamW(trained, lr=1e-4)

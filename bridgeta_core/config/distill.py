@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bridgeta_core.config.related import Kd360Config, OfaKdConfig, RddConfig
+from bridgeta_core.config.related import Kd360Config, OfaKdConfig, RddConfig, SskdConfig
 from bridgeta_core.utils.settings import setting
 
 
@@ -143,3 +143,4 @@ class DistillConfig:
     ofa_kd: OfaKdConfig = field(default_factory=OfaKdConfig)
     rdd: RddConfig = field(default_factory=RddConfig)
     kd360: Kd360Config = field(default_factory=Kd360Config)
+    sskd: SskdConfig = field(default_factory=SskdConfig)

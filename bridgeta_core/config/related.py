@@ -50,3 +50,23 @@ class Kd360Config:
     tau: float = setting(3.0, "temperature of the softmax over cells", ge=0.1, le=20)
     learned: bool = setting(False, "learn the weights by uncertainty; those above then only say which terms take part")
     logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)
+
+
+@dataclass
+class SskdConfig:
+    """Logits on frames and on turned ones, and similarities between the regions of both (SSKD)."""
+
+    logits: float = setting(1.0, "weight of logit distillation", ge=0)
+    transformed: float = setting(1.0, "weight of logit distillation on turned frames", ge=0)
+    similarity: float = setting(1.0, "weight of the regions' similarities", ge=0)
+    tau: float = setting(2.0, "temperature of logits", ge=0.1, le=20)
+    similarity_tau: float = setting(0.5, "temperature of similarities", ge=0.01, le=20)
+    drop: float = setting(
+        0.05, "share of a class's turned cells, where the teacher is worst, that is dropped", ge=0, le=1
+    )
+    keep: float = setting(
+        0.75, "share of the regions that is kept of those whose source the teacher misses", ge=0, le=1
+    )
+    regions: int = setting(8, "regions of F along each side of the grid", ge=1)
+    fit_epochs: int = setting(2, "passes over the training frames that train the teacher's head", ge=1)
+    fit_rate: float = setting(1e-3, "learning rate of that", ge=1e-6, le=1)

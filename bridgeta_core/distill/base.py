@@ -30,12 +30,15 @@ class Labels:
 class Example(NamedTuple):
     """The teacher on a batch of unaugmented training frames, for what is measured or fitted before training.
 
-    `fused` is the input of its fuser `[B, C, Y', X']`, for a method that `needs_live_teacher`.
+    `fused` is the input of its fuser `[B, C, Y', X']`, for a method that `needs_live_teacher`. `view` is what it makes
+    of the batch as the method's `view` transforms it at `step`, which counts the batches that were read.
     """
 
     taps: Taps
     labels: Labels
     fused: Tensor | None = None
+    view: Taps | None = None
+    step: int = 0
 
 
 class View(NamedTuple):

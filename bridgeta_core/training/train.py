@@ -13,7 +13,7 @@ from rich.progress import track
 
 from bridgeta_core.config.experiment import Experiment
 from bridgeta_core.deploy.weights import find_weights
-from bridgeta_core.distill.base import Example, Labels
+from bridgeta_core.distill.base import Distiller, Example, Labels
 from bridgeta_core.runs.folder import RunFolder
 from bridgeta_core.runs.log import draw_curves
 from bridgeta_core.runs.record import RunOutcome, describe_origin, save_record
@@ -94,7 +94,7 @@ def train_distill(experiment: Experiment, folder: Path, resume: bool = False) ->
                     cached.add_taps(teacher, teacher_sha256, teacher.network.config.lidar, experiment.data.batch_size)
         if not resume:  # what `prepare` measures is in buffers, which the checkpoint has
             task.distiller.to(loop.device)
-            examples = _Examples(teacher, frames, experiment.distill.statistics_frames)
+            examples = _Examples(teacher, task.distiller, frames, experiment.distill.statistics_frames)
             task.distiller.prepare(examples, teacher.network)
         loop.fit(task, frames, resume)
         return _finish(loop, task, frames, teacher_sha256)
@@ -126,8 +126,9 @@ def _claim(run: RunFolder, experiment: Experiment, processes: Processes, resume:
 class _Examples(Iterable[Example]):
     """The teacher on at most `count` training frames, with a progress bar every time that they are read."""
 
-    def __init__(self, teacher: FrozenTeacher, frames: RunFrames, count: int) -> None:
-        self._teacher, self._frames, self._count = teacher, frames, count
+    def __init__(self, teacher: FrozenTeacher, distiller: Distiller, frames: RunFrames, count: int) -> None:
+        self._teacher, self._distiller, self._frames, self._count = teacher, distiller, frames, count
+        self._step = 0
 
     def __iter__(self) -> Iterator[Example]:
         batches = self._frames.sample_dataloader(self._count)
@@ -135,7 +136,10 @@ class _Examples(Iterable[Example]):
         for batch in track(batches, description="Teacher's statistics", disable=hidden):
             taps, fused = self._teacher.run(batch)
             batch = batch.to(taps.Z.device)
-            yield Example(taps, Labels(batch.labels, batch.known), fused)
+            view = self._distiller.view(batch, self._step)
+            seen = None if view is None else self._teacher(view)
+            yield Example(taps, Labels(batch.labels, batch.known), fused, seen, self._step)
+            self._step += 1
 
 
 def _announce(loop: Loop, task: MapTask, frames: RunFrames, teacher: str | None = None) -> None:

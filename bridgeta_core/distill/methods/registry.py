@@ -13,6 +13,7 @@ from bridgeta_core.distill.methods.logits import Logits
 from bridgeta_core.distill.related.kd360 import Kd360
 from bridgeta_core.distill.related.ofa_kd import OfaKd
 from bridgeta_core.distill.related.rdd import Rdd
+from bridgeta_core.distill.related.sskd import Sskd
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Distiller]] = {
     "ofa_kd": OfaKd,
     "rdd": Rdd,
     "kd360": Kd360,
+    "sskd": Sskd,
 }
 
 

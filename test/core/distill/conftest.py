@@ -77,12 +77,14 @@ class Bench:
         torch.manual_seed(5)
         distiller = build_distiller(config, self.student, self.teacher)
         if prepared:
-            distiller.prepare([self.example()], self.teacher)
+            distiller.prepare([self.example(distiller)], self.teacher)
         return distiller
 
-    def example(self) -> Example:
-        """What `prepare` gets to see of these frames."""
-        return Example(self.teacher_taps(), self.labels, self.fused)
+    def example(self, distiller: Distiller | None = None) -> Example:
+        """What `prepare` gets to see of these frames, transformed too if the method does that."""
+        view = None if distiller is None else distiller.view(self.batch, 0)
+        seen = None if view is None else self.teacher_taps(view)
+        return Example(self.teacher_taps(), self.labels, self.fused, seen)
 
     def teacher_taps(self, batch: Batch | None = None) -> Taps:
         batch = batch or self.batch

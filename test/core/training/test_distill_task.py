@@ -262,6 +262,23 @@ def test_a_method_is_prepared_on_examples_that_can_be_read_again_without_hidden_
     assert not masks[~known].any()
 
 
+def test_examples_show_the_teacher_on_transformed_frames_by_a_step_that_counts_on(curious, monkeypatch):
+    steps = []
+
+    def view(self, batch, step):
+        steps.append(step)
+        return replace(
+            batch, points=[torch.cat([points[:, :2] + step, points[:, 2:]], dim=1) for points in batch.points]
+        )
+
+    monkeypatch.setattr(Curious, "view", view)
+    examples = curious().distiller.examples
+    assert [example.step for example in examples] == list(range(len(examples))) == steps[: len(examples)]
+    assert torch.equal(examples[0].view.F, examples[0].taps.F)
+    assert not any(torch.allclose(example.view.F, example.taps.F) for example in examples[1:])
+    assert not examples[0].view.F.requires_grad
+
+
 def test_a_method_sees_what_lies_inside_the_networks(curious):
     task = curious()
     for context, _ in task.distiller.contexts:

@@ -45,6 +45,11 @@ VARIANTS = {
     "ofa_kd": [("ofa_kd.branches=0",), ("ofa_kd.output=0", "ofa_kd.absent=1.2")],
     "rdd": [("rdd.easy=1", "rdd.rescale=true"), ("rdd.easy=0", "rdd.turn=once", "rdd.places=either")],
     "kd360": [("kd360.affinity=0", "kd360.inner=0", "kd360.logits=1"), ("kd360.learned=true",)],
+    "sskd": [
+        ("sskd.logits=0.9", "sskd.transformed=2.7", "sskd.similarity=10", "sskd.tau=4", "sskd.drop=0"),
+        ("sskd.transformed=0", "sskd.similarity=0"),
+        ("sskd.logits=0", "sskd.transformed=0"),
+    ],
 }
 ALL = [(m,) for m in METHODS] + [(m, *v) for m in METHODS for v in VARIANTS.get(m, [])]
 
@@ -136,7 +141,11 @@ def test_c4_the_camera_branch_gets_a_gradient(setup):
 
 # Where other networks than the teacher decode the assistant's F, its D and Z differ from the teacher's even there.
 # Branches of their own, or targets beyond the teacher's output, leave something to do too: tests of their own say what.
-AGREES_WITH = {"bridgeta": {("bridgeta.reading=frozen",), ("bridgeta.reading=none",)}, "ofa_kd": set()}
+AGREES_WITH = {
+    "bridgeta": {("bridgeta.reading=frozen",), ("bridgeta.reading=none",)},
+    "ofa_kd": set(),
+    "sskd": {("sskd.transformed=0", "sskd.similarity=0")},
+}
 AGREES = [p for p in ALL if p[0] not in AGREES_WITH or p[1:] in AGREES_WITH[p[0]]]
 
 
