@@ -80,19 +80,6 @@ class Results:
         names = {seed: name_teacher_run(teacher, budget, seed) for seed in self.study.teacher_seeds}
         return {seed: measure(self.records[name]) for seed, name in names.items() if name in self.records}
 
-    def estimate_seconds(self, run: Run) -> float:
-        """Estimate how long a run takes from the most similar finished ones; NaN without one of its kind."""
-        same: list[Callable[[Run], bool]] = [
-            lambda r: (r.kind, r.arm, r.budget) == (run.kind, run.arm, run.budget),
-            lambda r: (r.kind, r.arm) == (run.kind, run.arm),
-            lambda r: r.kind == run.kind,
-        ]
-        for similar in same:
-            seconds = sorted(self.records[r.name].seconds for r in self.runs if r.name in self.records and similar(r))
-            if seconds:
-                return seconds[len(seconds) // 2]
-        return math.nan
-
 
 def collect(study: StudyConfig, out: Path, target: Path) -> int:
     """Write what the tables need of every finished run to the file `target`, and return the number of runs.

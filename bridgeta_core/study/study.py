@@ -15,6 +15,7 @@ from bridgeta_core.runs.words import format_duration
 from bridgeta_core.study.config import StudyConfig
 from bridgeta_core.study.equal_time import resolve_length
 from bridgeta_core.study.execution import LOG, Command, Execution, Failure, build_train_command
+from bridgeta_core.study.forecast import describe_rest, look_ahead
 from bridgeta_core.study.plan import Run, plan
 from bridgeta_core.study.report import write_report
 from bridgeta_core.study.results import Results
@@ -61,34 +62,23 @@ def _check_roots(runs: Sequence[Run]) -> None:
 
 
 def build_overview(study: StudyConfig, out: Path, jobs: int) -> Table:
-    """Build a table of every run in the order of the plan: its state, and the time it took or is estimated to take.
+    """Build a table of every run in the order of the plan: its state, the time it took or still takes, and guesses.
 
     Raises BridgeTAError when a run has other settings than the study.
     """
     results = Results(study, out)
-    rows, left, unknown = [], 0.0, 0
-    for run in results.runs:
-        planned = resolve_length(study, run, results.runs)
-        state = find_state(run, planned)
-        if state is State.done:
-            rows.append((run.name, state.value, format_duration(results.records[run.name].seconds), ""))
-            continue
-        seconds = results.estimate_seconds(run)
-        left, unknown = left + (0 if math.isnan(seconds) else seconds), unknown + math.isnan(seconds)
-        remark = f"as long as {run.like}, once that is measured" if planned is None else ""
-        rows.append(
-            (run.name, state.value, "?" if math.isnan(seconds) else f"about {format_duration(seconds)}", remark)
-        )
-    caption = f"{len(results.records)} of {len(rows)} done"
-    if left:
-        caption += f"; about {format_duration(left / jobs)} to go with {jobs} at a time"
-    if unknown:
-        caption += f"; {unknown} runs without a finished one of their kind are not counted"
+    outlooks = look_ahead(results)
+    done = sum(outlook.state is State.done for outlook in outlooks)
+    caption = "; ".join(filter(None, (f"{done} of {len(outlooks)} done", describe_rest(outlooks, jobs))))
     table = Table(title=f"Runs in {out}", caption=caption)
     for column in ("run", "state", "time", ""):
         table.add_column(column, justify="right" if column == "time" else "left")
-    for row in rows:
-        table.add_row(*row)
+    for outlook in outlooks:
+        if outlook.state is State.done:
+            time = format_duration(results.records[outlook.run.name].seconds)
+        else:
+            time = "?" if math.isnan(outlook.seconds) else f"about {format_duration(outlook.seconds)}"
+        table.add_row(outlook.run.name, outlook.state.value, time, outlook.guess)
     return table
 
 
@@ -97,17 +87,9 @@ def describe_work(study: StudyConfig, out: Path, jobs: int) -> tuple[int, str]:
 
     Raises BridgeTAError when a run has other settings than the study.
     """
-    results = Results(study, out)
-    left = [run for run in results.runs if find_state(run, resolve_length(study, run, results.runs)) is not State.done]
-    text = f"{len(left)} of {len(results.runs)} runs to do, {jobs} at a time"
-    estimates = [results.estimate_seconds(run) for run in left]
-    known = [seconds for seconds in estimates if not math.isnan(seconds)]
-    if len(known) < len(left):
-        text += "; how long they take is known when one of each kind has ended"
-    if known:
-        about = "about" if len(known) == len(left) else f"{len(known)} of them about"
-        text += f"; {about} {format_duration(sum(known) / jobs)}"
-    return len(left), text
+    outlooks = look_ahead(Results(study, out))
+    left = sum(outlook.state is not State.done for outlook in outlooks)
+    return left, "; ".join(filter(None, (f"{left} of {len(outlooks)} runs to do", describe_rest(outlooks, jobs))))
 
 
 def render_study(study: StudyConfig, out: Path, target: Path, command: str) -> tuple[Path, Path]:

@@ -176,28 +176,6 @@ def test_a_place_that_can_be_no_folder_is_one_line(make_study, tmp_path, out):
     assert str(tmp_path / out) in result.stderr
 
 
-def test_the_overview_estimates_from_the_finished_runs(make_study, write_run, tmp_path):
-    study = make_study(teachers={"fusion": []}, budgets={"full": []})
-    for run in plan(study, tmp_path):
-        if run.name in ("A0/full/seed0", "A1/full/seed0", "A1/full/seed1", "teachers/fusion/full/seed0"):
-            seconds = {"A0": 60.0, "A1": 120.0, "fusion": 600.0}[run.arm]
-            write_run(run, seconds=seconds)
-    text = shown(study, tmp_path, jobs=2)
-    lines = {line.split()[1]: line for line in text.splitlines() if "/seed" in line}
-    assert "done" in lines["A1/full/seed1"]
-    assert "2 min 00 s" in lines["A1/full/seed1"]
-    assert "to do" in lines["A0/full/seed1"]
-    assert "about 1 min 00 s" in lines["A0/full/seed1"]
-    assert "as long as A2, once that is measured" in " ".join(lines["A0_time/full/seed0"].split())
-    # A0 2 x 60 and A0_time 3 x 60 as the only other student; A1 1 x 120, A2 and R1 3 x 120 each as A1
-    assert "4 of 16 done; about 9 min 30 s to go with 2 at a time" in " ".join(text.split())
-
-
-def test_the_overview_of_a_new_study_claims_no_time(make_study, tmp_path):
-    text = " ".join(shown(make_study(), tmp_path / "new").split())
-    assert "0 of 31 done; 31 runs without a finished one of their kind are not counted" in text
-
-
 def test_jobs_are_at_least_one(make_study, quiet, tmp_path):
     with pytest.raises(BridgeTAError, match="--jobs 0 must be at least 1"):
         run_study(make_study(), tmp_path, 0, quiet)
