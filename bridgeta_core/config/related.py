@@ -70,3 +70,18 @@ class SskdConfig:
     regions: int = setting(8, "regions of F along each side of the grid", ge=1)
     fit_epochs: int = setting(2, "passes over the training frames that train the teacher's head", ge=1)
     fit_rate: float = setting(1e-3, "learning rate of that", ge=1e-6, le=1)
+
+
+@dataclass
+class WcordConfig:
+    """Contrast and optimal transport between cells (WCoRD)."""
+
+    contrast: float = setting(0.8, "weight of the critic that tells cells of both networks apart", ge=0)
+    transport: float = setting(0.05, "weight of the cost to transport the student's cells to the teacher's", ge=0)
+    cells: int = setting(512, "cells that are drawn per frame", ge=2)
+    size: int = setting(128, "length of an embedding, at most the teacher's channels", ge=1)
+    queue: int = setting(8, "earlier batches whose cells are other inputs", ge=1)
+    entropy: float = setting(0.05, "how much the transport is blurred", ge=0.001, le=10)
+    iterations: int = setting(50, "of Sinkhorn's algorithm", ge=1)
+    distance: float = setting(0.0, "price of transport over 10 m, and of its square beyond; cosines cost 0 to 2", ge=0)
+    logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)

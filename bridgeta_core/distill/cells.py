@@ -108,3 +108,22 @@ class CellWeighting(nn.Module):
         return torch.where(
             total > 1e-12, weights / total.clamp(min=1e-12), torch.ones_like(weights) / weights[0].numel()
         )
+
+
+def draw_cells(weights: Tensor, count: int, step: int) -> Tensor:
+    """Draw `count` cells `[B, count]` of each frame with replacement, by `weights` `[B, y, x]`; cell y * width + x.
+
+    The same random numbers serve every frame. They depend on the step alone, so that neither resuming nor the share of
+    a process in the batch changes what is drawn.
+    """
+    generator = torch.Generator().manual_seed(step)
+    places = torch.rand(count, generator=generator).to(weights.device, torch.float64)
+    shares = weights.flatten(1).double().cumsum(dim=1)
+    # The first cell whose cumulated weight is beyond the place: never one without weight.
+    return torch.searchsorted(shares, places * shares[:, -1:], right=True)
+
+
+def take_cells(features: Tensor, cells: Tensor) -> Tensor:
+    """Take the cells `[B, n]` of features `[B, C, y, x]`: `[B, n, C]`."""
+    index = cells[:, None].expand(-1, features.shape[1], -1)
+    return features.flatten(2).gather(2, index).transpose(1, 2)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_core.distill.base import Labels
-from bridgeta_core.distill.cells import AreaAverage, CellWeighting
+from bridgeta_core.distill.cells import AreaAverage, CellWeighting, draw_cells, take_cells
 from bridgeta_core.distill.distance import squared_distance
 from bridgeta_core.geometry.grid import BevGrid
 
@@ -121,3 +121,25 @@ def test_unknown_classes_come_from_the_teacher():
     unknown = Labels(torch.zeros(1, 6, *LABEL.shape, dtype=torch.uint8), torch.zeros(1, 6, dtype=torch.bool))
     cells = CellWeighting("balanced", LABEL, FEATURE)
     torch.testing.assert_close(cells(unknown, logits).label, cells(labels_of((2, 7, 8)), nothing_seen()).label)
+
+
+def test_cells_are_drawn_as_often_as_their_weight_says():
+    weights = torch.tensor([[[0.0, 0.5, 0.0], [0.2, 0.0, 0.3]]])
+    cells = draw_cells(weights, 20_000, step=1)[0]
+    share = torch.bincount(cells, minlength=6) / 20_000
+    assert share.tolist() == pytest.approx(weights.flatten().tolist(), abs=0.02)
+    assert not share[weights.flatten() == 0].any()
+
+
+def test_what_is_drawn_depends_on_the_step_and_not_on_the_rest_of_the_batch():
+    weights = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    drawn = draw_cells(weights, 50, step=7)
+    assert torch.equal(draw_cells(weights[2:], 50, step=7), drawn[2:])
+    assert not torch.equal(draw_cells(weights, 50, step=8), drawn)
+
+
+def test_the_cells_that_are_taken_are_those_at_their_places():
+    features = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
+    taken = take_cells(features, torch.tensor([[7, 7], [19, 0]]))
+    assert torch.equal(taken[0, 1], features[0, :, 1, 2])
+    assert torch.equal(taken[1, 0], features[1, :, 3, 4])

@@ -50,6 +50,7 @@ VARIANTS = {
         ("sskd.transformed=0", "sskd.similarity=0"),
         ("sskd.logits=0", "sskd.transformed=0"),
     ],
+    "wcord": [("wcord.distance=0.1", "wcord.logits=1"), ("wcord.contrast=0",)],
 }
 ALL = [(m,) for m in METHODS] + [(m, *v) for m in METHODS for v in VARIANTS.get(m, [])]
 
@@ -144,6 +145,7 @@ def test_c4_the_camera_branch_gets_a_gradient(setup):
 AGREES_WITH = {
     "bridgeta": {("bridgeta.reading=frozen",), ("bridgeta.reading=none",)},
     "ofa_kd": set(),
+    "wcord": set(),
     "sskd": {("sskd.transformed=0", "sskd.similarity=0")},
 }
 AGREES = [p for p in ALL if p[0] not in AGREES_WITH or p[1:] in AGREES_WITH[p[0]]]
