@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bridgeta_core.config.related import Kd360Config, OfaKdConfig, RddConfig, SskdConfig, WcordConfig
+from bridgeta_core.config.related import Kd360Config, OfaKdConfig, RddConfig, SskdConfig, TscmConfig, WcordConfig
 from bridgeta_core.utils.settings import setting
 
 
@@ -145,3 +145,4 @@ class DistillConfig:
     kd360: Kd360Config = field(default_factory=Kd360Config)
     sskd: SskdConfig = field(default_factory=SskdConfig)
     wcord: WcordConfig = field(default_factory=WcordConfig)
+    tscm: TscmConfig = field(default_factory=TscmConfig)

@@ -85,3 +85,23 @@ class WcordConfig:
     iterations: int = setting(50, "of Sinkhorn's algorithm", ge=1)
     distance: float = setting(0.0, "price of transport over 10 m, and of its square beyond; cosines cost 0 to 2", ge=0)
     logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)
+
+
+@dataclass
+class TscmConfig:
+    """Descriptors of the regions that have the same labels, across networks and frames (TSCM)."""
+
+    level: str = setting("D", "level whose features are described", among=("F", "D"))
+    groups: str = setting(
+        "vectors", "cells of a region: those with the same classes, or all of one class", among=("vectors", "classes")
+    )
+    cells: int = setting(20, "cells of F that a region needs at least", ge=1)
+    size: int = setting(128, "length of a descriptor; not more than the features' channels", ge=2)
+    soft: float = setting(1.0, "weight of the distance to the teacher on the same region", ge=0)
+    cross: float = setting(0.5, "weight of the distances to the teacher on such a region of another frame", ge=0)
+    triplet: float = setting(0.5, "weight of the student's own triplets, which need labels", ge=0)
+    released: float = setting(0.0, "weight of the squared sum of all distances, the form of the released code", ge=0)
+    margin: float = setting(0.1, "of the triplets and of the released form", ge=0)
+    negatives: int = setting(4, "regions of other labels for each triplet", ge=1)
+    queue: int = setting(256, "teacher's descriptors of each kind of region that are kept of earlier frames", ge=1)
+    logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)

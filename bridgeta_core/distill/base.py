@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from bridgeta_core.config.distill import DistillConfig
@@ -25,6 +26,10 @@ class Labels:
 
     masks: Tensor
     known: Tensor
+
+    def fill(self, logits: Tensor) -> Tensor:
+        """Return where each class is, bool `[B, 6, Y, X]`; where it is not known, where a teacher's logits see it."""
+        return torch.where(self.known[:, :, None, None], self.masks > 0, logits > 0)
 
 
 class Example(NamedTuple):

@@ -81,7 +81,7 @@ class CellWeighting(nn.Module):
         """Compute the weights of a batch from its labels and the teacher's logits `[B, 6, Y, X]`."""
         predicted = teacher_logits > 0
         known = labels.known[:, :, None, None]
-        y = torch.where(known, labels.masks > 0, predicted).float()
+        y = labels.fill(teacher_logits).float()
         everywhere = torch.ones_like(y[:, 0])
         right = ((predicted == (y > 0)) | ~known).all(dim=1).float() if self.kind == "correct" else everywhere
         inside = self.average.inside.expand(len(y), -1, -1)

@@ -70,7 +70,8 @@ class DistillTask(StudentTask):
         if config.decoder_from_teacher:
             self._start_from_teacher()
         self.distiller = build_distiller(config, self.student, teacher.network)
-        self.calibrated = not config.levels.calibrate
+        calibrates = type(self.distiller).calibrate is not Distiller.calibrate
+        self.calibrated = not (calibrates and config.levels.calibrate)
         own = any(p.requires_grad for p in self.distiller.parameters())
         warms_up = own or self.distiller.select_warmup_parameters(self.student)
         self._warmup = config.warmup_steps if warms_up else 0

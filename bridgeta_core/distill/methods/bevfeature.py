@@ -44,8 +44,7 @@ class BevFeature(Distiller):
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute `kd/feature`, `kd/relation`, `kd/response` and `kd/dense`, those with a weight."""
         own = self.config.bevfeature
-        known = labels.known[:, :, None, None]
-        y = torch.where(known, labels.masks > 0, teacher.Z > 0)
+        y = labels.fill(teacher.Z)
         t, s = self.normaliser(teacher.F), self.normaliser(self.adapter(student).F)
         terms: dict[str, Tensor] = {}
         if own.feature or own.relation:

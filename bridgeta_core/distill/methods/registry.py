@@ -14,6 +14,7 @@ from bridgeta_core.distill.related.kd360 import Kd360
 from bridgeta_core.distill.related.ofa_kd import OfaKd
 from bridgeta_core.distill.related.rdd import Rdd
 from bridgeta_core.distill.related.sskd import Sskd
+from bridgeta_core.distill.related.tscm import Tscm
 from bridgeta_core.distill.related.wcord import Wcord
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Distiller]] = {
     "kd360": Kd360,
     "sskd": Sskd,
     "wcord": Wcord,
+    "tscm": Tscm,
 }
 
 

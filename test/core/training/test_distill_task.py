@@ -19,6 +19,7 @@ from bridgeta_core.deploy.weights import load_student, read_info
 from bridgeta_core.distill.base import Distiller
 from bridgeta_core.distill.dense import list_stage_widths
 from bridgeta_core.distill.methods.direct import Direct
+from bridgeta_core.distill.methods.logits import Logits
 from bridgeta_core.distill.methods.registry import METHODS
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.training.distill_task import DistillTask, Ramp
@@ -120,6 +121,19 @@ def test_after_the_warm_up_the_student_is_trained(distil):
 def test_a_method_without_modules_has_no_warm_up(distil):
     task, before = distil("distill.method=direct", "distill.warmup_steps=9")
     assert not torch.equal(before["student.head.classify.weight"], task.student.head.classify.weight)
+
+
+def test_a_method_without_levels_to_calibrate_computes_its_losses_once_per_step(distil, monkeypatch):
+    """What it keeps of earlier steps, such as a queue, must not get a batch twice."""
+    steps, compute_losses = [], Logits.compute_losses
+
+    def count(self, teacher, student, labels, context):
+        steps.append(context.step)
+        return compute_losses(self, teacher, student, labels, context)
+
+    monkeypatch.setattr(Logits, "compute_losses", count)
+    distil("distill.method=logits", "distill.calibrate_steps=1", "distill.levels.calibrate=1", "train.epochs=2")
+    assert steps == list(range(len(steps)))
 
 
 def test_levels_are_calibrated_once_over_all_resumptions(distil, tmp_path, monkeypatch):

@@ -51,6 +51,11 @@ VARIANTS = {
         ("sskd.logits=0", "sskd.transformed=0"),
     ],
     "wcord": [("wcord.distance=0.1", "wcord.logits=1"), ("wcord.contrast=0",)],
+    "tscm": [
+        ("tscm.cross=0", "tscm.triplet=0"),
+        ("tscm.soft=0", "tscm.cross=0", "tscm.released=1", "tscm.logits=1"),
+        ("tscm.level=F", "tscm.groups=classes"),
+    ],
 }
 ALL = [(m,) for m in METHODS] + [(m, *v) for m in METHODS for v in VARIANTS.get(m, [])]
 
@@ -147,6 +152,7 @@ AGREES_WITH = {
     "ofa_kd": set(),
     "wcord": set(),
     "sskd": {("sskd.transformed=0", "sskd.similarity=0")},
+    "tscm": {("tscm.cross=0", "tscm.triplet=0")},
 }
 AGREES = [p for p in ALL if p[0] not in AGREES_WITH or p[1:] in AGREES_WITH[p[0]]]
 
