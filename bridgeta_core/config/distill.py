@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bridgeta_core.config.related import Kd360Config, OfaKdConfig, RddConfig, SskdConfig, TscmConfig, WcordConfig
+from bridgeta_core.config.related import (
+    GpdConfig,
+    Kd360Config,
+    OfaKdConfig,
+    RddConfig,
+    SskdConfig,
+    TscmConfig,
+    WcordConfig,
+)
 from bridgeta_core.utils.settings import setting
 
 
@@ -141,6 +149,7 @@ class DistillConfig:
     channelwise: ChannelWiseConfig = field(default_factory=ChannelWiseConfig)
     bevfeature: BevFeatureConfig = field(default_factory=BevFeatureConfig)
     ofa_kd: OfaKdConfig = field(default_factory=OfaKdConfig)
+    gpd: GpdConfig = field(default_factory=GpdConfig)
     rdd: RddConfig = field(default_factory=RddConfig)
     kd360: Kd360Config = field(default_factory=Kd360Config)
     sskd: SskdConfig = field(default_factory=SskdConfig)

@@ -18,6 +18,20 @@ class OfaKdConfig:
 
 
 @dataclass
+class GpdConfig:
+    """A wider network that learns beside the student and shares its weights (GPD)."""
+
+    logits: float = setting(1.0, "weight of the teacher's logits, for the student and for the wider network", ge=0)
+    tau: float = setting(2.0, "temperature of that", ge=0.1, le=20)
+    kappa: float = setting(3.0, "weight of the wider network's probabilities for the student", ge=0)
+    smoothing: float = setting(0.1, "how far these are drawn to one half", ge=0, le=1)
+    widen: int = setting(2, "factor on the channels of the student's decoder and head", ge=1, le=8)
+    branches: int = setting(3, "3x3 kernels alone (1), with 1x1 kernels (2), with identities too (3)", ge=1, le=3)
+    noise: float = setting(1e-3, "noise on the copies of weights, as a share of their spread", ge=0, le=1)
+    sharing: bool = setting(True, "the student's weights are a part of the wider network's")
+
+
+@dataclass
 class RddConfig:
     """Labels where the teacher says that they are easy, then where one network alone finds them hard (RDD)."""
 

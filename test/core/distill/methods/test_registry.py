@@ -43,6 +43,11 @@ VARIANTS = {
     "channelwise": [("channelwise.levels=[F, D, Z]",), ("channelwise.presence=false",)],
     "bevfeature": [("bevfeature.dense=1",)],
     "ofa_kd": [("ofa_kd.branches=0",), ("ofa_kd.output=0", "ofa_kd.absent=1.2")],
+    "gpd": [
+        ("gpd.logits=0",),
+        ("gpd.kappa=0", "gpd.branches=1"),
+        ("gpd.sharing=false", "gpd.widen=3", "gpd.branches=2"),
+    ],
     "rdd": [("rdd.easy=1", "rdd.rescale=true"), ("rdd.easy=0", "rdd.turn=once", "rdd.places=either")],
     "kd360": [("kd360.affinity=0", "kd360.inner=0", "kd360.logits=1"), ("kd360.learned=true",)],
     "sskd": [
@@ -151,6 +156,7 @@ AGREES_WITH = {
     "bridgeta": {("bridgeta.reading=frozen",), ("bridgeta.reading=none",)},
     "ofa_kd": set(),
     "wcord": set(),
+    "gpd": set(),
     "sskd": {("sskd.transformed=0", "sskd.similarity=0")},
     "tscm": {("tscm.cross=0", "tscm.triplet=0")},
 }
