@@ -12,7 +12,7 @@ what counts as a different input; the queue's means; the optional price of dista
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -25,7 +25,8 @@ from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Example, Labels
 from bridgeta_core.distill.cells import CellWeighting, draw_cells, take_cells
 from bridgeta_core.distill.distance import logit_divergence
-from bridgeta_core.distill.normalise import TeacherScale, fit_scales, tap_widths
+from bridgeta_core.distill.normalise import tap_widths
+from bridgeta_core.distill.pca import PrincipalComponents
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
 
@@ -49,7 +50,6 @@ class Wcord(Distiller):
     Where a class is not known, the teacher's probability at 0.5 stands in for the label.
     """
 
-    components: Tensor
     places: Tensor
     queue: Tensor
     queued: Tensor
@@ -58,8 +58,7 @@ class Wcord(Distiller):
         super().__init__(config, student, teacher, ["F"])
         own, width = config.wcord, tap_widths(teacher)["F"]
         size = min(own.size, width)
-        self.scale = TeacherScale(width)
-        self.register_buffer("components", torch.eye(width)[:size])  # until `prepare` has the principal ones
+        self.pca = PrincipalComponents(width, size)
         self.embed = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, size))
         # A constant added to the critic would cancel between the two kinds of pairs.
         self.critic = spectral_norm(nn.Linear(size, size, bias=False))
@@ -73,22 +72,7 @@ class Wcord(Distiller):
 
     def prepare(self, examples: Iterable[Example], teacher: Teacher) -> None:
         """Measure the teacher's statistics, and the principal components of its normalised F, on training frames."""
-        width = len(self.scale.mean)
-        moments, count = torch.zeros(width, width + 1, dtype=torch.float64, device=self.components.device), 0
-
-        def read() -> Iterator[Taps]:
-            nonlocal count
-            for example in examples:
-                cells = example.taps.F.double().transpose(0, 1).flatten(1)
-                moments.add_(torch.cat([cells @ cells.T, cells.sum(dim=1, keepdim=True)], dim=1))
-                count += cells.shape[1]
-                yield example.taps
-
-        fit_scales({"F": [self.scale]}, read())
-        second, first = moments[:, :-1] / count, moments[:, -1:] / count
-        scale = self.scale.scale.double().flatten()
-        vectors = torch.linalg.eigh((second - first @ first.T) / (scale[:, None] * scale)).eigenvectors
-        self.components.copy_(vectors.T.flip(0)[: len(self.components)])  # the eigenvalues ascend
+        self.pca.fit(example.taps.F for example in examples)
 
     def compute_losses(self, teacher: Taps, student: Taps, labels: Labels, context: Context) -> dict[str, Tensor]:
         """Compute `kd/contrast` (the dual form), `kd/transport` (the primal form) and `kd/Z`, those with a weight."""
@@ -108,12 +92,11 @@ class Wcord(Distiller):
     def _embed_cells(self, teacher: Taps, student: Taps, labels: Labels, step: int) -> _Pairs:
         """Draw cells by the balanced weights, the same in both networks, and embed them."""
         cells = draw_cells(self.cells(labels, teacher.Z).feature, self.config.wcord.cells, step)
-        t, s = (take_cells(self.scale(f.float()), cells) for f in (teacher.F, self.adapter.adapt("F", student.F)))
-        y = torch.where(labels.known[:, :, None, None], labels.masks > 0, teacher.Z > 0).float()
-        outcomes = take_cells((self.cells.average(y) > 0.5).float(), cells)
+        t, s = (take_cells(self.pca.scale(f.float()), cells) for f in (teacher.F, self.adapter.adapt("F", student.F)))
+        outcomes = take_cells((self.cells.average(labels.fill(teacher.Z).float()) > 0.5).float(), cells)
         distance = torch.cdist(self.places[cells], self.places[cells]).square()
         return _Pairs(
-            teacher=functional.normalize(t @ self.components.T, dim=-1),
+            teacher=functional.normalize(t @ self.pca.components.T, dim=-1),
             student=functional.normalize(self.embed(s), dim=-1),
             distance=distance,
             different=(distance > 1) & (torch.cdist(outcomes, outcomes, p=0) > 0),

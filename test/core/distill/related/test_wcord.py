@@ -144,7 +144,7 @@ def test_the_components_are_those_of_the_normalised_features(bench):
     f = bench.teacher_taps().F.double().transpose(0, 1).flatten(1).numpy()
     centred = (f - f.mean(axis=1, keepdims=True)) / np.maximum(f.std(axis=1), 0.05 * np.median(f.std(axis=1)))[:, None]
     left, _, _ = np.linalg.svd(centred, full_matrices=False)
-    ours = distiller.components.double().numpy()
+    ours = distiller.pca.components.double().numpy()
     assert np.abs(np.sum(ours * left[:, :3].T, axis=1)) == pytest.approx(1, abs=1e-3)  # up to the sign
     assert ours @ ours.T == pytest.approx(np.eye(3), abs=1e-5)
 
