@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bridgeta_core.config.related import (
+    EliteConfig,
     GpdConfig,
     Kd360Config,
     OfaKdConfig,
@@ -155,3 +156,4 @@ class DistillConfig:
     sskd: SskdConfig = field(default_factory=SskdConfig)
     wcord: WcordConfig = field(default_factory=WcordConfig)
     tscm: TscmConfig = field(default_factory=TscmConfig)
+    elite: EliteConfig = field(default_factory=EliteConfig)

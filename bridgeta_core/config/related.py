@@ -119,3 +119,17 @@ class TscmConfig:
     negatives: int = setting(4, "regions of other labels for each triplet", ge=1)
     queue: int = setting(256, "teacher's descriptors of each kind of region that are kept of earlier frames", ge=1)
     logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)
+
+
+@dataclass
+class EliteConfig:
+    """Classifiers at every stage of both networks, and a teacher that is tuned by additions of low rank (ELiTe)."""
+
+    stages: list[str] = setting(
+        ["F", "inner", "D"], "where classifiers are: F, the decoder's stages, and D", among=("F", "inner", "D")
+    )
+    rank: int = setting(8, "of what is added to the teacher's fuser and decoder; 0 leaves the teacher as it is", ge=0)
+    matching: float = setting(1.0, "weight of the classifiers' agreement, shared by the stages", ge=0)
+    teacher: float = setting(1.0, "weight of the label loss of the teacher's classifiers, shared by the stages", ge=0)
+    student: float = setting(1.0, "weight of the label loss of each of the student's classifiers", ge=0)
+    logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)

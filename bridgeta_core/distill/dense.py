@@ -27,11 +27,9 @@ class DenseHead(nn.Module):
 
     def __init__(self, body: nn.Module, channels: int, student: Student) -> None:
         super().__init__()
-        self.body, self.classify = body, nn.Conv2d(channels, len(CLASSES), 1)
+        self.body, self.classify = body, build_classifier(channels)
         self.size = student.bev_grid.shape
         self.resample = GridResampler(student.bev_grid, student.grid)
-        assert self.classify.bias is not None
-        nn.init.constant_(self.classify.bias, math.log(_PRIOR / (1 - _PRIOR)))
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute the logits."""
@@ -39,6 +37,14 @@ class DenseHead(nn.Module):
         if logits.shape[-2:] != self.size:
             logits = functional.interpolate(logits, size=self.size, mode="bilinear", align_corners=False)
         return self.resample(logits)
+
+
+def build_classifier(channels: int) -> nn.Conv2d:
+    """Build a 1x1 convolution to the classes' logits that starts from the prior."""
+    classify = nn.Conv2d(channels, len(CLASSES), 1)
+    assert classify.bias is not None
+    nn.init.constant_(classify.bias, math.log(_PRIOR / (1 - _PRIOR)))
+    return classify
 
 
 def list_stage_widths(network: nn.Module) -> list[int]:

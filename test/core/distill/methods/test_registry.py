@@ -55,6 +55,11 @@ VARIANTS = {
         ("sskd.transformed=0", "sskd.similarity=0"),
         ("sskd.logits=0", "sskd.transformed=0"),
     ],
+    "elite": [
+        ("elite.rank=0",),
+        ("elite.stages=[F]", "elite.logits=1"),
+        ("elite.stages=[inner, D]", "elite.student=0"),
+    ],
     "wcord": [("wcord.distance=0.1", "wcord.logits=1"), ("wcord.contrast=0",)],
     "tscm": [
         ("tscm.cross=0", "tscm.triplet=0"),
@@ -157,6 +162,7 @@ AGREES_WITH = {
     "ofa_kd": set(),
     "wcord": set(),
     "gpd": set(),
+    "elite": set(),
     "sskd": {("sskd.transformed=0", "sskd.similarity=0")},
     "tscm": {("tscm.cross=0", "tscm.triplet=0")},
 }
