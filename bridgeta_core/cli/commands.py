@@ -272,7 +272,7 @@ def view(
 
 @app.command(epilog=show("bridgeta study tiny data.train_root=data/train data.val_root=data/val seeds=[0,1] --plan"))
 def study(
-    configuration: Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, ablations.")],
+    configuration: Annotated[str, typer.Argument(help="YAML file, or a shipped name: tiny, ablations, claim.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings of the study or of all its runs as key=value, e.g. seeds=[0,1] train.epochs=3."),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridgeta_core.config.experiment import to_mapping
-from bridgeta_core.study.config import load_study
+from bridgeta_core.study.config import STUDY_FOLDER, load_study
 from bridgeta_core.study.plan import plan
 from bridgeta_core.utils.errors import BridgeTAError
 
@@ -109,3 +109,65 @@ def test_the_ablations_all_differ():
     assert {d.levels.distance for d in distill.values()} == {"brier", "js", "kl"}
     assert {d.bridgeta.reading for d in distill.values()} == {"shared", "frozen", "own", "none"}
     assert {"".join(d.levels.levels) for d in distill.values()} == {"F", "D", "Z", "FD", "FZ", "DZ", "FDZ"}
+
+
+@pytest.mark.parametrize("path", sorted(STUDY_FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_study_plans_different_runs_after_those_that_they_need(path):
+    runs = plan(load_study(path.stem), Path("out"))
+    names = [run.name for run in runs]
+    assert len(set(names)) == len(names)
+    for place, run in enumerate(runs):
+        assert set(run.needs) <= set(names[:place])
+    made = [(run.kind, run.like, run.arm if run.like else "", str(to_mapping(run.experiment))) for run in runs]
+    assert len(set(made)) == len(made)
+
+
+def test_the_claim_hides_from_a_teacher_what_it_hides_from_its_students():
+    study = load_study("claim")
+    assert (study.seeds, study.teacher_seeds, study.shared_teachers) == ([0, 1, 2], [0, 1, 2], False)
+    runs = {run.name: run for run in plan(study, Path("out"))}
+    assert list(study.budgets) == ["full", "tenth", "other"]
+    for budget in study.budgets:
+        taught = [run for run in runs.values() if run.budget == budget and run.kind == "distill"]
+        assert {run.teacher for run in taught} == {f"teachers/fusion/{budget}/seed{seed}" for seed in (0, 1, 2)}
+        data = [runs[name].experiment.data for name in {run.teacher for run in taught}]
+        data += [run.experiment.data for run in runs.values() if run.budget == budget]
+        assert {d.labelled for d in data} == {0.1 if budget == "tenth" else 1}
+        assert {str(d.train_root) for d in data} == {
+            "data/towns_a" if budget == "other" else "['data/towns_a', 'data/towns_b']"
+        }
+        assert {d.unlabelled_root for d in data} == {"data/towns_b" if budget == "other" else None}
+    epochs = {run.experiment.train.epochs * run.experiment.data.steps_per_epoch for run in runs.values()}
+    assert epochs == {600, 3200}
+    assert all(run.experiment.data.augment.flip and run.experiment.data.augment.colour for run in runs.values())
+
+
+def test_the_claim_has_its_arms():
+    study = load_study("claim")
+    runs = {run.arm: run.experiment for run in plan(study, Path("out")) if run.budget == "other" and run.seed == 0}
+    longer = {name: (arm.like, arm.like_counts) for name, arm in study.arms.items() if arm.like}
+    assert longer == {"A0_time": ("A2", "training"), "A0_all": ("A2", "everything")}
+    direct = {name: "".join(runs[name].distill.levels.levels) for name in ("A1", "A1_F", "A1_D", "A1_Z")}
+    assert direct == {"A1": "FDZ", "A1_F": "F", "A1_D": "D", "A1_Z": "Z"}
+    from_teacher = {name for name, e in runs.items() if e.distill.decoder_from_teacher}
+    assert from_teacher == {"A17_A0", "A17_A1", "A17_A2"}
+    assert (runs["A17_A0"].distill.strength, runs["A17_A0"].data.unlabelled) == (0, "none")
+    rest = {"A0", "A1_sdec", "A2", "midpoint", "A3", "A2_frozen", "R1", "R2"}
+    assert study.arms.keys() == rest | longer.keys() | direct.keys() | from_teacher
+
+
+def test_the_roots_of_the_claim_come_from_the_command_line():
+    overrides = ["data.train_root=[x,y]", "data.val_root=z", "budgets.other=[data.train_root=x,data.unlabelled_root=y]"]
+    runs = {run.name: run.experiment.data for run in plan(load_study("claim", overrides), Path("out"))}
+    roots = {name: (d.train_root, d.unlabelled_root, d.val_root) for name, d in runs.items()}
+    assert roots["A2/tenth/seed0"] == (["x", "y"], None, "z")
+    assert roots["A2/other/seed0"] == roots["teachers/fusion/other/seed0"] == ("x", "y", "z")
+
+
+def test_longer_runs_of_the_claim_have_the_same_teachers():
+    short, long = (
+        {run.name: run.experiment for run in plan(load_study("claim", overrides), Path("out"))}
+        for overrides in ([], ["data.steps_per_epoch=1200"])
+    )
+    assert all(long[name] == experiment for name, experiment in short.items() if name.startswith("teachers/"))
+    assert all(long[name].data.steps_per_epoch == 1200 for name in short if not name.startswith("teachers/"))
