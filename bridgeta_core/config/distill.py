@@ -8,6 +8,7 @@ from bridgeta_core.config.related import (
     EliteConfig,
     GpdConfig,
     Kd360Config,
+    MapDistillConfig,
     OfaKdConfig,
     RddConfig,
     SskdConfig,
@@ -157,3 +158,4 @@ class DistillConfig:
     wcord: WcordConfig = field(default_factory=WcordConfig)
     tscm: TscmConfig = field(default_factory=TscmConfig)
     elite: EliteConfig = field(default_factory=EliteConfig)
+    mapdistill: MapDistillConfig = field(default_factory=MapDistillConfig)

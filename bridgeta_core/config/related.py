@@ -133,3 +133,15 @@ class EliteConfig:
     teacher: float = setting(1.0, "weight of the label loss of the teacher's classifiers, shared by the stages", ge=0)
     student: float = setting(1.0, "weight of the label loss of each of the student's classifiers", ge=0)
     logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)
+
+
+@dataclass
+class MapDistillConfig:
+    """Relations between cameras and LiDAR, features, and the map that comes out (MapDistill)."""
+
+    relation: float = setting(1.0, "weight of the attention between cameras and LiDAR; needs a live teacher", ge=0)
+    feature: float = setting(1.0, "weight of the squared difference of F and of D", ge=0)
+    head: float = setting(1.0, "weight of the map's difference", ge=0)
+    edges: float = setting(0.5, "of that, weight of the difference of the classes' outlines", ge=0)
+    patch: int = setting(8, "cells of F along each side of a token", ge=1)
+    logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)

@@ -13,6 +13,7 @@ from bridgeta_core.distill.dense import list_stage_widths
 from bridgeta_core.model.decoder import Decoder
 from bridgeta_core.model.student import Student
 from bridgeta_core.model.teacher import Teacher
+from bridgeta_core.utils.errors import BridgeTAError
 
 
 @contextmanager
@@ -54,6 +55,33 @@ def compute_stages(teacher: Teacher, features: Tensor) -> tuple[Tensor, ...]:
     with record_stages(teacher.decoder) as stages:
         teacher.decoder(torch.relu(features))
     return tuple(stages)
+
+
+def check_fuses(teacher: Teacher, setting: str) -> None:
+    """Raise BridgeTAError (exit code 2) where a teacher does not fuse cameras with LiDAR, as `setting` needs."""
+    if teacher.camera is None or not teacher.config.fuser:
+        raise BridgeTAError(
+            f"{setting} compares with the teacher's cameras and LiDAR apart, and this teacher does not fuse them",
+            fix=f"Set {setting}=0, or use a teacher that was trained with teacher.sensors=fusion",
+            exit_code=2,
+        )
+
+
+@torch.no_grad()
+def split_fusion(teacher: Teacher, fused: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the shares of cameras and LiDAR in what the fuser's convolution gives, from its input `[B, C, Y', X']`.
+
+    Both are `[B, width, Y', X']`, in the space of F: the convolution has no bias, so it is the sum of one over the
+    cameras' channels and one over the LiDAR's, and the fuser's batch norm of the sum is F.
+    """
+    convolution, cameras = teacher.fuser[0], teacher.model.lift.channels  # type: ignore[index]
+    assert isinstance(convolution, nn.Conv2d)
+    shares = (slice(None, cameras), slice(cameras, None))
+    with torch.autocast(fused.device.type, enabled=False):
+        of_cameras, of_lidar = (
+            functional.conv2d(fused[:, x].float(), convolution.weight[:, x].float(), padding=1) for x in shares
+        )
+    return of_cameras, of_lidar
 
 
 class StageAdapter(nn.Module):

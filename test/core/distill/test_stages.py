@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from bridgeta_core.distill.stages import StageAdapter, compute_stages, record_fuser_input, record_stages
+from bridgeta_core.distill.stages import (
+    StageAdapter,
+    compute_stages,
+    record_fuser_input,
+    record_stages,
+    split_fusion,
+)
 
 
 def test_the_stages_are_what_the_decoder_gives_on_its_way(bench):
@@ -31,6 +38,20 @@ def test_f_follows_from_the_fusers_input(bench):
     with record_fuser_input(bench.teacher) as fused:
         taps = bench.teacher_taps()
     assert torch.equal(bench.teacher.fuser(fused[0]), taps.F)
+
+
+@pytest.mark.parametrize("kind", ["bench", "imported_bench"])
+def test_the_shares_of_the_sensors_add_up_to_f(kind, request):
+    bench = request.getfixturevalue(kind)
+    taps = bench.teacher_taps()
+    shares = split_fusion(bench.teacher, bench.fused)
+    assert all(share.shape == taps.F.shape for share in shares)
+    torch.testing.assert_close(bench.teacher.fuser[1](sum(shares)), taps.F, atol=1e-5, rtol=1e-5)
+    cameras = bench.teacher.model.lift.channels
+    without = bench.fused.clone()
+    without[:, :cameras] = 0
+    torch.testing.assert_close(split_fusion(bench.teacher, without)[1], shares[1])
+    assert split_fusion(bench.teacher, without)[0].abs().max() == 0
 
 
 def test_a_stage_that_fits_is_left_alone_and_another_brought_to_the_teachers_shape(bench, narrow_bench):

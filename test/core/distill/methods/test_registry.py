@@ -66,6 +66,7 @@ VARIANTS = {
         ("tscm.soft=0", "tscm.cross=0", "tscm.released=1", "tscm.logits=1"),
         ("tscm.level=F", "tscm.groups=classes"),
     ],
+    "mapdistill": [("mapdistill.relation=0",), ("mapdistill.feature=0", "mapdistill.head=0", "mapdistill.logits=1")],
 }
 ALL = [(m,) for m in METHODS] + [(m, *v) for m in METHODS for v in VARIANTS.get(m, [])]
 
@@ -165,6 +166,7 @@ AGREES_WITH = {
     "elite": set(),
     "sskd": {("sskd.transformed=0", "sskd.similarity=0")},
     "tscm": {("tscm.cross=0", "tscm.triplet=0")},
+    "mapdistill": {("mapdistill.relation=0",)},
 }
 AGREES = [p for p in ALL if p[0] not in AGREES_WITH or p[1:] in AGREES_WITH[p[0]]]
 
