@@ -1,4 +1,4 @@
-"""Settings of the related methods of distillation; docs/distillation.md has a paragraph and a formula for each."""
+"""Settings of the related methods of distillation; docs/methods.md has a paragraph and a formula for each."""
 
 from __future__ import annotations
 

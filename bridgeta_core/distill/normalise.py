@@ -126,8 +126,8 @@ class Adapter(nn.Module):
 
     def forward(self, taps: Taps) -> Taps:
         """Bring the taps of a network of the student's shapes to the teacher's at the chosen levels."""
-        return taps._replace(**{level: layer(getattr(taps, level)) for level, layer in self.levels.items()})
+        return taps._replace(**{level: self.adapt(level, getattr(taps, level)) for level in self.levels})
 
     def adapt(self, level: str, features: Tensor) -> Tensor:
-        """Bring the features of one level to the teacher's channels."""
-        return self.levels[level](features) if level in self.levels else features
+        """Bring the features of one level to the teacher's channels, in float32 where autocast is off."""
+        return self.levels[level](features.float()) if level in self.levels else features

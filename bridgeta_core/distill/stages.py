@@ -53,7 +53,7 @@ def record_fuser_input(teacher: Teacher) -> Iterator[list[Tensor]]:
 def compute_stages(teacher: Teacher, features: Tensor) -> tuple[Tensor, ...]:
     """Compute the stages of the teacher's decoder from its F, which a cache may hold, without a graph."""
     with record_stages(teacher.decoder) as stages:
-        teacher.decoder(torch.relu(features))
+        teacher.decoder(torch.relu(features.float()))  # of half precision, if autocast was on where they come from
     return tuple(stages)
 
 

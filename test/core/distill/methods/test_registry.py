@@ -11,6 +11,7 @@ from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.config.experiment import from_mapping
 from bridgeta_core.deploy.weights import load_student, save_weights
 from bridgeta_core.distill.base import Labels
+from bridgeta_core.distill.levels import freeze_running_statistics
 from bridgeta_core.distill.methods.registry import METHODS, build_distiller
 from bridgeta_core.model.losses import focal_loss
 from bridgeta_core.model.student import Student, Taps
@@ -243,6 +244,21 @@ def test_a_student_of_other_channels_is_adapted(narrow_bench, method):
     assert all(name.startswith("to_student") for name in unread), unread
     if method in (("bridgeta",), ("bridgeta", "bridgeta.assistant=midpoint")):
         assert not unread
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_precision_gives_about_the_same_losses(narrow_bench, method):
+    """Networks under autocast give features of half precision, to methods that turn it off for what needs more."""
+    bench, distiller = narrow_bench, narrow_bench.distiller(method).eval()  # which keeps nothing of the first call
+    with freeze_running_statistics(bench.student):
+        full = bench.losses(distiller, bench.teacher_taps(), bench.student_taps())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = bench.losses(distiller, bench.teacher_taps(), bench.student_taps())
+    sum(losses.values()).backward()
+    assert sum(float(p.grad.abs().sum()) for p in bench.student.camera.parameters() if p.grad is not None) > 0
+    for name, value in losses.items():
+        assert value.dtype == torch.float32, name
+        assert value.item() == pytest.approx(full[name].item(), rel=0.2, abs=0.02), name
 
 
 def test_networks_of_the_same_channels_need_no_adapter(bench):
