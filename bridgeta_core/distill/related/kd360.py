@@ -23,9 +23,9 @@ from torch.nn import functional
 from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Example, Labels
 from bridgeta_core.distill.cells import AreaAverage
+from bridgeta_core.distill.channels import compare_channels, select_classes
 from bridgeta_core.distill.dense import list_stage_widths
 from bridgeta_core.distill.distance import logit_divergence
-from bridgeta_core.distill.methods.channelwise import compare_channels, select_classes
 from bridgeta_core.distill.normalise import TeacherScale, fit_scales
 from bridgeta_core.distill.stages import StageAdapter, compute_stages
 from bridgeta_core.model.student import Student, Taps
