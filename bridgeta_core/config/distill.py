@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bridgeta_core.config.related import (
+    DfaConfig,
     EliteConfig,
     GpdConfig,
     Kd360Config,
@@ -151,6 +152,7 @@ class DistillConfig:
     channelwise: ChannelWiseConfig = field(default_factory=ChannelWiseConfig)
     bevfeature: BevFeatureConfig = field(default_factory=BevFeatureConfig)
     ofa_kd: OfaKdConfig = field(default_factory=OfaKdConfig)
+    dfa: DfaConfig = field(default_factory=DfaConfig)
     gpd: GpdConfig = field(default_factory=GpdConfig)
     rdd: RddConfig = field(default_factory=RddConfig)
     kd360: Kd360Config = field(default_factory=Kd360Config)

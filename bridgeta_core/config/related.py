@@ -18,6 +18,26 @@ class OfaKdConfig:
 
 
 @dataclass
+class DfaConfig:
+    """Mixtures of the teacher's layers, whose weights are searched first (DFA)."""
+
+    weight: float = setting(
+        1.0, "weight of each group's distance; a share where distill.levels.calibrate sets it", ge=0
+    )
+    bridge: float = setting(1.0, "weight, in the search, of the student's label loss behind a mixture", ge=0)
+    mixing: str = setting(
+        "searched",
+        "weights of a group's layers: searched, equal, all on the last, or random",
+        among=("searched", "uniform", "last", "random"),
+    )
+    search: float = setting(0.13, "share of the steps after the warm-up that search the weights", ge=0, le=1)
+    rate: float = setting(0.05, "learning rate of the weights' logits", ge=1e-6, le=1)
+    decay: float = setting(1e-3, "decay of the weights' logits, towards equal weights", ge=0, le=1)
+    cells: str = setting("balanced", "weights of the cells", among=("balanced", "foreground", "uniform", "correct"))
+    logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)
+
+
+@dataclass
 class GpdConfig:
     """A wider network that learns beside the student and shares its weights (GPD)."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bridgeta_core.distill.base import Labels
 from bridgeta_core.geometry.grid import BevGrid
@@ -108,6 +109,13 @@ class CellWeighting(nn.Module):
         return torch.where(
             total > 1e-12, weights / total.clamp(min=1e-12), torch.ones_like(weights) / weights[0].numel()
         )
+
+
+def shrink_weights(weights: Tensor, size: torch.Size) -> Tensor:
+    """Bring weights `[B, y, x]` that sum to 1 per frame to the cells of a smaller grid of the same extent, `size`."""
+    rows, columns = size
+    shrunk = functional.adaptive_avg_pool2d(weights[:, None], (rows, columns))[:, 0]
+    return shrunk / shrunk.sum(dim=(-2, -1), keepdim=True)
 
 
 def draw_cells(weights: Tensor, count: int, step: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -63,14 +63,21 @@ class Levels(nn.Module):
         return {f"kd/{name}": strength * self.weight[i] * values[name] for i, name in enumerate(self.names)}
 
     def calibrate(self, label_loss: Tensor, features: Tensor, losses: dict[str, Tensor], share: float) -> None:
-        """Scale the weights so that the gradient of each level at `features` has the norm of `share` times the label
-        loss's. A level whose gradient vanishes keeps its weight.
-        """
-        target = share * compute_gradient_norm(label_loss, features)
-        for i, name in enumerate(self.names):
-            norm = compute_gradient_norm(losses[f"kd/{name}"], features)
-            if norm > 0 and torch.isfinite(target / norm):
-                self.weight[i] *= target / norm
+        """Calibrate the weights of the levels by their gradients at `features`."""
+        calibrate_weights(self.weight, label_loss, features, [losses[f"kd/{name}"] for name in self.names], share)
+
+
+def calibrate_weights(
+    weights: Tensor, label_loss: Tensor, features: Tensor, losses: Sequence[Tensor], share: float
+) -> None:
+    """Scale the `weights` of `losses` so that the gradient of each at `features` has the norm of `share` times the
+    label loss's. One whose gradient vanishes keeps its weight.
+    """
+    target = share * compute_gradient_norm(label_loss, features)
+    for i, loss in enumerate(losses):
+        norm = compute_gradient_norm(loss, features)
+        if norm > 0 and torch.isfinite(target / norm):
+            weights[i] *= target / norm
 
 
 def compute_gradient_norm(loss: Tensor, features: Tensor) -> Tensor:
@@ -93,7 +100,7 @@ def freeze_running_statistics(*modules: nn.Module) -> Iterator[None]:
     """Let batch norms in training normalise by the batch without updating their running statistics, which are of the
     network's own features.
     """
-    norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [norm for norm in _list_norms(modules) if norm.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
     try:
@@ -101,3 +108,23 @@ def freeze_running_statistics(*modules: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+@contextmanager
+def use_running_statistics(*modules: nn.Module) -> Iterator[None]:
+    """Let batch norms in training normalise by their running statistics, for features that are not the network's own.
+
+    These do not change.
+    """
+    norms = [norm for norm in _list_norms(modules) if norm.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
+
+
+def _list_norms(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
+    return [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm)]

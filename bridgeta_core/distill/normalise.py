@@ -106,6 +106,15 @@ def tap_widths(network: Student | Teacher) -> dict[str, int]:
     return {"F": model.decoder.width, "D": network.decoder.channels}
 
 
+def build_identity(inputs: int, outputs: int) -> nn.Conv2d:
+    """Build a 1x1 convolution that starts as the identity on the channels that both sides have, and 0 on others."""
+    layer = nn.Conv2d(inputs, outputs, 1)
+    assert layer.bias is not None
+    nn.init.dirac_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Adapter(nn.Module):
     """A 1x1 convolution for each of the chosen `levels`, F or D, at which student and teacher differ in channels.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,34 @@ from bridgeta_core.utils.errors import BridgeTAError
 
 
 @contextmanager
-def record_stages(decoder: Decoder) -> Iterator[list[Tensor]]:
-    """Collect what each stage of a decoder gives, `[B, width, y, x]`, the finest first, while the block runs."""
+def record_outputs(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collect what each module gives, in the order in which they run, while the block runs."""
     outputs: list[Tensor] = []
 
     def collect(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
         outputs.append(output)
 
-    handles = [stage.register_forward_hook(collect) for stage in decoder.stages]
+    handles = [module.register_forward_hook(collect) for module in modules]
     try:
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
+
+
+def record_stages(decoder: Decoder) -> AbstractContextManager[list[Tensor]]:
+    """Collect what each stage of a decoder gives, `[B, width, y, x]`, the finest first, while the block runs."""
+    return record_outputs(decoder.stages)
+
+
+@contextmanager
+def replace_stage(decoder: Decoder, index: int, features: Tensor) -> Iterator[None]:
+    """Let a decoder take `features` for what its stage `index` gives, while the block runs."""
+    handle = decoder.stages[index].register_forward_hook(lambda *_: features)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -57,9 +72,14 @@ def compute_stages(teacher: Teacher, features: Tensor) -> tuple[Tensor, ...]:
     return tuple(stages)
 
 
+def fuses(teacher: Teacher) -> bool:
+    """Return whether a teacher fuses cameras with LiDAR."""
+    return teacher.camera is not None and teacher.config.fuser
+
+
 def check_fuses(teacher: Teacher, setting: str) -> None:
     """Raise BridgeTAError (exit code 2) where a teacher does not fuse cameras with LiDAR, as `setting` needs."""
-    if teacher.camera is None or not teacher.config.fuser:
+    if not fuses(teacher):
         raise BridgeTAError(
             f"{setting} compares with the teacher's cameras and LiDAR apart, and this teacher does not fuse them",
             fix=f"Set {setting}=0, or use a teacher that was trained with teacher.sensors=fusion",

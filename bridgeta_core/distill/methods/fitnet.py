@@ -11,7 +11,7 @@ from bridgeta_core.config.distill import DistillConfig
 from bridgeta_core.distill.base import Context, Distiller, Example, Labels
 from bridgeta_core.distill.cells import CellWeighting
 from bridgeta_core.distill.distance import squared_distance
-from bridgeta_core.distill.normalise import Normaliser, collect_scales, fit_scales, tap_widths
+from bridgeta_core.distill.normalise import Normaliser, build_identity, collect_scales, fit_scales, tap_widths
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
@@ -31,7 +31,7 @@ class FitNet(Distiller):
             raise BridgeTAError("distill.fitnet.levels is empty", fix="Name F or D", exit_code=2)
         widths = tap_widths(teacher)
         self.normalisers = nn.ModuleDict({x: Normaliser(own.normalise, widths[x]) for x in own.levels})
-        self.adapters = nn.ModuleDict({x: _identity(widths[x]) for x in own.levels if own.adapter})
+        self.adapters = nn.ModuleDict({x: build_identity(widths[x], widths[x]) for x in own.levels if own.adapter})
         self.cells = CellWeighting(own.cells, student.grid, student.bev_grid)
 
     def prepare(self, examples: Iterable[Example], teacher: Teacher) -> None:
@@ -50,12 +50,3 @@ class FitNet(Distiller):
                 value = squared_distance(target, own, weights)
                 losses[f"kd/{level}"] = context.strength * self.config.fitnet.weight * value
         return losses
-
-
-def _identity(width: int) -> nn.Conv2d:
-    """Build a 1x1 convolution that starts as the identity."""
-    adapter = nn.Conv2d(width, width, 1)
-    assert adapter.bias is not None
-    nn.init.dirac_(adapter.weight)
-    nn.init.zeros_(adapter.bias)
-    return adapter

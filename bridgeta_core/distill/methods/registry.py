@@ -10,6 +10,7 @@ from bridgeta_core.distill.methods.channelwise import ChannelWise
 from bridgeta_core.distill.methods.direct import Direct
 from bridgeta_core.distill.methods.fitnet import FitNet
 from bridgeta_core.distill.methods.logits import Logits
+from bridgeta_core.distill.related.dfa import Dfa
 from bridgeta_core.distill.related.elite import Elite
 from bridgeta_core.distill.related.gpd import Gpd
 from bridgeta_core.distill.related.kd360 import Kd360
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Distiller]] = {
     "channelwise": ChannelWise,
     "bevfeature": BevFeature,
     "ofa_kd": OfaKd,
+    "dfa": Dfa,
     "gpd": Gpd,
     "rdd": Rdd,
     "kd360": Kd360,

@@ -8,8 +8,8 @@ Published: the terms, the head, its training by cross-entropy on cosines, which 
 temperatures of 4, 4 and 0.5; weights of 0.9, 2.7 and 10 beside 0.1 for the labels. Ours: the transform, a quarter, half
 or three quarters of a turn of the whole world about the vehicle, one per step, which leaves the images as they are;
 regions of F in the place of images, since a batch has few of these; divergences per class and cell; dropping cells by
-their class. The head is trained for a few passes where the paper has 60. Left out: to run the image encoder once for
-both views, which it sees alike. Not verified: the paper's text.
+their class. Each process contrasts the frames of its own. The head is trained for a few passes where the paper has 60.
+Left out: to run the image encoder once for both views, which it sees alike. Not verified: the paper's text.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgeta_core.distill.base import Labels
-from bridgeta_core.distill.cells import AreaAverage, CellWeighting, draw_cells, take_cells
+from bridgeta_core.distill.cells import AreaAverage, CellWeighting, draw_cells, shrink_weights, take_cells
 from bridgeta_core.distill.distance import squared_distance
 from bridgeta_core.geometry.grid import BevGrid
 
@@ -143,3 +143,15 @@ def test_the_cells_that_are_taken_are_those_at_their_places():
     taken = take_cells(features, torch.tensor([[7, 7], [19, 0]]))
     assert torch.equal(taken[0, 1], features[0, :, 1, 2])
     assert torch.equal(taken[1, 0], features[1, :, 3, 4])
+
+
+def test_shrunk_weights_sum_to_one_and_stay_where_they_are():
+    weights = torch.zeros(2, 8, 12)
+    weights[0, 0, :] = 1 / 12
+    weights[1, 6:, 10:] = 1 / 4
+    shrunk = shrink_weights(weights, torch.Size([4, 6]))
+    expected = torch.zeros(2, 4, 6)
+    expected[0, 0, :] = 1 / 6
+    expected[1, 3, 5] = 1
+    torch.testing.assert_close(shrunk, expected)
+    torch.testing.assert_close(shrink_weights(weights, torch.Size([8, 12])), weights)

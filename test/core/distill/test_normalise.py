@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bridgeta_core.distill.normalise import TeacherScale, fit_scales
+from bridgeta_core.distill.normalise import TeacherScale, build_identity, fit_scales
 
 
 def test_the_scale_gives_zero_mean_and_unit_spread(bench):
@@ -38,3 +38,12 @@ def test_features_of_any_name_have_a_scale_over_all_batches():
     cells = torch.cat(batches).transpose(0, 1).flatten(1)
     torch.testing.assert_close(scale.mean.flatten(), cells.mean(dim=1))
     torch.testing.assert_close(scale.scale.flatten(), cells.std(dim=1, correction=0))
+
+
+def test_a_layer_that_starts_as_the_identity_copies_the_channels_of_both_sides():
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(build_identity(3, 3)(x), x)
+    assert torch.equal(build_identity(3, 2)(x), x[:, :2])
+    wide = build_identity(3, 5)(x)
+    assert torch.equal(wide[:, :3], x)
+    assert not wide[:, 3:].any()

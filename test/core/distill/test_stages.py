@@ -10,6 +10,7 @@ from bridgeta_core.distill.stages import (
     compute_stages,
     record_fuser_input,
     record_stages,
+    replace_stage,
     split_fusion,
 )
 
@@ -63,3 +64,16 @@ def test_a_stage_that_fits_is_left_alone_and_another_brought_to_the_teachers_sha
     assert narrow_bench.stages[0].shape[-2:] != wanted.shape[-2:]
     adapted = StageAdapter(narrow_bench.student, bench.teacher, 0, 1)(narrow_bench.stages[0], wanted.shape[-2:])
     assert adapted.shape == wanted.shape
+
+
+def test_a_replaced_stage_is_what_all_that_follows_sees(bench):
+    student = bench.student.eval()
+    features = torch.relu(bench.student_taps().F)
+    first, second = (torch.rand_like(x) for x in bench.stages)
+    with replace_stage(student.decoder, 0, first), record_stages(student.decoder) as stages:
+        student.decoder(features)
+    torch.testing.assert_close(stages[1], student.decoder.stages[1](first))
+    with replace_stage(student.decoder, 0, first), replace_stage(student.decoder, 1, second):
+        replaced = student.decoder(features)
+        assert torch.equal(student.decoder(torch.zeros_like(features)), replaced)
+    assert not torch.allclose(student.decoder(features), replaced)  # nothing is replaced after the block

@@ -44,6 +44,12 @@ VARIANTS = {
     "channelwise": [("channelwise.levels=[F, D, Z]",), ("channelwise.presence=false",)],
     "bevfeature": [("bevfeature.dense=1",)],
     "ofa_kd": [("ofa_kd.branches=0",), ("ofa_kd.output=0", "ofa_kd.absent=1.2")],
+    "dfa": [
+        ("dfa.logits=1", "dfa.search=0", "warmup_steps=0"),
+        ("dfa.bridge=0", "dfa.cells=uniform"),
+        ("dfa.mixing=random",),
+        ("dfa.mixing=last",),
+    ],
     "gpd": [
         ("gpd.logits=0",),
         ("gpd.kappa=0", "gpd.branches=1"),
@@ -163,6 +169,7 @@ AGREES_WITH = {
     "bridgeta": {("bridgeta.reading=frozen",), ("bridgeta.reading=none",)},
     "ofa_kd": set(),
     "wcord": set(),
+    "dfa": {("dfa.mixing=last",)},
     "gpd": set(),
     "elite": set(),
     "sskd": {("sskd.transformed=0", "sskd.similarity=0")},
