@@ -25,6 +25,7 @@ from bridgeta_core.model.student import Student
 from bridgeta_core.utils.errors import BridgeTAError, describe_lack_of_memory, join_first, read_message
 from bridgeta_core.utils.hub import fetch_file, is_hub_place
 from bridgeta_core.utils.limits import MOST_CAMERAS, check_plain, parse_json
+from bridgeta_core.utils.machine import require_memory
 from bridgeta_core.utils.outputs import replace_when_done
 
 FORMAT = "bridgeta-student/1"
@@ -33,6 +34,9 @@ _FOLDER = Path(str(resources.files("bridgeta_core.deploy"))) / "pretrained"
 SHIPPED: dict[str, Path] = {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
 """Weights that come with the package: name to path."""
 
+_MEMORY = (
+    384  # MiB; a network of a few thousand weights takes up to 250, and convolutions can end in a segmentation fault
+)
 _INT8 = "int8/"  # begins the names of what is no tensor of the network, but its quantised graphs
 _INT8_OF = f"{_INT8}of"  # the hash of the student that they were made of
 
@@ -247,12 +251,14 @@ def load_network(build: Callable[[], Network], path: Path) -> Network:
     """Build the network that a weights file describes, and load the file's tensors into it.
 
     Nothing is allocated before the file is known to hold what the description asks for. Raises BridgeTAError when the
-    network cannot be built, and when tensors are missing, unexpected or misshapen, or hold numbers that are not finite.
+    network cannot be built, and when tensors are missing, unexpected or misshapen, or hold numbers that are not finite;
+    and MemoryError without the memory to run it.
     """
     with _open(path) as file:
         names = [name for name in file.keys() if not name.startswith(_INT8)]  # noqa: SIM118 (no mapping)
         _require_fit(build, {name: _describe_slice(file.get_slice(name)) for name in names}, path)
         stored = {name: file.get_tensor(name) for name in names}
+    require_memory(_MEMORY, "the network's layers")
     network = build()
     broken = [name for name, value in stored.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:

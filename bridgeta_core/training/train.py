@@ -26,6 +26,9 @@ from bridgeta_core.training.loop import Loop, read_checkpoint
 from bridgeta_core.training.processes import Processes
 from bridgeta_core.training.tasks import MapTask, StudentTask, TeacherTask
 from bridgeta_core.utils.files import hash_file
+from bridgeta_core.utils.machine import require_memory
+
+_MEMORY = 512  # MiB; a network of a few thousand weights takes up to 250
 
 
 def train_student(experiment: Experiment, folder: Path, resume: bool = False) -> Path:
@@ -112,8 +115,10 @@ def _start(experiment: Experiment, folder: Path, kind: str, resume: bool) -> tup
 def _claim(run: RunFolder, experiment: Experiment, processes: Processes, resume: bool) -> Iterator[None]:
     """Create the folder and hold it until the run ends; the first process does it for all of them.
 
-    Once data and networks are loaded, so that an earlier failure leaves nothing behind.
+    Once data and networks are loaded, so that an earlier failure leaves nothing behind. Raises MemoryError when there
+    is not even the memory for training a small network.
     """
+    require_memory(_MEMORY, "training")
     if processes.rank > 0:
         yield
         return

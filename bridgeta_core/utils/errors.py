@@ -44,7 +44,8 @@ def describe_lack_of_memory(error: BaseException) -> str | None:
     """Describe in one line, by the words of what failed, that an allocation did; None for any other error."""
     first = read_message(error) if str(error) else "no memory is left"
     words = ("can't allocate memory", "out of memory", "not enough memory", "can't start new thread")
-    of_torch = isinstance(error, RuntimeError) and any(text in first for text in words)
+    of_onednn = first in ("could not create a primitive", "could not execute a primitive")  # which tells no more
+    of_torch = isinstance(error, RuntimeError) and (of_onednn or any(text in first for text in words))
     of_linker = isinstance(error, ImportError) and ("failed to map" in first or "annot allocate memory" in first)
     return first if of_torch or of_linker or isinstance(error, MemoryError) else None
 

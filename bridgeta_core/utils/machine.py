@@ -39,9 +39,9 @@ def has_bfloat16() -> bool:
 def require_memory(mebibytes: int, purpose: str) -> None:
     """Raise MemoryError unless so much more memory can be mapped.
 
-    For code that does not survive a failed allocation: OpenBLAS asks again for ever, and the exporter of ONNX graphs
-    and its readers end in a segmentation fault. A limit of the address space is noticed (`ulimit -v`). What Linux lends
-    beyond what it has is not: there the kernel kills.
+    For code that does not survive a failed allocation: OpenBLAS asks again for ever, and the exporter of ONNX graphs,
+    its readers and oneDNN, which computes PyTorch's convolutions, end in a segmentation fault. A limit of the address
+    space is noticed (`ulimit -v`). What Linux lends beyond what it has is not: there the kernel kills.
     """
     try:
         mmap.mmap(-1, mebibytes * 2**20).close()

@@ -325,3 +325,8 @@ def test_every_shipped_file_loads_and_is_small(name: str) -> None:
     roots = info.provenance["data"]["train_root"]
     for root in [roots] if isinstance(roots, str) else roots:
         assert "/" not in root.removeprefix("data/")  # of the project, not of a machine
+
+
+def test_without_the_memory_to_run_a_network_none_is_built(path: Path) -> None:
+    with little_memory(128 * 2**20), pytest.raises(MemoryError, match="no 384 MiB for the network's layers"):
+        load_student(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from memory_limit import little_memory
 
 from bridgeta_core.config import experiment as config
 from bridgeta_core.deploy.weights import load_student, read_info
@@ -177,4 +178,10 @@ def test_a_logger_that_cannot_be_made_is_named_before_anything_is_written(two_sc
     with pytest.raises(BridgeTAError, match=message) as error:
         train_student(two_scenes("train.epochs=1", f"train.logger={logger}"), tmp_path / "run")
     assert error.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_the_memory_to_train_nothing_is_left_behind(two_scenes, tmp_path):
+    with little_memory(256 * 2**20), pytest.raises(MemoryError, match="no 512 MiB for training"):
+        train_student(two_scenes(), tmp_path / "run")
     assert not (tmp_path / "run").exists()

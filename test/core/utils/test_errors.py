@@ -67,6 +67,12 @@ def test_a_loader_process_is_quoted_in_its_last_line() -> None:
     assert str(catch_in_loader(refuse)) == "b.npy: is broken. Mend it"
 
 
+@pytest.mark.parametrize("said", ["could not create a primitive", "could not execute a primitive"])
+def test_onednn_says_in_its_own_words_that_memory_ended(said: str) -> None:
+    assert describe_lack_of_memory(RuntimeError(said)) == said
+    assert describe_lack_of_memory(RuntimeError("could not create a primitive descriptor for a matmul")) is None
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("shape mismatch (24)"), RuntimeError("a: b (24)"), RuntimeError(), ValueError("x: y (2)")]
 )
