@@ -25,7 +25,7 @@ from bridgeta_core.cli.common import (
     show,
 )
 from bridgeta_core.cli.data import data_app
-from bridgeta_core.cli.deploy import bench, import_weights, push, quantise
+from bridgeta_core.cli.deploy import bench, calibrate, import_weights, push, quantise
 from bridgeta_core.utils.errors import BridgeTAError
 from bridgeta_core.utils.files import check_folder, hold_lock
 from bridgeta_core.utils.outputs import check_output, replace_when_done
@@ -43,6 +43,7 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 app.command(epilog=show("bridgeta bench tiny --repeats 100"))(bench)
+app.command(epilog=show("bridgeta calibrate runs/a/student.safetensors data/val student.safetensors"))(calibrate)
 app.command(name="import", epilog=show("bridgeta import camera-only-seg.pth camera.safetensors"))(import_weights)
 app.command(epilog=show("bridgeta push runs/bridgeta/student.safetensors hf://me/bev --licence apache-2.0"))(push)
 app.command(epilog=show("bridgeta quantise tiny data/val tiny_int8.safetensors"))(quantise)

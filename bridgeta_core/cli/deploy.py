@@ -21,6 +21,27 @@ def bench(
     console.print(measure_weights(weights, device, repeats).build_table())
 
 
+def calibrate(
+    weights: Weights,
+    root: Root,
+    out: Annotated[Path, typer.Argument(help="Weights file to write, .safetensors.")],
+    version: Version = None,
+    scenes: Annotated[str, typer.Option(help="all, an official split (val), or scene names with commas.")] = "all",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    source: Source = "nuscenes",
+) -> None:
+    """Write a copy of weights whose best threshold is 0.5 for every class. Take data that they are not scored on.
+
+    The bias of each class's logit moves; the order of probabilities and the cost stay.
+    """
+    from bridgeta_core.evaluation.calibrate import calibrate_weights
+
+    version = find_table_version(root, version, source)
+    result = calibrate_weights(weights, root, version, out, scenes=scenes, source=source, device=device)
+    console.print(result.build_table())
+    say(f"Wrote {out}. Its int8 graphs, if it is to have any: bridgeta quantise {out} ROOT OUT")
+
+
 def import_weights(
     file: Annotated[Path, typer.Argument(help="Checkpoint of BEVFusion or of a Swin backbone, .pth.")],
     out: Annotated[Path, typer.Argument(help="Weights file to write, .safetensors; a folder for a backbone.")],

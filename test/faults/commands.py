@@ -145,6 +145,11 @@ COMMANDS = {
             outputs=("list.txt",),
         ),
         Command(
+            "calibrate",
+            ("calibrate", "{inputs}/weights.safetensors", "{inputs}/root", "{out}/calibrated.safetensors"),
+            outputs=("calibrated.safetensors",),
+        ),
+        Command(
             "quantise",
             ("quantise", "{inputs}/weights.safetensors", "{inputs}/root", "{out}/int8.safetensors", "--samples", "2"),
             outputs=("int8.safetensors",),
