@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bridgeta_core.config.related import (
+    AptConfig,
     DfaConfig,
     EliteConfig,
     GpdConfig,
@@ -161,3 +162,4 @@ class DistillConfig:
     tscm: TscmConfig = field(default_factory=TscmConfig)
     elite: EliteConfig = field(default_factory=EliteConfig)
     mapdistill: MapDistillConfig = field(default_factory=MapDistillConfig)
+    apt: AptConfig = field(default_factory=AptConfig)

@@ -165,3 +165,17 @@ class MapDistillConfig:
     edges: float = setting(0.5, "of that, weight of the difference of the classes' outlines", ge=0)
     patch: int = setting(8, "cells of F along each side of a token", ge=1)
     logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)
+
+
+@dataclass
+class AptConfig:
+    """Attention around the same centres in both networks, and prompts in the teacher (APT, URFM)."""
+
+    attention: float = setting(1.0, "weight of the difference of attention", ge=0)
+    fields: float = setting(1.0, "weight of the difference of the features around the centres", ge=0)
+    centres: int = setting(14, "centres along each side of the grid", ge=2)
+    cells: int = setting(64, "cells along each side to which F is averaged at most", ge=2)
+    width: int = setting(64, "channels of the attention; a multiple of 4", ge=4)
+    prompts: int = setting(16, "cells along each side of the map of prompts; 0: a teacher without prompts", ge=0)
+    towards_student: float = setting(0.1, "weight with which the prompts bring the teacher to the student", ge=0)
+    logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)

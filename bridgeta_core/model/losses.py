@@ -21,9 +21,13 @@ def focal_loss(logits: Tensor, targets: Tensor, known: Tensor, gamma: float, wei
     class.
     """
     values = focal_map(logits, targets, gamma)
-    per_map = (values if weights is None else weights * values).mean(dim=(-2, -1))
-    weight = known.to(per_map.dtype)
-    return ((per_map * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)).sum()
+    return average_maps((values if weights is None else weights * values).mean(dim=(-2, -1)), known)
+
+
+def average_maps(values: Tensor, known: Tensor) -> Tensor:
+    """Average values of maps `[B, K]` over those that are `known`, and sum over the classes; 0 where none is."""
+    weight = known.to(values.dtype)
+    return ((values * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)).sum()
 
 
 def focal_map(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:

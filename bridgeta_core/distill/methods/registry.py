@@ -10,6 +10,7 @@ from bridgeta_core.distill.methods.channelwise import ChannelWise
 from bridgeta_core.distill.methods.direct import Direct
 from bridgeta_core.distill.methods.fitnet import FitNet
 from bridgeta_core.distill.methods.logits import Logits
+from bridgeta_core.distill.related.apt import Apt
 from bridgeta_core.distill.related.dfa import Dfa
 from bridgeta_core.distill.related.elite import Elite
 from bridgeta_core.distill.related.gpd import Gpd
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Distiller]] = {
     "tscm": Tscm,
     "elite": Elite,
     "mapdistill": MapDistill,
+    "apt": Apt,
 }
 
 

@@ -24,7 +24,7 @@ from bridgeta_core.distill.dense import build_classifier, list_stage_widths
 from bridgeta_core.distill.distance import bernoulli_kl, logit_divergence
 from bridgeta_core.distill.normalise import tap_widths
 from bridgeta_core.distill.stages import compute_stages, record_stages
-from bridgeta_core.model.losses import focal_loss
+from bridgeta_core.model.losses import average_maps, focal_loss
 from bridgeta_core.model.student import Student, Taps
 from bridgeta_core.model.teacher import Teacher
 from bridgeta_core.utils.errors import BridgeTAError
@@ -143,9 +143,4 @@ def occupancy_loss(logits: Tensor, shares: Tensor, known: Tensor, weights: Tenso
     both = (weights * (p.square() + shares.square())).sum(dim=(-2, -1))
     dice = 1 - 2 * (weights * p * shares).sum(dim=(-2, -1)) / both.clamp(min=1e-6)
     present = known & (shares > 0).any(dim=-1).any(dim=-1)
-    return _average(entropy, known) + _average(dice, present)
-
-
-def _average(values: Tensor, counted: Tensor) -> Tensor:
-    """Average `[B, K]` over the maps that are `counted`, and sum over the classes."""
-    return ((values * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)).sum()
+    return average_maps(entropy, known) + average_maps(dice, present)

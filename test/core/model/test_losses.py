@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from bridgeta_core.config.experiment import LiftConfig
 from bridgeta_core.geometry.transforms import invert, project, rigid, transform
-from bridgeta_core.model.losses import depth_loss, focal_loss, measure_depths
+from bridgeta_core.model.losses import average_maps, depth_loss, focal_loss, measure_depths
 
 SIZE, CELLS, STRIDE = (16, 32), (2, 4), 8  # (height, width)
 K = np.array([[20.0, 0, 15.5], [0, 20.0, 7.5], [0, 0, 1]])
@@ -72,6 +72,12 @@ def test_cells_of_weight_0_do_not_count():
     weights[..., 0] = 0
     half = focal_loss(logits[..., 1:], targets[..., 1:], known, 2.0)
     assert focal_loss(logits, targets, known, 2.0, weights).item() == pytest.approx(half.item() / 2)
+
+
+def test_values_of_maps_are_averaged_over_the_known_ones_and_summed_over_classes():
+    values = torch.tensor([[1.0, 10.0, 100.0], [3.0, 20.0, 200.0]])
+    known = torch.tensor([[True, False, False], [True, True, False]])
+    assert average_maps(values, known).item() == 2 + 20
 
 
 def measure(*clouds: np.ndarray) -> torch.Tensor:

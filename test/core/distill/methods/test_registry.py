@@ -62,6 +62,7 @@ VARIANTS = {
         ("sskd.transformed=0", "sskd.similarity=0"),
         ("sskd.logits=0", "sskd.transformed=0"),
     ],
+    "apt": [("apt.prompts=0",), ("apt.logits=1",)],
     "elite": [
         ("elite.rank=0",),
         ("elite.stages=[F]", "elite.logits=1"),
