@@ -11,6 +11,7 @@ from bridgeta_core.config.related import (
     GpdConfig,
     Kd360Config,
     MapDistillConfig,
+    MapKdConfig,
     OfaKdConfig,
     RddConfig,
     SskdConfig,
@@ -163,3 +164,4 @@ class DistillConfig:
     elite: EliteConfig = field(default_factory=EliteConfig)
     mapdistill: MapDistillConfig = field(default_factory=MapDistillConfig)
     apt: AptConfig = field(default_factory=AptConfig)
+    mapkd: MapKdConfig = field(default_factory=MapKdConfig)

@@ -179,3 +179,18 @@ class AptConfig:
     prompts: int = setting(16, "cells along each side of the map of prompts; 0: a teacher without prompts", ge=0)
     towards_student: float = setting(0.1, "weight with which the prompts bring the teacher to the student", ge=0)
     logits: float = setting(0.0, "weight of logit distillation, at distill.logits.tau", ge=0)
+
+
+@dataclass
+class MapKdConfig:
+    """Patches of F and the map where there is something, from the teacher and a coach with simulated LiDAR (MapKD)."""
+
+    feature: float = setting(0.5, "weight of F from the teacher", ge=0)
+    response: float = setting(0.75, "weight of the map from the teacher", ge=0)
+    coach: float = setting(0.01, "weight of F and of the map from the coach, which needs a live teacher; 0: none", ge=0)
+    teaching: float = setting(0.8, "weight of F and of the map from the teacher to the coach", ge=0)
+    difference: float = setting(1.0, "weight of the squared difference of F beside the relations of patches", ge=0)
+    patch: int = setting(8, "cells of F along each side of a patch", ge=1)
+    tau: float = setting(0.1, "temperature of the relations, which are cosines", ge=0.01, le=10)
+    channels: int = setting(64, "of the layers that simulate LiDAR", ge=1)
+    logits: float = setting(0.0, "weight of logit distillation on all cells, at distill.logits.tau", ge=0)

@@ -16,6 +16,7 @@ from bridgeta_core.distill.related.elite import Elite
 from bridgeta_core.distill.related.gpd import Gpd
 from bridgeta_core.distill.related.kd360 import Kd360
 from bridgeta_core.distill.related.mapdistill import MapDistill
+from bridgeta_core.distill.related.mapkd import MapKd
 from bridgeta_core.distill.related.ofa_kd import OfaKd
 from bridgeta_core.distill.related.rdd import Rdd
 from bridgeta_core.distill.related.sskd import Sskd
@@ -43,6 +44,7 @@ METHODS: dict[str, type[Distiller]] = {
     "elite": Elite,
     "mapdistill": MapDistill,
     "apt": Apt,
+    "mapkd": MapKd,
 }
 
 

@@ -63,6 +63,7 @@ VARIANTS = {
         ("sskd.logits=0", "sskd.transformed=0"),
     ],
     "apt": [("apt.prompts=0",), ("apt.logits=1",)],
+    "mapkd": [("mapkd.coach=0",), ("mapkd.feature=0", "mapkd.coach=0.001", "mapkd.logits=1"), ("mapkd.coach=1",)],
     "elite": [
         ("elite.rank=0",),
         ("elite.stages=[F]", "elite.logits=1"),
@@ -173,6 +174,7 @@ AGREES_WITH = {
     "dfa": {("dfa.mixing=last",)},
     "gpd": set(),
     "elite": set(),
+    "mapkd": {("mapkd.coach=0",)},
     "sskd": {("sskd.transformed=0", "sskd.similarity=0")},
     "tscm": {("tscm.cross=0", "tscm.triplet=0")},
     "mapdistill": {("mapdistill.relation=0",)},
