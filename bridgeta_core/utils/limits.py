@@ -100,8 +100,9 @@ class SettingsLoader(FastLoader):
 def check_plain(value: Any) -> None:
     """Check the settings in a description, which are plain values.
 
-    Raises ValueError for nesting beyond `DEEPEST`, for more than MOST_SETTINGS values, for numbers beyond 64 bits, and
-    for texts that OmegaConf would take for references to other values or to the environment.
+    Raises ValueError for nesting beyond `DEEPEST`, for more than MOST_SETTINGS values, for numbers beyond 64 bits, for
+    texts that OmegaConf would take for references to other values or to the environment, and for what YAML knows
+    besides: dates, bytes, sets.
     """
     level, depth, count = [value], 0, 0
     while level:
@@ -120,6 +121,8 @@ def check_plain(value: Any) -> None:
                 raise ValueError("a number has more than 64 bits")
             elif isinstance(item, str) and "${" in item:
                 raise ValueError(f"{item[:40]!r} is a reference")
+            elif item is not None and not isinstance(item, (str, int, float)):
+                raise ValueError(f"{str(item)[:40]} is a {type(item).__name__}")
         level = following
 
 

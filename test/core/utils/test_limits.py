@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from dataclasses import dataclass, field
 
@@ -84,6 +85,9 @@ def test_yaml_that_nests_without_end_is_refused(loader, opening):
         ({"a": [10**400]}, "more than 64 bits"),
         ({"a": {"b": "${oc.env:HOME}"}}, "is a reference"),
         ({"${x}": 1}, "is a reference"),
+        ({"a": [datetime.date(2022, 1, 1)]}, "2022-01-01 is a date"),
+        ({"a": {b"x": 1}}, "is a bytes"),
+        ({"a": {"b": {1, 2}}}, "is a set"),
     ],
 )
 def test_settings_that_are_no_plain_values_are_refused(value, message):
