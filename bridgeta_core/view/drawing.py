@@ -29,8 +29,8 @@ INK: Colour = (40, 40, 40)
 QUIET: Colour = (150, 150, 150)
 NIGHT: Colour = (24, 24, 24)
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
-# Small areas are drawn over large ones.
-PAINT_ORDER = ("drivable_area", "carpark_area", "walkway", "ped_crossing", "stop_line", "divider")
+# Small areas are drawn over large ones; and crossings over stop lines, of which networks are less sure.
+PAINT_ORDER = ("drivable_area", "carpark_area", "walkway", "stop_line", "ped_crossing", "divider")
 
 
 def project_lines(camera: Camera, cam_T_ego: Matrix, lines: Sequence[Floats]) -> Floats:

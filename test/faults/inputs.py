@@ -38,6 +38,7 @@ def make_inputs(folder: Path, names: Iterable[str]) -> Path:
     settings = [argument.format_map(maker.folders) for argument in TRAINING[1:]]
     experiment = config.load(config.Experiment, TRAINING[0], settings)
     student = Student(experiment.model, experiment.grid, pretrained=False)
+    torch.nn.init.normal_(student.head.classify.weight, std=30)  # so that thresholds can be told apart
     save_weights(folder / "weights.safetensors", student, experiment.data.cameras, {})
     swin = AutoConfig.for_model("swin", embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8])
     entries = list_swin_entries(swin, prefix="", mmdet=False, norms={})
