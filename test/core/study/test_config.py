@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridgeta_core.config.experiment import to_mapping
+from bridgeta_core.distill.methods.registry import METHODS
 from bridgeta_core.study.config import STUDY_FOLDER, load_study
 from bridgeta_core.study.plan import plan
 from bridgeta_core.utils.errors import BridgeTAError
@@ -171,3 +172,9 @@ def test_longer_runs_of_the_claim_have_the_same_teachers():
     )
     assert all(long[name] == experiment for name, experiment in short.items() if name.startswith("teachers/"))
     assert all(long[name].data.steps_per_epoch == 1200 for name in short if not name.startswith("teachers/"))
+
+
+def test_the_study_of_all_methods_leaves_none_out():
+    study = load_study("all_methods")
+    arms = [arm for arm in study.arms.values() if arm.kind == "distill"]
+    assert sorted(text.removeprefix("distill.method=") for arm in arms for text in arm.overrides) == sorted(METHODS)

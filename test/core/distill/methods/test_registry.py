@@ -89,6 +89,12 @@ def setup(request, bench):
     return bench, bench.distiller(*request.param)
 
 
+@pytest.fixture(params=METHODS)
+def default_setup(request, bench):
+    """Every method as its defaults are, for promises that no setting touches."""
+    return bench, bench.distiller(request.param)
+
+
 def test_an_unknown_method_is_an_error_that_lists_the_methods(bench):
     config = from_mapping(DistillConfig, {"method": "magic"})
     with pytest.raises(BridgeTAError, match=r"magic.*bridgeta"):
@@ -111,8 +117,8 @@ def test_c1_the_teacher_is_not_changed(setup):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_c2_the_student_stays_a_plain_student(setup):
-    bench, distiller = setup
+def test_c2_the_student_stays_a_plain_student(default_setup):
+    bench, distiller = default_setup
     losses = bench.losses(distiller, bench.teacher_taps(), bench.student_taps())
     sum(losses.values()).backward()
     exported = bench.student
@@ -198,8 +204,8 @@ def test_c5_a_student_that_agrees_gets_no_gradient(bench, method):
     assert gradient < 1e-3 * distil(bench.leaf_taps())[1]  # the rounding of softmaxes that are equal
 
 
-def test_c6_the_weights_file_reproduces_the_outputs_exactly(setup, tmp_path):
-    bench, distiller = setup
+def test_c6_the_weights_file_reproduces_the_outputs_exactly(default_setup, tmp_path):
+    bench, distiller = default_setup
     s = bench.student_taps()
     sum(bench.losses(distiller, bench.teacher_taps(), s).values()).backward()
     exported = bench.student.eval()
@@ -231,8 +237,8 @@ def test_unlabelled_batches_have_distillation_terms_only(setup):
         assert (value.item() > 0) == name.startswith("kd/"), name
 
 
-def test_a_distiller_does_not_own_the_networks(setup):
-    bench, distiller = setup
+def test_a_distiller_does_not_own_the_networks(default_setup):
+    bench, distiller = default_setup
     foreign = {id(p) for network in (bench.student, bench.teacher) for p in network.parameters()}
     assert not [p for p in distiller.parameters() if id(p) in foreign]
 
