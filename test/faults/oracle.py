@@ -23,7 +23,7 @@ from sandbox import Outcome, Sandbox
 Tree = Mapping[str, str]
 """Relative paths of files, and hashes of their bytes."""
 
-_OWNED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+-[0-9a-f]+-\d+-\d+-\d+\.(partial|old)(/|$)")
+_OWNED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+-[0-9a-f]+-\d+-\d+-\d+\.(?P<kind>partial|old)(/|$)")
 _FAULTS = ("Traceback (most recent call last)", "Segmentation fault", "Fatal Python error", "core dumped")
 _OF_THE_C_LIBRARY = "cannot allocate memory for thread-local data: ABORT"
 # What Python itself says at the start of a process, before any code of ours: of an installed package that it cannot
@@ -69,7 +69,7 @@ def read_stamps(folder: Path) -> dict[str, tuple[int, int]]:
 
 def simplify(tree: Tree) -> frozenset[tuple[str, str]]:
     """Return a tree without what differs between processes in the names of temporary files."""
-    return frozenset((_OWNED.sub(r".\g<name>.\g<2>\g<3>", path), digest) for path, digest in tree.items())
+    return frozenset((_OWNED.sub(r".\g<name>.\g<kind>\g<3>", path), digest) for path, digest in tree.items())
 
 
 def check_ending(outcome: Outcome) -> list[str]:
@@ -122,7 +122,7 @@ def check_outputs(
     for path in sorted(tree.keys() - known):
         if any(fnmatch.fnmatch(path, pattern) for pattern in allowed) and not _OWNED.search(path):
             continue
-        if _OWNED.search(path) and (ending is None or f"{path.partition('/')[0]}: cannot be removed" in said):
+        if _OWNED.search(path) and (ending is None or _was_admitted(path, said)):
             continue
         problems.append(f"left {path}")
     return problems
@@ -146,8 +146,10 @@ def check_deceived(command: Command, sandbox: Sandbox, expected: Expected | None
     return problems
 
 
-def check_surroundings(sandbox: Sandbox, before: Mapping[str, tuple[int, int]], ending: int | None) -> list[str]:
-    """Check that inputs and home are untouched, and that caches and temporary files are tidy."""
+def check_surroundings(
+    sandbox: Sandbox, before: Mapping[str, tuple[int, int]], ending: int | None, said: str = ""
+) -> list[str]:
+    """Check that inputs and home are untouched, and that caches and temporary files are tidy, as in `check_outputs`."""
     after = read_stamps(sandbox.inputs)
     changed = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
     problems = [f"changed the input {path}" for path in sorted(changed)[:3]]
@@ -156,8 +158,15 @@ def check_surroundings(sandbox: Sandbox, before: Mapping[str, tuple[int, int]], 
     problems += [f"wrote {name}" for name in sorted(beside)]
     if ending is not None:
         problems += [f"left {path}" for path in sorted(read_stamps(sandbox.tmp))[:3]]
-        problems += [f"left {path}" for path in read_tree(sandbox.cache) if _OWNED.search(path)]
+        owned = [path for path in read_tree(sandbox.cache) if _OWNED.search(path)]
+        problems += [f"left {path}" for path in owned if not _was_admitted(path, said)]
     return problems
+
+
+def _was_admitted(path: str, said: str) -> bool:
+    """Tell whether a command said that it could not remove the temporary file or folder that a path is, or lies in."""
+    owned = _OWNED.search(path)
+    return owned is not None and f"{path[: owned.end('kind')]}: cannot be removed" in said
 
 
 def find_damage(path: Path) -> str | None:

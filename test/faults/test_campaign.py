@@ -201,6 +201,24 @@ def test_what_is_written_elsewhere_is_named(sandbox):
     assert [problem.split()[0] for problem in found] == ["changed", "wrote", "wrote", "left"]
 
 
+@pytest.mark.parametrize("place", ["cache/frames", "out/student_run/checkpoints"])
+def test_a_temporary_file_may_stay_where_the_command_says_that_it_cannot_be_removed(sandbox, place):
+    folder = sandbox.path / place / ".scene-0001.0123abcd-89ef4567-12-3456-0.partial"
+    folder.mkdir(parents=True)
+    (folder / "images.npy").touch()
+
+    def judge(said):
+        nothing = Expected({}, frozenset(), {})
+        found = check_outputs(COMMANDS["train student"], sandbox, nothing, 1, said)
+        return [p for p in found if p.startswith("left")] + check_surroundings(sandbox, {}, 1, said)
+
+    sandbox.inputs.joinpath("weights").unlink()
+    admitted = f"{place}/{folder.name}: cannot be removed (Too many open files); a later output will try again"
+    assert judge(admitted) == []
+    inside = str(folder.relative_to(sandbox.path).joinpath("images.npy")).partition("/")[2]
+    assert judge("") == judge(admitted.replace("0123abcd", "0123abce")) == [f"left {inside}"]
+
+
 def test_a_failure_that_leaves_an_output_is_named(sandbox):
     write(sandbox, OUTPUT)
     assert check_deceived(COMMANDS["bag"], sandbox, None, FAILURE) == ["failed and left bag"]

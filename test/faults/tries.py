@@ -197,7 +197,7 @@ class Bench:
                     problems.append(f"took {outcome.memory / 1e6:.0f} MB more than the interpreter")
                 if outcome.seconds > _MOST_SECONDS:
                     problems.append(f"took {outcome.seconds:.0f} s of processor time")
-                problems += check_surroundings(sandbox, stamps, outcome.code)
+                problems += check_surroundings(sandbox, stamps, outcome.code, outcome.errors)
                 expected = self.expected[command.name] if target.checked else None
                 problems += check_deceived(command, sandbox, expected, outcome)
                 return Verdict("mutant", target.name, json.dumps(mutant.to_json()), _explain(problems, outcome))
@@ -229,12 +229,12 @@ class Bench:
     ) -> list[str]:
         if not readable and command.arguments[:2] == ("data", "check") and ending == 1:
             # It lists what it cannot read.
-            return check_ending(replace(outcome, code=0)) + check_surroundings(sandbox, self._stamps, 0)
+            return check_ending(replace(outcome, code=0)) + check_surroundings(sandbox, self._stamps, 0, outcome.errors)
         if command.name == "data check" and ending == 1 and (sandbox.out / "list.txt").exists():
             ending = 0  # the dataset has faults, and they were listed
         problems = [] if ending is None else check_ending(outcome)
         problems += check_outputs(command, sandbox, self.expected[command.name], ending, outcome.errors)
-        return problems + check_surroundings(sandbox, self._stamps, ending)
+        return problems + check_surroundings(sandbox, self._stamps, ending, outcome.errors)
 
     def _recover(self, command: Command, sandbox: Sandbox) -> list[str]:
         """Start a command again as its user would, unless that was seen to work from the same state."""
