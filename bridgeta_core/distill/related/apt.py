@@ -117,9 +117,9 @@ class UnifiedFields(nn.Module):
         super().__init__()
         self.cells = min(config.cells, grid.shape[0]), min(config.cells, grid.shape[1])
         self.centres = nn.Parameter(torch.randn(config.centres**2, channels))
-        self.query, self.key, self.value = (nn.Linear(channels, config.width, bias=i == 2) for i in range(3))
+        self.query, self.key, self.value = (nn.Linear(channels, config.width, bias=False) for _ in range(3))
         self.bias = nn.Parameter(torch.zeros(_DISTANCES * _RANGES * _AZIMUTHS, config.width))
-        self.mix = nn.MultiheadAttention(config.width, _HEADS, batch_first=True)
+        self.mix = nn.MultiheadAttention(config.width, _HEADS, bias=False, batch_first=True)
         at, of = _list_places(grid, (config.centres, config.centres)), _list_places(grid, self.cells)
         self.register_buffer("bucket", _find_buckets(at, of), persistent=False)
 

@@ -133,14 +133,14 @@ class LowRank(nn.Module):
 def occupancy_loss(logits: Tensor, shares: Tensor, known: Tensor, weights: Tensor) -> Tensor:
     """Compute cross-entropy and Dice of logits with the share of each cell that a class covers, both `[B, K, Y, X]`.
 
-    Cells count by `weights` `[Y, X]`, which sum to 1. Both are averaged over the maps that are `known` `[B, K]`, Dice
-    over those of them that have the class, and summed over classes. Dice is 1 - 2 sum(p y) / sum(p^2 + y^2) (Milletari
-    et al. 2016, arXiv 1606.04797), least at p = y.
+    Cells count by `weights` `[Y, X]`, which sum to 1. Both are averaged over the maps that are `known` `[B, K]`, and
+    summed over classes. Dice is 1 - 2 sum(p y) / sum(p^2 + y^2) (Milletari et al. 2016, arXiv 1606.04797), least at
+    p = y, and 0 for a map without the class.
     """
     logits = logits.float()
     entropy = (weights * functional.binary_cross_entropy_with_logits(logits, shares, reduction="none")).sum((-2, -1))
     p = torch.sigmoid(logits)
     both = (weights * (p.square() + shares.square())).sum(dim=(-2, -1))
     dice = 1 - 2 * (weights * p * shares).sum(dim=(-2, -1)) / both.clamp(min=1e-6)
-    present = known & (shares > 0).any(dim=-1).any(dim=-1)
-    return average_maps(entropy, known) + average_maps(dice, present)
+    present = (shares > 0).any(dim=-1).any(dim=-1)
+    return average_maps(entropy + present * dice, known)

@@ -126,7 +126,8 @@ def test_after_a_step_the_prompts_have_moved_and_the_teacher_has_not(bench):
 def test_what_is_compared_does_not_collapse(bench):
     """200 steps of all terms, with a student that learns: the teacher's features do not shrink to half."""
     distiller, t = bench.distiller("apt"), bench.teacher_taps()
-    own = bench.leaf_taps().F.detach().requires_grad_()
+    noise = torch.randn(t.F.shape, generator=torch.Generator().manual_seed(0))
+    own = (distiller.scale(t.F) + noise).requires_grad_()  # of a student that is near already
     optimiser = torch.optim.Adam([*distiller.parameters(), own], lr=0.003)
 
     def spread():
@@ -134,7 +135,7 @@ def test_what_is_compared_does_not_collapse(bench):
 
     start, s, values = spread(), bench.leaf_taps(), []
     for step in range(200):
-        losses = bench.losses(distiller, t, s._replace(F=own), step=step)
+        losses = bench.losses(distiller, t, s._replace(F=distiller.scale.inverse(own)), step=step)
         optimiser.zero_grad()
         sum(losses.values()).backward()
         optimiser.step()
